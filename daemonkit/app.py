@@ -1,0 +1,360 @@
+"""The Daemon: what users see of it, and the order in which its parts start and stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime
+from logging import getLogger
+from typing import Any
+
+from . import log, sockets
+from .calls import accepts, describe, require_function
+from .config import Config, ConfigSource, Override, load
+from .events.codec import beginning, normalize
+from .events.intake import Intake
+from .events.memory import MemoryQueue
+from .events.processor import Processor
+from .exceptions import ConfigError, DaemonkitError, PingError, RegistrationError
+from .juggler import Outbox
+from .life import Life, Parts, call_hook
+from .lifecycle import Coalesced, Signals, exit_by_signal, exit_now
+from .registry import HandlerSpec, Registrars
+from .slave import Slave, SlaveSpec, SlaveTarget, timestamp
+from .status import Gatherer
+from .supervisor import Supervisor
+from .types import Event, EventQueue
+from .udp import UdpListener
+from .web.blueprint import OK, Views, WebApp
+from .web.server import Server
+
+LIVE_SETTINGS = ("hidden_opts", "log_level")
+"""Settings that a reload brings into force; the others need a restart."""
+
+
+class Daemon(Registrars):
+    """A daemon: register functions with it, or subclass it and override `run`, `process_event`,
+    `status` or `ping`; then `start` it.
+
+    name: of its logger and in `/status`, by default the class's name; config: a YAML file's path,
+    or a mapping of the same form. It is read when first needed.
+    """
+
+    def __init__(self, name: str | None = None, config: ConfigSource = None) -> None:
+        super().__init__()
+        if name is not None and (not isinstance(name, str) or not name):
+            raise RegistrationError(f"a daemon's name must be a string, not {describe(name)}")
+        self.name = name or type(self).__name__
+        self.logger = getLogger(self.name)
+        self.shutdown = threading.Event()
+        self._source: ConfigSource = config
+        self._loaded: Config | None = None
+        self._lazy_lock = threading.RLock()
+        self._lazy_intake: tuple[MemoryQueue, Intake] | None = None
+        self._lazy_flask: WebApp | None = None
+        self._lazy_outbox: Outbox | None = None
+        self._gatherer = Gatherer(self.logger)
+        self._parts: Parts | None = None
+        self._started: datetime | None = None
+        self._started_clock = 0.0
+        self._signal: signal.Signals | None = None
+
+    # Configuration
+
+    def configure(self, config: ConfigSource = None, overrides: Sequence[Override] = ()) -> None:
+        """Load the configuration now; `config` replaces the one given to the constructor.
+
+        Raises ConfigError, or RegistrationError once the daemon has started.
+        """
+        self._check_open("a configuration", "SIGHUP loads it again")
+        self._loaded = load(self._source if config is None else config, overrides)
+
+    @property
+    def _config(self) -> Config:
+        with self._lazy_lock:
+            if self._loaded is None:
+                self._loaded = load(self._source)
+            return self._loaded
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The configuration without its section `master`; raises ConfigError when it is wrong."""
+        return self._config.config
+
+    @property
+    def master_config(self) -> dict[str, Any]:
+        """The section `master` over the defaults; raises ConfigError when it is wrong."""
+        return self._config.master
+
+    def _redact(self, text: str) -> str:
+        return self._loaded.redact(text) if self._loaded else text
+
+    def _reload(self) -> None:
+        """What SIGHUP does: a wrong file leaves the old configuration in force."""
+        try:
+            fresh = self._config.reload()
+        except ConfigError as error:
+            self.logger.error("Not reloaded, the old configuration stays: %s", error)
+            return
+        live = {name: fresh.master[name] for name in LIVE_SETTINGS}
+        changed = [
+            f"master.{name}"
+            for name, value in fresh.master.items()
+            if name not in LIVE_SETTINGS and value != self._config.read_master[name]
+        ]
+        if changed:
+            self.logger.warning(
+                "Changed, but in force only after a restart: %s", ", ".join(changed)
+            )
+        master = {**self._config.master, **live}
+        self._loaded = replace(fresh, master=master, read_master=self._config.read_master)
+        getLogger().setLevel(live["log_level"])
+        for hook in self._registry.reload_hooks:
+            call_hook(hook, "reload", self.logger)
+        self.logger.info("Reloaded")
+
+    # What a subclass may override
+
+    def run(self) -> Any:
+        """Runs in the main thread until shutdown; by default what `main` registered, or a wait."""
+        main = self._registry.main
+        return self.shutdown.wait() if main is None else main()
+
+    def process_event(self, event: Event, meta: Any = None) -> Any:
+        """Called for each event in the event processor's thread; by default what `on_event`
+        registered, or else the event is logged. An override may leave out `meta`."""
+        handler = self._registry.handler
+        if handler is None:
+            return self.logger.info("Event: %s", beginning(event, 10_000))
+        return handler.function(*((event, meta) if handler.with_meta else (event,)))
+
+    def status(self) -> dict[str, Any]:
+        """What `/status` shows; an override may add to it, or return anything."""
+        queue, intake = self._intake_and_queue()
+        parts = self._parts
+        uptime = time.monotonic() - self._started_clock if self._started else 0.0
+        shown: dict[str, Any] = {
+            "name": self.name,
+            "pid": os.getpid(),
+            "started": timestamp(self._started),
+            "uptime": round(uptime, 6),
+            "events_queue": len(queue),
+            "events": {**intake.counters(), **(parts.processor.counters() if parts else {})},
+            "udp": parts.udp.counters() if parts else {},
+            "juggler": self._outbox.counters(),
+            "slaves": [
+                self._gatherer.call(f"The status of {t.name}", t.status, t.fallback_status)
+                for t in (parts.supervisor.threads() if parts else ())
+            ],
+            **self._config.visible(),
+        }
+        for name, function in list(self._registry.status_fields.items()):
+            shown[name] = self._gatherer.call(f"The status field {name}", function)
+        return shown
+
+    def ping(self) -> Any:
+        """The health check: returns the answer's text or raises PingError.
+
+        By default what `on_ping` registered, or else whether all slaves and the event processor
+        are well.
+        """
+        if self._registry.ping is not None:
+            return self._registry.ping()
+        problems = []
+        if self._parts is not None:
+            problems = self._parts.supervisor.problems()
+            if not self._parts.processor.running:
+                problems.append("the event processor is not running")
+        if problems:
+            raise PingError("".join(problem + "\n" for problem in problems))
+        return OK
+
+    # What users call
+
+    def run_slave(
+        self,
+        target: SlaveTarget,
+        *args: Any,
+        name: str | None = None,
+        every: float | None = None,
+        **kwargs: Any,
+    ) -> Slave | None:
+        """Start a slave in the running daemon, or with the others when it hasn't started yet.
+
+        args, kwargs: for the Slave subclass's `__init__`; name, every: see `slave`. Returns the
+        slave once it is started. Raises RegistrationError, and what `__init__` raises.
+        """
+        spec = SlaveSpec.make(target, "run_slave", name=name, every=every, args=args, kwargs=kwargs)
+        with self._lazy_lock:
+            if self._parts is None:
+                self._append_slave(spec)
+                return None
+        return self._parts.supervisor.add(spec)
+
+    def put_event(self, event: Event) -> None:
+        """Put an event on the queue, as if it had come from outside.
+
+        Raises QueueFull when there is no room or the daemon is stopping, InvalidEvent (a
+        ValueError) for what isn't a JSON value.
+        """
+        self._intake_and_queue()[1].put(normalize(event), "app")
+
+    def send_event_to_juggler(self, host: str, service: str, status: str, description: str) -> None:
+        """Have an event sent to the monitoring system Juggler; returns at once.
+
+        status: OK, INFO, WARN or CRIT; another is a ValueError.
+        """
+        self._outbox.send(host, service, status, description)
+
+    def stop(self) -> None:
+        """Ask the daemon to stop; returns at once, may be called from any thread."""
+        self.shutdown.set()
+
+    @property
+    def flask(self) -> WebApp:
+        """The Flask app, made once; routes may be added until its first request."""
+        with self._lazy_lock:
+            if self._lazy_flask is None:
+                views = Views(
+                    intake=lambda: self._intake_and_queue()[1],
+                    status=lambda: self._gatherer.call(
+                        "status()", self.status, lambda: Daemon.status(self)
+                    ),
+                    ping=lambda: self.ping(),
+                    redact=self._redact,
+                    logger=self.logger,
+                )
+                self._lazy_flask = WebApp(self.blueprint, views)
+            return self._lazy_flask
+
+    @property
+    def _outbox(self) -> Outbox:
+        with self._lazy_lock:
+            if self._lazy_outbox is None:
+                url, timeout = (self.master_config[f"juggler_{x}"] for x in ("url", "timeout"))
+                self._lazy_outbox = Outbox(self.name, url, timeout, self.logger, self._redact)
+            return self._lazy_outbox
+
+    def _intake_and_queue(self) -> tuple[MemoryQueue, Intake]:
+        with self._lazy_lock:
+            if self._lazy_intake is None:
+                queue = MemoryQueue(self.master_config["queue_size"])
+                self._lazy_intake = queue, Intake(queue)
+            return self._lazy_intake
+
+    # Life
+
+    def start(self) -> None:
+        """Run until shutdown, in this thread; signals are handled if it is the main thread.
+
+        Raises SystemExit with an exit status other than 0 when the daemon can't start, when
+        `run` raises, or when it can't stop in time.
+        """
+        try:
+            self._freeze()
+            log.configure(self.master_config, self._redact)
+            status = self._live(exit_now)
+        except DaemonkitError as error:
+            print(f"{self.name}: {self._redact(str(error))}", file=sys.stderr)
+            status = error.exit_status
+        if status:
+            raise SystemExit(status)
+
+    def _freeze(self) -> None:
+        self._check_open("a second start", "make another Daemon")
+        self._registry.frozen = True
+
+    def _live(self, exit_process: Callable[[int], Any]) -> int:
+        """Live to the end and return the exit status; `exit_process` is for a blocked thread."""
+        if self._config.source is None:
+            self.logger.warning("Config file is not specified")
+        self.logger.debug("Starting")
+        signals = Signals(
+            {
+                signal.SIGTERM: lambda: self._stop_by(signal.SIGTERM),
+                signal.SIGINT: lambda: self._stop_by(signal.SIGINT),
+                signal.SIGHUP: Coalesced(self._reload, "reload").request,
+            }
+        )
+        signals.start()
+        try:
+            self._started, self._started_clock = datetime.now(), time.monotonic()
+            self._parts = self._make_parts()
+            life = Life(
+                self._parts,
+                logger=self.logger,
+                shutdown=self.shutdown,
+                timeout=self.master_config["shutdown_timeout"],
+                run=self.run,
+                reason=self._why_stopped,
+                start_hooks=self._registry.start_hooks,
+                stop_hooks=self._registry.stop_hooks,
+                exit_process=exit_process,
+            )
+            return life.live()
+        finally:
+            signals.request_stop()
+            signals.join(1.0)
+
+    def _stop_by(self, number: signal.Signals) -> None:
+        # Called on the thread that watches signals: nothing here may wait, not even for the log.
+        if self._signal is not None:
+            exit_by_signal(self.name, number)
+        self._signal = number
+        self.stop()
+
+    def _why_stopped(self) -> str:
+        return f"received {self._signal.name}" if self._signal else "stop() was called"
+
+    def _make_parts(self) -> Parts:
+        master = self.master_config
+        queue, intake = self._intake_and_queue()
+        processor = self._make_processor(queue)
+        intake.with_meta = processor.with_meta
+        self.flask.seal()
+        bound = sockets.bind(master["host"], master["port"], self.logger.warning)
+        self._loaded = replace(self._config, master={**master, "port": bound.port})
+        self.logger.info("Listening on %s", sockets.join(bound.host, bound.port))
+        return Parts(
+            queue=queue,
+            intake=intake,
+            server=Server(
+                self.flask,
+                bound.tcp,
+                self.logger,
+                threads=master["http_threads"],
+                max_request_size=master["max_request_size"],
+            ),
+            processor=processor,
+            supervisor=Supervisor(self._registry.slaves, self),
+            udp=UdpListener(bound.udp, intake, self.logger),
+            outbox=self._outbox,
+        )
+
+    def _make_processor(self, queue: EventQueue) -> Processor:
+        for name in ("run", "process_event", "status", "ping"):
+            require_function(getattr(self, name), name)
+        handler = self._registry.handler or HandlerSpec(self.process_event)
+        function, with_meta = handler.function, handler.with_meta
+        if type(self).process_event is not Daemon.process_event:
+            function = self.process_event
+            with_meta = accepts(function, "process_event", ("event",), ("event", "meta")) == 2
+            if handler.with_meta and not with_meta:
+                raise RegistrationError(
+                    f"the event handler wants meta, which {type(self).__name__}.process_event "
+                    "doesn't take: add a second parameter and pass it on"
+                )
+        return Processor(
+            queue,
+            function,
+            self.logger,
+            threads=handler.threads,
+            batch=handler.batch,
+            linger=handler.linger,
+            with_meta=with_meta,
+        )

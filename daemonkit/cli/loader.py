@@ -1,0 +1,139 @@
+"""From `module:attr` to a Daemon, with four ways to fail told apart."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import os
+import sys
+import traceback
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ..app import Daemon
+from ..calls import describe
+from ..exceptions import ConfigError, LoadError
+
+
+def load_daemon(target: str) -> Daemon:
+    """Find the daemon `target` names; raises LoadError.
+
+    The forms are `module`, `module:attr`, `module:Subclass`, `module:factory()`, and the same
+    with `path/to/file.py` for the module.
+    """
+    module_name, _, attr = target.partition(":")
+    if not module_name or not all(part.isidentifier() for part in _parts(attr)):
+        raise LoadError(f"{target!r} is not MODULE or MODULE:ATTR, as in mymod:app")
+    module = _import(module_name)
+    return _made(_find(module, attr), target) if attr else _only_daemon(module)
+
+
+def _parts(attr: str) -> list[str]:
+    return attr.removesuffix("()").split(".") if attr else []
+
+
+def _import(name: str) -> ModuleType:
+    """Import a module by its name or its file; the current folder is importable."""
+    file = None
+    if name.endswith(".py") or os.sep in name:
+        file = Path(name).resolve()
+        if not file.is_file():
+            raise LoadError(f"there is no file {name}")
+        folder, name = _package_root(file)
+    else:
+        folder = Path.cwd()
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+    try:
+        module = importlib.import_module(name)
+    except ConfigError:
+        raise
+    except ModuleNotFoundError as error:
+        # One that the user's module imports is an error inside it, like any other.
+        if error.name is not None and f"{name}.".startswith(f"{error.name}."):
+            raise LoadError(
+                f"there is no module {error.name!r} in {Path.cwd()} or on the import path"
+            ) from None
+        raise _import_failed(name, error) from None
+    except Exception as error:
+        raise _import_failed(name, error) from None
+    if file is not None and Path(module.__file__ or "").resolve() != file:
+        raise LoadError(f"{file} can't be imported: {name!r} is {module.__file__}; rename the file")
+    return module
+
+
+def _package_root(file: Path) -> tuple[Path, str]:
+    """The folder to import from, and the dotted name of the module in `file`."""
+    parts = [file.stem] if file.stem != "__init__" else []
+    folder = file.parent
+    while (folder / "__init__.py").is_file():
+        parts.insert(0, folder.name)
+        folder = folder.parent
+    return folder, ".".join(parts)
+
+
+def _import_failed(name: str, error: Exception) -> LoadError:
+    frames = traceback.extract_tb(error.__traceback__)
+    # The import machinery's frames come first and say nothing.
+    users = [f for f in frames if f.filename != __file__ and "importlib" not in f.filename]
+    lines = ["Traceback (most recent call last):\n", *traceback.format_list(users)]
+    lines += traceback.format_exception_only(type(error), error)
+    return LoadError(f"the module {name!r} could not be imported: see above", "".join(lines))
+
+
+def _find(module: ModuleType, attr: str) -> Any:
+    found: Any = module
+    path = module.__name__
+    for part in _parts(attr):
+        try:
+            found, path = getattr(found, part), f"{path}.{part}"
+        except AttributeError:
+            names = [name for name in dir(found) if not name.startswith("_")]
+            nearest = difflib.get_close_matches(part, names, n=3, cutoff=0.5)
+            hint = f"; did you mean {' or '.join(nearest)}?" if nearest else ""
+            raise LoadError(f"{path} has no attribute {part!r}{hint}") from None
+    if attr.endswith("()"):
+        found = _call(found, attr)
+    return found
+
+
+def _call(factory: Any, name: str) -> Any:
+    if not callable(factory):
+        raise LoadError(f"{name} can't be called: it is {describe(factory)}")
+    try:
+        return factory()
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise _import_failed(name, error) from None
+
+
+def _made(found: Any, target: str) -> Daemon:
+    if isinstance(found, Daemon):
+        return found
+    if isinstance(found, type) and issubclass(found, Daemon):
+        return _made(_call(found, target), target)
+    hint = f"; to call it as a factory, write '{target}()'" if inspect.isfunction(found) else ""
+    raise LoadError(f"{target} is not a Daemon but {describe(found)}{hint}")
+
+
+def _only_daemon(module: ModuleType) -> Daemon:
+    daemons = {n: v for n, v in vars(module).items() if isinstance(v, Daemon)}
+    if isinstance(app := daemons.get("app"), Daemon):
+        return app
+    if len(set(map(id, daemons.values()))) == 1:
+        return next(iter(daemons.values()))
+    name = module.__name__
+    if daemons:
+        raise LoadError(
+            f"{name} has several daemons; choose one: {name}:{f', {name}:'.join(daemons)}"
+        )
+    made_here = [
+        n
+        for n, v in vars(module).items()
+        if (isinstance(v, type) and issubclass(v, Daemon) and v is not Daemon)
+    ]
+    hint = f"; for a subclass, write {name}:{made_here[0]}" if made_here else ""
+    raise LoadError(f"{name} has no Daemon in it{hint}")

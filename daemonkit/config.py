@@ -1,0 +1,151 @@
+"""The configuration: loaded safely, checked against the settings table, shown without secrets."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .defaults import SETTINGS
+from .exceptions import ConfigError
+from .secret import HIDDEN, Redactor, Secret, hide
+from .yamlfile import parse_file, parse_value
+
+SECTION = "master"
+
+ConfigSource = str | os.PathLike[str] | Mapping[str, Any] | None
+"""A YAML file's path, a mapping of the same form, or None for the defaults alone."""
+
+
+@dataclass(frozen=True)
+class Override:
+    """One value given on the command line.
+
+    key: dotted path, such as `master.port`; text: the value; option: what to name in an error;
+    raw: take the text as it stands, not as YAML.
+    """
+
+    key: str
+    text: str
+    option: str
+    raw: bool = False
+
+    @classmethod
+    def parse(cls, assignment: str) -> Override:
+        """Read `KEY=VALUE`, as given to `--set`; raises ConfigError."""
+        key, equals, text = assignment.partition("=")
+        if not equals or not all(key.split(".")):
+            raise ConfigError(f"--set takes KEY=VALUE with a dotted KEY, not {assignment!r}")
+        return cls(key, text, f"--set {key}")
+
+
+@dataclass
+class Config:
+    """A loaded configuration.
+
+    config: everything but the section `master`; master: that section over the defaults, as in
+    force; read_master: the same as it was read; source and overrides: what it was loaded from.
+    """
+
+    config: dict[str, Any]
+    master: dict[str, Any]
+    read_master: dict[str, Any]
+    redact: Redactor
+    source: ConfigSource
+    overrides: tuple[Override, ...]
+
+    def visible(self) -> dict[str, Any]:
+        """`config` and `master_config` as `/status` may show them."""
+        patterns = self.master["hidden_opts"]
+        shown = hide({**self.config, SECTION: self.master}, patterns)
+        master = shown.pop(SECTION)
+        return {"config": shown, "master_config": master}
+
+    def reload(self) -> Config:
+        """Load it again; secrets known before stay redacted. Raises ConfigError."""
+        fresh = load(self.source, self.overrides)
+        fresh.redact = Redactor(self.redact.secrets | fresh.redact.secrets)
+        return fresh
+
+
+def load(source: ConfigSource = None, overrides: Sequence[Override] = ()) -> Config:
+    """Load `source`, apply `overrides` in order, check the result; raises ConfigError."""
+    where: dict[str, tuple[str, int | None]] = {}
+    secrets: list[Secret] = []
+    if source is None or isinstance(source, Mapping):
+        tree: Any = copy.deepcopy(dict(source or {}))
+        secrets += _secrets_in(tree)
+    else:
+        document = parse_file(source, SECTION)
+        tree, secrets = document.value, document.secrets
+        where = {key: (os.fspath(source), line) for key, line in document.lines.items()}
+        if tree is None:
+            tree = {}
+        if not isinstance(tree, dict):
+            raise ConfigError(
+                f"must be a mapping of options to values, not {type(tree).__name__}", source, 1
+            )
+    for override in overrides:
+        if override.raw:
+            value: Any = override.text
+        else:
+            document = parse_value(override.text, override.option)
+            value = document.value
+            secrets += document.secrets
+        _assign(tree, override, value)
+        where[override.key] = (override.option, None)
+    section = tree.pop(SECTION, None)
+    master = _check(section, where)
+    return Config(tree, master, master, Redactor(secrets), source, tuple(overrides))
+
+
+def _secrets_in(value: Any) -> list[Secret]:
+    if isinstance(value, Secret):
+        return [value]
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [secret for item in inner for secret in _secrets_in(item)]
+
+
+def _assign(tree: dict[str, Any], override: Override, value: Any) -> None:
+    *parents, last = override.key.split(".")
+    for depth, name in enumerate(parents, 1):
+        if tree.get(name) is None:
+            tree[name] = {}
+        tree = tree[name]
+        if not isinstance(tree, dict):
+            path = ".".join(parents[:depth])
+            raise ConfigError(f"{path} is {type(tree).__name__}, not a mapping", override.option)
+    tree[last] = value
+
+
+def _check(section: Any, where: Mapping[str, tuple[str, int | None]]) -> dict[str, Any]:
+    """The section `master` over the defaults, every value checked."""
+    if section is None:
+        section = {}
+    if not isinstance(section, dict):
+        raise ConfigError(
+            f"{SECTION} must be a mapping of settings, not {type(section).__name__}",
+            *where.get(SECTION, ()),
+        )
+    master = {name: copy.copy(setting.default) for name, setting in SETTINGS.items()}
+    for name, value in section.items():
+        place = where.get(f"{SECTION}.{name}", where.get(SECTION, ()))
+        if name not in SETTINGS:
+            raise ConfigError(_unknown(name), *place)
+        try:
+            master[name] = SETTINGS[name].check(value)
+        except ValueError as error:
+            raise ConfigError(f"{SECTION}.{name} {error}", *place) from None
+    return master
+
+
+def _unknown(name: Any) -> str:
+    nearest = difflib.get_close_matches(str(name), SETTINGS, n=1, cutoff=0.5)
+    hint = f"did you mean {nearest[0]!r}?" if nearest else f"the options are {', '.join(SETTINGS)}"
+    return f"unknown option {name!r} in {SECTION}; {hint}"
+
+
+__all__ = ["HIDDEN", "Config", "ConfigSource", "Override", "Secret", "load"]

@@ -1,0 +1,168 @@
+"""The table of settings: the section `master` of the configuration.
+
+YAML checks, command-line help and the configuration page of the docs are derived from it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A value's form: `text` describes it ("an int 0..65535"), `convert` returns it or raises
+    ValueError or TypeError."""
+
+    text: str
+    convert: Callable[[Any], Any]
+
+    def __call__(self, value: Any) -> Any:
+        try:
+            return self.convert(value)
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"must be {self.text}, not {value!r} ({type(value).__name__})"
+            ) from None
+
+
+def whole(low: int, high: int | None = None) -> Kind:
+    """A whole number, at least `low` and at most `high`."""
+
+    def convert(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError
+        if value < low or (high is not None and value > high):
+            raise ValueError
+        return value
+
+    return Kind(f"an int {low}..{high}" if high is not None else f"an int >= {low}", convert)
+
+
+def seconds(low: float) -> Kind:
+    """A finite number of seconds, at least `low`."""
+
+    def convert(value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise TypeError
+        if not math.isfinite(value) or value < low:
+            raise ValueError
+        return value
+
+    return Kind(f"a number of seconds >= {low:g}", convert)
+
+
+def one_of(*names: str, fold: Callable[[str], str]) -> Kind:
+    """One of some names, whatever its case."""
+
+    def convert(value: Any) -> str:
+        if not isinstance(value, str) or fold(value) not in names:
+            raise ValueError
+        return fold(value)
+
+    return Kind("one of " + ", ".join(names), convert)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    if not value or "\0" in value:
+        raise ValueError
+    return value
+
+
+def _texts(value: Any) -> list[str]:
+    if not isinstance(value, list):
+        raise TypeError
+    return [_text(item) for item in value]
+
+
+TEXT = Kind("a string, not empty", _text)
+TEXTS = Kind("a list of strings", _texts)
+TEXT_OR_NONE = Kind("a string or null", lambda value: None if value is None else _text(value))
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One row: `option` says that the command line has a short form of it."""
+
+    name: str
+    default: Any
+    check: Kind
+    help: str
+    option: bool = False
+
+
+SETTINGS: dict[str, Setting] = {
+    setting.name: setting
+    for setting in (
+        Setting(
+            "host",
+            "::",
+            TEXT,
+            "Address to listen on, for HTTP and UDP. `::` means every address, of both families.",
+            option=True,
+        ),
+        Setting(
+            "port",
+            5151,
+            whole(0, 65535),
+            "Port to listen on, one number for HTTP (TCP) and UDP. 0 picks a free one.",
+            option=True,
+        ),
+        Setting(
+            "hidden_opts",
+            [],
+            TEXTS,
+            "Options shown as `*** HIDDEN ***` in `/status`: names, dotted paths or globs.",
+        ),
+        Setting("queue_size", 100_000, whole(1), "How many events may wait in the queue."),
+        Setting(
+            "max_request_size",
+            10 * 1024 * 1024,
+            whole(1),
+            "Largest body of an HTTP request, in bytes; a larger one is answered 413.",
+        ),
+        Setting("http_threads", 4, whole(1, 1000), "Threads that answer HTTP requests."),
+        Setting(
+            "shutdown_timeout",
+            25,
+            seconds(0.1),
+            "Seconds that stopping may take; then the exit status is 4. The default stays below "
+            "the 30 s after which Kubernetes kills.",
+        ),
+        Setting(
+            "log_level",
+            "DEBUG",
+            one_of("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL", fold=str.upper),
+            "Least severe level that is logged.",
+            option=True,
+        ),
+        Setting(
+            "log_file",
+            None,
+            TEXT_OR_NONE,
+            "File to log to instead of stdout; reopened when it is moved or removed.",
+        ),
+        Setting(
+            "log_format",
+            "text",
+            one_of("text", "json", fold=str.lower),
+            "`text` for columns, `json` for one JSON object a line.",
+        ),
+        Setting(
+            "juggler_url",
+            "http://localhost:31579/events",
+            TEXT,
+            "Where `send_event_to_juggler` posts to.",
+        ),
+        Setting(
+            "juggler_timeout",
+            5,
+            seconds(0.1),
+            "Seconds to wait for Juggler to connect, and then to answer, before trying again.",
+        ),
+    )
+}

@@ -1,0 +1,78 @@
+"""The one door to the queue: every event, however it came, is admitted and counted here."""
+
+from __future__ import annotations
+
+import threading
+from datetime import datetime, timezone
+from typing import Any, NamedTuple
+
+from ..exceptions import QueueFull
+from ..types import Event, EventQueue, Meta, Source
+
+
+class Tagged(NamedTuple):
+    """A queue entry that carries the circumstances of its event."""
+
+    event: Event
+    meta: Meta
+
+
+class Intake:
+    """Puts events on the queue, or says why not.
+
+    with_meta: whether the event processor wants the circumstances of each event; they are made
+    only if it does.
+    """
+
+    def __init__(self, queue: EventQueue) -> None:
+        self.with_meta = True
+        self._queue = queue
+        self._refusal: QueueFull | None = None
+        self._stopping = False
+        self._lock = threading.Lock()
+        self._received = 0
+        self._refused = 0
+
+    def hold(self) -> None:
+        """Refuse what comes from outside until `open`."""
+        self._refusal = QueueFull("The daemon is starting")
+
+    def open(self) -> None:
+        """Accept events."""
+        if not self._stopping:
+            self._refusal = None
+
+    def close(self) -> None:
+        """Refuse every event from now on."""
+        self._stopping = True
+        self._refusal = QueueFull("The daemon is stopping", retry_after=5)
+
+    def put(self, event: Event, source: Source, peer: str | None = None) -> None:
+        """Queue one event; raises QueueFull."""
+        self.put_many([event], source, peer)
+
+    def put_many(self, events: list[Event], source: Source, peer: str | None = None) -> None:
+        """Queue all events or none; raises QueueFull or BatchTooLarge."""
+        items: list[Any] = events
+        if self.with_meta:
+            meta = Meta(source, peer, datetime.now(timezone.utc))
+            items = [Tagged(event, meta) for event in events]
+        try:
+            self._admit(source)
+            self._queue.put_many(items)
+        except Exception:
+            with self._lock:
+                self._refused += len(events)
+            raise
+        with self._lock:
+            self._received += len(events)
+
+    def _admit(self, source: Source) -> None:
+        refusal = self._refusal
+        # Start hooks may queue events of their own before the doors open.
+        if refusal is not None and (self._stopping or source != "app"):
+            raise QueueFull(str(refusal), refusal.retry_after)
+
+    def counters(self) -> dict[str, int]:
+        """Events received and refused since the start."""
+        return {"received": self._received, "refused": self._refused}

@@ -1,0 +1,200 @@
+"""A daemon's life: the order in which its parts start and stop, under one deadline."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .calls import function_name
+from .events.intake import Intake
+from .events.processor import Processor
+from .exceptions import StartError
+from .juggler import Outbox
+from .lifecycle import Deadline, stack_of
+from .supervisor import Supervisor
+from .types import Component, EventQueue, Hook
+from .udp import UdpListener
+from .web.server import Server
+
+STOPPED_BY_DEADLINE = 4
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The running parts of a daemon."""
+
+    queue: EventQueue
+    intake: Intake
+    server: Server
+    processor: Processor
+    supervisor: Supervisor
+    udp: UdpListener
+    outbox: Outbox
+
+
+class Life:
+    """Starts the parts, runs the main function, stops the parts.
+
+    shutdown: set by whoever wants it to end; timeout: seconds that stopping may take; run: called
+    in the main thread; reason: tells why it ends; exit_process: called with the exit status when a
+    thread blocks that the process would wait for.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        *,
+        logger: logging.Logger,
+        shutdown: threading.Event,
+        timeout: float,
+        run: Callable[[], Any],
+        reason: Callable[[], str],
+        start_hooks: Sequence[Hook],
+        stop_hooks: Sequence[Hook],
+        exit_process: Callable[[int], Any],
+    ) -> None:
+        self._parts = parts
+        self._logger = logger
+        self._shutdown = shutdown
+        self._timeout = timeout
+        self._run = run
+        self._reason = reason
+        self._start_hooks = start_hooks
+        self._stop_hooks = stop_hooks
+        self._exit_process = exit_process
+        self._main_thread = threading.current_thread()
+        self._started = threading.Event()
+        self._workers_stopped = threading.Event()
+        self._ended = threading.Event()
+        self._deadline = Deadline(timeout)
+        self._run_failed = False
+        self._unstopped: list[str] = []
+
+    def live(self) -> int:
+        """From the first part's start to the last one's end; returns the exit status.
+
+        Raises StartError when a start hook fails, after stopping what had started.
+        """
+        threading.Thread(target=self._stop_when_told, name="shutdown", daemon=True).start()
+        try:
+            self._start()
+            if not self._shutdown.is_set():
+                self._run_main()
+        finally:
+            self._shutdown.set()
+            self._started.set()
+            status = self._end()
+        return status
+
+    def _start(self) -> None:
+        parts = self._parts
+        parts.intake.hold()
+        for start in (
+            parts.server.start,
+            self._call_start_hooks,
+            parts.processor.start,
+            parts.intake.open,
+            parts.supervisor.start,
+            parts.udp.start,
+        ):
+            if self._shutdown.is_set():
+                return
+            start()
+        self._logger.debug("Started")
+
+    def _stop_when_told(self) -> None:
+        """On a thread of its own, for the main thread is busy in `run`: stop the workers, then
+        see to it that the main thread ends too."""
+        self._shutdown.wait()
+        self._logger.info("Stopping: %s", "run() failed" if self._run_failed else self._reason())
+        self._deadline = deadline = Deadline(self._timeout)
+        parts, share = self._parts, self._share
+        if self._started.wait(deadline.left(keep=5 * share)):
+            self._stop(parts.udp, deadline.left(keep=5 * share))
+            parts.intake.close()
+            self._stop(parts.processor, deadline.left(keep=4 * share))
+            self._stop(parts.supervisor, deadline.left(keep=3 * share))
+        self._workers_stopped.set()
+        if not self._ended.wait(deadline.left()):
+            self._report_blocked(self._main_thread, "the main thread")
+            self._logger.critical("Stopped by the deadline of %g s", self._timeout)
+            self._exit_process(STOPPED_BY_DEADLINE)
+
+    def _end(self) -> int:
+        """The main thread's half of stopping; returns the exit status."""
+        parts, share = self._parts, self._share
+        self._workers_stopped.wait()
+        for hook in reversed(self._stop_hooks):
+            call_hook(hook, "stop", self._logger)
+        self._stop(parts.outbox, self._deadline.left(keep=2 * share))
+        self._stop(parts.server, self._deadline.left(keep=share))
+        self._ended.set()
+        left = len(parts.queue) + parts.processor.in_work
+        if left:
+            self._logger.error("%d events were left unhandled", left)
+        if self._unstopped:
+            self._logger.critical(
+                "Stopped by the deadline of %g s; still running: %s",
+                self._timeout,
+                ", ".join(self._unstopped),
+            )
+            self._exit_process(STOPPED_BY_DEADLINE)
+        self._logger.debug("Stopped")
+        if self._unstopped or left:
+            return STOPPED_BY_DEADLINE
+        return 1 if self._run_failed else 0
+
+    @property
+    def _share(self) -> float:
+        # A part that hangs leaves this many seconds to each one after it.
+        return min(0.5, self._timeout / 20)
+
+    def _run_main(self) -> None:
+        try:
+            self._run()
+        # SystemExit too: whatever ends run() before its time is a failure to be told.
+        except BaseException:
+            self._run_failed = True
+            self._logger.critical("run() failed", exc_info=True)
+            return
+        if not self._shutdown.is_set():
+            self._logger.debug("run() has returned; the daemon goes on until it is stopped")
+        self._shutdown.wait()
+
+    def _stop(self, part: Component, timeout: float) -> None:
+        part.request_stop()
+        if not part.join(timeout):
+            for thread in part.running_threads():
+                self._unstopped.append(thread.name)
+                self._report_blocked(thread, part.name)
+
+    def _report_blocked(self, thread: threading.Thread, what: str) -> None:
+        self._logger.error(
+            "The thread %s (%s) did not stop in time; it is here:\n%s",
+            thread.name,
+            what,
+            stack_of(thread),
+        )
+
+    def _call_start_hooks(self) -> None:
+        for hook in self._start_hooks:
+            if self._shutdown.is_set():
+                return
+            error = call_hook(hook, "start", self._logger)
+            if error is not None:
+                raise StartError(
+                    f"the start hook {function_name(hook)} failed: {type(error).__name__}: {error}"
+                )
+
+
+def call_hook(hook: Hook, kind: str, logger: logging.Logger) -> BaseException | None:
+    """Call a hook; what it raises, SystemExit included, is logged and returned."""
+    try:
+        hook()
+    except BaseException as error:
+        logger.exception("The %s hook %s failed", kind, function_name(hook))
+        return error
+    return None

@@ -1,0 +1,74 @@
+"""Secrets: strings that are hidden in `/status` and redacted in whatever daemonkit prints."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+from typing import Any
+
+HIDDEN = "*** HIDDEN ***"
+
+
+class Secret(str):
+    """A string whose `repr` doesn't show it; made by `!secret` in the configuration."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return repr(HIDDEN)
+
+
+class Redactor:
+    """Replaces every known secret in a text.
+
+    Secrets are also found in the escaped forms that `repr` and JSON give them.
+    """
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        self.secrets = frozenset(str(secret) for secret in secrets if secret)
+        forms = {form for secret in self.secrets for form in _written_forms(secret)}
+        # The longest first, or a secret that begins another would leave the rest of it standing.
+        longest_first = sorted(forms, key=lambda form: (-len(form), form))
+        self._pattern = re.compile("|".join(map(re.escape, longest_first))) if forms else None
+
+    def __call__(self, text: str) -> str:
+        return self._pattern.sub(HIDDEN, text) if self._pattern else text
+
+
+def _written_forms(secret: str) -> set[str]:
+    return {
+        secret,
+        repr(secret)[1:-1],
+        json.dumps(secret)[1:-1],
+        json.dumps(secret, ensure_ascii=False)[1:-1],
+    }
+
+
+def hide(value: Any, patterns: list[str], path: tuple[str, ...] = ()) -> Any:
+    """Copy `value`, with what `patterns` name and every Secret replaced by HIDDEN.
+
+    A pattern without dots names a key at the top; `*` in a dotted one stands for part of one
+    key, `**` for any number of keys, none included. Items of a list have their index as key.
+    """
+    if isinstance(value, Secret) or (path and any(_matches(path, p) for p in patterns)):
+        return HIDDEN
+    if isinstance(value, Mapping):
+        return {key: hide(item, patterns, (*path, str(key))) for key, item in list(value.items())}
+    if isinstance(value, list | tuple):
+        return [hide(item, patterns, (*path, str(i))) for i, item in enumerate(value)]
+    return value
+
+
+def _matches(path: tuple[str, ...], pattern: str) -> bool:
+    # The joined form lets a plain pattern name a key that has dots of its own.
+    return ".".join(path) == pattern or _match_keys(path, tuple(pattern.split(".")))
+
+
+def _match_keys(path: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
+    if not pattern:
+        return not path
+    if pattern[0] == "**":
+        return any(_match_keys(path[n:], pattern[1:]) for n in range(len(path) + 1))
+    return bool(path) and fnmatchcase(path[0], pattern[0]) and _match_keys(path[1:], pattern[1:])

@@ -1,0 +1,108 @@
+"""The two sockets of a daemon: TCP and UDP on one address and one port."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from .exceptions import StartError
+
+ANY_ADDRESS = "::"
+ANY_ADDRESS_V4 = "0.0.0.0"
+BACKLOG = 1024
+PORT_TRIES = 32
+_NO_IPV6 = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT}
+
+
+@dataclass
+class Sockets:
+    """Both sockets, bound; the TCP one listens already."""
+
+    tcp: socket.socket
+    udp: socket.socket
+    host: str
+    port: int
+
+    def close(self) -> None:
+        self.tcp.close()
+        self.udp.close()
+
+
+def bind(host: str, port: int, warn: Callable[[str], None]) -> Sockets:
+    """Bind TCP and UDP to `host` and `port`; 0 picks a port that is free for both.
+
+    `::` takes IPv4 too, and becomes 0.0.0.0 with a warning where there is no IPv6.
+    Raises StartError when an address can't be had.
+    """
+    try:
+        return _bind_both(host, port)
+    except OSError as error:
+        if host != ANY_ADDRESS or error.errno not in _NO_IPV6:
+            raise _start_error(host, port, error) from None
+    warn(f"no IPv6 on this machine: listening on {ANY_ADDRESS_V4} instead of {ANY_ADDRESS}")
+    try:
+        return _bind_both(ANY_ADDRESS_V4, port)
+    except OSError as error:
+        raise _start_error(ANY_ADDRESS_V4, port, error) from None
+
+
+def _bind_both(host: str, port: int) -> Sockets:
+    info = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, address = info[0][0], info[0][4]
+    for tries_left in reversed(range(PORT_TRIES)):
+        tcp = _bound(family, socket.SOCK_STREAM, address)
+        try:
+            tcp.listen(BACKLOG)
+            found: int = tcp.getsockname()[1]
+            udp = _bound(family, socket.SOCK_DGRAM, (address[0], found, *address[2:]))
+        except OSError as error:
+            tcp.close()
+            # Only a port the kernel picked can be picked again.
+            if port or error.errno != errno.EADDRINUSE or not tries_left:
+                raise
+        else:
+            return Sockets(tcp, udp, host, found)
+    raise AssertionError("unreachable")
+
+
+def _bound(family: int, kind: socket.SocketKind, address: Any) -> socket.socket:
+    sock = socket.socket(family, kind)
+    try:
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        if kind == socket.SOCK_STREAM:
+            # For TIME_WAIT; with UDP it would let two daemons share the port unnoticed.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+    except OSError as error:
+        sock.close()
+        error.filename = "UDP" if kind == socket.SOCK_DGRAM else "TCP"
+        raise
+    return sock
+
+
+def _start_error(host: str, port: int, error: OSError) -> StartError:
+    protocol = error.filename or "TCP"
+    hint = ""
+    if error.errno == errno.EADDRINUSE:
+        hint = "; is it running already? Another port: --port or master.port"
+    elif error.errno == errno.EACCES and port < 1024:
+        hint = "; ports below 1024 need root or CAP_NET_BIND_SERVICE"
+    elif isinstance(error, socket.gaierror):
+        hint = "; see master.host"
+    reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+    return StartError(f"cannot listen on {protocol} {join(host, port)}: {reason}{hint}")
+
+
+def join(host: str, port: int | str) -> str:
+    """`host:port`, with an IPv6 address in brackets (RFC 3986 section 3.2.2)."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def plain_address(address: str) -> str:
+    """An IPv4 address that came in on an IPv6 socket, as IPv4 (RFC 4291 section 2.5.5.2)."""
+    return address[len("::ffff:") :] if address.startswith("::ffff:") else address

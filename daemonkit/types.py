@@ -1,0 +1,98 @@
+"""Names for what passes between the parts, and the contract every running part keeps."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal, Protocol
+
+Event = Any
+"""Any JSON value; its inner form is the user's business."""
+
+Source = Literal["http", "udp", "app"]
+
+EventHandler = Callable[[Any], Any] | Callable[[Any, Any], Any]
+StatusField = Callable[[], Any]
+PingCheck = Callable[[], Any]
+Hook = Callable[[], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Meta:
+    """The circumstances of one event.
+
+    source: the way it came; peer: "address:port" of the sender, None for `put_event`;
+    received: when it was taken in, UTC; attempt: 1 for the first time it is handled.
+    """
+
+    source: Source
+    peer: str | None
+    received: datetime
+    attempt: int = 1
+
+
+class Component(Protocol):
+    """What every running part can do, so that start and stop read as a list."""
+
+    @property
+    def name(self) -> str: ...
+
+    def start(self) -> None: ...
+
+    def request_stop(self) -> None:
+        """Ask it to stop; never blocks."""
+
+    def join(self, timeout: float) -> bool:
+        """Wait at most `timeout` seconds; True when it has stopped."""
+        ...
+
+    def running_threads(self) -> list[threading.Thread]:
+        """Its threads that still run, to be named when it doesn't stop."""
+        ...
+
+
+class EventQueue(Protocol):
+    """Where events wait for the event processor; entries are opaque to it."""
+
+    def __len__(self) -> int: ...
+
+    def put(self, item: Any) -> None:
+        """Add one; raises QueueFull."""
+
+    def put_many(self, items: list[Any]) -> None:
+        """Add all or none; raises QueueFull or BatchTooLarge."""
+
+    def get(self) -> Any:
+        """Wait for one and take it; raises QueueClosed once closed and empty."""
+
+    def get_batch(self, limit: int, linger: float) -> list[Any]:
+        """Wait for one, then up to `linger` seconds for up to `limit`; raises QueueClosed."""
+        ...
+
+    def close(self) -> None:
+        """Let takers run the queue empty and then raise QueueClosed."""
+
+
+class Master(Protocol):
+    """What a slave sees of its master."""
+
+    name: str
+    logger: logging.Logger
+    shutdown: threading.Event
+
+    @property
+    def config(self) -> Mapping[str, Any]: ...
+
+    @property
+    def master_config(self) -> Mapping[str, Any]: ...
+
+    def put_event(self, event: Event) -> None: ...
+
+    def stop(self) -> None: ...
+
+    def send_event_to_juggler(
+        self, host: str, service: str, status: str, description: str
+    ) -> None: ...

@@ -1,0 +1,155 @@
+"""The Flask side: the library's routes on the blueprint that users extend."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from flask import Blueprint, Flask, Response, make_response, request
+from werkzeug.exceptions import HTTPException, LengthRequired, MethodNotAllowed, NotFound
+
+from ..events.codec import decode, decode_lines
+from ..events.intake import Intake
+from ..exceptions import BatchTooLarge, InvalidEvent, PingError, QueueFull
+from ..sockets import join
+from ..status import jsonable
+from .envelope import CONTENT_TYPE, envelope
+
+NDJSON = "application/x-ndjson"
+OK = "OK\n"
+
+
+@dataclass(frozen=True)
+class Views:
+    """What the routes call: plain callables, so that nothing here knows the daemon."""
+
+    intake: Callable[[], Intake]
+    status: Callable[[], Any]
+    ping: Callable[[], Any]
+    redact: Callable[[str], str]
+    logger: logging.Logger
+
+
+class WebApp(Flask):
+    """The Flask app of a daemon. Routes may be added to its blueprint until the first request."""
+
+    def __init__(self, blueprint: Blueprint, views: Views) -> None:
+        super().__init__("daemonkit", static_folder=None)
+        self.daemon_blueprint = blueprint
+        self.sealed = False
+        self._views = views
+        self._seal_lock = threading.Lock()
+
+    def seal(self) -> None:
+        """Add the library's routes, after the user's so that those win, and take no more."""
+        with self._seal_lock:
+            if not self.sealed:
+                self.sealed = True
+                _add_routes(self.daemon_blueprint, self._views)
+                self.register_blueprint(self.daemon_blueprint)
+
+    def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
+        if not self.sealed:
+            self.seal()
+        return super().__call__(environ, start_response)
+
+
+def _add_routes(blueprint: Blueprint, views: Views) -> None:
+    def events() -> Response:
+        if "CONTENT_LENGTH" not in request.environ:
+            raise LengthRequired("A request to /events needs Content-Length or chunked framing")
+        # Not `request.remote_port`: Flask has none, the server puts it here.
+        peer = join(request.remote_addr or "", request.environ.get("REMOTE_PORT", "0"))
+        data = request.get_data(cache=False)
+        if request.mimetype == NDJSON:
+            batch = decode_lines(data)
+            views.intake().put_many(batch, "http", peer)
+            count = len(batch)
+            text = f"{count} event{'' if count == 1 else 's'} received"
+            return _answer(200, envelope(text, True, accepted=count))
+        views.intake().put(decode(data), "http", peer)
+        return _answer(200, envelope("Event received", True))
+
+    def status() -> Response:
+        return _answer(200, envelope(jsonable(views.status(), views.redact), True))
+
+    def ping() -> Response:
+        try:
+            result = views.ping()
+            if result is False:
+                return _plain("The health check returned False\n", 503)
+            if result is None or result is True:
+                result = OK
+            if isinstance(result, str):
+                return _plain(views.redact(result), 200)
+            return make_response(result)
+        except PingError as error:
+            return _plain(views.redact(error.message), error.code)
+        # SystemExit too: what a health check raises must never end a server thread.
+        except BaseException:
+            views.logger.exception("The health check failed")
+            return _plain("The health check failed\n", 500)
+
+    add = blueprint.add_url_rule
+    add("/events", "_events", events, methods=["POST"])
+    add("/status", "_status", status)
+    add("/ping", "_ping", ping)
+    _add_error_handlers(blueprint, views)
+
+
+def _add_error_handlers(blueprint: Blueprint, views: Views) -> None:
+    def refused(message: str, code: int, **headers: str) -> Response:
+        response = _answer(code, envelope(views.redact(message), False))
+        response.headers.update(headers)
+        return response
+
+    def invalid(error: Exception) -> Response:
+        return refused(f"Invalid JSON: {error}", 400)
+
+    def full(error: Exception) -> Response:
+        retry_after = error.retry_after if isinstance(error, QueueFull) else 1
+        return refused(str(error), 503, **{"Retry-After": str(retry_after)})
+
+    def too_large(error: Exception) -> Response:
+        return refused(str(error), 413)
+
+    def http_error(error: Exception) -> Any:
+        assert isinstance(error, HTTPException)
+        # An answer of the user's own making, or a redirection, is left as it is.
+        if error.response is not None or (error.code or 0) < 400:
+            return error
+        response = Response.force_type(error.get_response())
+        response.data = envelope(views.redact(_message(error)), False)
+        response.content_type = CONTENT_TYPE
+        return response
+
+    def unforeseen(error: Exception) -> Response:
+        views.logger.error(
+            "%s %s failed", request.method, request.path, exc_info=error, stack_info=False
+        )
+        return refused("Internal Server Error", 500)
+
+    blueprint.app_errorhandler(InvalidEvent)(invalid)
+    blueprint.app_errorhandler(QueueFull)(full)
+    blueprint.app_errorhandler(BatchTooLarge)(too_large)
+    blueprint.app_errorhandler(HTTPException)(http_error)
+    blueprint.app_errorhandler(Exception)(unforeseen)
+
+
+def _message(error: HTTPException) -> str:
+    if isinstance(error, NotFound) and error.description == NotFound.description:
+        return f"Not found: {request.path}"
+    if isinstance(error, MethodNotAllowed) and error.description == MethodNotAllowed.description:
+        return f"Method {request.method} is not allowed for {request.path}"
+    return error.description or error.name
+
+
+def _answer(code: int, body: bytes) -> Response:
+    return Response(body, code, content_type=CONTENT_TYPE)
+
+
+def _plain(text: str, code: int) -> Response:
+    return Response(text, code, mimetype="text/plain")

@@ -1,0 +1,244 @@
+"""Waitress on a thread of its own: everything it does not promise is dealt with here."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from waitress import wasyncore
+from waitress.adjustments import Adjustments
+from waitress.channel import HTTPChannel
+from waitress.parser import HTTPRequestParser, ParsingError
+from waitress.server import TcpWSGIServer
+from waitress.task import ErrorTask, ThreadedTaskDispatcher, WSGITask
+
+from ..sockets import plain_address
+from .envelope import CONTENT_TYPE, envelope
+
+CONNECTION_LIMIT = 1000
+LOOP_TIMEOUT = 30.0
+"""Seconds the loop sleeps at most; waitress closes idle connections when it wakes."""
+LINGER = 2.0
+"""Seconds to go on reading after a refusal, so that a client that still sends gets to read it."""
+BODYLESS_METHODS = ("GET", "HEAD", "OPTIONS", "TRACE", "CONNECT")
+
+Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+
+class Server:
+    """The HTTP server: waitress's loop on a thread, with its own pool for the requests.
+
+    sock: a bound, listening socket, which this takes over; threads: size of the pool;
+    max_request_size: bytes of a body.
+    """
+
+    name = "http"
+
+    def __init__(
+        self,
+        application: Application,
+        sock: socket.socket,
+        logger: logging.Logger,
+        *,
+        threads: int,
+        max_request_size: int,
+    ) -> None:
+        self._logger = logger
+        self._socket = sock
+        self._application = application
+        self._adjustments = Adjustments(
+            threads=threads,
+            # Waitress refuses a body of exactly its limit as well.
+            max_request_body_size=max_request_size + 1,
+            connection_limit=CONNECTION_LIMIT,
+            asyncore_use_poll=True,
+            ident="daemonkit",
+            clear_untrusted_proxy_headers=False,
+            log_socket_errors=False,
+        )
+        self._map: dict[int, Any] = {}
+        self._server: Any = None
+        self._thread = threading.Thread(target=self._loop, name=self.name, daemon=True)
+        self._stopping = False
+        self._give_up = False
+
+    def start(self) -> None:
+        dispatcher = ThreadedTaskDispatcher()
+        dispatcher.set_thread_count(self._adjustments.threads)
+        self._server = _Server(
+            self._application,
+            self._map,
+            _sock=self._socket,
+            dispatcher=dispatcher,
+            adj=self._adjustments,
+            sockinfo=(self._socket.family, self._socket.type, 0, self._socket.getsockname()),
+            bind_socket=False,
+        )
+        self._thread.start()
+
+    def request_stop(self) -> None:
+        """Take no more connections; requests in flight are still answered."""
+        self._stopping = True
+        self._wake()
+
+    def join(self, timeout: float) -> bool:
+        if self._thread.ident is None:
+            self._socket.close()
+            return True
+        self._thread.join(timeout)
+        stopped = not self._thread.is_alive()
+        if not stopped:
+            self._give_up = True
+            self._wake()
+            self._thread.join(0.2)
+        return stopped
+
+    def running_threads(self) -> list[threading.Thread]:
+        return [self._thread] if self._thread.is_alive() else []
+
+    def _wake(self) -> None:
+        if self._server is not None:
+            self._server.pull_trigger()
+
+    def _loop(self) -> None:
+        server = self._server
+        while not self._stopping:
+            self._turn(LOOP_TIMEOUT)
+        wasyncore.dispatcher.close(server)
+        while not self._give_up and self._in_flight():
+            self._turn(0.1)
+        server.task_dispatcher.shutdown(timeout=0 if self._give_up else 5)
+        server.close_trigger()
+        wasyncore.close_all(self._map)
+
+    def _turn(self, timeout: float) -> None:
+        try:
+            lingering = self._server.lingering
+            if lingering:
+                timeout = min(timeout, LINGER)
+                now = time.monotonic()
+                for channel in [c for c, until in lingering.items() if now >= until]:
+                    channel.handle_close()
+            wasyncore.loop(timeout, use_poll=True, map=self._map, count=1)
+        # Whatever one connection brings about, the others must go on being served.
+        except Exception:
+            self._logger.exception("The HTTP loop failed and goes on")
+
+    def _in_flight(self) -> bool:
+        channels = self._server.active_channels.values()
+        return any(channel.requests or channel.total_outbufs_len for channel in channels)
+
+
+class _Parser(HTTPRequestParser):
+    """Refuses what could be read as two requests by different servers (RFC 9112 section 6.3)."""
+
+    def parse_header(self, header_plus: bytes) -> None:
+        try:
+            super().parse_header(header_plus)
+        except ValueError:
+            # `GET http://[::1/`, or a Content-Length of thousands of digits.
+            raise ParsingError("Malformed request line or Content-Length") from None
+        if self.chunked and "CONTENT_LENGTH" in self.headers:
+            raise ParsingError("Content-Length together with Transfer-Encoding")
+        if "TRANSFER_ENCODING" in self.headers:
+            raise ParsingError("Transfer-Encoding needs HTTP/1.1")
+
+
+class _Task(WSGITask):
+    def execute(self) -> None:
+        try:
+            super().execute()
+        except Exception:
+            raise
+        # Waitress would leak the connection; as an Exception it is logged and answered 500.
+        except BaseException as error:
+            raise RuntimeError(f"a route raised {type(error).__name__}: {error}") from error
+
+    def build_response_header(self) -> bytes:
+        # A body that came without a length would be read as the next request.
+        request = self.request
+        if request.command not in BODYLESS_METHODS and "CONTENT_LENGTH" not in request.headers:
+            self.set_close_on_finish()
+        header: bytes = super().build_response_header()
+        return header
+
+
+class _ErrorTask(ErrorTask):
+    """Waitress's own refusals, in the envelope."""
+
+    def execute(self) -> None:
+        error = self.request.error
+        limit = self.channel.adj.max_request_body_size - 1
+        messages = {
+            413: f"The body is over the limit of {limit} bytes (max_request_size)",
+            431: "The request's headers are too large",
+            500: "Internal Server Error",
+        }
+        body = envelope(messages.get(error.code, f"{error.reason}: {error.body}"), False)
+        self.status = f"{error.code} {error.reason}"
+        self.response_headers.append(("Content-Type", CONTENT_TYPE))
+        self.set_close_on_finish()
+        self.content_length = len(body)
+        self.write(body)
+
+
+class _Channel(HTTPChannel):
+    task_class = _Task
+    error_task_class = _ErrorTask
+    parser_class = _Parser
+
+    _lingers = False
+    _answered_and_closing = False
+
+    def readable(self) -> bool:
+        return self._lingers or bool(super().readable())
+
+    def handle_write(self) -> None:
+        self._answered_and_closing = self.close_when_flushed
+        super().handle_write()
+
+    def handle_close(self) -> None:
+        # Closing with input unread resets the connection, and the answer could be lost with it.
+        if self._answered_and_closing and self.connected and not self._lingers:
+            self.will_close = False
+            try:
+                self.socket.shutdown(socket.SHUT_WR)
+            except OSError:
+                pass
+            else:
+                self._lingers = True
+                self.server.lingering[self] = time.monotonic() + LINGER
+                return
+        self.server.lingering.pop(self, None)
+        super().handle_close()
+
+    def received(self, data: bytes) -> bool:
+        return False if self._lingers else bool(super().received(data))
+
+
+class _Server(TcpWSGIServer):
+    channel_class = _Channel
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.lingering: dict[_Channel, float] = {}
+        self._trigger_lock = threading.Lock()
+        self._trigger_closed = False
+        super().__init__(*args, **kwargs)
+
+    def fix_addr(self, addr: Any) -> Any:
+        return (plain_address(addr[0]), *addr[1:])
+
+    def pull_trigger(self) -> None:
+        # A request that outlives the loop would write into a descriptor that is another file's.
+        with self._trigger_lock:
+            if not self._trigger_closed:
+                super().pull_trigger()
+
+    def close_trigger(self) -> None:
+        with self._trigger_lock:
+            self._trigger_closed = True
+            self.trigger.close()
