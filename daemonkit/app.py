@@ -63,6 +63,7 @@ class Daemon(Registrars):
         self._started: datetime | None = None
         self._started_clock = 0.0
         self._signal: signal.Signals | None = None
+        self._ready = threading.Event()
 
     # Configuration
 
@@ -291,6 +292,7 @@ class Daemon(Registrars):
                 shutdown=self.shutdown,
                 timeout=self.master_config["shutdown_timeout"],
                 run=self.run,
+                ready=self._ready.set,
                 reason=self._why_stopped,
                 start_hooks=self._registry.start_hooks,
                 stop_hooks=self._registry.stop_hooks,

@@ -132,7 +132,7 @@ class Outbox:
                 try:
                     self._post(session, event, requests.RequestException)
                 except _TryLater as error:
-                    self._entered_trouble(error)
+                    self._entered_trouble(str(error))
                     if self._gave_up(delay):
                         return
                     delay = min(delay * 2, self._last_retry)
@@ -185,7 +185,7 @@ class Outbox:
             return f"its reply is not understood: {reply.text[:200]}"
         return None if code == 200 else f"{code}: {answer.get('message', '')}"
 
-    def _entered_trouble(self, error: Exception) -> None:
+    def _entered_trouble(self, why: str) -> None:
         if not self._away:
             self._away = True
-            self._logger.warning("Juggler at %s is away, will try again: %s", self._url, error)
+            self._logger.warning("Juggler at %s is away, will try again: %s", self._url, why)

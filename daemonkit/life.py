@@ -39,8 +39,8 @@ class Life:
     """Starts the parts, runs the main function, stops the parts.
 
     shutdown: set by whoever wants it to end; timeout: seconds that stopping may take; run: called
-    in the main thread; reason: tells why it ends; exit_process: called with the exit status when a
-    thread blocks that the process would wait for.
+    in the main thread; ready: called when all has started; reason: tells why it ends;
+    exit_process: called with the exit status when a thread blocks that the process would wait for.
     """
 
     def __init__(
@@ -51,6 +51,7 @@ class Life:
         shutdown: threading.Event,
         timeout: float,
         run: Callable[[], Any],
+        ready: Callable[[], None],
         reason: Callable[[], str],
         start_hooks: Sequence[Hook],
         stop_hooks: Sequence[Hook],
@@ -61,6 +62,7 @@ class Life:
         self._shutdown = shutdown
         self._timeout = timeout
         self._run = run
+        self._ready = ready
         self._reason = reason
         self._start_hooks = start_hooks
         self._stop_hooks = stop_hooks
@@ -104,6 +106,7 @@ class Life:
                 return
             start()
         self._logger.debug("Started")
+        self._ready()
 
     def _stop_when_told(self) -> None:
         """On a thread of its own, for the main thread is busy in `run`: stop the workers, then

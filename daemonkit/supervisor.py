@@ -76,7 +76,7 @@ class SlaveThread:
                 known["ticks"] = self.ticks
             if self.error is not None:
                 known["error"] = self.error
-            shown = {**known, **shown}
+            shown = {**shown, **{key: value for key, value in known.items() if key not in shown}}
         return shown
 
     def fallback_status(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from .log import RateLimit
 from .sockets import join, plain_address
 
 LARGEST_DATAGRAM = 65535
+PROC_TABLES = ("/proc/net/udp6", "/proc/net/udp")
 LOG_INTERVAL = 10.0
 """Seconds between two lines about datagrams of one kind."""
 
@@ -78,7 +79,7 @@ class UdpListener:
 
     def kernel_drops(self) -> int:
         """Datagrams the kernel threw away because the socket's buffer was full (proc(5))."""
-        for table in ("/proc/net/udp6", "/proc/net/udp"):
+        for table in PROC_TABLES:
             try:
                 with open(table, encoding="ascii") as lines:
                     for line in lines:

@@ -186,7 +186,10 @@ def _construct_env(loader: _FileLoader, node: yaml.Node) -> Any:
         raise _At("!env takes NAME or [NAME, default]", node)
     text = os.environ.get(name)
     if text is not None:
-        return _parse(text, f"environment variable {name}", Path(), _StrictLoader, "").value
+        try:
+            return _parse(text, f"environment variable {name}", Path(), _StrictLoader, "").value
+        except ConfigError as error:
+            raise _At(str(error), node) from None
     if default:
         return default[0]
     raise _At(f"the environment variable {name} is not set", node)

@@ -1,0 +1,106 @@
+"""For users' tests: a daemon running in the test's own process, and a client to talk to it."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import requests
+
+from .app import Daemon
+from .sockets import join
+
+
+class Client:
+    """Talks to a running daemon.
+
+    host, port: where it listens; timeout: seconds for each call; exit_status: see `running`.
+    """
+
+    def __init__(self, host: str, timeout: float, port: int = 0) -> None:
+        self.host, self.port = host, port
+        self.timeout = timeout
+        self.exit_status: int | None = None
+
+    @property
+    def url(self) -> str:
+        """The beginning of every address, without a slash at its end."""
+        return f"http://{join(self.host, self.port)}"
+
+    def get(self, path: str, **options: Any) -> requests.Response:
+        """GET a path; takes the options of `requests.get`."""
+        return requests.get(self.url + path, timeout=self.timeout, **options)
+
+    def post(self, path: str, **options: Any) -> requests.Response:
+        """POST to a path; takes the options of `requests.post`."""
+        return requests.post(self.url + path, timeout=self.timeout, **options)
+
+    def send_event(self, event: Any) -> None:
+        """Send an event over HTTP; raises requests.HTTPError when it is refused."""
+        self.post("/events", json=event).raise_for_status()
+
+    def send_datagram(self, data: bytes) -> None:
+        """Send one UDP datagram."""
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        with socket.socket(family, socket.SOCK_DGRAM) as sock:
+            sock.sendto(data, (self.host, self.port))
+
+    def status(self) -> dict[str, Any]:
+        """The `message` of `/status`."""
+        message: dict[str, Any] = self.get("/status").json()["message"]
+        return message
+
+    def wait_until(self, condition: Callable[[], Any], what: str = "the condition") -> Any:
+        """Wait until `condition()` is true, and return it; raises TimeoutError."""
+        until = time.monotonic() + self.timeout
+        while not (result := condition()):
+            if time.monotonic() > until:
+                raise TimeoutError(f"{what} did not come true within {self.timeout:g} s")
+            time.sleep(0.005)
+        return result
+
+
+@contextmanager
+def running(
+    app: Daemon, config: Mapping[str, Any] | None = None, *, timeout: float = 10.0
+) -> Iterator[Client]:
+    """Run `app` in this process, on a free port of the loopback, for the time of a `with` block.
+
+    config: as in the YAML file; timeout: seconds for starting, and for each of the client's calls.
+    Logging and signals are left alone. After the block, the client's `exit_status` is what the
+    process's would be. Raises what `start` would report: StartError, ConfigError and so on.
+    """
+    tree = dict(config or {})
+    tree["master"] = {"host": "127.0.0.1", "port": 0, **tree.get("master", {})}
+    app.configure(tree)
+    app._freeze()
+    result: list[int | BaseException] = []
+
+    def live() -> None:
+        try:
+            result.append(app._live(lambda status: None))
+        except BaseException as error:
+            result.append(error)
+
+    thread = threading.Thread(target=live, name="main", daemon=True)
+    thread.start()
+    client = Client(app.master_config["host"], timeout)
+    try:
+        client.wait_until(lambda: app._ready.is_set() or result, "start")
+        _raise(result)
+        client.port = app.master_config["port"]
+        yield client
+    finally:
+        app.stop()
+        thread.join(app.master_config["shutdown_timeout"] + timeout)
+        client.exit_status = next((r for r in result if isinstance(r, int)), None)
+
+
+def _raise(result: list[Any]) -> None:
+    for outcome in result:
+        if isinstance(outcome, BaseException):
+            raise outcome

@@ -1,0 +1,41 @@
+"""Checks that hold for every test: nothing that runs or listens outlives it."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SETTLE = 2.0
+
+
+def _sockets() -> set[str]:
+    found = set()
+    for fd in Path("/proc/self/fd").iterdir():
+        try:
+            target = os.readlink(fd)
+        except OSError:
+            continue
+        if target.startswith(("socket:", "pipe:")):
+            found.add(target)
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _nothing_outlives_the_test() -> Iterator[None]:
+    threads, sockets = set(threading.enumerate()), _sockets()
+    yield
+    until = time.monotonic() + SETTLE
+    while True:
+        gc.collect()
+        left = [thread.name for thread in set(threading.enumerate()) - threads]
+        opened = sorted(_sockets() - sockets)
+        if not left and not opened:
+            return
+        assert time.monotonic() < until, f"outlived the test: threads {left}, {opened}"
+        time.sleep(0.01)

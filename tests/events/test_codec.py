@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from daemonkit import InvalidEvent
+from daemonkit.events.codec import beginning, decode, decode_lines, normalize
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+@pytest.mark.parametrize(
+    ("data", "event"),
+    [
+        (b'{"Hello": "World"}', {"Hello": "World"}),
+        (b" [1, 2.5, -0, 1e3] \r\n", [1, 2.5, 0, 1000.0]),
+        (b"null", None),
+        (b'"x"', "x"),
+        (b"\xef\xbb\xbf{}", {}),
+        (b'{"a": 1, "a": 2}', {"a": 2}),
+        (b'"\\ud800"', "\ud800"),
+        (b'"\xd0\xb9"', "й"),
+        (b"[" * 200 + b"]" * 200, json.loads("[" * 200 + "]" * 200)),
+        (b'"' + b"[" * 1000 + b'"', "[" * 1000),
+        (b'"\\"' + b"{" * 300 + b'\\\\"', '"' + "{" * 300 + "\\"),
+    ],
+)
+def test_valid_json_is_decoded(data: bytes, event: object) -> None:
+    assert decode(data) == event
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "the body is empty"),
+        (b" \n", "the body is empty"),
+        (b"\xef\xbb\xbf", "the body is empty"),
+        (b"{", "Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"),
+        (b'{"a":\n tru}', "Expecting value: line 2 column 2 (char 7)"),
+        (b"{} x", "Extra data: line 1 column 4 (char 3)"),
+        (b"01", "Extra data: line 1 column 2 (char 1)"),
+        (b"'a'", "Expecting value: line 1 column 1 (char 0)"),
+        (b'"a\nb"', "Invalid control character at: line 1 column 3 (char 2)"),
+        (b"NaN", "NaN is not JSON: line 1 column 1 (char 0)"),
+        (b'["NaN",\n NaN]', "NaN is not JSON: line 2 column 2 (char 9)"),
+        (b"[Infinity]", "Infinity is not JSON: line 1 column 2 (char 1)"),
+        (b"[-Infinity]", "-Infinity is not JSON: line 1 column 2 (char 1)"),
+        (b"[1e999]", "1e999 is too large a number: line 1 column 2 (char 1)"),
+        (b"[-1e999]", "-1e999 is too large a number: line 1 column 2 (char 1)"),
+        (
+            b"1" * 400 + b".0",
+            "11111111111111111111... is too large a number: line 1 column 1 (char 0)",
+        ),
+        (b"1" * 5000, "a whole number has too many digits"),
+        (b'"\xff"', "not UTF-8 at byte 1"),
+        ('{"a": 1}'.encode("utf-16"), "not UTF-8 at byte 0"),
+        (
+            '{"a": 1}'.encode("utf-16-le"),
+            "Expecting property name enclosed in double quotes: line 1 column 2 (char 1)",
+        ),
+        (b'"\xed\xa0\x80"', "not UTF-8 at byte 1"),
+        (b"[" * 201 + b"]" * 201, "nested deeper than 200 levels"),
+        (b"[" * 100_000, "nested deeper than 200 levels"),
+        (b'{"a":' * 100_000, "nested deeper than 200 levels"),
+        (b'["\\\\", ' + b"[" * 201, "nested deeper than 200 levels"),
+        (b"\xef\xbb\xbf\xef\xbb\xbf1", "Expecting value: line 1 column 1 (char 0)"),
+    ],
+)
+def test_invalid_json_is_refused_with_the_place(data: bytes, message: str) -> None:
+    with pytest.raises(InvalidEvent) as caught:
+        decode(data)
+
+    assert str(caught.value) == message
+
+
+@given(JSON)
+def test_what_json_can_hold_comes_back(event: object) -> None:
+    assert decode(json.dumps(event).encode()) == event
+
+
+@given(st.binary(max_size=60) | st.text(alphabet='[]{}",:\\ 01eE.-NaInfty\n', max_size=60))
+def test_whatever_comes_is_an_event_or_an_invalid_event(data: bytes | str) -> None:
+    try:
+        event = decode(data if isinstance(data, bytes) else data.encode())
+    except InvalidEvent:
+        return
+    assert decode(json.dumps(event, allow_nan=False).encode()) == event
+
+
+def test_ndjson_is_one_event_a_line_and_empty_lines_are_left_out() -> None:
+    assert decode_lines(b'\xef\xbb\xbf{"a": 1}\r\n\n2\n') == [{"a": 1}, 2]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "the body is empty"),
+        (b"\n \n", "the body is empty"),
+        (b"1\n\nnope\n", "line 3: Expecting value: line 1 column 1 (char 0)"),
+        (b"1\nNaN", "line 2: NaN is not JSON: line 1 column 1 (char 0)"),
+        (b"1\n\xff\n", "line 2: not UTF-8 at byte 0"),
+    ],
+)
+def test_ndjson_names_the_bad_line(data: bytes, message: str) -> None:
+    with pytest.raises(InvalidEvent) as caught:
+        decode_lines(data)
+
+    assert str(caught.value) == message
+
+
+def test_a_python_value_becomes_what_it_would_be_as_json() -> None:
+    assert normalize({"a": (1, 2), 3: None}) == {"a": [1, 2], "3": None}
+
+
+def _circle() -> list[object]:
+    circle: list[object] = []
+    circle.append(circle)
+    return circle
+
+
+def _nested(levels: int) -> list[object]:
+    nested: list[object] = []
+    for _ in range(levels):
+        nested = [nested]
+    return nested
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (object, "not a JSON value: Object of type type is not JSON serializable"),
+        (math.nan, "not a JSON value: Out of range float values are not JSON compliant"),
+        (_circle(), "not a JSON value: Circular reference detected"),
+        (_nested(201), "nested deeper than 200 levels"),
+        (_nested(50_000), "nested deeper than 200 levels"),
+    ],
+)
+def test_a_python_value_that_is_not_json_is_refused(value: object, message: str) -> None:
+    with pytest.raises(InvalidEvent) as caught:
+        normalize(value)
+
+    assert str(caught.value).startswith(message)
+
+
+def test_the_beginning_of_an_event_is_short_and_keeps_what_it_can() -> None:
+    assert beginning({"a": "й\ud800"}) == '{"a": "й\ud800"}'
+    assert beginning("x" * 300) == '"' + "x" * 199 + "..."

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from daemonkit import BatchTooLarge, QueueFull
+from daemonkit.events.memory import MemoryQueue, QueueClosed
+
+
+def test_entries_come_out_in_order() -> None:
+    queue = MemoryQueue(10)
+    queue.put(1)
+    queue.put_many([2, 3])
+
+    assert [queue.get(), queue.get(), queue.get()] == [1, 2, 3]
+
+
+def test_a_full_queue_refuses_and_says_its_size() -> None:
+    queue = MemoryQueue(2)
+    queue.put_many([1, 2])
+
+    with pytest.raises(QueueFull, match=r"^The event queue is full \(2 events\)$"):
+        queue.put(3)
+
+
+def test_a_batch_goes_in_whole_or_not_at_all() -> None:
+    queue = MemoryQueue(3)
+    queue.put(1)
+
+    with pytest.raises(QueueFull):
+        queue.put_many([2, 3, 4])
+    assert len(queue) == 1
+
+
+def test_a_batch_that_never_fits_is_told_apart_from_a_full_queue() -> None:
+    with pytest.raises(
+        BatchTooLarge, match=r"^3 events at once are more than the queue holds \(queue_size is 2\)$"
+    ):
+        MemoryQueue(2).put_many([1, 2, 3])
+
+
+def test_get_waits_for_an_entry() -> None:
+    queue = MemoryQueue(1)
+    got: list[int] = []
+    taker = threading.Thread(target=lambda: got.append(queue.get()))
+    taker.start()
+    while not queue._waiting:
+        time.sleep(0.001)
+    queue.put(7)
+    taker.join()
+
+    assert got == [7]
+
+
+def test_a_closed_queue_is_run_empty_first() -> None:
+    queue = MemoryQueue(2)
+    queue.put(1)
+    queue.close()
+
+    assert queue.get() == 1
+    with pytest.raises(QueueClosed):
+        queue.get()
+
+
+def test_closing_wakes_every_taker() -> None:
+    queue = MemoryQueue(1)
+    ended = threading.Semaphore(0)
+
+    def take() -> None:
+        with pytest.raises(QueueClosed):
+            queue.get()
+        ended.release()
+
+    takers = [threading.Thread(target=take) for _ in range(3)]
+    for taker in takers:
+        taker.start()
+    while queue._waiting < 3:
+        time.sleep(0.001)
+    queue.close()
+    for taker in takers:
+        taker.join()
+
+    assert all(ended.acquire(blocking=False) for _ in takers)
+
+
+def test_a_batch_is_handed_over_when_full() -> None:
+    queue = MemoryQueue(10)
+    queue.put_many([1, 2, 3])
+
+    assert queue.get_batch(2, linger=60) == [1, 2]
+
+
+def test_a_batch_lingers_for_more_but_no_longer_than_told() -> None:
+    queue = MemoryQueue(10)
+    queue.put(1)
+    before = time.monotonic()
+    late = threading.Timer(0.05, queue.put, [2])
+    late.start()
+    batch = queue.get_batch(10, linger=0.2)
+    took = time.monotonic() - before
+    late.join()
+
+    assert batch == [1, 2]
+    assert 0.2 <= took < 1
+
+
+def test_closing_ends_the_linger() -> None:
+    queue = MemoryQueue(10)
+    queue.put(1)
+    queue.close()
+
+    assert queue.get_batch(10, linger=60) == [1]
+
+
+def test_many_producers_and_consumers_lose_and_double_nothing() -> None:
+    queue = MemoryQueue(1_000_000)
+    taken: list[list[int]] = [[] for _ in range(4)]
+
+    def produce(start: int) -> None:
+        for number in range(start, start + 5000):
+            queue.put(number)
+
+    def consume(into: list[int]) -> None:
+        try:
+            while True:
+                into.append(queue.get())
+        except QueueClosed:
+            pass
+
+    consumers = [threading.Thread(target=consume, args=[into]) for into in taken]
+    producers = [threading.Thread(target=produce, args=[n * 5000]) for n in range(4)]
+    for thread in consumers + producers:
+        thread.start()
+    for thread in producers:
+        thread.join()
+    queue.close()
+    for thread in consumers:
+        thread.join()
+
+    assert sorted(sum(taken, [])) == list(range(20_000))

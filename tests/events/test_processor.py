@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from daemonkit.events.intake import Intake
+from daemonkit.events.memory import MemoryQueue
+from daemonkit.events.processor import Processor
+
+LOGGER = logging.getLogger("test")
+
+
+def process(events: list[Any], handle: Callable[..., Any], **options: Any) -> Processor:
+    """Run events through a processor to the end."""
+    queue = MemoryQueue(1000)
+    intake = Intake(queue)
+    intake.with_meta = options.get("with_meta", False)
+    intake.put_many(events, "http", "peer")
+    processor = Processor(queue, handle, LOGGER, **options)
+    processor.start()
+    processor.request_stop()
+    assert processor.join(10)
+    return processor
+
+
+def test_each_event_is_handled_once_and_in_order() -> None:
+    handled: list[int] = []
+    processor = process([1, 2, 3], handled.append)
+
+    assert handled == [1, 2, 3]
+    assert processor.counters() == {"in_work": 0, "handled": 3, "failed": 0}
+
+
+def test_meta_is_given_to_a_handler_that_wants_it() -> None:
+    handled: list[tuple[int, str]] = []
+    process([1], lambda event, meta: handled.append((event, meta.peer)), with_meta=True)
+
+    assert handled == [(1, "peer")]
+
+
+def test_batches_are_lists_of_events_and_of_metas() -> None:
+    handled: list[Any] = []
+    process(
+        [1, 2, 3],
+        lambda events, metas: handled.append((events, [meta.source for meta in metas])),
+        batch=2,
+        with_meta=True,
+    )
+
+    assert handled == [([1, 2], ["http", "http"]), ([3], ["http"])]
+
+
+def test_four_threads_work_at_a_time() -> None:
+    together = threading.Barrier(4)
+    processor = process([1, 2, 3, 4], lambda event: together.wait(10), threads=4)
+
+    assert processor.counters()["handled"] == 4
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), SystemExit(3), KeyboardInterrupt()])
+def test_a_failing_handler_is_logged_with_the_event_and_the_next_is_handled(
+    error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    handled: list[Any] = []
+
+    def handle(event: Any) -> None:
+        if event == {"bad": "й" * 300}:
+            raise error
+        handled.append(event)
+
+    processor = process([{"bad": "й" * 300}, 2], handle)
+
+    assert handled == [2]
+    assert processor.counters() == {"in_work": 0, "handled": 1, "failed": 1}
+    (record,) = caplog.records
+    beginning = '{"bad": "' + "й" * 191 + "..."
+    assert record.getMessage() == f"The event handler failed on the event {beginning}"
+    assert record.exc_info is not None
+    assert record.exc_info[1] is error
+
+
+def test_a_failing_batch_is_counted_whole(caplog: pytest.LogCaptureFixture) -> None:
+    processor = process([1, 2], lambda events: 1 / 0, batch=2)
+
+    assert processor.counters()["failed"] == 2
+    message = "The event handler failed on 2 events, beginning [1, 2]"
+    assert [record.getMessage() for record in caplog.records] == [message]
+
+
+def test_it_tells_what_is_in_work_and_which_threads_still_run() -> None:
+    release, entered = threading.Event(), threading.Event()
+
+    def handle(event: Any) -> None:
+        entered.set()
+        release.wait(10)
+
+    queue = MemoryQueue(10)
+    processor = Processor(queue, handle, LOGGER)
+    assert not processor.running
+    queue.put(1)
+    processor.start()
+    entered.wait(10)
+    processor.request_stop()
+
+    assert processor.running
+    assert not processor.join(0.01)
+    assert processor.in_work == 1
+    assert [thread.name for thread in processor.running_threads()] == ["events"]
+    release.set()
+    assert processor.join(10)

@@ -1,0 +1,81 @@
+"""A real daemon in a real process, for tests to talk to, signal and read the log of."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from daemonkit.testing import Client
+
+LISTENING = re.compile(r"Listening on (?:\[(?P<v6>.+)\]|(?P<v4>[^:]+)):(?P<port>\d+)")
+
+
+class Process(Client):
+    """A process whose stdout and stderr go to files that `out` and `err` read."""
+
+    def __init__(self, command: Sequence[str], folder: Path, env: dict[str, str] | None = None):
+        super().__init__("127.0.0.1", timeout=20.0)
+        self._out, self._err = folder / "stdout.log", folder / "stderr.log"
+        with self._out.open("wb") as out, self._err.open("wb") as err:
+            self.popen = subprocess.Popen(
+                [sys.executable, *command],
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                env={**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})},
+            )
+
+    @property
+    def out(self) -> str:
+        return self._out.read_text("utf-8")
+
+    @property
+    def err(self) -> str:
+        return self._err.read_text("utf-8")
+
+    def wait_for(self, pattern: str) -> re.Match[str]:
+        """Wait for a line of the log; fails at once when the process ends without it."""
+
+        def look() -> re.Match[str] | None:
+            ended = self.popen.poll()
+            found = re.search(pattern, self.out)
+            assert found or ended is None, f"exit status {ended}\n{self.out}\n{self.err}"
+            return found
+
+        return self.wait_until(look, f"{pattern!r} in the log")
+
+    def wait_ready(self) -> Process:
+        """Wait until it has started, and learn where it listens."""
+        self.port = int(self.wait_for(LISTENING.pattern)["port"])
+        self.wait_for(r" DEBUG +Started\n")
+        return self
+
+    def signal(self, number: signal.Signals) -> None:
+        self.popen.send_signal(number)
+
+    def wait(self) -> int:
+        """Wait for the end; the exit status, negative for a signal that killed it."""
+        return self.popen.wait(self.timeout)
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        self.signal(number)
+        return self.wait()
+
+    def close(self) -> None:
+        if self.popen.poll() is None:
+            self.popen.kill()
+            self.popen.wait()
+
+
+def seconds_of(action) -> float:
+    """How long a call takes."""
+    before = time.monotonic()
+    action()
+    return time.monotonic() - before

@@ -1,0 +1,88 @@
+"""A module imports only from layers below its own, or from modules above it in its own row."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "daemonkit"
+
+LAYERS = [
+    ["_version", "exceptions", "types"],
+    ["calls", "defaults", "secret", "yamlfile", "config", "log", "sockets"],
+    [
+        "events.codec",
+        "events.memory",
+        "events.intake",
+        "events.processor",
+        "slave",
+        "supervisor",
+        "juggler",
+    ],
+    ["status", "lifecycle"],
+    ["udp", "web.envelope", "web.blueprint", "web.server"],
+    ["life", "registry", "app"],
+    ["testing", "cli.loader", "cli.run"],
+]
+# Packages' own files and the public names, which may take from everywhere.
+TOP = ["events", "web", "", "cli", "__main__"]
+RANK = {
+    name: (layer, place) for layer, row in enumerate(LAYERS) for place, name in enumerate(row)
+} | {name: (len(LAYERS), place) for place, name in enumerate(TOP)}
+ALL = sorted(
+    str(file.relative_to(PACKAGE).with_suffix("")).replace("/", ".").removesuffix("__init__")
+    for file in PACKAGE.rglob("*.py")
+)
+
+
+def _imported(module: str) -> set[str]:
+    name = module.rstrip(".")
+    path = PACKAGE / name.replace(".", "/")
+    is_package = path.is_dir()
+    tree = ast.parse((path / "__init__.py" if is_package else path.with_suffix(".py")).read_text())
+    here = name.split(".") if is_package and name else name.split(".")[:-1]
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = here[: len(here) - node.level + 1]
+            base += node.module.split(".") if node.module else []
+            for alias in node.names:
+                full = ".".join([*base, alias.name])
+                found.add(full if full in RANK else ".".join(base))
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module]
+            assert not any(str(n).startswith("daemonkit") for n in names), "import relatively"
+    return found
+
+
+def test_the_table_names_every_module() -> None:
+    assert sorted(name.rstrip(".") for name in ALL) == sorted(RANK)
+
+
+@pytest.mark.parametrize("module", ALL)
+def test_a_module_imports_only_from_below(module: str) -> None:
+    rank = RANK[module.rstrip(".")]
+    above = {other: RANK[other] for other in _imported(module) if RANK[other] >= rank}
+
+    assert above == {}
+
+
+@pytest.mark.parametrize("module", ALL)
+def test_nothing_is_imported_inside_a_function_but_requests(module: str) -> None:
+    name = module.rstrip(".")
+    path = PACKAGE / name.replace(".", "/")
+    tree = ast.parse(
+        (path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_text()
+    )
+    inside = {
+        alias.name
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+        for node in ast.walk(function)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+    }
+
+    assert inside <= {"requests"}

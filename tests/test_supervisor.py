@@ -1,0 +1,244 @@
+from __future__ import annotations
+
+import asyncio
+import re
+import threading
+from typing import Any
+
+import pytest
+
+from daemonkit import Daemon, RegistrationError, Slave
+from daemonkit.testing import Client, running
+
+
+@pytest.fixture
+def app() -> Daemon:
+    return Daemon("app")
+
+
+def slave_status(client: Client, name: str) -> dict[str, Any]:
+    return next(slave for slave in client.status()["slaves"] if slave["name"] == name)
+
+
+def wait_for_state(client: Client, name: str, state: str) -> dict[str, Any]:
+    def look() -> dict[str, Any] | None:
+        shown = slave_status(client, name)
+        return shown if shown["state"] == state else None
+
+    found: dict[str, Any] = client.wait_until(look, f"{name} {state}")
+    return found
+
+
+def test_a_function_slave_gets_itself_and_runs_on_a_thread_of_its_name(app: Daemon) -> None:
+    seen: list[tuple[str, str, Any]] = []
+
+    @app.slave
+    def poller(slave: Slave) -> None:
+        seen.append((threading.current_thread().name, slave.logger.name, slave.master))
+        slave.shutdown.wait()
+
+    with running(app) as client:
+        shown = wait_for_state(client, "poller", "running")
+
+    assert seen == [("poller", "app.poller", app)]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6}", shown["started"])
+    assert client.exit_status == 0
+
+
+def test_a_slave_that_returns_is_finished_and_health_is_good(app: Daemon) -> None:
+    app.slave(name="once")(lambda: None)
+
+    with running(app) as client:
+        assert "error" not in wait_for_state(client, "once", "finished")
+        assert client.get("/ping").text == "OK\n"
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("no"), SystemExit(3), KeyboardInterrupt("k"), MemoryError("m")]
+)
+def test_a_slave_that_raises_is_shown_and_the_daemon_goes_on(
+    app: Daemon, error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    @app.slave
+    def bad() -> None:
+        raise error
+
+    text = f"{type(error).__name__}: {error}"
+    with running(app) as client:
+        assert wait_for_state(client, "bad", "failed")["error"] == text
+        ping = client.get("/ping")
+
+    assert (ping.status_code, ping.text) == (503, f"the slave bad has failed: {text}\n")
+    assert "The slave bad failed" in caplog.messages
+    assert client.exit_status == 0
+
+
+def test_a_periodic_slave_ticks_until_stopped_and_survives_a_bad_tick(
+    app: Daemon, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    ticks: list[int] = []
+    hold = threading.Event()
+
+    @app.slave(every=0.01)
+    def sweep() -> None:
+        ticks.append(len(ticks))
+        if len(ticks) == 2:
+            raise ValueError("bad tick")
+        if len(ticks) == 3:
+            hold.wait(10)
+
+    with running(app) as client:
+        assert wait_for_state(client, "sweep", "failed")["error"] == "ValueError: bad tick"
+        assert client.get("/ping").status_code == 503
+        hold.set()
+        wait_for_state(client, "sweep", "running")
+        assert client.get("/ping").status_code == 200
+        client.wait_until(lambda: slave_status(client, "sweep")["ticks"] >= 5)
+
+    assert caplog.messages.count("The slave sweep works again") == 1
+
+
+def test_ticks_never_overlap(app: Daemon) -> None:
+    inside = threading.Semaphore(1)
+    overlaps: list[bool] = []
+
+    @app.slave(every=0.001)
+    def slow(slave: Slave) -> None:
+        overlaps.append(not inside.acquire(blocking=False))
+        slave.shutdown.wait(0.01)
+        inside.release()
+
+    with running(app) as client:
+        client.wait_until(lambda: len(overlaps) >= 5)
+
+    assert not any(overlaps)
+
+
+def test_an_async_slave_runs_in_a_loop_and_is_cancelled_at_shutdown(app: Daemon) -> None:
+    seen: list[str] = []
+
+    @app.slave
+    async def stream(slave: Slave) -> None:
+        seen.append(threading.current_thread().name)
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            seen.append("cancelled")
+            raise
+
+    with running(app) as client:
+        client.wait_until(lambda: seen)
+
+    assert seen == ["stream", "cancelled"]
+    assert client.exit_status == 0
+
+
+def test_a_periodic_async_slave_keeps_one_loop(app: Daemon) -> None:
+    loops: list[int] = []
+
+    @app.slave(every=0.01)
+    async def poll() -> None:
+        loops.append(id(asyncio.get_running_loop()))
+        if len(loops) == 2:
+            raise ValueError("bad tick")
+
+    with running(app) as client:
+        client.wait_until(lambda: len(loops) >= 4)
+
+    assert len(set(loops)) == 1
+
+
+class Worker(Slave):
+    def __init__(self, url: str = "none", *, limit: int = 0) -> None:
+        self.logger.info("making %s", self.name)
+        self.arguments = (url, limit)
+
+    def run(self) -> None:
+        self.shutdown.wait()
+
+    def status(self) -> dict[str, Any]:
+        return {**super().status(), "arguments": self.arguments}
+
+
+def test_run_slave_starts_a_subclass_with_arguments(app: Daemon) -> None:
+    app.run_slave(Worker, name="before")
+
+    with running(app) as client:
+        worker = app.run_slave(Worker, "http://x", limit=5)
+        assert isinstance(worker, Worker)
+        shown = wait_for_state(client, "Worker", "running")
+        before = wait_for_state(client, "before", "running")
+
+    assert shown["arguments"] == ["http://x", 5]
+    assert before["arguments"] == ["none", 0]
+
+
+def test_a_name_in_use_is_refused_and_a_finished_one_may_be_used_again(app: Daemon) -> None:
+    with running(app) as client:
+        app.run_slave(Worker)
+        with pytest.raises(RegistrationError, match="^a slave named 'Worker' is there already"):
+            app.run_slave(Worker)
+        app.run_slave(lambda: None, name="job")
+        wait_for_state(client, "job", "finished")
+        client.wait_until(lambda: app._parts and app._parts.supervisor.threads()[-1].ended)
+        app.run_slave(lambda slave: slave.shutdown.wait(), name="job")
+        wait_for_state(client, "job", "running")
+        assert [slave["name"] for slave in client.status()["slaves"]] == ["Worker", "job"]
+
+    with pytest.raises(RegistrationError, match="^the daemon is stopping: late is not started$"):
+        app.run_slave(lambda: None, name="late")
+
+
+def test_a_slave_that_cannot_be_made_is_failed_and_the_others_start(app: Daemon) -> None:
+    class Broken(Worker):
+        def __init__(self) -> None:
+            raise OSError("no disk")
+
+    app.add_slave(Broken)
+    app.add_slave(Worker)
+
+    with running(app) as client:
+        assert wait_for_state(client, "Broken", "failed")["error"] == "OSError: no disk"
+        wait_for_state(client, "Worker", "running")
+        with pytest.raises(OSError, match="no disk"):
+            app.run_slave(Broken, name="again")
+
+
+def test_a_status_that_raises_or_is_no_mapping_hides_no_other(app: Daemon) -> None:
+    class Raises(Worker):
+        def status(self) -> dict[str, Any]:
+            raise ValueError("no status")
+
+    class Odd(Worker):
+        def status(self) -> Any:
+            return "fine"
+
+    for slave in (Raises, Odd, Worker):
+        app.add_slave(slave)
+
+    with running(app) as client:
+        client.wait_until(lambda: client.status()["slaves"][2]["state"] == "running")
+        raising, odd, _ = client.status()["slaves"]
+
+    assert (raising["name"], raising["error"]) == ("Raises", "ValueError: no status")
+    assert odd == "fine"
+
+
+def test_a_slave_that_will_not_stop_is_named_with_its_stack(
+    app: Daemon, caplog: pytest.LogCaptureFixture
+) -> None:
+    release = threading.Event()
+
+    @app.slave
+    def stubborn() -> None:
+        release.wait(30)
+
+    with running(app, {"master": {"shutdown_timeout": 0.5}}) as client:
+        client.wait_until(lambda: slave_status(client, "stubborn")["state"] == "running")
+    release.set()
+
+    assert client.exit_status == 4
+    report = next(m for m in caplog.messages if m.startswith("The thread stubborn (slaves)"))
+    assert "release.wait(30)" in report
+    assert "Stopped by the deadline of 0.5 s; still running: stubborn" in caplog.messages

@@ -1,0 +1,433 @@
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from datetime import date
+from typing import Any
+
+import flask
+import pytest
+
+from daemonkit import Daemon, InvalidEvent, PingError, QueueFull
+from daemonkit.testing import Client, running
+
+RECEIVED = {"message": "Event received", "result": True}
+
+
+@pytest.fixture
+def app() -> Daemon:
+    return Daemon("app")
+
+
+@pytest.fixture
+def events(app: Daemon) -> list[Any]:
+    got: list[Any] = []
+    app.on_event(got.append)
+    return got
+
+
+@pytest.fixture
+def client(app: Daemon, events: list[Any]) -> Iterator[Client]:
+    with running(app, {"master": {"max_request_size": 1000, "queue_size": 1000}}) as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    "content_type", [None, "application/json", "application/x-www-form-urlencoded", "text/x; a=b"]
+)
+def test_an_event_is_accepted_whatever_its_content_type(
+    client: Client, events: list[Any], content_type: str | None
+) -> None:
+    headers = {"Content-Type": content_type} if content_type else {}
+    answer = client.post("/events", data=b'{"Hello": "World"}', headers=headers)
+    client.wait_until(lambda: events)
+
+    assert (answer.status_code, answer.json()) == (200, RECEIVED)
+    assert answer.headers["Content-Type"] == "application/json"
+    assert events == [{"Hello": "World"}]
+
+
+def test_a_chunked_event_is_accepted(client: Client, events: list[Any]) -> None:
+    answer = client.post("/events", data=iter([b'{"a"', b": 1}"]))
+    client.wait_until(lambda: events)
+
+    assert answer.json() == RECEIVED
+    assert events == [{"a": 1}]
+
+
+NDJSON = {"Content-Type": "application/x-ndjson; charset=utf-8"}
+
+
+@pytest.mark.parametrize(
+    ("count", "message"), [(100, "100 events received"), (1, "1 event received")]
+)
+def test_ndjson_is_accepted_as_a_batch(
+    client: Client, events: list[Any], count: int, message: str
+) -> None:
+    body = b"\n".join(b"%d" % number for number in range(count))
+    answer = client.post("/events", data=body, headers=NDJSON)
+    client.wait_until(lambda: len(events) == count)
+
+    assert answer.status_code == 200
+    assert answer.json() == {"message": message, "result": True, "accepted": count}
+    assert events == list(range(count))
+
+
+def test_one_bad_line_of_ndjson_and_none_is_queued(client: Client, events: list[Any]) -> None:
+    answer = client.post("/events", data=b"1\n2\n{\n4\n", headers=NDJSON)
+
+    assert answer.status_code == 400
+    assert answer.json() == {
+        "message": "Invalid JSON: line 3: Expecting property name enclosed in double quotes: "
+        "line 1 column 2 (char 1)",
+        "result": False,
+    }
+    assert client.status()["events"]["received"] == 0
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (b"", "the body is empty"),
+        (b"{]", "Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"),
+        (b"NaN", "NaN is not JSON: line 1 column 1 (char 0)"),
+        (b"\xff", "not UTF-8 at byte 0"),
+        (b"[" * 999, "nested deeper than 200 levels"),
+        (b"1e999", "1e999 is too large a number: line 1 column 1 (char 0)"),
+    ],
+)
+def test_invalid_json_is_answered_400_with_the_place(client: Client, body: bytes, why: str) -> None:
+    answer = client.post("/events", data=body, headers={"Content-Length": str(len(body))})
+
+    assert answer.status_code == 400
+    assert answer.json() == {"message": f"Invalid JSON: {why}", "result": False}
+
+
+def test_a_body_at_the_limit_is_taken_and_one_over_it_answered_413(client: Client) -> None:
+    fits = client.post("/events", data=b'"%s"' % (b"x" * 998))
+    over = client.post("/events", data=b'"%s"' % (b"x" * 999))
+    chunked = client.post("/events", data=iter([b'"%s"' % (b"x" * 2000)]))
+
+    assert fits.status_code == 200
+    for answer in (over, chunked):
+        assert answer.status_code == 413
+        assert answer.headers["Connection"] == "close"
+        assert answer.json() == {
+            "message": "The body is over the limit of 1000 bytes (max_request_size)",
+            "result": False,
+        }
+
+
+def test_a_refused_body_of_megabytes_still_gets_its_answer(client: Client) -> None:
+    answer = client.post("/events", data=b"x" * 20_000_000)
+
+    assert answer.status_code == 413
+
+
+def test_a_wrong_method_is_405_with_allow_and_an_unknown_path_404(client: Client) -> None:
+    wrong, unknown = client.get("/events"), client.get("/nowhere")
+
+    assert (wrong.status_code, wrong.headers["Allow"]) == (405, "OPTIONS, POST")
+    assert wrong.json() == {
+        "message": "Method GET is not allowed for /events",
+        "result": False,
+    }
+    assert unknown.status_code == 404
+    assert unknown.json() == {"message": "Not found: /nowhere", "result": False}
+
+
+def test_a_full_queue_and_a_stopping_daemon_are_503_with_retry_after(app: Daemon) -> None:
+    entered: list[Any] = []
+
+    @app.on_event
+    def handle(event: Any) -> None:
+        entered.append(event)
+        app.shutdown.wait(10)
+
+    with running(app, {"master": {"queue_size": 1}}) as client:
+        client.send_event(1)
+        client.wait_until(lambda: entered)
+        client.send_event(2)
+        full = client.post("/events", data=b"3")
+        too_large = client.post("/events", data=b"1\n2\n3", headers=NDJSON)
+        with pytest.raises(QueueFull):
+            app.put_event(4)
+        assert app._parts is not None
+        app._parts.intake.close()
+        stopping = client.post("/events", data=b"5")
+
+    assert (full.status_code, full.headers["Retry-After"]) == (503, "1")
+    assert full.json() == {"message": "The event queue is full (1 events)", "result": False}
+    assert too_large.status_code == 413
+    assert too_large.json() == {
+        "message": "3 events at once are more than the queue holds (queue_size is 1)",
+        "result": False,
+    }
+    assert (stopping.status_code, stopping.headers["Retry-After"]) == (503, "5")
+    assert stopping.json() == {"message": "The daemon is stopping", "result": False}
+    assert entered == [1, 2]
+
+
+def test_meta_says_where_an_event_came_from(app: Daemon) -> None:
+    metas: list[Any] = []
+    app.on_event(lambda event, meta: metas.append(meta))
+
+    with running(app) as client:
+        client.send_event(1)
+        app.put_event(2)
+        client.wait_until(lambda: len(metas) == 2)
+
+    assert [(meta.source, meta.attempt) for meta in metas] == [("http", 1), ("app", 1)]
+    assert metas[0].peer.startswith("127.0.0.1:")
+    assert metas[1].peer is None
+
+
+def test_put_event_checks_what_http_checks(app: Daemon) -> None:
+    with pytest.raises(InvalidEvent, match="^not a JSON value: Object of type date"):
+        app.put_event(date(2020, 1, 1))
+
+
+# Routes of users
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("secret"), SystemExit(3), KeyboardInterrupt(), MemoryError()]
+)
+def test_whatever_a_users_route_raises_is_500_in_the_envelope_and_logged(
+    app: Daemon, error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    @app.route("/bad")
+    def bad() -> Any:
+        raise error
+
+    @app.route("/half")
+    def half() -> Any:
+        def stream() -> Iterator[bytes]:
+            raise error
+            yield b""
+
+        return flask.Response(stream())
+
+    with running(app) as client:
+        answers = [client.get(path) for path in ("/bad", "/bad", "/half")]
+        assert client.get("/ping").text == "OK\n"
+
+    for answer in answers:
+        assert answer.status_code == 500
+        assert answer.json() == {"message": "Internal Server Error", "result": False}
+    logged = [record for record in caplog.records if record.exc_info]
+    assert len(logged) == 3
+
+
+def test_users_routes_may_answer_and_refuse_as_in_flask(app: Daemon) -> None:
+    @app.route("/hello")
+    def hello() -> Any:
+        return {"hello": "world"}
+
+    @app.blueprint.route("/teapot")
+    def teapot() -> Any:
+        flask.abort(418, "no coffee here")
+
+    @app.route("/own")
+    def own() -> Any:
+        flask.abort(flask.Response("mine", 409))
+
+    @app.route("/away")
+    def away() -> Any:
+        return flask.redirect("/hello")
+
+    @app.route("/queue", methods=["POST"])
+    def queue() -> Any:
+        app.put_event(float("nan"))
+
+    with running(app) as client:
+        assert client.get("/hello").json() == {"hello": "world"}
+        teapot_answer = client.get("/teapot")
+        assert client.get("/own").text == "mine"
+        assert client.get("/away").json() == {"hello": "world"}
+        assert client.post("/queue").status_code == 400
+
+    assert teapot_answer.status_code == 418
+    assert teapot_answer.json() == {"message": "no coffee here", "result": False}
+
+
+def test_a_users_route_wins_over_the_librarys_and_hooks_see_every_request(app: Daemon) -> None:
+    seen: list[str] = []
+
+    @app.flask.before_request
+    def look() -> None:
+        seen.append(flask.request.path)
+
+    @app.route("/status")
+    def status() -> Any:
+        return "mine"
+
+    with running(app) as client:
+        assert client.get("/status").text == "mine"
+        client.send_event(1)
+
+    assert seen == ["/status", "/events"]
+
+
+def test_the_flask_app_is_one_and_can_be_tested_without_a_server(app: Daemon) -> None:
+    app.route("/hello")(lambda: "hi")
+    client = app.flask.test_client()
+
+    assert app.flask is app.flask
+    assert client.get("/hello").text == "hi"
+    assert client.post("/events", data=b"1").get_json() == RECEIVED
+    assert client.get("/status").get_json()["message"]["events_queue"] == 1
+    assert client.get("/ping").text == "OK\n"
+
+
+# Status
+
+
+def test_status_has_the_keys_of_the_original(app: Daemon) -> None:
+    @app.status_field
+    def awesome_status() -> int:
+        return 42
+
+    config = {
+        "master": {"hidden_opts": ["yt_token", "other_tokens"]},
+        "yt_token": "AAAA-123123",
+        "other_tokens": {"hello": "AAAA-asdasdasd"},
+    }
+    with running(app, config) as client:
+        answer = client.get("/status").json()
+    message = answer["message"]
+
+    assert answer["result"] is True
+    assert message["config"] == {"other_tokens": "*** HIDDEN ***", "yt_token": "*** HIDDEN ***"}
+    assert message["master_config"]["port"] == client.port
+    assert message["master_config"]["hidden_opts"] == ["yt_token", "other_tokens"]
+    assert (message["name"], message["events_queue"], message["slaves"]) == ("app", 0, [])
+    assert message["awesome_status"] == 42
+    assert len(message["started"]) == len("2018-02-01 18:41:37.872030")
+    assert 0 < message["uptime"] < 10
+
+
+def test_a_failing_field_hides_no_other_and_all_is_valid_json(
+    app: Daemon, caplog: pytest.LogCaptureFixture
+) -> None:
+    app.add_status_field(lambda: 1 / 0, name="broken")
+    app.add_status_field(lambda: sys.exit(3), name="exits")
+    app.add_status_field(lambda: {date(2020, 1, 1): float("nan")}, name="odd")
+    app.add_status_field(lambda: "\ud800", name="surrogate")
+
+    with running(app) as client:
+        body = [client.get("/status").text for _ in range(2)][-1]
+    message = json.loads(body, parse_constant=lambda name: pytest.fail(name))["message"]
+
+    assert message["broken"] == {"error": "ZeroDivisionError: division by zero"}
+    assert message["exits"] == {"error": "SystemExit: 3"}
+    assert message["odd"] == {"2020-01-01": "nan"}
+    assert message["surrogate"] == "\ud800"
+    assert (
+        caplog.messages.count("The status field broken failed; shown in its place in /status") == 1
+    )
+
+
+def test_a_status_override_that_raises_still_shows_the_rest() -> None:
+    class Broken(Daemon):
+        def status(self) -> dict[str, Any]:
+            raise ValueError("no status")
+
+    with running(Broken()) as client:
+        message = client.status()
+
+    assert message["error"] == "ValueError: no status"
+    assert message["name"] == "Broken"
+
+
+def test_secrets_do_not_get_out_through_status_ping_or_errors(
+    app: Daemon, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from daemonkit import Secret
+
+    app.add_status_field(lambda: {"url": "http://x:hush@y", "hush": Secret("hush")}, name="leak")
+
+    @app.on_ping
+    def ping() -> Any:
+        raise PingError("cannot log in with hush")
+
+    @app.route("/abort")
+    def abort() -> Any:
+        flask.abort(400, "bad password hush")
+
+    with running(app, {"password": Secret("hush")}) as client:
+        bodies = [client.get(path).text for path in ("/status", "/ping", "/abort")]
+
+    assert [body.count("hush") for body in bodies] == [0, 0, 0]
+    assert [body.count("*** HIDDEN ***") for body in bodies] == [4, 1, 1]
+
+
+# Ping
+
+
+def answer(value: Any) -> Callable[[], Any]:
+    return lambda: value
+
+
+def raising(error: BaseException) -> Callable[[], Any]:
+    def check() -> Any:
+        raise error
+
+    return check
+
+
+@pytest.mark.parametrize(
+    ("check", "code", "text"),
+    [
+        (answer("fine\n"), 200, "fine\n"),
+        (answer(None), 200, "OK\n"),
+        (answer(True), 200, "OK\n"),
+        (answer(False), 503, "The health check returned False\n"),
+        (answer(("busy", 429)), 429, "busy"),
+        (raising(PingError("database is away", 500)), 500, "database is away"),
+        (raising(PingError("database is away")), 503, "database is away"),
+        (raising(ValueError("internals")), 500, "The health check failed\n"),
+        (raising(SystemExit(1)), 500, "The health check failed\n"),
+        (answer(object()), 500, "The health check failed\n"),
+    ],
+)
+def test_ping_answers_what_the_check_says(
+    app: Daemon, check: Callable[[], Any], code: int, text: str
+) -> None:
+    app.set_ping_check(check)
+
+    with running(app) as client:
+        got = client.get("/ping")
+        again = client.get("/ping")
+
+    assert (got.status_code, got.text) == (code, text)
+    assert again.status_code == code
+    if code != 429:
+        assert got.headers["Content-Type"] == "text/plain; charset=utf-8"
+
+
+def test_an_exception_in_the_check_is_logged(app: Daemon, caplog: pytest.LogCaptureFixture) -> None:
+    app.set_ping_check(raising(ValueError("internals")))
+    with running(app) as client:
+        client.get("/ping")
+
+    (record,) = [r for r in caplog.records if r.message == "The health check failed"]
+    assert record.exc_info is not None
+    assert str(record.exc_info[1]) == "internals"
+
+
+@pytest.mark.parametrize("code", [200, 399, 600, True, "500"])
+def test_a_ping_error_needs_an_error_code(code: Any) -> None:
+    with pytest.raises(ValueError, match=r"^a PingError's code must be an int 400..599, not "):
+        PingError("x", code)
+
+
+def test_the_default_check_notices_that_the_event_processor_is_gone(app: Daemon) -> None:
+    with running(app) as client:
+        assert app._parts is not None
+        app._parts.processor.request_stop()
+        app._parts.processor.join(5)
+        got = client.get("/ping")
+
+    assert (got.status_code, got.text) == (503, "the event processor is not running\n")
