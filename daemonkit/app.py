@@ -73,7 +73,10 @@ class Daemon(Registrars):
         Raises ConfigError, or RegistrationError once the daemon has started.
         """
         self._check_open("a configuration", "SIGHUP loads it again")
-        self._loaded = load(self._source if config is None else config, overrides)
+        self._load(self._source if config is None else config, overrides)
+
+    def _load(self, config: ConfigSource, overrides: Sequence[Override] = ()) -> None:
+        self._loaded = load(config, overrides)
 
     @property
     def _config(self) -> Config:

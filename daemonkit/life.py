@@ -20,6 +20,8 @@ from .udp import UdpListener
 from .web.server import Server
 
 STOPPED_BY_DEADLINE = 4
+GRACE = 0.5
+"""Seconds past the deadline for naming what did not stop."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ class Life:
             self._stop(parts.processor, deadline.left(keep=4 * share))
             self._stop(parts.supervisor, deadline.left(keep=3 * share))
         self._workers_stopped.set()
-        if not self._ended.wait(deadline.left()):
+        if not self._ended.wait(deadline.left() + GRACE):
             self._report_blocked(self._main_thread, "the main thread")
             self._logger.critical("Stopped by the deadline of %g s", self._timeout)
             self._exit_process(STOPPED_BY_DEADLINE)
@@ -169,10 +171,12 @@ class Life:
 
     def _stop(self, part: Component, timeout: float) -> None:
         part.request_stop()
-        if not part.join(timeout):
-            for thread in part.running_threads():
-                self._unstopped.append(thread.name)
-                self._report_blocked(thread, part.name)
+        if part.join(timeout):
+            return
+        threads = part.running_threads()
+        self._unstopped += [thread.name for thread in threads] or [part.name]
+        for thread in threads:
+            self._report_blocked(thread, part.name)
 
     def _report_blocked(self, thread: threading.Thread, what: str) -> None:
         self._logger.error(

@@ -76,13 +76,13 @@ def running(
     """
     tree = dict(config or {})
     tree["master"] = {"host": "127.0.0.1", "port": 0, **tree.get("master", {})}
-    app.configure(tree)
     app._freeze()
+    app._load(tree)
     result: list[int | BaseException] = []
 
     def live() -> None:
         try:
-            result.append(app._live(lambda status: None))
+            result.append(app._live(lambda _: None))
         except BaseException as error:
             result.append(error)
 

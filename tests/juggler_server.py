@@ -30,6 +30,8 @@ class FakeJuggler:
 def _handler(juggler: FakeJuggler) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        # One segment an answer: two would wait for the peer's delayed acknowledgement.
+        wbufsize = -1
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

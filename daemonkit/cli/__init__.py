@@ -8,7 +8,7 @@ from importlib.metadata import version
 import click
 
 from .._version import __version__
-from .run import run
+from .run import run as run_command
 
 
 def _show_version(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
@@ -31,4 +31,4 @@ def main() -> None:
     """Run and look after daemons made with daemonkit."""
 
 
-main.add_command(run)
+main.add_command(run_command)

@@ -124,6 +124,8 @@ def _add_error_handlers(blueprint: Blueprint, views: Views) -> None:
         response = Response.force_type(error.get_response())
         response.data = envelope(views.redact(_message(error)), False)
         response.content_type = CONTENT_TYPE
+        if isinstance(error, MethodNotAllowed):
+            response.headers["Allow"] = ", ".join(sorted(error.valid_methods or ()))
         return response
 
     def unforeseen(error: Exception) -> Response:

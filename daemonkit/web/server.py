@@ -24,6 +24,8 @@ LOOP_TIMEOUT = 30.0
 """Seconds the loop sleeps at most; waitress closes idle connections when it wakes."""
 LINGER = 2.0
 """Seconds to go on reading after a refusal, so that a client that still sends gets to read it."""
+GIVING_UP = 0.1
+"""Seconds for idle pool threads to end once a busy one has been given up."""
 BODYLESS_METHODS = ("GET", "HEAD", "OPTIONS", "TRACE", "CONNECT")
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
@@ -61,19 +63,19 @@ class Server:
             log_socket_errors=False,
         )
         self._map: dict[int, Any] = {}
+        self._pool = _Pool()
         self._server: Any = None
         self._thread = threading.Thread(target=self._loop, name=self.name, daemon=True)
         self._stopping = False
         self._give_up = False
 
     def start(self) -> None:
-        dispatcher = ThreadedTaskDispatcher()
-        dispatcher.set_thread_count(self._adjustments.threads)
+        self._pool.set_thread_count(self._adjustments.threads)
         self._server = _Server(
             self._application,
             self._map,
             _sock=self._socket,
-            dispatcher=dispatcher,
+            dispatcher=self._pool,
             adj=self._adjustments,
             sockinfo=(self._socket.family, self._socket.type, 0, self._socket.getsockname()),
             bind_socket=False,
@@ -94,11 +96,11 @@ class Server:
         if not stopped:
             self._give_up = True
             self._wake()
-            self._thread.join(0.2)
+            self._thread.join(2 * GIVING_UP)
         return stopped
 
     def running_threads(self) -> list[threading.Thread]:
-        return [self._thread] if self._thread.is_alive() else []
+        return [t for t in (self._thread, *self._pool.made) if t.is_alive()]
 
     def _wake(self) -> None:
         if self._server is not None:
@@ -111,7 +113,7 @@ class Server:
         wasyncore.dispatcher.close(server)
         while not self._give_up and self._in_flight():
             self._turn(0.1)
-        server.task_dispatcher.shutdown(timeout=0 if self._give_up else 5)
+        self._pool.shutdown(timeout=GIVING_UP if self._give_up else 5)
         server.close_trigger()
         wasyncore.close_all(self._map)
 
@@ -218,6 +220,20 @@ class _Channel(HTTPChannel):
 
     def received(self, data: bytes) -> bool:
         return False if self._lingers else bool(super().received(data))
+
+
+class _Pool(ThreadedTaskDispatcher):
+    """Waitress's threads, which can be named when one of them doesn't end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: list[threading.Thread] = []
+
+    def start_new_thread(self, target: Callable[[int], None], thread_no: int) -> None:
+        name = f"http-{thread_no + 1}"
+        thread = threading.Thread(target=target, name=name, args=(thread_no,), daemon=True)
+        self.made.append(thread)
+        thread.start()
 
 
 class _Server(TcpWSGIServer):

@@ -57,7 +57,7 @@ class Process(Client):
         self.wait_for(r" DEBUG +Started\n")
         return self
 
-    def signal(self, number: signal.Signals) -> None:
+    def send_signal(self, number: signal.Signals) -> None:
         self.popen.send_signal(number)
 
     def wait(self) -> int:
@@ -65,7 +65,7 @@ class Process(Client):
         return self.popen.wait(self.timeout)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        self.signal(number)
+        self.send_signal(number)
         return self.wait()
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import flask
 import pytest
 
-from daemonkit import Daemon, InvalidEvent, PingError, QueueFull
+from daemonkit import Daemon, InvalidEvent, PingError, QueueFull, Secret
 from daemonkit.testing import Client, running
 
 RECEIVED = {"message": "Event received", "result": True}
@@ -344,8 +344,6 @@ def test_a_status_override_that_raises_still_shows_the_rest() -> None:
 def test_secrets_do_not_get_out_through_status_ping_or_errors(
     app: Daemon, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from daemonkit import Secret
-
     app.add_status_field(lambda: {"url": "http://x:hush@y", "hush": Secret("hush")}, name="leak")
 
     @app.on_ping

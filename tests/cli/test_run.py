@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from daemonkit import Daemon, __version__
+from daemonkit.cli import main
+from daemonkit.defaults import SETTINGS
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Daemon]:
+    """The daemons that `run` would start, without a life."""
+    found: list[Daemon] = []
+    monkeypatch.setattr("daemonkit.app.Daemon.start", lambda self: found.append(self))
+    monkeypatch.setattr("daemonkit.cli.run.load_daemon", lambda target: Daemon(target))
+    return found
+
+
+def invoke(*arguments: str) -> Any:
+    return CliRunner().invoke(main, arguments, catch_exceptions=False)
+
+
+def test_config_set_and_short_forms_reach_the_daemon(started: list[Daemon], tmp_path: Path) -> None:
+    path = tmp_path / "cfg.yaml"
+    path.write_text("master: {port: 1, host: 127.0.0.1}\nurl: x\n")
+    result = invoke(
+        "run", "mymod:app", "--config", str(path), "--host", "::", "--port", "3322",
+        "--log-level", "info", "--set", "url=[1]", "--set", "master.queue_size=5",
+    )  # fmt: skip
+    (app,) = started
+
+    assert result.exit_code == 0
+    assert app.config == {"url": [1]}
+    chosen = {name: app.master_config[name] for name in ("host", "port", "log_level", "queue_size")}
+    assert chosen == {"host": "::", "port": 3322, "log_level": "INFO", "queue_size": 5}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--port", "x"], "--port: master.port must be an int 0..65535, not 'x' (str)"),
+        (["--port", "99999"], "--port: master.port must be an int 0..65535, not 99999 (int)"),
+        (["--host", ""], "--host: master.host must be a string, not empty, not '' (str)"),
+        (["--set", "x"], "--set takes KEY=VALUE with a dotted KEY, not 'x'"),
+        (
+            ["--config", "nowhere.yaml"],
+            "nowhere.yaml: cannot read the configuration: No such file or directory",
+        ),
+    ],
+)
+def test_a_wrong_option_is_one_line_and_exit_status_2(
+    started: list[Daemon], arguments: list[str], line: str
+) -> None:
+    result = invoke("run", "mymod:app", *arguments)
+
+    assert (result.exit_code, result.stderr) == (2, f"daemonkit: {line}\n")
+    assert started == []
+
+
+def test_an_unknown_option_is_a_usage_error() -> None:
+    assert invoke("run", "mymod:app", "--frobnicate").exit_code == 2
+    assert invoke("run").exit_code == 2
+
+
+def test_the_version_names_what_matters_for_a_report() -> None:
+    result = invoke("--version")
+
+    assert result.exit_code == 0
+    assert re.fullmatch(
+        rf"daemonkit {re.escape(__version__)} \(Python [\d.]+, Flask [\d.]+, waitress [\d.]+\)\n",
+        result.output,
+    )
+
+
+def test_the_help_of_the_short_forms_comes_from_the_table() -> None:
+    text = " ".join(invoke("run", "--help").output.split())
+
+    for setting in SETTINGS.values():
+        if setting.option:
+            assert f"[default: {setting.default}]" in text
+            assert setting.help.replace("`", "").split(".")[0] in text

@@ -1,0 +1,391 @@
+"""Life and death of a real process, by real signals."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from daemonkit.testing import Client
+
+from .process import Process
+
+Run = Callable[..., Process]
+
+HEAD = "from daemonkit import Daemon, Slave, StartError\nimport os, sys, threading, time\n"
+QUIET = HEAD + "app = Daemon('app')\n"
+SPEC_CLASS_STYLE = """\
+import time
+
+from daemonkit import Daemon, Slave
+
+
+class MyWorker(Slave):
+    def run(self):
+        while not self.shutdown.wait(1): ...
+
+class MyDaemon(Daemon):
+    def run(self):
+        self.run_slave(MyWorker)
+        while not self.shutdown.is_set():
+            self.logger.info("I'm running")
+            time.sleep(0.2)
+        self.logger.info("I'm done")
+
+    def status(self):
+        status = super().status()
+        status["awesome_status"] = 42
+        return status
+
+MyDaemon(config="cfg.yaml").start()
+"""
+SPEC_DECORATORS = """\
+from daemonkit import Daemon, PingError
+
+app = Daemon("billing")
+handled = []
+
+def ok():
+    return not handled
+
+@app.slave                                   # a thread that does useful work
+def poller(slave):
+    while not slave.shutdown.wait(0.01):
+        slave.logger.info("polling %s", app.config["url"])
+
+@app.slave(every=60)                         # called every 60 s on its own thread
+def sweep(): ...
+
+@app.on_event                                # called once for each accepted event
+def handle(event):
+    handled.append(event)
+
+@app.status_field                            # adds {"awesome_status": 42} to /status
+def awesome_status(): return 42
+
+@app.on_ping                                 # replaces the default health check
+def healthy():
+    if not ok(): raise PingError("database is away", 503)
+    return "OK\\n"
+
+@app.route("/hello")                         # the Flask blueprint, extended
+def hello(): return {"hello": "world"}
+
+if __name__ == "__main__":
+    app.start()                              # blocks until shutdown
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_it_in_order_with_status_0(run_app: Run, number: signal.Signals) -> None:
+    daemon = run_app(
+        QUIET
+        + "app.add_slave(lambda slave: slave.shutdown.wait(), name='w')\n"
+        + "app.on_stop(lambda: print('hook', flush=True))\n"
+    ).wait_ready()
+
+    assert daemon.stop(number) == 0
+    assert f"Stopping: received {number.name}" in daemon.out
+    assert daemon.out.index("Finished") < daemon.out.index("hook") < daemon.out.index("Stopped")
+    assert daemon.err == ""
+
+
+def test_the_start_up_log_is_that_of_the_original(spawn: Run) -> None:
+    program = SPEC_CLASS_STYLE.replace('config="cfg.yaml"', "").replace(
+        "    def run(self):\n        self.run_slave",
+        "    def run(self):\n        self.run_slave",
+    )
+    program = program.replace("MyDaemon().start()", "app = MyDaemon()\n")
+    daemon = spawn("-m", "daemonkit", "run", "mymod", "--set", "master.port=0", mymod__py=program)
+    daemon.wait_for("I'm running")
+    daemon.stop()
+    stamp = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} "
+    lines = [
+        "MainThread              MyDaemon                        WARNING     "
+        "Config file is not specified",
+        "MainThread              MyDaemon                        DEBUG       Starting",
+        "MainThread              MyDaemon                        INFO        I'm running",
+    ]
+    found = [re.search(f"^{stamp}{re.escape(line)}$", daemon.out, re.MULTILINE) for line in lines]
+
+    assert all(found)
+    places = [match.start() for match in found if match]
+    assert places == sorted(places)
+    assert places[0] == 0
+
+
+def test_the_class_style_program_works_as_printed(spawn: Run) -> None:
+    config = (
+        "master:\n    port: 0\n    host: '::'\n    hidden_opts: ['yt_token', 'other_tokens']\n"
+        "yt_token: AAAA-123123\nother_tokens:\n    hello: AAAA-asdasdasd\n    password: oadsf\n"
+    )
+    daemon = spawn("prog.py", prog__py=SPEC_CLASS_STYLE, cfg__yaml=config).wait_ready()
+    status = daemon.status()
+    ended = daemon.stop()
+
+    assert status["awesome_status"] == 42
+    assert status["name"] == "MyDaemon"
+    assert status["config"] == {"other_tokens": "*** HIDDEN ***", "yt_token": "*** HIDDEN ***"}
+    assert [slave["name"] for slave in status["slaves"]] == ["MyWorker"]
+    assert ended == 0
+    assert "I'm done" in daemon.out
+
+
+def test_the_decorator_program_works_as_printed(spawn: Run) -> None:
+    config = "url: http://x\nmaster: {port: 0}\n"
+    daemon = spawn(
+        "-m", "daemonkit", "run", "mymod:app", "--config", "cfg.yaml",
+        mymod__py=SPEC_DECORATORS, cfg__yaml=config,
+    ).wait_ready()  # fmt: skip
+    daemon.wait_for(r" poller +billing.poller +INFO +polling http://x\n")
+    hello = daemon.get("/hello").json()
+    healthy = daemon.get("/ping")
+    daemon.send_event({"any": "event"})
+    daemon.wait_until(lambda: daemon.status()["events"]["handled"])
+    sick = daemon.get("/ping")
+    status = daemon.status()
+
+    assert hello == {"hello": "world"}
+    assert (healthy.status_code, healthy.text) == (200, "OK\n")
+    assert (sick.status_code, sick.text) == (503, "database is away")
+    assert status["awesome_status"] == 42
+    assert [slave["name"] for slave in status["slaves"]] == ["poller", "sweep"]
+    assert daemon.stop() == 0
+
+
+def test_stop_from_inside_is_status_0(run_app: Run) -> None:
+    daemon = run_app(QUIET + "app.add_slave(app.stop, name='w')\n")
+
+    assert daemon.wait() == 0
+    assert "Stopping: stop() was called" in daemon.out
+
+
+def test_a_handler_may_stop_the_daemon(run_app: Run) -> None:
+    daemon = run_app(QUIET + "@app.on_event\ndef handle(event):\n    app.stop()\n").wait_ready()
+    daemon.send_event(1)
+
+    assert daemon.wait() == 0
+
+
+def test_run_that_raises_is_status_1_with_its_traceback_in_the_log(run_app: Run) -> None:
+    daemon = run_app(QUIET + "@app.main\ndef main():\n    raise ValueError('no')\n")
+
+    assert daemon.wait() == 1
+    assert "ValueError: no" in daemon.out
+    assert "Stopped" in daemon.out
+
+
+@pytest.mark.parametrize(
+    ("options", "files", "line"),
+    [
+        (
+            ["--config", "cfg.yaml"],
+            {"cfg__yaml": "a: 1\nmaster:\n  prot: 1\n"},
+            "daemonkit: cfg.yaml:3: unknown option 'prot' in master; did you mean 'port'?\n",
+        ),
+        (
+            ["--config", "cfg.yaml"],
+            {"cfg__yaml": "a: " + "[" * 2000},
+            "daemonkit: cfg.yaml:1: nested too deeply\n",
+        ),
+        (
+            ["--port", "70000"],
+            {},
+            "daemonkit: --port: master.port must be an int 0..65535, not 70000 (int)\n",
+        ),
+    ],
+)
+def test_wrong_configuration_is_status_2_and_one_line_on_stderr(
+    run_app: Run, options: list[str], files: dict[str, str], line: str
+) -> None:
+    daemon = run_app(QUIET, *options, **files)
+
+    assert (daemon.wait(), daemon.err, daemon.out) == (2, line, "")
+
+
+def test_the_class_style_tells_a_wrong_configuration_the_same_way(spawn: Run) -> None:
+    daemon = spawn("prog.py", prog__py=SPEC_CLASS_STYLE, cfg__yaml="- a")
+
+    assert daemon.wait() == 2
+    line = "MyDaemon: cfg.yaml:1: must be a mapping of options to values, not list\n"
+    assert (daemon.err, daemon.out) == (line, "")
+
+
+def test_an_import_error_inside_the_module_is_status_2_with_its_traceback(run_app: Run) -> None:
+    daemon = run_app("import nonexistent_thing\n")
+
+    assert daemon.wait() == 2
+    assert daemon.err.startswith("Traceback (most recent call last):\n")
+    assert daemon.err.endswith(
+        "ModuleNotFoundError: No module named 'nonexistent_thing'\n"
+        "daemonkit: the module 'mymod' could not be imported: see above\n"
+    )
+
+
+def test_a_port_in_use_is_status_3_and_names_the_address(run_app: Run) -> None:
+    first = run_app(QUIET).wait_ready()
+    second = run_app(QUIET, "--port", str(first.port))
+    status = second.wait()
+
+    assert status == 3
+    assert second.err == (
+        f"app: cannot listen on TCP [::]:{first.port}: Address already in use; "
+        "is it running already? Another port: --port or master.port\n"
+    )
+    assert first.get("/ping").text == "OK\n"
+
+
+def test_a_start_hook_that_raises_is_status_3(run_app: Run) -> None:
+    daemon = run_app(QUIET + "@app.on_start\ndef connect():\n    raise OSError('no database')\n")
+
+    assert daemon.wait() == 3
+    assert daemon.err == "app: the start hook connect failed: OSError: no database\n"
+    assert "The start hook connect failed" in daemon.out
+
+
+def test_a_log_file_that_cannot_be_opened_is_status_3(run_app: Run) -> None:
+    daemon = run_app(QUIET, "--set", "master.log_file=/nowhere/app.log")
+
+    assert daemon.wait() == 3
+    assert daemon.err == (
+        "app: cannot open the log file /nowhere/app.log: No such file or directory; "
+        "see master.log_file\n"
+    )
+
+
+STUBBORN = {
+    "a slave": "@app.slave\ndef stubborn():\n    time.sleep(60)\n",
+    "run()": "@app.main\ndef main():\n    print('in', flush=True)\n    time.sleep(60)\n",
+    "a stop hook": "@app.on_stop\ndef hang():\n    time.sleep(60)\n",
+    "a start hook": "@app.on_start\ndef hang():\n    print('in', flush=True)\n    time.sleep(60)\n",
+}
+
+
+@pytest.mark.parametrize("what", STUBBORN)
+def test_what_does_not_stop_is_named_and_ended_at_the_deadline(run_app: Run, what: str) -> None:
+    daemon = run_app(QUIET + STUBBORN[what], "--set", "master.shutdown_timeout=1")
+    if "print" in STUBBORN[what]:
+        daemon.wait_for("^in$|\nin\n")
+    else:
+        daemon.wait_ready()
+    before = time.monotonic()
+    status = daemon.stop()
+    took = time.monotonic() - before
+
+    assert status == 4
+    assert took < 2.5
+    assert re.search(r"The thread (stubborn|MainThread) \(.+\) did not stop in time", daemon.out)
+    assert "time.sleep(60)" in daemon.out
+
+
+def test_events_left_are_status_4(run_app: Run) -> None:
+    daemon = run_app(
+        QUIET + "@app.on_event\ndef handle(event):\n    time.sleep(60)\n",
+        "--set",
+        "master.shutdown_timeout=1",
+    ).wait_ready()
+    daemon.send_event(1)
+    daemon.send_event(2)
+
+    assert daemon.stop() == 4
+    assert "2 events were left unhandled" in daemon.out
+
+
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_exits_at_once(run_app: Run, second: signal.Signals) -> None:
+    daemon = run_app(QUIET + STUBBORN["a slave"]).wait_ready()
+    daemon.send_signal(signal.SIGTERM)
+    daemon.wait_for("Stopping: received SIGTERM")
+    before = time.monotonic()
+    status = daemon.stop(second)
+
+    assert status == 128 + second
+    assert time.monotonic() - before < 1
+    assert daemon.err == f"app: {second.name} again: exiting at once\n"
+
+
+def test_a_signal_in_a_start_hook_stops_it_with_status_0(run_app: Run) -> None:
+    daemon = run_app(
+        QUIET
+        + "@app.on_start\ndef slow():\n    print('in', flush=True)\n    app.shutdown.wait(30)\n"
+        + "@app.slave\ndef never():\n    print('never')\n"
+    )
+    daemon.wait_for("in\n")
+
+    assert daemon.stop() == 0
+    assert "never" not in daemon.out
+
+
+def test_sighup_reloads_and_a_wrong_file_changes_nothing(run_app: Run, tmp_path: Path) -> None:
+    daemon = run_app(
+        QUIET + "app.on_reload(lambda: print('reloaded', app.config['a'], flush=True))\n",
+        "--config",
+        "cfg.yaml",
+        cfg__yaml="a: 1\n",
+    ).wait_ready()
+    config = tmp_path / "0" / "cfg.yaml"
+    config.write_text("a: 2\n")
+    daemon.send_signal(signal.SIGHUP)
+    daemon.wait_for("reloaded 2")
+    config.write_text("a: [\n")
+    daemon.send_signal(signal.SIGHUP)
+    daemon.wait_for("Not reloaded, the old configuration stays: cfg.yaml:2: not valid YAML")
+
+    assert daemon.status()["config"] == {"a": 2}
+    assert daemon.stop() == 0
+
+
+def test_json_logs_are_one_object_a_line(run_app: Run) -> None:
+    daemon = run_app(
+        QUIET + "@app.slave\ndef worker():\n    raise ValueError('a\\nb')\n",
+        "--set",
+        "master.log_format=json",
+    )
+    daemon.wait_for('"message": "Started"')
+    daemon.wait_for("The slave worker failed")
+    daemon.stop()
+    lines = [json.loads(line) for line in daemon.out.splitlines()]
+    failure = next(line for line in lines if line["message"] == "The slave worker failed")
+
+    assert (failure["thread"], failure["logger"]) == ("worker", "app.worker")
+    assert failure["exception"].endswith("ValueError: a\nb")
+
+
+def test_a_reader_of_stdout_that_goes_away_does_not_hurt(tmp_path: Path) -> None:
+    (tmp_path / "mymod.py").write_text(
+        QUIET + "@app.slave(every=0.01)\ndef chat(slave):\n    slave.logger.info('x' * 1000)\n"
+        "@app.status_field\ndef ticked():\n    return 1\n"
+    )
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    command = [sys.executable, "-m", "daemonkit", "run", "mymod", "--port", str(port)]
+    with (
+        (tmp_path / "err").open("wb") as err,
+        subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=err) as popen,
+    ):
+        client = Client("127.0.0.1", 20, port)
+        assert popen.stdout is not None
+        while b"Started" not in popen.stdout.readline():
+            pass
+        popen.stdout.close()
+        before = client.status()["slaves"][0]["ticks"]
+        client.wait_until(lambda: client.status()["slaves"][0]["ticks"] > before + 5)
+        popen.send_signal(signal.SIGTERM)
+        assert popen.wait(20) == 0
+    assert (tmp_path / "err").read_bytes() == b""
+
+
+def test_python_m_daemonkit_is_the_command(spawn: Run) -> None:
+    daemon = spawn("-m", "daemonkit", "--version")
+
+    assert daemon.wait() == 0
+    assert daemon.out.startswith("daemonkit ")

@@ -1,0 +1,354 @@
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from daemonkit import ConfigError, Daemon, RegistrationError, Slave, StartError
+from daemonkit.testing import running
+
+
+class MyDaemon(Daemon):
+    pass
+
+
+def test_the_name_is_the_class_s_name_by_default() -> None:
+    assert MyDaemon().name == "MyDaemon"
+    assert MyDaemon("billing").logger.name == "billing"
+
+
+def test_the_configuration_is_read_when_first_needed(tmp_path: Path) -> None:
+    path = tmp_path / "cfg.yaml"
+    app = Daemon("app", config=path)
+    path.write_text("url: http://x\nmaster: {port: 3322}\n")
+
+    assert app.config == {"url": "http://x"}
+    assert app.master_config["port"] == 3322
+
+
+def test_a_wrong_configuration_is_raised_where_it_is_needed() -> None:
+    with pytest.raises(ConfigError):
+        Daemon("app", config="nowhere.yaml").config  # noqa: B018
+
+
+def test_hooks_run_in_order_around_the_life() -> None:
+    app = Daemon("app")
+    calls: list[str] = []
+
+    def note(name: str) -> Any:
+        return lambda: calls.append(name)
+
+    for name in ("a", "b"):
+        app.on_start(note(f"start {name}"))
+        app.on_stop(note(f"stop {name}"))
+
+    @app.slave
+    def worker(slave: Slave) -> None:
+        calls.append("slave")
+        slave.shutdown.wait()
+        calls.append("slave over")
+
+    @app.main
+    def main() -> None:
+        calls.append("main")
+        app.shutdown.wait()
+
+    with running(app) as client:
+        client.wait_until(lambda: {"slave", "main"} <= set(calls))
+
+    assert calls[:2] == ["start a", "start b"]
+    assert calls[-3:] == ["slave over", "stop b", "stop a"]
+
+
+def test_a_failing_stop_hook_is_logged_and_the_others_run(caplog: pytest.LogCaptureFixture) -> None:
+    app = Daemon("app")
+    calls: list[str] = []
+    app.on_stop(lambda: calls.append("first"))
+    app.add_stop_hook(broken_hook)
+
+    with running(app) as client:
+        pass
+
+    assert calls == ["first"]
+    assert client.exit_status == 0
+    assert "The stop hook broken_hook failed" in caplog.messages
+
+
+def broken_hook() -> None:
+    raise ValueError("no database")
+
+
+def test_a_failing_start_hook_stops_the_start(caplog: pytest.LogCaptureFixture) -> None:
+    app = Daemon("app")
+    app.on_start(broken_hook)
+    app.slave(name="never")(lambda: None)
+
+    with (
+        pytest.raises(StartError, match="^the start hook broken_hook failed: ValueError: no data"),
+        running(app),
+    ):
+        pass
+
+    assert app._parts is not None
+    assert [thread.slave for thread in app._parts.supervisor.threads()] == [None]
+
+
+def test_a_start_hook_may_queue_events_and_add_slaves() -> None:
+    app = Daemon("app")
+    events: list[Any] = []
+    ran: list[str] = []
+    app.on_event(events.append)
+
+    @app.on_start
+    def prepare() -> None:
+        app.put_event("first")
+        app.run_slave(lambda: ran.append("slave"), name="extra")
+
+    with running(app) as client:
+        client.wait_until(lambda: events and ran)
+
+    assert events == ["first"]
+
+
+def test_while_start_hooks_run_http_answers_and_events_are_refused() -> None:
+    app = Daemon("app")
+    seen: dict[str, Any] = {}
+
+    @app.on_start
+    def slow_start() -> None:
+        url = f"http://127.0.0.1:{app.master_config['port']}"
+        seen["ping"] = requests.get(f"{url}/ping", timeout=5).text
+        answer = requests.post(f"{url}/events", data=b"1", timeout=5)
+        seen["event"] = (answer.status_code, answer.json()["message"])
+
+    with running(app):
+        pass
+
+    assert seen == {
+        "ping": "the event processor is not running\n",
+        "event": (503, "The daemon is starting"),
+    }
+
+
+def test_stop_during_start_stops_cleanly() -> None:
+    app = Daemon("app")
+    later: list[str] = []
+    app.on_start(app.stop)
+    app.on_start(lambda: later.append("hook"))
+    app.main(lambda: later.append("main"))
+    app.configure({"master": {"host": "127.0.0.1", "port": 0}})
+    app._freeze()
+
+    assert app._live(lambda status: None) == 0
+    assert later == []
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), SystemExit(0), KeyboardInterrupt()])
+def test_a_run_that_raises_ends_the_daemon_with_1(
+    error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = Daemon("app")
+
+    @app.main
+    def main() -> None:
+        raise error
+
+    with running(app) as client:
+        assert app.shutdown.wait(5)
+
+    assert client.exit_status == 1
+    assert "run() failed" in caplog.messages
+
+
+def test_a_run_that_returns_leaves_the_daemon_running() -> None:
+    app = Daemon("app")
+    returned = threading.Event()
+    app.main(returned.set)
+
+    with running(app) as client:
+        returned.wait(5)
+        assert client.get("/ping").text == "OK\n"
+
+    assert client.exit_status == 0
+
+
+def test_overrides_and_decorators_are_one_mechanism() -> None:
+    class Chatty(Daemon):
+        def process_event(self, event: Any, meta: Any = None) -> None:
+            calls.append(("override", event, meta.source))
+            super().process_event(event, meta)
+
+        def ping(self) -> Any:
+            return "mine, " + super().ping()
+
+        def run(self) -> None:
+            calls.append(("run",))
+            super().run()
+
+    calls: list[Any] = []
+    app = Chatty()
+    app.on_event(lambda event: calls.append(("handler", event)))
+    app.on_ping(lambda: "registered")
+
+    with running(app) as client:
+        app.put_event(1)
+        client.wait_until(lambda: len(calls) == 3)
+        assert client.get("/ping").text == "mine, registered"
+
+    assert calls == [("run",), ("override", 1, "app"), ("handler", 1)]
+
+
+def test_an_override_of_one_parameter_gets_the_event() -> None:
+    class Simple(Daemon):
+        def process_event(self, event: Any) -> None:  # type: ignore[override]
+            events.append(event)
+
+    events: list[Any] = []
+    with running(Simple()) as client:
+        client.send_event({"a": 1})
+        client.wait_until(lambda: events)
+
+    assert events == [{"a": 1}]
+
+
+def test_an_override_without_meta_cannot_feed_a_handler_that_wants_it() -> None:
+    class Simple(Daemon):
+        def process_event(self, event: Any) -> None:  # type: ignore[override]
+            super().process_event(event)
+
+    app = Simple()
+    app.on_event(lambda event, meta: None)
+
+    with (
+        pytest.raises(RegistrationError, match="wants meta, which Simple.process_event"),
+        running(app),
+    ):
+        pass
+
+
+def test_an_async_override_is_refused() -> None:
+    class Async(Daemon):
+        async def run(self) -> None: ...
+
+    with pytest.raises(RegistrationError, match=r"run\(\) is async def"), running(Async()):
+        pass
+
+
+def test_the_default_handler_logs_the_event(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    app = Daemon("app")
+    with running(app) as client:
+        client.send_event({"a": "\ud800"})
+        client.wait_until(lambda: client.status()["events"]["handled"])
+
+    assert 'Event: {"a": "\ud800"}' in caplog.messages
+
+
+def test_handlers_with_threads_and_batches() -> None:
+    app = Daemon("app")
+    batches: list[list[Any]] = []
+
+    @app.on_event(batch=500, linger=0.2)
+    def handle(events: list[Any]) -> None:
+        batches.append(events)
+
+    with running(app) as client:
+        body = b"\n".join(b"%d" % n for n in range(1200))
+        client.post("/events", data=body, headers={"Content-Type": "application/x-ndjson"})
+        client.wait_until(lambda: sum(map(len, batches)) == 1200)
+
+    assert [len(batch) for batch in batches] == [500, 500, 200]
+    assert sum(batches, []) == list(range(1200))
+
+
+def test_events_left_at_the_deadline_are_counted(caplog: pytest.LogCaptureFixture) -> None:
+    app = Daemon("app")
+    release = threading.Event()
+    app.on_event(lambda event: release.wait(30))
+
+    with running(app, {"master": {"shutdown_timeout": 0.5}}) as client:
+        for number in range(3):
+            client.send_event(number)
+        client.wait_until(lambda: client.status()["events"]["in_work"])
+    release.set()
+
+    assert client.exit_status == 4
+    assert "3 events were left unhandled" in caplog.messages
+
+
+def test_queued_events_are_handled_before_slaves_are_told_to_stop() -> None:
+    app = Daemon("app")
+    order: list[Any] = []
+    first = threading.Event()
+
+    @app.on_event
+    def handle(event: Any) -> None:
+        first.set()
+        app.shutdown.wait(10)
+        order.append(event)
+
+    @app.slave
+    def worker(slave: Slave) -> None:
+        slave.shutdown.wait()
+        order.append("slave")
+
+    with running(app) as client:
+        for number in range(3):
+            client.send_event(number)
+        first.wait(10)
+
+    assert order == [0, 1, 2, "slave"]
+    assert client.exit_status == 0
+
+
+def test_a_reload_brings_new_values_and_keeps_the_old_ones_when_the_file_is_wrong(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    path = tmp_path / "cfg.yaml"
+    path.write_text("master: {host: 127.0.0.1, port: 0}\na: 1\n")
+    app = Daemon("app", config=path)
+    reloaded: list[Any] = []
+    app.add_reload_hook(broken_hook)
+    app.on_reload(lambda: reloaded.append(app.config["a"]))
+    app._freeze()
+    thread = threading.Thread(target=app._live, args=[lambda status: None])
+    thread.start()
+    app._ready.wait(10)
+    port = app.master_config["port"]
+    path.write_text("master: {host: '::1', port: 0, queue_size: 5, hidden_opts: [a]}\na: 2\nb: 3\n")
+    app._reload()
+    shown = app.status()
+    path.write_text("a: [")
+    app._reload()
+    app.stop()
+    thread.join()
+
+    assert reloaded == [2]
+    assert app.config == {"a": 2, "b": 3}
+    assert shown["config"] == {"a": "*** HIDDEN ***", "b": 3}
+    assert app.master_config["port"] == port != 0
+    assert (
+        "Changed, but in force only after a restart: master.host, master.queue_size"
+        in caplog.messages
+    )
+    assert "The reload hook broken_hook failed" in caplog.messages
+    assert any(m.startswith("Not reloaded, the old configuration stays:") for m in caplog.messages)
+
+
+def test_a_daemon_lives_once() -> None:
+    app = Daemon("app")
+    with running(app):
+        pass
+
+    with pytest.raises(RegistrationError, match="make another Daemon"), running(app):
+        pass
+
+
+def test_two_daemons_live_in_one_process() -> None:
+    with running(Daemon("one")) as one, running(Daemon("two")) as two:
+        assert (one.status()["name"], two.status()["name"]) == ("one", "two")
+        assert one.port != two.port

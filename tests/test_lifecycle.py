@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from daemonkit.lifecycle import Coalesced, Deadline, Signals, stack_of
+
+
+def test_a_signal_becomes_a_call_on_another_thread_while_the_main_thread_is_busy() -> None:
+    called = threading.Event()
+    names: list[str] = []
+
+    def act() -> None:
+        names.append(threading.current_thread().name)
+        called.set()
+
+    signals = Signals({signal.SIGUSR2: act})
+    before = signal.getsignal(signal.SIGUSR2), signal.set_wakeup_fd(-1)
+    signals.start()
+    os.kill(os.getpid(), signal.SIGUSR2)
+    assert called.wait(5)
+    signals.request_stop()
+    assert signals.join(5)
+
+    assert names == ["signals"]
+    assert (signal.getsignal(signal.SIGUSR2), signal.set_wakeup_fd(-1)) == before
+
+
+def test_a_signal_of_somebody_elses_is_left_alone() -> None:
+    got: list[int] = []
+    signals = Signals({signal.SIGUSR2: lambda: got.append(0)})
+    old = signal.signal(signal.SIGUSR1, lambda number, frame: got.append(number))
+    signals.start()
+    os.kill(os.getpid(), signal.SIGUSR1)
+    signals.request_stop()
+    signals.join(5)
+    signal.signal(signal.SIGUSR1, old)
+
+    assert got == [signal.SIGUSR1]
+
+
+def test_outside_of_the_main_thread_signals_are_left_alone() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    signals = Signals({signal.SIGTERM: lambda: None})
+    thread = threading.Thread(target=signals.start)
+    thread.start()
+    thread.join()
+    signals.request_stop()
+
+    assert signals.join(1)
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert signals.running_threads() == []
+
+
+def test_a_deadline_counts_down_and_keeps_a_reserve() -> None:
+    deadline = Deadline(10)
+
+    assert 9 < deadline.left() <= 10
+    assert 4 < deadline.left(keep=5) <= 5
+    assert deadline.left(keep=50) == 0
+
+
+def test_requests_that_come_while_it_runs_make_one_more_run() -> None:
+    runs: list[int] = []
+    entered, release = threading.Event(), threading.Event()
+
+    def work() -> None:
+        runs.append(1)
+        entered.set()
+        release.wait(10)
+
+    coalesced = Coalesced(work, "work")
+    coalesced.request()
+    entered.wait(10)
+    for _ in range(100):
+        coalesced.request()
+    release.set()
+    while coalesced._running:
+        time.sleep(0.001)
+
+    assert len(runs) == 2
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_the_stack_of_a_thread_is_told_while_it_runs(running: bool) -> None:
+    release = threading.Event()
+    thread = threading.Thread(target=lambda: release.wait(10))
+    thread.start()
+    if not running:
+        release.set()
+        thread.join()
+    stack = stack_of(thread)
+    release.set()
+    thread.join()
+
+    assert ("release.wait(10)" in stack) is running
+    assert running or stack == "(no stack)\n"

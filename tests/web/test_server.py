@@ -1,0 +1,280 @@
+"""What waitress doesn't promise, held by a test each; requests are written by hand."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import flask
+import pytest
+
+from daemonkit import Daemon
+from daemonkit.testing import Client, running
+
+
+@pytest.fixture
+def app() -> Daemon:
+    app = Daemon("app")
+    app.route("/who", endpoint="who")(lambda: flask.request.remote_addr)
+    app.route("/form", methods=["POST"], endpoint="form")(lambda: "formed")
+    return app
+
+
+@pytest.fixture
+def client(app: Daemon) -> Iterator[Client]:
+    with running(app, {"master": {"host": "::", "http_threads": 2}}) as client:
+        client.host = "127.0.0.1"
+        yield client
+
+
+def connect(client: Client) -> socket.socket:
+    return socket.create_connection((client.host, client.port), 10)
+
+
+def talk(client: Client, data: bytes) -> bytes:
+    """Send bytes and read until the server closes."""
+    with connect(client) as sock:
+        sock.sendall(data)
+        return read_all(sock)
+
+
+def read_all(sock: socket.socket) -> bytes:
+    chunks = []
+    while chunk := sock.recv(65536):
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def parse(answer: bytes) -> tuple[bytes, dict[str, Any]]:
+    """The status line and the JSON body of the one answer in `answer`."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return head.split(b"\r\n")[0], json.loads(body)
+
+
+NO_LENGTH = b"POST /events HTTP/1.1\r\nHost: x\r\n\r\n"
+REQUEST_IN_BODY = b"GET /status HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+def test_a_post_without_a_length_is_411_and_its_body_is_not_the_next_request(
+    client: Client,
+) -> None:
+    answer = talk(client, NO_LENGTH + REQUEST_IN_BODY)
+
+    assert b"\r\nConnection: close\r\n" in answer
+    assert parse(answer) == (
+        b"HTTP/1.1 411 LENGTH REQUIRED",
+        {
+            "message": "A request to /events needs Content-Length or chunked framing",
+            "result": False,
+        },
+    )
+
+
+def test_nor_is_it_on_a_users_route(client: Client) -> None:
+    answer = talk(client, NO_LENGTH.replace(b"/events", b"/form") + REQUEST_IN_BODY)
+
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\nConnection: close\r\n")
+    assert answer.endswith(b"\r\n\r\nformed")
+
+
+CHUNKED = b"Transfer-Encoding: chunked\r\n"
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status", "message"),
+    [
+        (
+            b"POST /events HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n" + CHUNKED + b"\r\n1",
+            b"HTTP/1.1 400 Bad Request",
+            "Bad Request: Content-Length together with Transfer-Encoding",
+        ),
+        (
+            b"POST /events HTTP/1.0\r\n" + CHUNKED + b"\r\n1\r\n1\r\n0\r\n\r\n",
+            b"HTTP/1.0 400 Bad Request",
+            "Bad Request: Transfer-Encoding needs HTTP/1.1",
+        ),
+        (
+            b"POST /events HTTP/1.1\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n",
+            b"HTTP/1.1 400 Bad Request",
+            "Bad Request: Malformed request line or Content-Length",
+        ),
+        (
+            b"GET http://[::1/ HTTP/1.1\r\n\r\n",
+            b"HTTP/1.1 400 Bad Request",
+            "Bad Request: Malformed request line or Content-Length",
+        ),
+        (
+            b"POST /events HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+            b"HTTP/1.1 400 Bad Request",
+            "Bad Request: Content-Length is invalid",
+        ),
+        (
+            b"POST /events HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n1",
+            b"HTTP/1.1 400 Bad Request",
+            "Bad Request: Content-Length is invalid",
+        ),
+        (
+            b"POST /events HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n",
+            b"HTTP/1.1 501 Not Implemented",
+            "Not Implemented: Transfer-Encoding requested is not supported.",
+        ),
+        (
+            b"nonsense\r\n\r\n",
+            b"HTTP/1.0 400 Bad Request",
+            "Bad Request: Start line is invalid",
+        ),
+        (
+            b"GET / HTTP/1.1\r\nX: " + b"x" * 300_000 + b"\r\n\r\n",
+            b"HTTP/1.0 431 Request Header Fields Too Large",
+            "The request's headers are too large",
+        ),
+    ],
+)
+def test_a_malformed_request_is_refused_in_the_envelope_and_closed(
+    client: Client,
+    caplog: pytest.LogCaptureFixture,
+    request_bytes: bytes,
+    status: bytes,
+    message: str,
+) -> None:
+    assert parse(talk(client, request_bytes)) == (status, {"message": message, "result": False})
+    assert client.status()["events"]["received"] == 0
+    assert [record for record in caplog.records if record.exc_info] == []
+
+
+def test_pipelined_requests_are_answered_in_order(client: Client) -> None:
+    event = b"POST /events HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n1"
+    last = b"GET /who HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    answer = talk(client, event + event + last)
+
+    assert answer.count(b"HTTP/1.1 200 OK") == 3
+    assert answer.endswith(b"\r\n\r\n127.0.0.1")
+
+
+def test_a_request_split_at_every_byte_is_read(client: Client) -> None:
+    with connect(client) as sock:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for byte in b"POST /events HTTP/1.1\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}":
+            sock.send(bytes([byte]))
+        answer = read_all(sock)
+
+    assert parse(answer)[1] == {"message": "Event received", "result": True}
+
+
+def test_expect_100_continue_is_answered(client: Client) -> None:
+    with connect(client) as sock:
+        sock.sendall(
+            b"POST /events HTTP/1.1\r\nExpect: 100-continue\r\nConnection: close\r\n"
+            b"Content-Length: 2\r\n\r\n"
+        )
+        assert sock.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        sock.sendall(b"{}")
+        assert parse(read_all(sock))[0] == b"HTTP/1.1 200 OK"
+
+
+def test_a_refused_client_that_never_closes_is_let_go(
+    app: Daemon, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daemonkit.web.server.LINGER", 0.1)
+    assert app._parts is not None
+    server = app._parts.server._server
+    with connect(client) as sock:
+        sock.sendall(NO_LENGTH)
+        assert read_all(sock).startswith(b"HTTP/1.1 411")
+        client.wait_until(lambda: not server.lingering)
+        assert server.active_channels == {}
+
+
+def test_descriptors_past_1024_are_served(client: Client) -> None:
+    spare = [os.dup(0) for _ in range(1100)]
+    try:
+        request = b"GET /ping HTTP/1.1\r\nConnection: close\r\n\r\n"
+        assert talk(client, request).endswith(b"OK\n")
+    finally:
+        for fd in spare:
+            os.close(fd)
+
+
+def test_two_hundred_idle_clients_do_not_keep_ping_waiting(client: Client) -> None:
+    held = [connect(client) for _ in range(200)]
+    try:
+        assert client.get("/ping").text == "OK\n"
+    finally:
+        for sock in held:
+            sock.close()
+
+
+def test_a_failing_turn_of_the_loop_is_logged_and_the_next_serves(
+    client: Client, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: object) -> bool:
+        monkeypatch.undo()
+        raise ValueError("bad turn")
+
+    monkeypatch.setattr("daemonkit.web.server._Channel.readable", fail)
+    with connect(client):
+        client.wait_until(lambda: caplog.messages)
+        assert client.get("/ping").text == "OK\n"
+
+    assert caplog.messages == ["The HTTP loop failed and goes on"]
+
+
+@pytest.fixture
+def slow(app: Daemon) -> tuple[threading.Event, threading.Event]:
+    entered, release = threading.Event(), threading.Event()
+
+    @app.route("/slow")
+    def slow() -> str:
+        entered.set()
+        release.wait(10)
+        return "done"
+
+    return entered, release
+
+
+def in_background(action: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
+    result: list[Any] = []
+    thread = threading.Thread(target=lambda: result.append(action()))
+    thread.start()
+    return thread, result
+
+
+def test_a_request_in_flight_at_stop_is_answered(
+    app: Daemon, slow: tuple[threading.Event, threading.Event]
+) -> None:
+    entered, release = slow
+    with running(app) as client:
+        thread, result = in_background(lambda: client.get("/slow").text)
+        entered.wait(10)
+        app.stop()
+        assert app._parts is not None
+        server = app._parts.server
+        client.wait_until(lambda: server._stopping)
+        release.set()
+        thread.join()
+
+    assert result == ["done"]
+    assert client.exit_status == 0
+
+
+def test_a_request_that_outlives_the_deadline_is_named_and_given_up(
+    app: Daemon,
+    slow: tuple[threading.Event, threading.Event],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    entered, release = slow
+    with running(app, {"master": {"shutdown_timeout": 0.5}}) as client, connect(client) as sock:
+        sock.sendall(b"GET /slow HTTP/1.1\r\n\r\n")
+        entered.wait(10)
+        app.stop()
+        assert read_all(sock) == b""
+    release.set()
+
+    assert client.exit_status == 4
+    reports = [m for m in caplog.messages if " did not stop in time" in m]
+    assert len(reports) == 1
+    assert "release.wait(10)" in reports[0]
