@@ -1,0 +1,36 @@
+"""The table of settings in docs/configuration.md, made from `daemonkit/defaults.py`.
+
+Run `python -m tests.settings_table` to bring the page up to date.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import yaml
+
+from daemonkit.defaults import SETTINGS
+
+PAGE = Path(__file__).parent.parent / "docs" / "configuration.md"
+BEGIN, END = "<!-- settings: made by `python -m tests.settings_table` -->\n", "<!-- end -->\n"
+
+
+def table() -> str:
+    rows = ["| setting | default | value | what it is |", "| --- | --- | --- | --- |"]
+    for setting in SETTINGS.values():
+        option = f" Also `--{setting.name.replace('_', '-')}`." if setting.option else ""
+        default = yaml.safe_dump(setting.default).split("\n")[0]
+        cells = (f"`{setting.name}`", f"`{default}`", setting.check.text, setting.help + option)
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows) + "\n"
+
+
+def with_table(page: str) -> str:
+    """The page with its table replaced."""
+    pattern = f"({re.escape(BEGIN)}).*({re.escape(END)})"
+    return re.sub(pattern, lambda match: match[1] + table() + match[2], page, flags=re.DOTALL)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(with_table(PAGE.read_text("utf-8")), "utf-8")

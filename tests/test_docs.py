@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from daemonkit.defaults import SETTINGS
+
+from .settings_table import PAGE, table, with_table
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def test_the_table_of_settings_is_up_to_date() -> None:
+    page = PAGE.read_text("utf-8")
+
+    assert with_table(page) == page, "run python -m tests.settings_table"
+    assert table() in page
+    assert table().count("\n| `") == len(SETTINGS)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text("utf-8"))
+    missing = [link for link in links if "://" not in link and not (page.parent / link).exists()]
+
+    assert missing == []
+
+
+def test_ci_calls_the_readme_s_commands() -> None:
+    readme, ci = ((ROOT / name).read_text("utf-8") for name in ("README.md", ".ci/run"))
+    first, second = re.findall(r"^sh \.ci/venv.*$", readme, re.MULTILINE)
+
+    assert first.removeprefix("sh .ci/venv && ") in ci
+    assert "sh .ci/venv\n" in ci
+    assert f"\n{second}\n" in ci
+
+
+def test_the_design_page_names_every_module() -> None:
+    page = (ROOT / "docs" / "design.md").read_text("utf-8")
+    package = ROOT / "daemonkit"
+    modules = [
+        str(file.relative_to(package))
+        for file in package.rglob("*.py")
+        if not file.name.startswith("_") and file.parent.name != "cli"
+    ]
+
+    assert [module for module in modules if f"`{module}`" not in page] == []
