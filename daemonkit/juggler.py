@@ -161,7 +161,7 @@ class Outbox:
         try:
             reply = session.post(self._url, json=body, timeout=self._timeout, allow_redirects=False)
         except network_error as error:
-            raise _TryLater(str(error)) from None
+            raise _TryLater(_root_cause(error)) from None
         if reply.status_code >= 500 or reply.status_code in (408, 429):
             raise _TryLater(f"HTTP {reply.status_code}")
         if self._away:
@@ -189,3 +189,10 @@ class Outbox:
         if not self._away:
             self._away = True
             self._logger.warning("Juggler at %s is away, will try again: %s", self._url, why)
+
+
+def _root_cause(error: BaseException) -> str:
+    """ "Connection refused", rather than all that is wrapped around it."""
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -74,7 +74,7 @@ class Life:
         self._workers_stopped = threading.Event()
         self._ended = threading.Event()
         self._deadline = Deadline(timeout)
-        self._run_failed = False
+        self._failure = ""
         self._unstopped: list[str] = []
 
     def live(self) -> int:
@@ -87,6 +87,9 @@ class Life:
             self._start()
             if not self._shutdown.is_set():
                 self._run_main()
+        except BaseException:
+            self._failure = "the start failed"
+            raise
         finally:
             self._shutdown.set()
             self._started.set()
@@ -114,7 +117,7 @@ class Life:
         """On a thread of its own, for the main thread is busy in `run`: stop the workers, then
         see to it that the main thread ends too."""
         self._shutdown.wait()
-        self._logger.info("Stopping: %s", "run() failed" if self._run_failed else self._reason())
+        self._logger.info("Stopping: %s", self._failure or self._reason())
         self._deadline = deadline = Deadline(self._timeout)
         parts, share = self._parts, self._share
         if self._started.wait(deadline.left(keep=5 * share)):
@@ -150,7 +153,7 @@ class Life:
         self._logger.debug("Stopped")
         if self._unstopped or left:
             return STOPPED_BY_DEADLINE
-        return 1 if self._run_failed else 0
+        return 1 if self._failure else 0
 
     @property
     def _share(self) -> float:
@@ -162,7 +165,7 @@ class Life:
             self._run()
         # SystemExit too: whatever ends run() before its time is a failure to be told.
         except BaseException:
-            self._run_failed = True
+            self._failure = "run() failed"
             self._logger.critical("run() failed", exc_info=True)
             return
         if not self._shutdown.is_set():

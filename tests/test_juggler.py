@@ -139,18 +139,22 @@ def test_trouble_on_jugglers_side_is_tried_again_and_told_once(
     assert lines[1] == f"Juggler at {juggler.url} is back"
 
 
-def test_an_absent_juggler_blocks_nobody_and_gets_the_alert_when_it_comes(outbox_to: Any) -> None:
+def test_an_absent_juggler_blocks_nobody_and_gets_the_alert_when_it_comes(
+    outbox_to: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     port = free_port()
     outbox = outbox_to(f"http://127.0.0.1:{port}/events")
     before = time.monotonic()
     outbox.send("h", "s", "CRIT", "d")
     took = time.monotonic() - before
-    wait_for(lambda: outbox._away)
+    wait_for(lambda: caplog.messages)
     with juggler_server(FakeJuggler(), port) as juggler:
         wait_for(lambda: juggler.requests)
         wait_for(lambda: outbox.counters()["sent"] == 1)
 
     assert took < 0.1
+    url = f"http://127.0.0.1:{port}/events"
+    assert caplog.messages == [f"Juggler at {url} is away, will try again: Connection refused"]
 
 
 def test_a_full_outbox_drops_the_oldest(

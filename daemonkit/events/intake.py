@@ -29,12 +29,14 @@ class Intake:
         self._queue = queue
         self._refusal: QueueFull | None = None
         self._stopping = False
+        self._holder = 0
         self._lock = threading.Lock()
         self._received = 0
         self._refused = 0
 
     def hold(self) -> None:
-        """Refuse what comes from outside until `open`."""
+        """Refuse events until `open`, but for those this thread puts: start hooks run in it."""
+        self._holder = threading.get_ident()
         self._refusal = QueueFull("The daemon is starting")
 
     def open(self) -> None:
@@ -58,7 +60,7 @@ class Intake:
             meta = Meta(source, peer, datetime.now(timezone.utc))
             items = [Tagged(event, meta) for event in events]
         try:
-            self._admit(source)
+            self._admit()
             self._queue.put_many(items)
         except Exception:
             with self._lock:
@@ -67,10 +69,9 @@ class Intake:
         with self._lock:
             self._received += len(events)
 
-    def _admit(self, source: Source) -> None:
+    def _admit(self) -> None:
         refusal = self._refusal
-        # Start hooks may queue events of their own before the doors open.
-        if refusal is not None and (self._stopping or source != "app"):
+        if refusal is not None and (self._stopping or threading.get_ident() != self._holder):
             raise QueueFull(str(refusal), refusal.retry_after)
 
     def counters(self) -> dict[str, int]:

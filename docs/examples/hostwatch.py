@@ -119,10 +119,7 @@ def watch(kind, slave):
             slave.send_event_to_juggler(host, service, status, description)
 
 
-@app.status_field(name="checks")
-def latest_results():
-    return dict(results)
-
+app.add_status_field(lambda: dict(results), name="checks")
 
 if __name__ == "__main__":
     app.start()

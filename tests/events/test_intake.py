@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from daemonkit import QueueFull
@@ -39,14 +41,17 @@ def test_received_and_refused_events_are_counted(intake: Intake) -> None:
     assert intake.counters() == {"received": 2, "refused": 1}
 
 
-def test_while_starting_only_the_app_itself_may_queue(intake: Intake) -> None:
-    intake.hold()
-    intake.put(1, "app")
+def test_while_starting_only_the_starting_thread_may_queue(intake: Intake) -> None:
+    holder = threading.Thread(target=lambda: (intake.hold(), intake.put(1, "app")))
+    holder.start()
+    holder.join()
 
-    with pytest.raises(QueueFull, match="^The daemon is starting$"):
-        intake.put(2, "http")
+    for source in ("http", "app"):
+        with pytest.raises(QueueFull, match="^The daemon is starting$"):
+            intake.put(2, source)  # type: ignore[arg-type]
     intake.open()
     intake.put(2, "http")
+    assert intake.counters()["received"] == 2
 
 
 def test_a_closed_intake_refuses_everyone_for_good(intake: Intake) -> None:

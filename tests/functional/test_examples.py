@@ -174,6 +174,11 @@ def test_webhooks_counts_nothing_that_came_around_the_signature(webhooks):
     webhooks.wait_for(r"WARNING +Ignored an event from 127\.0\.0\.1:\d+ \(udp\): no delivery\n")
 
 
+def test_webhooks_takes_a_delivery_as_large_as_they_get(webhooks):
+    body = json.dumps({"text": "x" * 24_000_000}).encode()
+    assert answer(webhooks.post("/github", data=body, headers=headers_for(body))) == TAKEN
+
+
 def test_webhooks_without_a_secret_takes_unsigned_deliveries_and_says_so(unchecked_webhooks):
     process = unchecked_webhooks
     process.wait_for(r"WARNING +webhook_secret is not set: deliveries of anyone will be counted\n")
@@ -184,12 +189,26 @@ def test_webhooks_without_a_secret_takes_unsigned_deliveries_and_says_so(uncheck
     )
 
 
-def test_webhooks_does_not_start_without_the_secret_that_its_configuration_names(spawn):
+def test_webhooks_does_not_start_without_the_secret_that_its_configuration_names(
+    spawn, monkeypatch
+):
+    monkeypatch.delenv("WEBHOOK_SECRET", raising=False)
     file = str(EXAMPLES / "webhooks.yaml")
     process = spawn("-m", "daemonkit", "run", str(EXAMPLES / "webhooks.py"), "--config", file)
     assert process.wait() == 2
     assert process.err == (
         f"daemonkit: {file}:9: the environment variable WEBHOOK_SECRET is not set\n"
+    )
+
+
+@pytest.mark.parametrize("secret", ["12345", "''"])
+def test_webhooks_does_not_start_with_an_unusable_secret(spawn, secret):
+    options = "--port", "0", "--set", f"webhook_secret={secret}"
+    process = spawn("-m", "daemonkit", "run", str(EXAMPLES / "webhooks.py"), *options)
+    assert process.wait() == 3
+    assert process.err == (
+        "webhooks: the start hook check_secret failed: ValueError: "
+        "webhook_secret must be a string, not empty; put a number in quotes\n"
     )
 
 
@@ -250,12 +269,10 @@ class Watched(BaseHTTPRequestHandler):
 
     code: int
     delay: float
-    served: int
 
     def do_GET(self) -> None:
         time.sleep(self.delay)
         reply(self, self.code, b"")
-        type(self).served += 1
 
     def log_message(self, *args: Any) -> None:
         pass
@@ -290,7 +307,7 @@ def juggler() -> Iterator[tuple[str, Any]]:
 
 @pytest.fixture
 def watched() -> Iterator[tuple[str, Any]]:
-    with serving(Watched, code=200, delay=0, served=0) as served:
+    with serving(Watched, code=200, delay=0) as served:
         yield served
 
 
@@ -442,18 +459,18 @@ def test_hostwatch_takes_new_thresholds_on_sighup(hostwatch, juggler, tmp_path):
     ok, crit = (("load_average", status, "The load is N per CPU") for status in ("OK", "CRIT"))
     process.wait_until(lambda: alerts(juggler, "load") == [ok])
     write_config(tmp_path, juggler, load={"average": {"warn": 0, "crit": 0}})
-    process.signal(signal.SIGHUP)
+    process.send_signal(signal.SIGHUP)
     process.wait_until(lambda: alerts(juggler, "load") == [ok, crit])
 
 
-def test_hostwatch_does_not_start_with_a_threshold_misspelt(spawn, juggler, tmp_path):
-    file = write_config(tmp_path, juggler, load={"average": {"warm": 1, "crit": 4}})
+def test_hostwatch_does_not_start_with_an_unknown_option(spawn, juggler, tmp_path):
+    file = write_config(tmp_path, juggler, load={"average": {"threshold": 1}})
     example = str(EXAMPLES / "hostwatch.py")
     process = spawn("-m", "daemonkit", "run", example, "--port", "0", "--config", str(file))
     assert process.wait() == 3
     assert process.err == (
         "hostwatch: the start hook start_slaves failed: TypeError: "
-        "Load.__init__() got an unexpected keyword argument 'warm'\n"
+        "Load.__init__() got an unexpected keyword argument 'threshold'\n"
     )
 
 
