@@ -35,6 +35,8 @@ from .web.server import Server
 
 LIVE_SETTINGS = ("hidden_opts", "log_level")
 """Settings that a reload brings into force; the others need a restart."""
+SAME_SIGNAL = 0.03
+"""Seconds within which a signal that comes twice counts as one."""
 
 
 class Daemon(Registrars):
@@ -63,6 +65,7 @@ class Daemon(Registrars):
         self._started: datetime | None = None
         self._started_clock = 0.0
         self._signal: signal.Signals | None = None
+        self._signal_clock = 0.0
         self._ready = threading.Event()
 
     # Configuration
@@ -76,7 +79,11 @@ class Daemon(Registrars):
         self._load(self._source if config is None else config, overrides)
 
     def _load(self, config: ConfigSource, overrides: Sequence[Override] = ()) -> None:
-        self._loaded = load(config, overrides)
+        with self._lazy_lock:
+            self._loaded = load(config, overrides)
+            if self._lazy_intake is not None:
+                # Events were queued before the configuration was known.
+                self._lazy_intake[0].size = self.master_config["queue_size"]
 
     @property
     def _config(self) -> Config:
@@ -270,7 +277,8 @@ class Daemon(Registrars):
             raise SystemExit(status)
 
     def _freeze(self) -> None:
-        self._check_open("a second start", "make another Daemon")
+        if self._registry.frozen:
+            raise RegistrationError("the daemon was started already; make another Daemon")
         self._registry.frozen = True
 
     def _live(self, exit_process: Callable[[int], Any]) -> int:
@@ -282,7 +290,7 @@ class Daemon(Registrars):
             {
                 signal.SIGTERM: lambda: self._stop_by(signal.SIGTERM),
                 signal.SIGINT: lambda: self._stop_by(signal.SIGINT),
-                signal.SIGHUP: Coalesced(self._reload, "reload").request,
+                signal.SIGHUP: Coalesced(self._reload, "reload", self.logger).request,
             }
         )
         signals.start()
@@ -308,10 +316,13 @@ class Daemon(Registrars):
 
     def _stop_by(self, number: signal.Signals) -> None:
         # Called on the thread that watches signals: nothing here may wait, not even for the log.
-        if self._signal is not None:
+        now = time.monotonic()
+        if self._signal is None:
+            self._signal, self._signal_clock = number, now
+            self.shutdown.set()
+        # timeout(1) and others signal the process and then its group: one wish, two signals.
+        elif number != self._signal or now - self._signal_clock > SAME_SIGNAL:
             exit_by_signal(self.name, number)
-        self._signal = number
-        self.stop()
 
     def _why_stopped(self) -> str:
         return f"received {self._signal.name}" if self._signal else "stop() was called"

@@ -12,8 +12,18 @@ _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_O
 
 
 def describe(value: Any) -> str:
-    """A value and its type, for an error message."""
-    return f"{value!r} ({type(value).__name__})"
+    """A value and its type, for an error message of one line."""
+    text = repr(value)
+    return f"{text if len(text) <= 100 else text[:100] + '...'} ({type(value).__name__})"
+
+
+def error_text(error: BaseException) -> str:
+    """An exception's type and message, whatever its `__str__` does."""
+    try:
+        text = str(error)
+    except BaseException as worse:
+        text = f"(its __str__ raises {type(worse).__name__})"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def function_name(function: Callable[..., Any]) -> str:
@@ -30,11 +40,36 @@ def require_function(function: Any, registrar: str, *, may_be_async: bool = Fals
         raise RegistrationError(
             f"{registrar} takes a function, not {describe(function)}; options are given by name"
         )
-    if not may_be_async and inspect.iscoroutinefunction(function):
+    name = function_name(function)
+    if any(
+        inspect.isgeneratorfunction(f) or inspect.isasyncgenfunction(f) for f in _faces(function)
+    ):
         raise RegistrationError(
-            f"{registrar} takes a plain function, and {function_name(function)}() is async def: "
+            f"{registrar} takes a plain function, and {name}() is a generator: "
+            "calling it would run nothing"
+        )
+    if not may_be_async and is_async(function):
+        raise RegistrationError(
+            f"{registrar} takes a plain function, and {name}() is async def: "
             "nothing would await it; only a slave may be async"
         )
+
+
+def _faces(function: Any) -> tuple[Any, Any]:
+    """A callable and, for an object, the method that a call of it runs."""
+    return function, getattr(type(function), "__call__", None)  # noqa: B004
+
+
+def is_async(function: Any) -> bool:
+    """Whether calling `function` makes a coroutine."""
+    return any(map(inspect.iscoroutinefunction, _faces(function)))
+
+
+def refuse_coroutine(result: Any) -> None:
+    """Raise TypeError for the result of a plain function that turned out to be a coroutine."""
+    if inspect.iscoroutine(result):
+        result.close()
+        raise TypeError("it returned a coroutine, which nothing awaits: define it by async def")
 
 
 def accepts(function: Callable[..., Any], registrar: str, *forms: tuple[str, ...]) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .calls import describe
 from .defaults import SETTINGS
 from .exceptions import ConfigError
 from .secret import HIDDEN, Redactor, Secret, hide
@@ -76,9 +77,9 @@ def load(source: ConfigSource = None, overrides: Sequence[Override] = ()) -> Con
     where: dict[str, tuple[str, int | None]] = {}
     secrets: list[Secret] = []
     if source is None or isinstance(source, Mapping):
-        tree: Any = copy.deepcopy(dict(source or {}))
+        tree: Any = _copied(source or {})
         secrets += _secrets_in(tree)
-    else:
+    elif isinstance(source, str | os.PathLike):
         document = parse_file(source, SECTION)
         tree, secrets = document.value, document.secrets
         where = {key: (os.fspath(source), line) for key, line in document.lines.items()}
@@ -86,8 +87,13 @@ def load(source: ConfigSource = None, overrides: Sequence[Override] = ()) -> Con
             tree = {}
         if not isinstance(tree, dict):
             raise ConfigError(
-                f"must be a mapping of options to values, not {type(tree).__name__}", source, 1
+                f"must be a mapping of options to values, not {type(tree).__name__}",
+                source,
+                document.line,
             )
+    else:
+        raise ConfigError(f"config must be a file's path or a mapping, not {describe(source)}")
+    _check_section(tree.get(SECTION), where)
     for override in overrides:
         if override.raw:
             value: Any = override.text
@@ -100,6 +106,13 @@ def load(source: ConfigSource = None, overrides: Sequence[Override] = ()) -> Con
     section = tree.pop(SECTION, None)
     master = _check(section, where)
     return Config(tree, master, master, Redactor(secrets), source, tuple(overrides))
+
+
+def _copied(value: Any) -> Any:
+    """A copy of the mappings and lists, for overrides to change; the rest may be anything."""
+    if isinstance(value, Mapping):
+        return {key: _copied(item) for key, item in value.items()}
+    return [_copied(item) for item in value] if isinstance(value, list) else value
 
 
 def _secrets_in(value: Any) -> list[Secret]:
@@ -123,15 +136,9 @@ def _assign(tree: dict[str, Any], override: Override, value: Any) -> None:
 
 def _check(section: Any, where: Mapping[str, tuple[str, int | None]]) -> dict[str, Any]:
     """The section `master` over the defaults, every value checked."""
-    if section is None:
-        section = {}
-    if not isinstance(section, dict):
-        raise ConfigError(
-            f"{SECTION} must be a mapping of settings, not {type(section).__name__}",
-            *where.get(SECTION, ()),
-        )
+    _check_section(section, where)
     master = {name: copy.copy(setting.default) for name, setting in SETTINGS.items()}
-    for name, value in section.items():
+    for name, value in (section or {}).items():
         place = where.get(f"{SECTION}.{name}", where.get(SECTION, ()))
         if name not in SETTINGS:
             raise ConfigError(_unknown(name), *place)
@@ -140,6 +147,14 @@ def _check(section: Any, where: Mapping[str, tuple[str, int | None]]) -> dict[st
         except ValueError as error:
             raise ConfigError(f"{SECTION}.{name} {error}", *place) from None
     return master
+
+
+def _check_section(section: Any, where: Mapping[str, tuple[str, int | None]]) -> None:
+    if section is not None and not isinstance(section, dict):
+        raise ConfigError(
+            f"{SECTION} must be a mapping of settings, not {type(section).__name__}",
+            *where.get(SECTION, ()),
+        )
 
 
 def _unknown(name: Any) -> str:

@@ -5,10 +5,12 @@ YAML checks, command-line help and the configuration page of the docs are derive
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
+
+from .calls import describe
 
 
 @dataclass(frozen=True)
@@ -22,10 +24,8 @@ class Kind:
     def __call__(self, value: Any) -> Any:
         try:
             return self.convert(value)
-        except (TypeError, ValueError):
-            raise ValueError(
-                f"must be {self.text}, not {value!r} ({type(value).__name__})"
-            ) from None
+        except (TypeError, ValueError, OverflowError):
+            raise ValueError(f"must be {self.text}, not {describe(value)}") from None
 
 
 def whole(low: int, high: int | None = None) -> Kind:
@@ -41,17 +41,17 @@ def whole(low: int, high: int | None = None) -> Kind:
     return Kind(f"an int {low}..{high}" if high is not None else f"an int >= {low}", convert)
 
 
-def seconds(low: float) -> Kind:
-    """A finite number of seconds, at least `low`."""
+def seconds(low: float, high: float) -> Kind:
+    """A number of seconds, at least `low` and at most `high`."""
 
     def convert(value: Any) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise TypeError
-        if not math.isfinite(value) or value < low:
+        if not low <= value <= high:
             raise ValueError
         return value
 
-    return Kind(f"a number of seconds >= {low:g}", convert)
+    return Kind(f"a number of seconds {low:g}..{high:g}", convert)
 
 
 def one_of(*names: str, fold: Callable[[str], str]) -> Kind:
@@ -79,7 +79,15 @@ def _texts(value: Any) -> list[str]:
     return [_text(item) for item in value]
 
 
+def _url(value: Any) -> str:
+    parts = urlsplit(_text(value))
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError
+    return _text(value)
+
+
 TEXT = Kind("a string, not empty", _text)
+URL = Kind("an http or https URL", _url)
 TEXTS = Kind("a list of strings", _texts)
 TEXT_OR_NONE = Kind("a string or null", lambda value: None if value is None else _text(value))
 
@@ -129,7 +137,7 @@ SETTINGS: dict[str, Setting] = {
         Setting(
             "shutdown_timeout",
             25,
-            seconds(0.1),
+            seconds(0.1, 86_400),
             "Seconds that stopping may take; then the exit status is 4. The default stays below "
             "the 30 s after which Kubernetes kills.",
         ),
@@ -155,13 +163,13 @@ SETTINGS: dict[str, Setting] = {
         Setting(
             "juggler_url",
             "http://localhost:31579/events",
-            TEXT,
+            URL,
             "Where `send_event_to_juggler` posts to.",
         ),
         Setting(
             "juggler_timeout",
             5,
-            seconds(0.1),
+            seconds(0.1, 3600),
             "Seconds to wait for Juggler to connect, and then to answer, before trying again.",
         ),
     )

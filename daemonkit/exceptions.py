@@ -76,11 +76,12 @@ class PingError(DaemonkitError):
     Raises ValueError for a code outside 400..599, which would not say that something is wrong.
     """
 
-    def __init__(self, message: str, code: int = 503) -> None:
+    def __init__(self, message: object, code: int = 503) -> None:
         if isinstance(code, bool) or not isinstance(code, int) or not 400 <= code <= 599:
             raise ValueError(
                 f"a PingError's code must be an int 400..599, not {code!r} ({type(code).__name__})"
             )
         super().__init__(message)
-        self.message = message
+        # Often it is the exception that the check caught.
+        self.message = str(message)
         self.code = code

@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .calls import function_name
+from .calls import error_text, function_name
 from .events.intake import Intake
 from .events.processor import Processor
 from .exceptions import StartError
 from .juggler import Outbox
-from .lifecycle import Deadline, stack_of
+from .lifecycle import Deadline, briefly, stack_of
 from .supervisor import Supervisor
 from .types import Component, EventQueue, Hook
 from .udp import UdpListener
@@ -85,11 +85,14 @@ class Life:
         threading.Thread(target=self._stop_when_told, name="shutdown", daemon=True).start()
         try:
             self._start()
-            if not self._shutdown.is_set():
-                self._run_main()
         except BaseException:
             self._failure = "the start failed"
+            self._shutdown.set()
             raise
+        else:
+            self._started.set()
+            if not self._shutdown.is_set():
+                self._run_main()
         finally:
             self._shutdown.set()
             self._started.set()
@@ -114,22 +117,30 @@ class Life:
         self._ready()
 
     def _stop_when_told(self) -> None:
-        """On a thread of its own, for the main thread is busy in `run`: stop the workers, then
-        see to it that the main thread ends too."""
+        """Stop the workers; on a thread of its own, for the main thread is busy in `run`."""
         self._shutdown.wait()
-        self._logger.info("Stopping: %s", self._failure or self._reason())
         self._deadline = deadline = Deadline(self._timeout)
+        threading.Thread(target=self._enforce_deadline, name="deadline", daemon=True).start()
         parts, share = self._parts, self._share
-        if self._started.wait(deadline.left(keep=5 * share)):
-            self._stop(parts.udp, deadline.left(keep=5 * share))
-            parts.intake.close()
-            self._stop(parts.processor, deadline.left(keep=4 * share))
-            self._stop(parts.supervisor, deadline.left(keep=3 * share))
-        self._workers_stopped.set()
-        if not self._ended.wait(deadline.left() + GRACE):
-            self._report_blocked(self._main_thread, "the main thread")
-            self._logger.critical("Stopped by the deadline of %g s", self._timeout)
-            self._exit_process(STOPPED_BY_DEADLINE)
+        try:
+            self._logger.info("Stopping: %s", self._failure or self._reason())
+            if self._started.wait(deadline.left(keep=5 * share)):
+                self._stop(parts.udp, deadline.left(keep=5 * share))
+                parts.intake.close()
+                self._stop(parts.processor, deadline.left(keep=4 * share))
+                self._stop(parts.supervisor, deadline.left(keep=3 * share))
+        finally:
+            self._workers_stopped.set()
+
+    def _enforce_deadline(self) -> None:
+        """On a thread that waits for nothing else, not even for the log: it may be what hangs."""
+        if self._ended.wait(self._timeout + GRACE):
+            return
+        briefly(
+            lambda: self._report_blocked(self._main_thread, "the main thread"),
+            lambda: self._logger.critical("Stopped by the deadline of %g s", self._timeout),
+        )
+        self._exit_process(STOPPED_BY_DEADLINE)
 
     def _end(self) -> int:
         """The main thread's half of stopping; returns the exit status."""
@@ -173,9 +184,13 @@ class Life:
         self._shutdown.wait()
 
     def _stop(self, part: Component, timeout: float) -> None:
-        part.request_stop()
-        if part.join(timeout):
-            return
+        try:
+            part.request_stop()
+            if part.join(timeout):
+                return
+        # One part that can't be stopped must not keep the others from it.
+        except Exception:
+            self._logger.exception("Stopping the part %r failed", part.name)
         threads = part.running_threads()
         self._unstopped += [thread.name for thread in threads] or [part.name]
         for thread in threads:
@@ -196,7 +211,7 @@ class Life:
             error = call_hook(hook, "start", self._logger)
             if error is not None:
                 raise StartError(
-                    f"the start hook {function_name(hook)} failed: {type(error).__name__}: {error}"
+                    f"the start hook {function_name(hook)} failed: {error_text(error)}"
                 )
 
 

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import traceback
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
@@ -41,17 +42,52 @@ class Signals:
         os.set_blocking(self._write, False)
         self._old_wakeup = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         for number in self._actions:
-            self._old_handlers[number] = signal.signal(number, _nothing)
+            self._old_handlers[number] = signal.signal(number, self._handle)
+        self._let_children_go()
         self._thread.start()
+
+    def _let_children_go(self) -> None:
+        """Give a forked child its own signals: it would write them into the pipe it shares with us,
+        and ending it would end us."""
+        reference, masks = weakref.ref(self), threading.local()
+        numbers = set(self._actions)
+
+        def before() -> None:
+            # Until the child has its handlers back, its signals have to wait.
+            masks.old = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+
+        def in_parent() -> None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, masks.old)
+
+        def in_child() -> None:
+            signals = reference()
+            if signals is not None and signals._old_handlers:
+                signals.restore()
+            signal.pthread_sigmask(signal.SIG_SETMASK, masks.old)
+
+        os.register_at_fork(before=before, after_in_parent=in_parent, after_in_child=in_child)
+
+    def _handle(self, number: int, frame: object) -> None:  # noqa: ARG002
+        """Has to be there for the interpreter to write to the pipe; it wrote already, unless
+        somebody (an event loop, say) has put another descriptor in its place."""
+        current = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        if current != self._write:
+            os.write(self._write, bytes([number]))
+            if current >= 0:
+                signal.set_wakeup_fd(current, warn_on_full_buffer=False)
 
     def request_stop(self) -> None:
         """Give the signals back to whoever had them."""
-        if self._write < 0:
-            return
+        if self._write >= 0:
+            self.restore()
+            os.write(self._write, b"\0")
+
+    def restore(self) -> None:
+        """Put back the handlers that were there before."""
         for number, handler in self._old_handlers.items():
             signal.signal(number, handler)
+        self._old_handlers.clear()
         signal.set_wakeup_fd(self._old_wakeup)
-        os.write(self._write, b"\0")
 
     def join(self, timeout: float) -> bool:
         if self._thread.ident is not None:
@@ -76,10 +112,6 @@ class Signals:
                     self._actions[number]()
 
 
-def _nothing(number: int, frame: object) -> None:
-    """Stands where a handler must be for the interpreter to write to the pipe."""
-
-
 class Deadline:
     """Counts down from `timeout` seconds, on the monotonic clock."""
 
@@ -94,9 +126,10 @@ class Deadline:
 class Coalesced:
     """Runs a function on a thread of its own; requests that come meanwhile make one more run."""
 
-    def __init__(self, function: Callable[[], None], name: str) -> None:
+    def __init__(self, function: Callable[[], None], name: str, logger: logging.Logger) -> None:
         self._function = function
         self._name = name
+        self._logger = logger
         self._lock = threading.Lock()
         self._wanted = False
         self._running = False
@@ -116,7 +149,10 @@ class Coalesced:
                     self._running = False
                     return
                 self._wanted = False
-            self._function()
+            try:
+                self._function()
+            except Exception:
+                self._logger.exception("%s failed", self._name)
 
 
 def stack_of(thread: threading.Thread) -> str:
@@ -125,17 +161,35 @@ def stack_of(thread: threading.Thread) -> str:
     return "".join(traceback.format_stack(frame)) if frame else "(no stack)\n"
 
 
-def exit_now(status: int) -> NoReturn:
-    """End the process at once, whatever other threads are doing, with the log written out."""
-    for flush in (*[handler.flush for handler in logging.getLogger().handlers], sys.stdout.flush):
-        # On a thread, for a handler's lock may be held by the thread that blocks.
-        thread = threading.Thread(target=flush, daemon=True)
+def briefly(*actions: Callable[[], object]) -> None:
+    """Do what may block or raise, but wait for each only a moment."""
+    for action in actions:
+        # A handler's lock may be held by the thread that blocks; a pipe may be full.
+        thread = threading.Thread(target=lambda: _quietly(action), daemon=True)  # noqa: B023
         thread.start()
         thread.join(0.2)
-    os._exit(status)
+
+
+def _quietly(action: Callable[[], object]) -> None:
+    try:
+        action()
+    except Exception:
+        pass
+
+
+def exit_now(status: int) -> NoReturn:
+    """End the process at once, whatever other threads are doing, with the log written out."""
+    try:
+        flushes = [handler.flush for handler in logging.getLogger().handlers]
+        briefly(*flushes, lambda: sys.stdout.flush())
+    finally:
+        os._exit(status)
 
 
 def exit_by_signal(name: str, number: int) -> NoReturn:
     """End the process as a second signal demands: status 128+n, nothing waited for."""
-    os.write(2, f"{name}: {signal.Signals(number).name} again: exiting at once\n".encode())
-    os._exit(128 + number)
+    line = f"{name}: {signal.Signals(number).name} again: exiting at once\n"
+    try:
+        briefly(lambda: os.write(2, line.encode()))
+    finally:
+        os._exit(128 + number)

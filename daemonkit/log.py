@@ -6,6 +6,7 @@ import json
 import logging
 import logging.config
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -18,8 +19,14 @@ from .exceptions import StartError
 
 Redact = Callable[[str], str]
 
-QUIET_LOGGERS = ("urllib3", "asyncio")
-"""Libraries whose DEBUG lines would drown a daemon's own."""
+LIBRARY_LEVELS = {
+    "asyncio": "INFO",
+    "charset_normalizer": "INFO",
+    "urllib3": "INFO",
+    # It warns of every request that has to wait for a thread.
+    "waitress.queue": "ERROR",
+}
+"""Levels for libraries whose lines would drown a daemon's own."""
 
 
 def configure(master: Mapping[str, Any], redact: Redact) -> None:
@@ -39,7 +46,7 @@ def configure(master: Mapping[str, Any], redact: Redact) -> None:
                 "disable_existing_loggers": False,
                 "formatters": {"chosen": {"()": formatter, "redact": redact}},
                 "handlers": {"chosen": handler},
-                "loggers": {name: {"level": "INFO"} for name in QUIET_LOGGERS},
+                "loggers": {name: {"level": level} for name, level in LIBRARY_LEVELS.items()},
                 "root": {"level": master["log_level"], "handlers": ["chosen"]},
             }
         )
@@ -53,8 +60,18 @@ def configure(master: Mapping[str, Any], redact: Redact) -> None:
     logging.captureWarnings(True)
 
 
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return match[0].encode("unicode_escape").decode("ascii")
+
+
 class ColumnFormatter(logging.Formatter):
-    """Time, thread, logger, level and message in columns; an overlong name keeps its space."""
+    """Time, thread, logger, level and message in columns; an overlong name keeps its space.
+
+    Further lines of a message or traceback are indented, and control characters escaped.
+    """
 
     def __init__(self, redact: Redact = str) -> None:
         super().__init__()
@@ -67,7 +84,9 @@ class ColumnFormatter(logging.Formatter):
         return f"{when} {thread} {name} {record.levelname:<11} {record.message}"
 
     def format(self, record: logging.LogRecord) -> str:
-        return self._redact(super().format(record))
+        text = _CONTROL.sub(_escaped, self._redact(super().format(record)))
+        # What comes from outside must not be able to write a line of its own.
+        return text.replace("\n", "\n  ")
 
 
 class JsonFormatter(logging.Formatter):
@@ -115,14 +134,21 @@ class JsonFormatter(logging.Formatter):
 
 
 class _NeverRaises(logging.Handler):
-    """A peer that is gone must not cost a traceback for every line."""
+    """Keeps the line of a wrong call, and its arguments out of it: they may be secrets."""
 
     def handleError(self, record: logging.LogRecord) -> None:
-        if not isinstance(sys.exc_info()[1], OSError):
-            super().handleError(record)
+        error = sys.exc_info()[1]
+        # A reader that is gone must not cost a traceback for every line.
+        if isinstance(error, OSError) or getattr(record, "told", False):
+            return
+        told = logging.makeLogRecord({**vars(record), "exc_info": None, "exc_text": None})
+        told.msg = "%s (this line of %s:%d could not be formatted: %s)"
+        told.args = (str(record.msg), record.filename, record.lineno, type(error).__name__)
+        told.told = True
+        self.emit(told)
 
 
-class StdoutHandler(_NeverRaises, logging.StreamHandler[Any]):
+class StdoutHandler(_NeverRaises, logging.StreamHandler):  # type: ignore[type-arg]
     """Writes to stdout, whatever characters it can't encode and whether or not it's read."""
 
     def __init__(self) -> None:

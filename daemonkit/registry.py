@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, overload
@@ -61,6 +61,7 @@ class Registry:
     stop_hooks: list[Hook] = field(default_factory=list)
     reload_hooks: list[Hook] = field(default_factory=list)
     endpoints: set[str] = field(default_factory=set)
+    rules: set[tuple[str, str]] = field(default_factory=set)
     frozen: bool = False
 
 
@@ -149,7 +150,7 @@ class Registrars:
         if (
             isinstance(linger, bool)
             or not isinstance(linger, int | float)
-            or not (0 <= linger < math.inf)
+            or not 0 <= linger <= threading.TIMEOUT_MAX
         ):
             raise RegistrationError(
                 f"linger must be a number of seconds >= 0, not {describe(linger)}"
@@ -175,6 +176,8 @@ class Registrars:
         require_function(function, "status_field")
         accepts(function, "status_field", ())
         key = function_name(function) if name is None else name
+        if not isinstance(key, str) or not key:
+            raise RegistrationError(f"a status field's name must be a string, not {describe(key)}")
         if key in STATUS_KEYS:
             raise RegistrationError(
                 f"{key!r} is a status field of daemonkit's own; choose another by name="
@@ -264,6 +267,8 @@ class Registrars:
     def route(self, rule: str, **options: Any) -> Callable[[R], R]:
         """Register a route on the Flask blueprint; takes what `flask.Blueprint.route` takes."""
 
+        _check_rule(rule)
+
         def register(function: R) -> R:
             self.add_url_rule(rule, function, **options)
             return function
@@ -272,6 +277,7 @@ class Registrars:
 
     def add_url_rule(self, rule: str, function: Callable[..., Any], **options: Any) -> None:
         """Register a route on the Flask blueprint; see `route`."""
+        _check_rule(rule)
         self._check_open(f"the route {rule}")
         require_function(function, "route", may_be_async=True)
         endpoint = options.pop("endpoint", None) or function_name(function)
@@ -279,6 +285,10 @@ class Registrars:
             raise RegistrationError(
                 f"a route named {endpoint!r} is registered already; choose another by endpoint="
             )
+        for method in options.get("methods") or ("GET",):
+            if (rule, method) in self._registry.rules:
+                raise RegistrationError(f"{method} {rule} is registered already")
+            self._registry.rules.add((rule, method))
         self.blueprint.add_url_rule(rule, endpoint, function, **options)
         self._registry.endpoints.add(endpoint)
 
@@ -304,6 +314,11 @@ def _bare_or_called(function: Any, register: Callable[[Any], None]) -> Any:
         return target
 
     return registrar if function is None else registrar(function)
+
+
+def _check_rule(rule: Any) -> None:
+    if not isinstance(rule, str) or not rule.startswith("/"):
+        raise RegistrationError(f"route takes a rule such as '/hello', not {describe(rule)}")
 
 
 def _check_hook(function: Any, registrar: str) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from .calls import accepts, describe, function_name, require_function
+from .calls import accepts, describe, function_name, is_async, require_function
 from .exceptions import RegistrationError
 from .types import Master
 
@@ -82,7 +82,7 @@ class SlaveSpec:
         if name is None and callable(target):
             name = function_name(target)
         if isinstance(target, type):
-            slave_class, function = _checked_class(target, registrar), None
+            slave_class, function = _checked_class(target, registrar, args, kwargs or {}), None
         else:
             slave_class, function = Slave, _checked_function(target, registrar, args, kwargs)
         if not isinstance(name, str) or not name:
@@ -90,7 +90,7 @@ class SlaveSpec:
         if every is not None and (
             isinstance(every, bool)
             or not isinstance(every, int | float)
-            or not 0 < every < math.inf
+            or not 0 < every <= threading.TIMEOUT_MAX
         ):
             raise RegistrationError(f"every must be a number of seconds > 0, not {describe(every)}")
         return cls(name, slave_class, function, every, args, dict(kwargs or {}))
@@ -98,15 +98,15 @@ class SlaveSpec:
     @property
     def is_async(self) -> bool:
         """Whether the work is a coroutine function."""
-        return inspect.iscoroutinefunction(self.function or self.cls.run)
+        return is_async(self.function or self.cls.run)
 
-    def create(self, master: Master) -> Slave:
-        """Make the slave; raises what its `__init__` raises."""
+    def create(self, master: Master, shutdown: threading.Event) -> Slave:
+        """Make the slave, to be stopped by `shutdown`; raises what its `__init__` raises."""
         slave = self.cls.__new__(self.cls)
         slave.name = self.name
         slave.master = master
         slave.logger = logging.getLogger(f"{master.name}.{self.name}")
-        slave.shutdown = threading.Event()
+        slave.shutdown = shutdown
         function = self.function
         if function is not None and accepts(function, "slave", (), ("slave",)):
             function = functools.partial(function, slave)
@@ -115,13 +115,22 @@ class SlaveSpec:
         return slave
 
 
-def _checked_class(target: type, registrar: str) -> type[Slave]:
+def _checked_class(
+    target: type, registrar: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> type[Slave]:
     if not issubclass(target, Slave):
         raise RegistrationError(
             f"{registrar} takes a function or a Slave subclass, not the class {target.__name__}"
         )
     if target.run is Slave.run:
         raise RegistrationError(f"the slave {target.__name__} must override run()")
+    require_function(target.run, target.__name__, may_be_async=True)
+    try:
+        inspect.signature(target).bind(*args, **kwargs)
+    except TypeError as error:
+        raise RegistrationError(
+            f"the slave {target.__name__} can't be made: {error}; run_slave passes arguments on"
+        ) from None
     return target
 
 

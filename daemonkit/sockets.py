@@ -51,7 +51,11 @@ def bind(host: str, port: int, warn: Callable[[str], None]) -> Sockets:
 
 
 def _bind_both(host: str, port: int) -> Sockets:
-    info = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    try:
+        info = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except UnicodeError:
+        # `a..b`, or a label too long for a name.
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known") from None
     family, address = info[0][0], info[0][4]
     for tries_left in reversed(range(PORT_TRIES)):
         tcp = _bound(family, socket.SOCK_STREAM, address)

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from .calls import error_text
 from .secret import HIDDEN, Secret
 
 MAX_DEPTH = 100
@@ -38,7 +39,7 @@ class Gatherer:
                 self._failing.add(what)
             if news:
                 self._logger.exception("%s failed; shown in its place in /status", what)
-            return {**fallback(), "error": f"{type(error).__name__}: {error}"}
+            return {**fallback(), "error": error_text(error)}
         with self._lock:
             recovered = what in self._failing
             self._failing.discard(what)
@@ -47,11 +48,23 @@ class Gatherer:
         return value
 
 
-def jsonable(value: Any, redact: Callable[[str], str], _above: tuple[int, ...] = ()) -> Any:
+def jsonable(value: Any, redact: Callable[[str], str]) -> Any:
     """A copy of `value` that JSON can hold: dates, sets, NaN and the like become text.
 
     redact: applied to every text, keys included.
     """
+    return _jsonable(value, redact, ())
+
+
+def _jsonable(value: Any, redact: Callable[[str], str], above: tuple[int, ...]) -> Any:
+    try:
+        return _convert(value, redact, above)
+    # A mapping's access and a `__str__` are the user's, and may raise whatever they like.
+    except BaseException as error:
+        return f"({type(value).__name__} that can't be shown: {type(error).__name__})"
+
+
+def _convert(value: Any, redact: Callable[[str], str], above: tuple[int, ...]) -> Any:
     if isinstance(value, Secret):
         return HIDDEN
     if isinstance(value, str):
@@ -63,17 +76,17 @@ def jsonable(value: Any, redact: Callable[[str], str], _above: tuple[int, ...] =
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else str(float(value))
     if isinstance(value, Mapping | list | tuple):
-        if id(value) in _above:
+        if id(value) in above:
             return "(contains itself)"
-        if len(_above) < MAX_DEPTH:
-            above = (*_above, id(value))
+        if len(above) < MAX_DEPTH:
+            above = (*above, id(value))
             if isinstance(value, Mapping):
                 return {
-                    _text(key, redact): jsonable(item, redact, above)
+                    str(_jsonable(key, redact, above)): _jsonable(item, redact, above)
                     for key, item in list(value.items())
                 }
-            return [jsonable(item, redact, above) for item in list(value)]
-    return _text(value, redact)
+            return [_jsonable(item, redact, above) for item in list(value)]
+    return redact(str(value))
 
 
 def _whole(value: int) -> Any:
@@ -82,11 +95,3 @@ def _whole(value: int) -> Any:
     except ValueError:
         return f"(a number of {value.bit_length()} bits)"
     return int(value)
-
-
-def _text(value: Any, redact: Callable[[str], str]) -> str:
-    try:
-        return redact(str(value))
-    # `__str__` is the user's, or the recursion it does.
-    except Exception as error:
-        return f"({type(value).__name__} with a failing __str__: {type(error).__name__})"

@@ -9,6 +9,7 @@ import time
 from datetime import datetime
 from typing import Any
 
+from .calls import error_text, refuse_coroutine
 from .exceptions import RegistrationError
 from .slave import Cadence, Slave, SlaveSpec, timestamp
 from .types import Master
@@ -29,24 +30,27 @@ class SlaveThread:
         self._master = master
         self._logger = logging.getLogger(f"{master.name}.{spec.name}")
         self._thread = threading.Thread(target=self._body, name=spec.name, daemon=True)
-        self._stopping = False
-        self._loop_lock = threading.Lock()
+        self._shutdown = threading.Event()
+        self._lock = threading.Lock()
         self._async_task: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
 
     def start(self) -> None:
         """Make the slave and start its thread; raises what its `__init__` raises."""
         try:
-            self.slave = self._spec.create(self._master)
+            self.slave = self._spec.create(self._master, self._shutdown)
+            with self._lock:
+                # It may have been told to stop while it was being made.
+                if self._shutdown.is_set():
+                    self.state = FINISHED
+                else:
+                    self._thread.start()
         except BaseException as error:
             self._fail(error)
             raise
-        self._thread.start()
 
     def request_stop(self) -> None:
-        self._stopping = True
-        if self.slave is not None:
-            self.slave.shutdown.set()
-        with self._loop_lock:
+        with self._lock:
+            self._shutdown.set()
             if self._async_task is not None:
                 loop, task = self._async_task
                 loop.call_soon_threadsafe(task.cancel)
@@ -93,14 +97,15 @@ class SlaveThread:
             if self._spec.is_async:
                 asyncio.run(self._async_body(self.slave))
             elif self._spec.every is None:
-                self.slave.run()
+                refuse_coroutine(self.slave.run())
             else:
                 self._tick_until_stopped(self.slave, Cadence(self._spec.every))
-        except asyncio.CancelledError:
-            self._finish()
         # A slave's SystemExit or KeyboardInterrupt must not pass for a clean end either.
         except BaseException as error:
-            self._fail(error)
+            if isinstance(error, asyncio.CancelledError) and self._shutdown.is_set():
+                self._finish()
+            else:
+                self._fail(error)
         else:
             self._finish()
 
@@ -112,24 +117,24 @@ class SlaveThread:
 
     def _fail(self, error: BaseException) -> None:
         self.state = FAILED
-        self.error = f"{type(error).__name__}: {error}"
+        self.error = error_text(error)
         self._logger.error("The slave %s failed", self.name, exc_info=error)
 
     def _tick_until_stopped(self, slave: Slave, cadence: Cadence) -> None:
-        while not slave.shutdown.is_set():
+        while not self._shutdown.is_set():
             try:
-                slave.run()
+                refuse_coroutine(slave.run())
             except Exception as error:
                 self._tick_failed(error)
             else:
                 self._tick_done()
-            slave.shutdown.wait(cadence.delay())
+            self._shutdown.wait(cadence.delay())
 
     async def _async_body(self, slave: Slave) -> None:
         task = asyncio.current_task()
         assert task is not None
-        with self._loop_lock:
-            if self._stopping:
+        with self._lock:
+            if self._shutdown.is_set():
                 return
             self._async_task = (asyncio.get_running_loop(), task)
         try:
@@ -138,11 +143,11 @@ class SlaveThread:
             else:
                 await self._tick_async(slave, Cadence(self._spec.every))
         finally:
-            with self._loop_lock:
+            with self._lock:
                 self._async_task = None
 
     async def _tick_async(self, slave: Slave, cadence: Cadence) -> None:
-        while True:
+        while not self._shutdown.is_set():
             try:
                 await slave.run()
             except Exception as error:
@@ -185,8 +190,8 @@ class Supervisor:
                 return
             try:
                 thread.start()
-            except Exception:
-                # It is logged, and shown as failed.
+            # SystemExit too. It is logged, and shown as failed.
+            except BaseException:
                 continue
 
     def add(self, spec: SlaveSpec) -> Slave | None:

@@ -7,6 +7,7 @@ import os
 import select
 import socket
 import threading
+import time
 from typing import Any
 
 from .events.codec import decode
@@ -16,6 +17,10 @@ from .log import RateLimit
 from .sockets import join, plain_address
 
 LARGEST_DATAGRAM = 65535
+READ_AT_ONCE = 1000
+"""Datagrams between two looks at whether to stop."""
+LAST_READ = 0.5
+"""Seconds at most for reading what the kernel holds when stopping."""
 PROC_TABLES = ("/proc/net/udp6", "/proc/net/udp")
 LOG_INTERVAL = 10.0
 """Seconds between two lines about datagrams of one kind."""
@@ -96,20 +101,25 @@ class UdpListener:
         poll.register(self._wake_read, select.POLLIN)
         while not self._stopping:
             poll.poll()
-            self._read_all()
-        self._read_all()
+            self._read(READ_AT_ONCE)
+        # A sender that never pauses must not keep it from stopping.
+        until = time.monotonic() + LAST_READ
+        while self._read(READ_AT_ONCE) and time.monotonic() < until:
+            pass
 
-    def _read_all(self) -> None:
-        while True:
+    def _read(self, limit: int) -> bool:
+        """Read up to `limit` datagrams; True when there may be more."""
+        for _ in range(limit):
             try:
                 data, address = self._socket.recvfrom(LARGEST_DATAGRAM)
             except BlockingIOError:
-                return
+                return False
             except OSError as error:
                 self._report("error", f"cannot read a datagram: {error}")
-                return
+                return False
             self._received += 1
             self._take(data, address)
+        return True
 
     def _take(self, data: bytes, address: Any) -> None:
         peer = join(plain_address(address[0]), address[1])

@@ -22,11 +22,12 @@ _MERGE = "tag:yaml.org,2002:merge"
 @dataclass
 class Document:
     """What a text held: its value, the secrets in it, and the line of keys in the section
-    `section` of the top level."""
+    `section` of the top level, and the line where the value begins."""
 
     value: Any
     secrets: list[Secret]
     lines: dict[str, int]
+    line: int
 
 
 def parse_file(path: str | os.PathLike[str], section: str) -> Document:
@@ -61,15 +62,20 @@ def _parse(
         loader = loader_class(data, folder)
     except yaml.reader.ReaderError as error:
         raw = data if isinstance(data, bytes) else data.encode()
-        fail(f"not valid YAML: {error.reason}", raw[: error.position].count(b"\n") + 1)
+        # The position counts characters once the text is decoded, bytes before.
+        before = (
+            raw.decode(errors="replace") if error.encoding == "unicode" else raw.decode("latin-1")
+        )
+        fail(f"not valid YAML: {error.reason}", before[: error.position].count("\n") + 1)
     try:
         node = loader.get_single_node()
         if node is None:
-            return Document(None, [], {})
+            return Document(None, [], {}, 1)
         _check_aliases(node)
         loader.check_keys(node)
         value = loader.construct_document(node)
-        return Document(value, loader.secrets, _key_lines(node, section))
+        lines = _key_lines(node, section)
+        return Document(value, loader.secrets, lines, node.start_mark.line + 1)
     except _At as error:
         fail(error.message, error.line)
     except yaml.MarkedYAMLError as error:
@@ -176,22 +182,18 @@ class _FileLoader(_StrictLoader):
 
 
 def _construct_env(loader: _FileLoader, node: yaml.Node) -> Any:
-    name: Any = None
-    default: list[Any] = []
-    if isinstance(node, yaml.ScalarNode):
-        name = loader.construct_scalar(node)
-    elif isinstance(node, yaml.SequenceNode):
-        name, *default = loader.construct_sequence(node, deep=True) or [None]
-    if not isinstance(name, str) or not name or len(default) > 1:
+    nodes = node.value if isinstance(node, yaml.SequenceNode) else [node]
+    if not 1 <= len(nodes) <= 2 or not isinstance(nodes[0], yaml.ScalarNode) or not nodes[0].value:
         raise _At("!env takes NAME or [NAME, default]", node)
+    name = nodes[0].value
     text = os.environ.get(name)
     if text is not None:
         try:
             return _parse(text, f"environment variable {name}", Path(), _StrictLoader, "").value
         except ConfigError as error:
             raise _At(str(error), node) from None
-    if default:
-        return default[0]
+    if len(nodes) == 2:
+        return loader.construct_object(nodes[1], deep=True)
     raise _At(f"the environment variable {name} is not set", node)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import requests
 
-from daemonkit import ConfigError, Daemon, RegistrationError, Slave, StartError
+from daemonkit import ConfigError, Daemon, QueueFull, RegistrationError, Slave, StartError
 from daemonkit.testing import running
 
 
@@ -352,3 +352,33 @@ def test_two_daemons_live_in_one_process() -> None:
     with running(Daemon("one")) as one, running(Daemon("two")) as two:
         assert (one.status()["name"], two.status()["name"]) == ("one", "two")
         assert one.port != two.port
+
+
+def test_events_queued_before_the_configuration_is_known_count_against_it() -> None:
+    app = Daemon("app")
+    app.put_event(1)
+    app.configure({"master": {"queue_size": 1}})
+
+    with pytest.raises(QueueFull, match=r"\(1 events\)"):
+        app.put_event(2)
+
+
+def test_a_part_that_fails_to_stop_does_not_keep_the_others_from_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    app = Daemon("app")
+    with running(app, {"master": {"shutdown_timeout": 1}}) as client:
+        assert app._parts is not None
+        processor = app._parts.processor
+        real, calls = processor.request_stop, []
+
+        def fail() -> None:
+            calls.append(1)
+            real()
+            raise OSError("no")
+
+        processor.request_stop = fail  # type: ignore[method-assign]
+
+    assert calls == [1]
+    assert "Stopping the part 'event processor' failed" in caplog.messages
+    assert client.exit_status == 4

@@ -101,9 +101,20 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
         ),
         (
             "master: {shutdown_timeout: .inf}",
-            "cfg.yaml:1: master.shutdown_timeout must be a number of seconds >= 0.1, "
+            "cfg.yaml:1: master.shutdown_timeout must be a number of seconds 0.1..86400, "
             "not inf (float)",
         ),
+        (
+            "master: {juggler_url: nonsense}",
+            "cfg.yaml:1: master.juggler_url must be an http or https URL, not 'nonsense' (str)",
+        ),
+        (
+            f"master: {{juggler_timeout: {'9' * 400}}}",
+            "cfg.yaml:1: master.juggler_timeout must be a number of seconds 0.1..3600, "
+            f"not {'9' * 100}... (int)",
+        ),
+        ("\n\n- a", "cfg.yaml:3: must be a mapping of options to values, not list"),
+        ("a: ййййййй\nb: \x00", "cfg.yaml:2: not valid YAML: special characters are not allowed"),
         ("master: 5", "cfg.yaml:1: master must be a mapping of settings, not int"),
         ("- a", "cfg.yaml:1: must be a mapping of options to values, not list"),
         ("just text", "cfg.yaml:1: must be a mapping of options to values, not str"),
@@ -218,6 +229,28 @@ def test_a_variable_that_is_not_yaml_is_named(
     assert error_of(written("a: !env DK_BAD")) == (
         "cfg.yaml:1: environment variable DK_BAD: not valid YAML: mapping values are not allowed here"
     )
+
+
+def test_a_default_that_is_not_needed_is_not_looked_at(
+    written: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DK_SET", "x")
+
+    assert load(written("a: !env [DK_SET, !env DK_MISSING]")).config == {"a": "x"}
+    assert load(written("a: !env [DK_MISSING, !env DK_SET]")).config == {"a": "x"}
+
+
+def test_a_wrong_section_of_the_file_is_not_blamed_on_an_option(written: Any) -> None:
+    path = written("a: 1\nmaster: [1]\n")
+
+    assert error_of(path, "master.port=1") == (
+        "cfg.yaml:2: master must be a mapping of settings, not list"
+    )
+
+
+@pytest.mark.parametrize("source", [5, ["a"]])
+def test_what_is_neither_path_nor_mapping_is_refused(source: Any) -> None:
+    assert error_of(source).startswith("config must be a file's path or a mapping, not ")
 
 
 def test_a_variable_cannot_name_another(written: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -7,7 +8,7 @@ import time
 
 import pytest
 
-from daemonkit.lifecycle import Coalesced, Deadline, Signals, stack_of
+from daemonkit.lifecycle import Coalesced, Deadline, Signals, briefly, stack_of
 
 
 def test_a_signal_becomes_a_call_on_another_thread_while_the_main_thread_is_busy() -> None:
@@ -73,7 +74,7 @@ def test_requests_that_come_while_it_runs_make_one_more_run() -> None:
         entered.set()
         release.wait(10)
 
-    coalesced = Coalesced(work, "work")
+    coalesced = Coalesced(work, "work", logging.getLogger("test"))
     coalesced.request()
     entered.wait(10)
     for _ in range(100):
@@ -99,3 +100,33 @@ def test_the_stack_of_a_thread_is_told_while_it_runs(running: bool) -> None:
 
     assert ("release.wait(10)" in stack) is running
     assert running or stack == "(no stack)\n"
+
+
+def test_a_failing_run_is_logged_and_the_next_request_runs(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    runs: list[int] = []
+
+    def work() -> None:
+        runs.append(1)
+        raise ValueError("no")
+
+    coalesced = Coalesced(work, "reload", logging.getLogger("test"))
+    for count in (1, 2):
+        coalesced.request()
+        while coalesced._running:
+            time.sleep(0.001)
+        assert len(runs) == count
+
+    assert caplog.messages == ["reload failed"] * 2
+
+
+def test_what_blocks_or_raises_is_waited_for_only_briefly() -> None:
+    release, done = threading.Event(), []
+    before = time.monotonic()
+    briefly(lambda: release.wait(10), lambda: 1 / 0, lambda: done.append(1))
+    took = time.monotonic() - before
+    release.set()
+
+    assert done == [1]
+    assert took < 1

@@ -198,3 +198,36 @@ def test_a_rate_limit_lets_one_through_and_counts_the_others() -> None:
 
     assert first == [0, None, None]
     assert [limit.allow(), limit.allow()] == [2, None]
+
+
+def test_what_comes_from_outside_cannot_write_a_line_of_its_own() -> None:
+    forged = "2018-01-26 17:39:28,062 MainThread"
+    line = ColumnFormatter().format(record(f"/a\n{forged}\r{forged}\x1b[31m\x85\u2028{forged}"))
+    lines = line.split("\n")
+
+    assert len(lines) == len(line.splitlines()) == 2
+    assert lines[1] == f"  {forged}\\r{forged}\\x1b[31m\\x85\\u2028{forged}"
+
+
+def test_a_line_that_cannot_be_formatted_is_kept_without_its_arguments(
+    tmp_path: Path, file_handler: FileHandler, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file_handler.handle(record("no place for it", "hush", filename="mymod.py", lineno=5))
+
+    assert (tmp_path / "logs" / "app.log").read_text() == (
+        "no place for it (this line of mymod.py:5 could not be formatted: TypeError)\n"
+    )
+    assert capfd.readouterr().err == ""
+
+
+def test_a_formatter_that_always_fails_does_not_go_round_in_circles(
+    file_handler: FileHandler, capfd: pytest.CaptureFixture[str]
+) -> None:
+    class Broken(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            raise ValueError("no")
+
+    file_handler.setFormatter(Broken())
+    file_handler.handle(record("x"))
+
+    assert capfd.readouterr().err == ""

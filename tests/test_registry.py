@@ -31,6 +31,22 @@ def none() -> int:
 async def coroutine() -> None: ...
 
 
+def generator(event: Any) -> Any:
+    yield event
+
+
+async def async_generator() -> Any:
+    yield 1
+
+
+class AsyncCall:
+    async def __call__(self) -> None: ...
+
+
+class Demanding(Worker):
+    def __init__(self, url: str) -> None: ...
+
+
 @pytest.mark.parametrize(
     ("registrar", "function"),
     [
@@ -152,6 +168,14 @@ def test_a_second_handler_and_a_second_route_are_refused(app: Daemon) -> None:
         (lambda app: app.on_event(linger=1)(one), "linger needs batch: single events are handed over at once"),
         (lambda app: app.status_field(name="uptime")(none), "'uptime' is a status field of daemonkit's own; choose another by name="),
         (lambda app: app.run_slave(none, 5), "run_slave passes arguments to a Slave subclass only; none() is a function: use functools.partial"),
+        (lambda app: app.status_field(name="")(none), "a status field's name must be a string, not '' (str)"),
+        (lambda app: app.on_event(generator), "on_event takes a plain function, and generator() is a generator: calling it would run nothing"),
+        (lambda app: app.slave(async_generator), "slave takes a plain function, and async_generator() is a generator: calling it would run nothing"),
+        (lambda app: app.on_stop(AsyncCall()), "on_stop takes a plain function, and AsyncCall() is async def: nothing would await it; only a slave may be async"),
+        (lambda app: app.slave(Demanding), "the slave Demanding can't be made: missing a required argument: 'url'; run_slave passes arguments on"),
+        (lambda app: app.route(none), "route takes a rule such as '/hello', not "),
+        (lambda app: app.route("hello")(none), "route takes a rule such as '/hello', not 'hello' (str)"),
+        (lambda app: [app.route("/a", methods=["GET", "PUT"])(none), app.route("/a", methods=["PUT"])(one)], "PUT /a is registered already"),
         (lambda app: Daemon(""), "a daemon's name must be a string, not '' (str)"),
     ],
 )  # fmt: skip
@@ -161,7 +185,8 @@ def test_a_wrong_registration_says_what_to_do(
     with pytest.raises(RegistrationError) as caught:
         call(app)
 
-    assert str(caught.value) == message
+    assert str(caught.value).startswith(message)
+    assert message.endswith("not ") or str(caught.value) == message
 
 
 def test_after_start_every_registrar_refuses(app: Daemon) -> None:
@@ -173,7 +198,7 @@ def test_after_start_every_registrar_refuses(app: Daemon) -> None:
             app.route("/late")(none)
         with pytest.raises(RegistrationError, match="in a running daemon, use run_slave"):
             app.slave(none)
-        with pytest.raises(RegistrationError, match="a second start can't be"):
+        with pytest.raises(RegistrationError, match="was started already; make another"):
             app._freeze()
         with pytest.raises(RegistrationError, match="SIGHUP loads it again"):
             app.configure({})

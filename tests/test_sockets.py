@@ -30,11 +30,15 @@ def test_both_families_reach_one_port_over_tcp_and_udp() -> None:
     ("kind", "text"), [(socket.SOCK_STREAM, "TCP"), (socket.SOCK_DGRAM, "UDP")]
 )
 def test_a_port_in_use_is_named(kind: socket.SocketKind, text: str) -> None:
-    with socket.socket(socket.AF_INET, kind) as taken:
-        taken.bind(("127.0.0.1", 0))
+    # The number is free for TCP in any case.
+    with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
+        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        tcp.bind(("127.0.0.1", 0))
+        port = tcp.getsockname()[1]
         if kind == socket.SOCK_STREAM:
-            taken.listen()
-        port = taken.getsockname()[1]
+            tcp.listen()
+        else:
+            udp.bind(("127.0.0.1", port))
         with pytest.raises(StartError) as caught:
             sockets.bind("127.0.0.1", port, no_warning)
 
@@ -52,12 +56,13 @@ def test_an_address_of_another_machine_is_named() -> None:
     assert str(caught.value) == message
 
 
-def test_a_host_that_is_no_address_is_named() -> None:
+@pytest.mark.parametrize("host", ["no such host", "a..b"])
+def test_a_host_that_is_no_address_is_named(host: str) -> None:
     with pytest.raises(StartError) as caught:
-        sockets.bind("no such host", 0, no_warning)
+        sockets.bind(host, 0, no_warning)
 
     assert str(caught.value) == (
-        "cannot listen on TCP no such host:0: Name or service not known; see master.host"
+        f"cannot listen on TCP {host}:0: Name or service not known; see master.host"
     )
 
 

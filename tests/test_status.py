@@ -12,6 +12,21 @@ from daemonkit import Secret
 from daemonkit.status import Gatherer, jsonable
 
 
+class Exits:
+    def __str__(self) -> str:
+        raise SystemExit(3)
+
+
+class Unreadable(dict[str, Any]):
+    def items(self) -> Any:
+        raise KeyError("gone")
+
+
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no words")
+
+
 class Unprintable:
     def __str__(self) -> str:
         raise RuntimeError("no")
@@ -46,7 +61,9 @@ def deep(levels: int) -> Any:
         ("say hush", "say *"),
         ({"hush": 1}, {"*": 1}),
         pytest.param(10**5000, "(a number of 16610 bits)", id="huge"),
-        (Unprintable(), "(Unprintable with a failing __str__: RuntimeError)"),
+        (Unprintable(), "(Unprintable that can't be shown: RuntimeError)"),
+        ({"a": Exits(), "b": 1}, {"a": "(Exits that can't be shown: SystemExit)", "b": 1}),
+        ([Unreadable(), 2], ["(Unreadable that can't be shown: KeyError)", 2]),
         (circle(), {"self": ["(contains itself)"]}),
         ("\ud800", "\ud800"),
     ],
@@ -79,3 +96,12 @@ def test_a_failing_call_is_shown_in_place_and_told_once(caplog: pytest.LogCaptur
         "field x failed; shown in its place in /status",
         "field x works again",
     ]
+
+
+def test_an_error_without_words_is_shown_by_its_type() -> None:
+    def fail() -> None:
+        raise Unspeakable
+
+    shown = Gatherer(logging.getLogger("test")).call("field", fail)
+
+    assert shown == {"error": "Unspeakable: (its __str__ raises ValueError)"}

@@ -242,3 +242,112 @@ def test_a_slave_that_will_not_stop_is_named_with_its_stack(
     report = next(m for m in caplog.messages if m.startswith("The thread stubborn (slaves)"))
     assert "release.wait(30)" in report
     assert "Stopped by the deadline of 0.5 s; still running: stubborn" in caplog.messages
+
+
+def test_a_slave_that_is_being_made_when_stopping_begins_is_not_started(app: Daemon) -> None:
+    made, release = threading.Event(), threading.Event()
+    ran: list[str] = []
+
+    class Slow(Worker):
+        def __init__(self) -> None:
+            made.set()
+            release.wait(10)
+
+        def run(self) -> None:
+            ran.append("run")
+
+    with running(app) as client:
+        starter = threading.Thread(target=lambda: app.run_slave(Slow))
+        starter.start()
+        made.wait(10)
+        app.stop()
+        assert app._parts is not None
+        supervisor = app._parts.supervisor
+        client.wait_until(lambda: supervisor._stopping)
+        release.set()
+        starter.join()
+
+    assert ran == []
+    assert client.exit_status == 0
+
+
+def test_a_slave_whose_init_exits_is_failed(app: Daemon) -> None:
+    class Exits(Worker):
+        def __init__(self) -> None:
+            raise SystemExit(0)
+
+    app.add_slave(Exits)
+    with running(app) as client:
+        assert wait_for_state(client, "Exits", "failed")["error"] == "SystemExit: 0"
+
+
+def test_a_slave_whose_thread_cannot_be_started_is_failed(
+    app: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = threading.Thread.start
+
+    def refuse(self: threading.Thread) -> None:
+        if self.name == "unlucky":
+            raise RuntimeError("can't start new thread")
+        real(self)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    app.slave(name="unlucky")(lambda: None)
+    with running(app) as client:
+        shown = wait_for_state(client, "unlucky", "failed")
+
+    assert shown["error"] == "RuntimeError: can't start new thread"
+    assert client.exit_status == 0
+
+
+def test_a_slave_that_loses_its_shutdown_does_not_keep_the_daemon_from_stopping(
+    app: Daemon,
+) -> None:
+    @app.slave
+    class Odd(Slave):
+        def run(self) -> None:
+            shutdown, self.shutdown = self.shutdown, None  # type: ignore[assignment]
+            shutdown.wait()
+
+    with running(app) as client:
+        wait_for_state(client, "Odd", "running")
+
+    assert client.exit_status == 0
+
+
+def test_a_cancellation_of_its_own_is_a_failure(app: Daemon) -> None:
+    @app.slave
+    async def cancelled() -> None:
+        raise asyncio.CancelledError
+
+    with running(app) as client:
+        assert wait_for_state(client, "cancelled", "failed")["error"] == "CancelledError"
+
+
+def test_a_tick_that_swallows_the_cancellation_is_the_last(app: Daemon) -> None:
+    ticking = threading.Event()
+
+    @app.slave(every=0.01)
+    async def stubborn() -> None:
+        ticking.set()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            pass
+
+    with running(app) as client:
+        ticking.wait(10)
+
+    assert client.exit_status == 0
+
+
+def test_a_function_that_turns_out_to_be_async_is_a_failure(app: Daemon) -> None:
+    async def work() -> None: ...
+
+    app.slave(name="wrapped")(lambda: work())
+    app.slave(name="wrapped-ticks", every=5)(lambda: work())
+
+    with running(app) as client:
+        for name in ("wrapped", "wrapped-ticks"):
+            error = wait_for_state(client, name, "failed")["error"]
+            assert error.startswith("TypeError: it returned a coroutine, which nothing awaits")

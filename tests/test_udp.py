@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -166,3 +167,22 @@ def test_a_failing_read_is_logged_and_the_listener_goes_on(
 
     assert events == [2]
     assert "UDP: cannot read a datagram: bad luck" in caplog.messages
+
+
+def test_a_sender_that_never_pauses_does_not_keep_it_from_stopping(app: Daemon) -> None:
+    app.on_event(lambda event: None)
+    over = threading.Event()
+
+    def flood(port: int) -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            while not over.is_set():
+                sender.sendto(b"1", ("127.0.0.1", port))
+
+    with running(app, {"master": {"shutdown_timeout": 8}}) as client:
+        sender = threading.Thread(target=flood, args=[client.port])
+        sender.start()
+        udp_counters(client, 100)
+    over.set()
+    sender.join()
+
+    assert client.exit_status == 0

@@ -24,9 +24,11 @@ def load_daemon(target: str) -> Daemon:
     with `path/to/file.py` for the module.
     """
     module_name, _, attr = target.partition(":")
-    if not module_name or not all(part.isidentifier() for part in _parts(attr)):
+    is_file = module_name.endswith(".py") or os.sep in module_name
+    names = _parts(attr) + ([] if is_file else module_name.split("."))
+    if not module_name or not all(name.isidentifier() for name in names):
         raise LoadError(f"{target!r} is not MODULE or MODULE:ATTR, as in mymod:app")
-    module = _import(module_name)
+    module = _import_file(module_name) if is_file else _import(module_name, Path.cwd())
     return _made(_find(module, attr), target) if attr else _only_daemon(module)
 
 
@@ -34,20 +36,25 @@ def _parts(attr: str) -> list[str]:
     return attr.removesuffix("()").split(".") if attr else []
 
 
-def _import(name: str) -> ModuleType:
-    """Import a module by its name or its file; the current folder is importable."""
-    file = None
-    if name.endswith(".py") or os.sep in name:
-        file = Path(name).resolve()
-        if not file.is_file():
-            raise LoadError(f"there is no file {name}")
-        folder, name = _package_root(file)
-    else:
-        folder = Path.cwd()
+def _import_file(path: str) -> ModuleType:
+    file = Path(path).resolve()
+    if not file.is_file():
+        raise LoadError(f"there is no file {path}")
+    folder, name = _package_root(file)
+    if "." in file.stem or not all(part.isidentifier() for part in name.split(".")):
+        raise LoadError(f"{path} can't be imported: {name!r} is no module's name; rename the file")
+    module = _import(name, folder)
+    if Path(module.__file__ or "").resolve() != file:
+        raise LoadError(f"{file} can't be imported: {name!r} is {module.__file__}; rename the file")
+    return module
+
+
+def _import(name: str, folder: Path) -> ModuleType:
+    """Import a module, with `folder` importable."""
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
     try:
-        module = importlib.import_module(name)
+        return importlib.import_module(name)
     except ConfigError:
         raise
     except ModuleNotFoundError as error:
@@ -56,12 +63,10 @@ def _import(name: str) -> ModuleType:
             raise LoadError(
                 f"there is no module {error.name!r} in {Path.cwd()} or on the import path"
             ) from None
-        raise _import_failed(name, error) from None
-    except Exception as error:
-        raise _import_failed(name, error) from None
-    if file is not None and Path(module.__file__ or "").resolve() != file:
-        raise LoadError(f"{file} can't be imported: {name!r} is {module.__file__}; rename the file")
-    return module
+        raise _failed(f"the module {name!r} could not be imported", error) from None
+    # SystemExit too, which a module without its `if __name__` guard may raise.
+    except (Exception, SystemExit) as error:
+        raise _failed(f"the module {name!r} could not be imported", error) from None
 
 
 def _package_root(file: Path) -> tuple[Path, str]:
@@ -74,13 +79,17 @@ def _package_root(file: Path) -> tuple[Path, str]:
     return folder, ".".join(parts)
 
 
-def _import_failed(name: str, error: Exception) -> LoadError:
-    frames = traceback.extract_tb(error.__traceback__)
-    # The import machinery's frames come first and say nothing.
-    users = [f for f in frames if f.filename != __file__ and "importlib" not in f.filename]
-    lines = ["Traceback (most recent call last):\n", *traceback.format_list(users)]
-    lines += traceback.format_exception_only(type(error), error)
-    return LoadError(f"the module {name!r} could not be imported: see above", "".join(lines))
+def _failed(what: str, error: BaseException) -> LoadError:
+    # The frames of the import machinery, and ours, come first and say nothing.
+    frames = error.__traceback__
+    while frames is not None and _is_machinery(frames.tb_frame.f_code.co_filename):
+        frames = frames.tb_next
+    shown = traceback.format_exception(type(error), error.with_traceback(frames), frames)
+    return LoadError(f"{what}: see above", "".join(shown))
+
+
+def _is_machinery(filename: str) -> bool:
+    return filename in (__file__, importlib.__file__) or filename.startswith("<frozen importlib")
 
 
 def _find(module: ModuleType, attr: str) -> Any:
@@ -94,6 +103,8 @@ def _find(module: ModuleType, attr: str) -> Any:
             nearest = difflib.get_close_matches(part, names, n=3, cutoff=0.5)
             hint = f"; did you mean {' or '.join(nearest)}?" if nearest else ""
             raise LoadError(f"{path} has no attribute {part!r}{hint}") from None
+        except Exception as error:
+            raise _failed(f"{path}.{part} could not be read", error) from None
     if attr.endswith("()"):
         found = _call(found, attr)
     return found
@@ -106,8 +117,8 @@ def _call(factory: Any, name: str) -> Any:
         return factory()
     except ConfigError:
         raise
-    except Exception as error:
-        raise _import_failed(name, error) from None
+    except (Exception, SystemExit) as error:
+        raise _failed(f"{name} raised {type(error).__name__}", error) from None
 
 
 def _made(found: Any, target: str) -> Daemon:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 from itertools import accumulate
 from typing import Any
 
@@ -16,6 +17,7 @@ from ..exceptions import InvalidEvent
 from ..types import Event
 
 MAX_DEPTH = 200
+_WHITESPACE = " \t\r\n"
 _BOM = b"\xef\xbb\xbf"
 _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 _NOT_BRACKETS = bytes(set(range(256)) - set(b'[{]}"'))
@@ -31,7 +33,7 @@ def decode_lines(data: bytes) -> list[Event]:
     """The values of NDJSON, one a line, empty lines left out; raises InvalidEvent with the line."""
     events = []
     for number, line in enumerate(data.removeprefix(_BOM).split(b"\n"), 1):
-        if line and not line.isspace():
+        if line.strip(b" \t\r"):
             try:
                 events.append(_decode(line, ""))
             except InvalidEvent as error:
@@ -49,12 +51,22 @@ def normalize(value: Any) -> Event:
         raise InvalidEvent(f"not a JSON value: {error}") from None
     except RecursionError:
         raise InvalidEvent(_TOO_DEEP) from None
-    return decode(text.encode())
+    data = text.encode()
+    # A place in this text would tell the caller nothing.
+    if _depth(data) > MAX_DEPTH:
+        raise InvalidEvent(_TOO_DEEP)
+    return decode(data)
 
 
 def beginning(event: Event, limit: int = 200) -> str:
-    """The first characters of an event as JSON, for a log line."""
-    text = json.dumps(event, ensure_ascii=False)
+    """The first characters of an event as JSON, for a log line; never raises.
+
+    A handler may have put into its event what JSON can't hold.
+    """
+    try:
+        text = json.dumps(event, ensure_ascii=False, default=repr)
+    except Exception as error:
+        return f"(an event that can't be shown: {type(error).__name__})"
     return text if len(text) <= limit else text[:limit] + "..."
 
 
@@ -79,22 +91,23 @@ _TOO_DEEP = f"nested deeper than {MAX_DEPTH} levels"
 
 def _decode(data: bytes, when_empty: str) -> Event:
     if data.count(b"[") + data.count(b"{") > MAX_DEPTH and _depth(data) > MAX_DEPTH:
-        raise InvalidEvent(_TOO_DEEP)
+        raise InvalidEvent(f"{_TOO_DEEP}: {_where_too_deep(data.decode(errors='replace'))}")
     try:
         text = data.decode()
         return _parse(text)
     except UnicodeDecodeError as error:
         raise InvalidEvent(f"not UTF-8 at byte {error.start}") from None
     except json.JSONDecodeError as error:
-        raise InvalidEvent(str(error) if text.strip() else when_empty) from None
+        raise InvalidEvent(str(error) if text.strip(_WHITESPACE) else when_empty) from None
     except _Refused as error:
         literal, why = error.args
-        raise InvalidEvent(f"{_shorten(literal)} {why}: {_locate(text, literal)}") from None
+        where = _first_outside_strings(text, re.escape(literal))
+        raise InvalidEvent(f"{_shorten(literal)} {why}: {where}") from None
     except ValueError:
         # int() refuses more digits than it can convert in reasonable time.
-        raise InvalidEvent("a whole number has too many digits") from None
-    except RecursionError:
-        raise InvalidEvent(_TOO_DEEP) from None
+        limit = sys.get_int_max_str_digits()
+        where = _first_outside_strings(text, rf"-?\d{{{limit + 1}}}")
+        raise InvalidEvent(f"a whole number of more than {limit} digits: {where}") from None
 
 
 def _depth(data: bytes) -> int:
@@ -109,9 +122,22 @@ def _shorten(literal: str) -> str:
     return literal if len(literal) <= 20 else literal[:20] + "..."
 
 
-def _locate(text: str, literal: str) -> str:
-    for match in re.finditer(f"{_STRING}|({re.escape(literal)})", text, re.DOTALL):
+def _first_outside_strings(text: str, pattern: str) -> str:
+    for match in re.finditer(f"{_STRING}|({pattern})", text, re.DOTALL):
         if match[1]:
-            where = json.JSONDecodeError("", text, match.start())
-            return f"line {where.lineno} column {where.colno} (char {where.pos})"
+            return _place(text, match.start())
     raise AssertionError("the parser saw it")  # pragma: no cover
+
+
+def _where_too_deep(text: str) -> str:
+    depth = 0
+    for match in re.finditer(rf"{_STRING}|[\[{{]|[]}}]", text, re.DOTALL):
+        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(match[0], 0)
+        if depth > MAX_DEPTH:
+            return _place(text, match.start())
+    raise AssertionError("the count found it")  # pragma: no cover
+
+
+def _place(text: str, position: int) -> str:
+    at = json.JSONDecodeError("", text, position)
+    return f"line {at.lineno} column {at.colno} (char {at.pos})"

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from ..exceptions import QueueFull
 from ..types import Event, EventQueue, Meta, Source
+from .memory import STOPPING
 
 
 class Tagged(NamedTuple):
@@ -47,7 +48,7 @@ class Intake:
     def close(self) -> None:
         """Refuse every event from now on."""
         self._stopping = True
-        self._refusal = QueueFull("The daemon is stopping", retry_after=5)
+        self._refusal = QueueFull(STOPPING, retry_after=5)
 
     def put(self, event: Event, source: Source, peer: str | None = None) -> None:
         """Queue one event; raises QueueFull."""

@@ -9,6 +9,8 @@ from typing import Any
 
 from ..exceptions import BatchTooLarge, QueueFull
 
+STOPPING = "The daemon is stopping"
+
 
 class QueueClosed(Exception):
     """The queue is closed and empty: there will be nothing more to take."""
@@ -17,11 +19,11 @@ class QueueClosed(Exception):
 class MemoryQueue:
     """A bounded first-in-first-out queue.
 
-    size: how many entries may wait.
+    size: how many entries may wait; it may be changed.
     """
 
     def __init__(self, size: int) -> None:
-        self._size = size
+        self.size = size
         self._items: deque[Any] = deque()
         self._not_empty = threading.Condition(threading.Lock())
         self._waiting = 0
@@ -31,7 +33,7 @@ class MemoryQueue:
         return len(self._items)
 
     def put(self, item: Any) -> None:
-        """Add one entry; raises QueueFull."""
+        """Add one entry; raises QueueFull, also once closed."""
         with self._not_empty:
             self._check_room(1)
             self._items.append(item)
@@ -40,10 +42,10 @@ class MemoryQueue:
 
     def put_many(self, items: list[Any]) -> None:
         """Add all entries or none; raises QueueFull, or BatchTooLarge when they never fit."""
-        if len(items) > self._size:
+        if len(items) > self.size:
             raise BatchTooLarge(
                 f"{len(items)} events at once are more than the queue holds "
-                f"(queue_size is {self._size})"
+                f"(queue_size is {self.size})"
             )
         with self._not_empty:
             self._check_room(len(items))
@@ -52,8 +54,11 @@ class MemoryQueue:
                 self._not_empty.notify(len(items))
 
     def _check_room(self, wanted: int) -> None:
-        if len(self._items) + wanted > self._size:
-            raise QueueFull(f"The event queue is full ({self._size} events)")
+        # Here, under the lock, or an event could slip in behind the last taker.
+        if self._closed:
+            raise QueueFull(STOPPING, retry_after=5)
+        if len(self._items) + wanted > self.size:
+            raise QueueFull(f"The event queue is full ({self.size} events)")
 
     def get(self) -> Any:
         """Take the oldest entry, waiting for one; raises QueueClosed once closed and empty."""

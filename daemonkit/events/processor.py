@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from ..calls import refuse_coroutine
 from ..types import Event, EventQueue, Meta
 from .codec import beginning
 from .intake import Tagged
@@ -82,16 +83,19 @@ class Processor:
         }
 
     def _work(self, worker: _Worker) -> None:
-        try:
-            while True:
+        while True:
+            try:
                 if self._batch is None:
                     self._call(worker, *self._split(self._queue.get()), 1)
                 else:
                     entries = self._queue.get_batch(self._batch, self._linger)
                     events, metas = zip(*map(self._split, entries), strict=True)
                     self._call(worker, list(events), list(metas), len(entries))
-        except QueueClosed:
-            return
+            except QueueClosed:
+                return
+            # Nothing may end this thread while events are still taken in.
+            except BaseException:
+                self._logger.exception("The event processor failed and goes on")
 
     def _split(self, entry: Any) -> tuple[Event, Meta | None]:
         return entry if isinstance(entry, Tagged) else (entry, None)
@@ -99,10 +103,9 @@ class Processor:
     def _call(self, worker: _Worker, events: Any, metas: Any, count: int) -> None:
         worker.in_work = count
         try:
-            if self.with_meta:
-                self._handle(events, metas)
-            else:
-                self._handle(events)
+            result = self._handle(events, metas) if self.with_meta else self._handle(events)
+            if result is not None:
+                refuse_coroutine(result)
             worker.handled += count
         # A handler's SystemExit is a failed event too, not the end of the event processor.
         except BaseException:

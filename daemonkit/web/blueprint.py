@@ -42,6 +42,8 @@ class WebApp(Flask):
         self.sealed = False
         self._views = views
         self._seal_lock = threading.Lock()
+        # Before anything of the user's, whose handlers for the same errors then win.
+        _add_error_handlers(self, views)
 
     def seal(self) -> None:
         """Add the library's routes, after the user's so that those win, and take no more."""
@@ -85,7 +87,10 @@ def _add_routes(blueprint: Blueprint, views: Views) -> None:
                 result = OK
             if isinstance(result, str):
                 return _plain(views.redact(result), 200)
-            return make_response(result)
+            response = make_response(result)
+            if not (response.is_streamed or response.direct_passthrough):
+                response.set_data(views.redact(response.get_data(as_text=True)))
+            return response
         except PingError as error:
             return _plain(views.redact(error.message), error.code)
         # SystemExit too: what a health check raises must never end a server thread.
@@ -97,10 +102,9 @@ def _add_routes(blueprint: Blueprint, views: Views) -> None:
     add("/events", "_events", events, methods=["POST"])
     add("/status", "_status", status)
     add("/ping", "_ping", ping)
-    _add_error_handlers(blueprint, views)
 
 
-def _add_error_handlers(blueprint: Blueprint, views: Views) -> None:
+def _add_error_handlers(app: Flask, views: Views) -> None:
     def refused(message: str, code: int, **headers: str) -> Response:
         response = _answer(code, envelope(views.redact(message), False))
         response.headers.update(headers)
@@ -129,16 +133,14 @@ def _add_error_handlers(blueprint: Blueprint, views: Views) -> None:
         return response
 
     def unforeseen(error: Exception) -> Response:
-        views.logger.error(
-            "%s %s failed", request.method, request.path, exc_info=error, stack_info=False
-        )
+        views.logger.error("%s %s failed", request.method, request.path, exc_info=error)
         return refused("Internal Server Error", 500)
 
-    blueprint.app_errorhandler(InvalidEvent)(invalid)
-    blueprint.app_errorhandler(QueueFull)(full)
-    blueprint.app_errorhandler(BatchTooLarge)(too_large)
-    blueprint.app_errorhandler(HTTPException)(http_error)
-    blueprint.app_errorhandler(Exception)(unforeseen)
+    app.errorhandler(InvalidEvent)(invalid)
+    app.errorhandler(QueueFull)(full)
+    app.errorhandler(BatchTooLarge)(too_large)
+    app.errorhandler(HTTPException)(http_error)
+    app.errorhandler(Exception)(unforeseen)
 
 
 def _message(error: HTTPException) -> str:

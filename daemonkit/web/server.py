@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import re
 import socket
 import threading
 import time
@@ -24,9 +26,17 @@ LOOP_TIMEOUT = 30.0
 """Seconds the loop sleeps at most; waitress closes idle connections when it wakes."""
 LINGER = 2.0
 """Seconds to go on reading after a refusal, so that a client that still sends gets to read it."""
+PAUSE = 1.0
+"""Seconds without accepting connections when descriptors or memory have run out."""
+OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+STOPPING_TURN = 0.1
+UNREAD = 5.0
+"""Seconds that stopping waits for clients to read their answers."""
 GIVING_UP = 0.1
 """Seconds for idle pool threads to end once a busy one has been given up."""
 BODYLESS_METHODS = ("GET", "HEAD", "OPTIONS", "TRACE", "CONNECT")
+
+_TRANSFER_ENCODING = re.compile(rb"(?im)^transfer-encoding:[ \t]*(.*?)[ \t]*\r?$")
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -72,6 +82,7 @@ class Server:
     def start(self) -> None:
         self._pool.set_thread_count(self._adjustments.threads)
         self._server = _Server(
+            self._logger,
             self._application,
             self._map,
             _sock=self._socket,
@@ -83,8 +94,10 @@ class Server:
         self._thread.start()
 
     def request_stop(self) -> None:
-        """Take no more connections; requests in flight are still answered."""
+        """Take no more connections and requests; those in flight are still answered."""
         self._stopping = True
+        if self._server is not None:
+            self._server.stopping = True
         self._wake()
 
     def join(self, timeout: float) -> bool:
@@ -109,45 +122,58 @@ class Server:
     def _loop(self) -> None:
         server = self._server
         while not self._stopping:
-            self._turn(LOOP_TIMEOUT)
+            self._turn(server.loop_timeout())
         wasyncore.dispatcher.close(server)
-        while not self._give_up and self._in_flight():
-            self._turn(0.1)
+        while not self._give_up and self._in_work():
+            self._turn(STOPPING_TURN)
+        unread_until = time.monotonic() + UNREAD
+        while not self._give_up and self._unsent() and time.monotonic() < unread_until:
+            self._turn(STOPPING_TURN)
         self._pool.shutdown(timeout=GIVING_UP if self._give_up else 5)
         server.close_trigger()
+        for channel in list(server.active_channels.values()):
+            channel.drop()
         wasyncore.close_all(self._map)
 
     def _turn(self, timeout: float) -> None:
         try:
-            lingering = self._server.lingering
-            if lingering:
-                timeout = min(timeout, LINGER)
-                now = time.monotonic()
-                for channel in [c for c, until in lingering.items() if now >= until]:
-                    channel.handle_close()
+            self._server.close_lingering()
             wasyncore.loop(timeout, use_poll=True, map=self._map, count=1)
         # Whatever one connection brings about, the others must go on being served.
         except Exception:
             self._logger.exception("The HTTP loop failed and goes on")
 
-    def _in_flight(self) -> bool:
-        channels = self._server.active_channels.values()
-        return any(channel.requests or channel.total_outbufs_len for channel in channels)
+    def _in_work(self) -> bool:
+        return any(channel.requests for channel in self._server.active_channels.values())
+
+    def _unsent(self) -> bool:
+        return any(channel.total_outbufs_len for channel in self._server.active_channels.values())
 
 
 class _Parser(HTTPRequestParser):
     """Refuses what could be read as two requests by different servers (RFC 9112 section 6.3)."""
 
+    def received(self, data: bytes) -> int:
+        consumed: int = super().received(data)
+        if self.completed:
+            # Asked to continue a request that is complete or refused, waitress would read the next
+            # one into it.
+            self.expect_continue = False
+        return consumed
+
     def parse_header(self, header_plus: bytes) -> None:
+        codings = _TRANSFER_ENCODING.findall(header_plus)
         try:
             super().parse_header(header_plus)
         except ValueError:
             # `GET http://[::1/`, or a Content-Length of thousands of digits.
             raise ParsingError("Malformed request line or Content-Length") from None
-        if self.chunked and "CONTENT_LENGTH" in self.headers:
-            raise ParsingError("Content-Length together with Transfer-Encoding")
-        if "TRANSFER_ENCODING" in self.headers:
+        if codings and self.version != "1.1":
             raise ParsingError("Transfer-Encoding needs HTTP/1.1")
+        if codings and "CONTENT_LENGTH" in self.headers:
+            raise ParsingError("Content-Length together with Transfer-Encoding")
+        if codings and [coding.lower() for coding in codings] != [b"chunked"]:
+            raise ParsingError("Transfer-Encoding must be chunked, once")
 
 
 class _Task(WSGITask):
@@ -163,7 +189,10 @@ class _Task(WSGITask):
     def build_response_header(self) -> bytes:
         # A body that came without a length would be read as the next request.
         request = self.request
-        if request.command not in BODYLESS_METHODS and "CONTENT_LENGTH" not in request.headers:
+        unframed = (
+            request.command not in BODYLESS_METHODS and "CONTENT_LENGTH" not in request.headers
+        )
+        if unframed or self.channel.server.stopping:
             self.set_close_on_finish()
         header: bytes = super().build_response_header()
         return header
@@ -197,7 +226,8 @@ class _Channel(HTTPChannel):
     _answered_and_closing = False
 
     def readable(self) -> bool:
-        return self._lingers or bool(super().readable())
+        # While stopping, what is not yet read of a request is not read any more.
+        return self._lingers or (not self.server.stopping and bool(super().readable()))
 
     def handle_write(self) -> None:
         self._answered_and_closing = self.close_when_flushed
@@ -215,6 +245,10 @@ class _Channel(HTTPChannel):
                 self._lingers = True
                 self.server.lingering[self] = time.monotonic() + LINGER
                 return
+        self.drop()
+
+    def drop(self) -> None:
+        """Close the connection at once, and what is kept in files for it."""
         self.server.lingering.pop(self, None)
         super().handle_close()
 
@@ -239,11 +273,48 @@ class _Pool(ThreadedTaskDispatcher):
 class _Server(TcpWSGIServer):
     channel_class = _Channel
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, logger: logging.Logger, *args: Any, **kwargs: Any) -> None:
         self.lingering: dict[_Channel, float] = {}
+        self.stopping = False
+        self._own_logger = logger
+        self._paused_until: float | None = None
         self._trigger_lock = threading.Lock()
         self._trigger_closed = False
         super().__init__(*args, **kwargs)
+
+    def loop_timeout(self) -> float:
+        """Seconds the loop may sleep without missing something it has to do."""
+        if self.lingering or self._paused_until is not None:
+            return min(LINGER, PAUSE)
+        return LOOP_TIMEOUT
+
+    def close_lingering(self) -> None:
+        """Let go of the refused clients that had time enough to read their answer."""
+        if self.lingering:
+            now = time.monotonic()
+            for channel in [c for c, until in self.lingering.items() if now >= until]:
+                channel.handle_close()
+
+    def readable(self) -> bool:
+        if self._paused_until is not None and time.monotonic() < self._paused_until:
+            return False
+        return bool(super().readable())
+
+    def accept(self) -> Any:
+        try:
+            accepted = super().accept()
+        except OSError as error:
+            if error.errno not in OUT_OF_RESOURCES:
+                raise
+            # The connection stays in the backlog, so without a pause this would be a busy loop.
+            if self._paused_until is None:
+                self._own_logger.error("No connections can be accepted: %s", error.strerror)
+            self._paused_until = time.monotonic() + PAUSE
+            return None
+        if accepted is not None and self._paused_until is not None:
+            self._paused_until = None
+            self._own_logger.info("Connections are accepted again")
+        return accepted
 
     def fix_addr(self, addr: Any) -> Any:
         return (plain_address(addr[0]), *addr[1:])

@@ -81,6 +81,8 @@ NOTHING_LIKE_IT = "mymod has no attribute 'zzz'"
         ("", ":app", "':app' is not MODULE or MODULE:ATTR, as in mymod:app"),
         ("", "mymod:a b", "'mymod:a b' is not MODULE or MODULE:ATTR, as in mymod:app"),
         ("application = 1", "mymod:aplication", "mymod has no attribute 'aplication'; did you mean application?"),
+        ("", ".mymod:app", "'.mymod:app' is not MODULE or MODULE:ATTR, as in mymod:app"),
+        ("", "..", "'..' is not MODULE or MODULE:ATTR, as in mymod:app"),
         ("", "mymod:zzz", NOTHING_LIKE_IT),
         ("app = 5", "mymod:app", "mymod:app is not a Daemon but 5 (int)"),
         ("app = 5", "mymod:app()", "app() can't be called: it is 5 (int)"),
@@ -115,6 +117,9 @@ def test_a_factory_without_its_parentheses_is_recognized(module: Callable[..., N
         ("1 / 0", "mymod", "ZeroDivisionError: division by zero"),
         ("def make():\n    1 / 0", "mymod:make()", "ZeroDivisionError: division by zero"),
         ("def broken(:", "mymod", "SyntaxError: invalid syntax"),
+        ("raise SystemExit('over')", "mymod", "SystemExit: over"),
+        ("def make():\n    raise SystemExit(5)", "mymod:make()", "SystemExit: 5"),
+        ("class P:\n    @property\n    def app(self): 1 / 0\np = P()", "mymod:p.app", "ZeroDivisionError: division by zero"),
         ("app = Daemon()\napp.slave(5)", "mymod", "RegistrationError: slave takes a function, not 5 (int); options are given by name"),
     ],
 )  # fmt: skip
@@ -126,11 +131,30 @@ def test_an_error_inside_the_users_module_is_shown_with_its_traceback(
         load_daemon(target)
     lines = caught.value.traceback.strip().splitlines()
 
-    assert lines[0] == "Traceback (most recent call last):"
+    assert lines[0] == "Traceback (most recent call last):" or "SyntaxError" in lines[-1]
     assert lines[-1].endswith(last)
     assert "mymod.py" in caught.value.traceback
     assert "importlib" not in caught.value.traceback
     assert "loader.py" not in caught.value.traceback
+
+
+def test_the_cause_of_an_error_is_shown_with_it(module: Callable[..., None]) -> None:
+    module("try:\n    1 / 0\nexcept ZeroDivisionError as e:\n    raise KeyError('x') from e")
+    with pytest.raises(LoadError) as caught:
+        load_daemon("mymod")
+
+    assert "ZeroDivisionError: division by zero" in caught.value.traceback
+    assert caught.value.traceback.endswith("KeyError: 'x'\n")
+
+
+def test_a_file_whose_name_no_module_can_have_is_told(module: Callable[..., None]) -> None:
+    module("", "my.app.py")
+    with pytest.raises(LoadError) as caught:
+        load_daemon("my.app.py:app")
+
+    assert str(caught.value) == (
+        "my.app.py can't be imported: 'my.app' is no module's name; rename the file"
+    )
 
 
 def test_a_wrong_configuration_read_at_import_is_a_configuration_error(

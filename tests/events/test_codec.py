@@ -62,7 +62,10 @@ def test_valid_json_is_decoded(data: bytes, event: object) -> None:
             b"1" * 400 + b".0",
             "11111111111111111111... is too large a number: line 1 column 1 (char 0)",
         ),
-        (b"1" * 5000, "a whole number has too many digits"),
+        (
+            b'["' + b"1" * 5000 + b'", ' + b"1" * 5000 + b"]",
+            "a whole number of more than 4300 digits: line 1 column 5006 (char 5005)",
+        ),
         (b'"\xff"', "not UTF-8 at byte 1"),
         ('{"a": 1}'.encode("utf-16"), "not UTF-8 at byte 0"),
         (
@@ -70,10 +73,10 @@ def test_valid_json_is_decoded(data: bytes, event: object) -> None:
             "Expecting property name enclosed in double quotes: line 1 column 2 (char 1)",
         ),
         (b'"\xed\xa0\x80"', "not UTF-8 at byte 1"),
-        (b"[" * 201 + b"]" * 201, "nested deeper than 200 levels"),
-        (b"[" * 100_000, "nested deeper than 200 levels"),
-        (b'{"a":' * 100_000, "nested deeper than 200 levels"),
-        (b'["\\\\", ' + b"[" * 201, "nested deeper than 200 levels"),
+        (b"[" * 201 + b"]" * 201, "nested deeper than 200 levels: line 1 column 201 (char 200)"),
+        (b"[" * 100_000, "nested deeper than 200 levels: line 1 column 201 (char 200)"),
+        (b'{"a":' * 100_000, "nested deeper than 200 levels: line 1 column 1001 (char 1000)"),
+        (b'["\\\\", ' + b"[" * 201, "nested deeper than 200 levels: line 1 column 207 (char 206)"),
         (b"\xef\xbb\xbf\xef\xbb\xbf1", "Expecting value: line 1 column 1 (char 0)"),
     ],
 )
@@ -110,6 +113,7 @@ def test_ndjson_is_one_event_a_line_and_empty_lines_are_left_out() -> None:
         (b"1\n\nnope\n", "line 3: Expecting value: line 1 column 1 (char 0)"),
         (b"1\nNaN", "line 2: NaN is not JSON: line 1 column 1 (char 0)"),
         (b"1\n\xff\n", "line 2: not UTF-8 at byte 0"),
+        (b"1\n\x0b\n", "line 2: Expecting value: line 1 column 1 (char 0)"),
     ],
 )
 def test_ndjson_names_the_bad_line(data: bytes, message: str) -> None:
@@ -154,5 +158,7 @@ def test_a_python_value_that_is_not_json_is_refused(value: object, message: str)
 
 
 def test_the_beginning_of_an_event_is_short_and_keeps_what_it_can() -> None:
+    assert beginning({"a": {1}}) == '{"a": "{1}"}'
+    assert beginning(_circle()) == "(an event that can't be shown: ValueError)"
     assert beginning({"a": "й\ud800"}) == '{"a": "й\ud800"}'
     assert beginning("x" * 300) == '"' + "x" * 199 + "..."

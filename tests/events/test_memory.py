@@ -140,3 +140,14 @@ def test_many_producers_and_consumers_lose_and_double_nothing() -> None:
         thread.join()
 
     assert sorted(sum(taken, [])) == list(range(20_000))
+
+
+def test_a_closed_queue_takes_nothing_more() -> None:
+    queue = MemoryQueue(2)
+    queue.close()
+
+    with pytest.raises(QueueFull, match="^The daemon is stopping$") as caught:
+        queue.put(1)
+    with pytest.raises(QueueFull):
+        queue.put_many([1])
+    assert caught.value.retry_after == 5

@@ -112,3 +112,47 @@ def test_it_tells_what_is_in_work_and_which_threads_still_run() -> None:
     assert [thread.name for thread in processor.running_threads()] == ["events"]
     release.set()
     assert processor.join(10)
+
+
+def test_an_event_that_the_handler_spoilt_does_not_end_the_processor(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    handled: list[Any] = []
+
+    def handle(event: Any) -> None:
+        event["seen"] = {1}
+        handled.append(event)
+        raise ValueError("no")
+
+    processor = process([{}, {}], handle)
+
+    assert len(handled) == 2
+    assert processor.counters()["failed"] == 2
+    assert caplog.messages == ['The event handler failed on the event {"seen": "{1}"}'] * 2
+
+
+def test_a_handler_that_returns_a_coroutine_has_failed(caplog: pytest.LogCaptureFixture) -> None:
+    async def work(event: Any) -> None: ...
+
+    processor = process([1], lambda event: work(event))
+
+    assert processor.counters() == {"in_work": 0, "handled": 0, "failed": 1}
+    assert "it returned a coroutine" in caplog.text
+
+
+def test_a_queue_that_fails_once_does_not_end_the_processor(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = MemoryQueue.get
+
+    def fail_once(self: MemoryQueue) -> Any:
+        monkeypatch.undo()
+        assert MemoryQueue.get is real
+        raise OSError("disk")
+
+    monkeypatch.setattr(MemoryQueue, "get", fail_once)
+    handled: list[Any] = []
+    process([1], handled.append)
+
+    assert handled == [1]
+    assert caplog.messages == ["The event processor failed and goes on"]

@@ -154,7 +154,10 @@ def test_webhooks_refuses_a_body_that_was_changed_on_its_way(webhooks):
         ),
         (b"[]", "A delivery must be a JSON object"),
         # Python's parser takes these; the library doesn't.
-        (b'{"a":' * 300 + b"1" + b"}" * 300, "Invalid JSON: nested deeper than 200 levels"),
+        (
+            b'{"a":' * 300 + b"1" + b"}" * 300,
+            "Invalid JSON: nested deeper than 200 levels",
+        ),
         (b'{"a":' * 99999, "Invalid JSON: nested too deeply"),
     ],
     ids=["empty", "empty form", "not JSON", "not UTF-8", "not an object", "deep", "too deep"],

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import re
 import signal
 import socket
@@ -305,7 +307,10 @@ def test_a_second_signal_exits_at_once(run_app: Run, second: signal.Signals) -> 
     daemon.send_signal(signal.SIGTERM)
     daemon.wait_for("Stopping: received SIGTERM")
     before = time.monotonic()
-    status = daemon.stop(second)
+    # The same signal is a second one only when some hundredths of a second have passed.
+    while daemon.popen.poll() is None:
+        daemon.send_signal(second)
+    status = daemon.wait()
 
     assert status == 128 + second
     assert time.monotonic() - before < 1
@@ -389,3 +394,130 @@ def test_python_m_daemonkit_is_the_command(spawn: Run) -> None:
 
     assert daemon.wait() == 0
     assert daemon.out.startswith("daemonkit ")
+
+
+BUSY_MAIN = "@app.main\ndef main():\n    while True:\n        time.sleep(0.05)\n"
+
+
+def test_workers_are_stopped_at_once_while_run_is_busy(run_app: Run) -> None:
+    daemon = run_app(
+        QUIET
+        + BUSY_MAIN
+        + "@app.slave\ndef worker(slave):\n    slave.shutdown.wait()\n    print('told', flush=True)\n",
+        "--set",
+        "master.shutdown_timeout=2",
+    ).wait_ready()
+    daemon.send_signal(signal.SIGTERM)
+    daemon.wait_for("told\n")
+    refused = daemon.post("/events", data=b"1")
+
+    assert (refused.status_code, refused.json()["message"]) == (503, "The daemon is stopping")
+    assert daemon.wait() == 4
+    assert "The thread MainThread (the main thread) did not stop in time" in daemon.out
+
+
+FORKING = (
+    "import multiprocessing\n"
+    "@app.slave\ndef forks(slave):\n"
+    "    child = multiprocessing.get_context('fork').Process(target=time.sleep, args=[60])\n"
+    "    child.start()\n"
+    "    print('child', child.pid, flush=True)\n"
+    "    if 'end' in app.config:\n"
+    "        child.terminate()\n"
+    "    child.join()\n"
+    "    print('exit code', child.exitcode, flush=True)\n"
+    "    slave.shutdown.wait()\n"
+)
+
+
+def test_a_forked_child_can_be_ended_without_ending_the_daemon(run_app: Run) -> None:
+    daemon = run_app(QUIET + FORKING, "--set", "end=1").wait_ready()
+    daemon.wait_for("exit code -15\n")
+
+    assert daemon.get("/ping").text == "OK\n"
+    assert daemon.stop() == 0
+
+
+def test_a_signal_to_the_daemon_and_its_child_is_one_signal(run_app: Run) -> None:
+    daemon = run_app(QUIET + FORKING).wait_ready()
+    child = int(daemon.wait_for(r"child (\d+)\n")[1])
+    daemon.send_signal(signal.SIGTERM)
+    daemon.wait_for("Stopping: received SIGTERM")
+    os.kill(child, signal.SIGTERM)
+
+    assert daemon.wait() == 0
+    assert "exit code -15\n" in daemon.out
+
+
+def test_a_signal_sent_twice_at_once_is_one_signal(run_app: Run) -> None:
+    daemon = run_app(QUIET).wait_ready()
+    daemon.send_signal(signal.SIGTERM)
+    time.sleep(0.001)  # Without a pause the kernel would already make one of them.
+    if daemon.popen.poll() is None:
+        daemon.send_signal(signal.SIGTERM)
+
+    assert daemon.wait() == 0
+
+
+def test_an_event_loop_s_own_signals_in_run_leave_ours_working(run_app: Run) -> None:
+    daemon = run_app(
+        QUIET
+        + "import asyncio, signal\n"
+        + "async def work():\n"
+        + "    loop = asyncio.get_running_loop()\n"
+        + "    loop.add_signal_handler(signal.SIGUSR1, lambda: print('usr1', flush=True))\n"
+        + "    print('in', flush=True)\n"
+        + "    while not app.shutdown.is_set():\n"
+        + "        await asyncio.sleep(0.01)\n"
+        + "app.set_main(lambda: asyncio.run(work()))\n"
+    )
+    daemon.wait_for("in\n")
+    daemon.send_signal(signal.SIGUSR1)
+    daemon.wait_for("usr1\n")
+
+    assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_output_does_not_keep_it_from_ending(tmp_path: Path, closed: str) -> None:
+    (tmp_path / "mymod.py").write_text(
+        QUIET + STUBBORN["a slave"] + "app.on_start(lambda: open('started', 'w').close())\n"
+    )
+    command = f"exec {sys.executable} -m daemonkit run mymod --port 0 {closed}"
+    client = Client("127.0.0.1", 20)
+    for number in (1, 2):
+        with subprocess.Popen(
+            f"{command} --set master.shutdown_timeout=1",
+            shell=True,
+            cwd=tmp_path,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        ) as popen:
+            client.wait_until((tmp_path / "started").exists)
+            (tmp_path / "started").unlink()
+            popen.send_signal(signal.SIGTERM)
+            status = None
+            while number == 2 and status is None:
+                popen.send_signal(signal.SIGINT)
+                status = popen.poll()
+            assert popen.wait(20) == (4 if number == 1 else 130)
+
+
+def test_a_full_pipe_that_nobody_reads_does_not_keep_it_from_ending(tmp_path: Path) -> None:
+    (tmp_path / "mymod.py").write_text(
+        QUIET
+        + "@app.slave\ndef chat(slave):\n    while True:\n        slave.logger.info('x' * 1000)\n"
+        "        with open('n', 'a') as file:\n            file.write('.')\n"
+    )
+    command = "-m", "daemonkit", "run", "mymod", "--port", "0", "--set", "master.shutdown_timeout=1"
+    with subprocess.Popen(
+        [sys.executable, *command], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as popen:
+        assert popen.stdout is not None
+        size = fcntl.fcntl(popen.stdout, fcntl.F_SETPIPE_SZ, 4096)
+        lines, written = size // 1100, tmp_path / "n"
+        Client("127.0.0.1", 20).wait_until(
+            lambda: written.exists() and written.stat().st_size >= lines - 1
+        )
+        popen.send_signal(signal.SIGTERM)
+        assert popen.wait(20) == 4

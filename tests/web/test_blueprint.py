@@ -93,7 +93,7 @@ def test_one_bad_line_of_ndjson_and_none_is_queued(client: Client, events: list[
         (b"{]", "Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"),
         (b"NaN", "NaN is not JSON: line 1 column 1 (char 0)"),
         (b"\xff", "not UTF-8 at byte 0"),
-        (b"[" * 999, "nested deeper than 200 levels"),
+        (b"[" * 999, "nested deeper than 200 levels: line 1 column 201 (char 200)"),
         (b"1e999", "1e999 is too large a number: line 1 column 1 (char 0)"),
     ],
 )
@@ -218,6 +218,25 @@ def test_whatever_a_users_route_raises_is_500_in_the_envelope_and_logged(
         assert answer.json() == {"message": "Internal Server Error", "result": False}
     logged = [record for record in caplog.records if record.exc_info]
     assert len(logged) == 3
+
+
+def test_users_error_handlers_win_over_the_librarys(app: Daemon) -> None:
+    @app.blueprint.app_errorhandler(ZeroDivisionError)
+    @app.flask.errorhandler(404)
+    def mine(error: Exception) -> Any:
+        return type(error).__name__, 499
+
+    @app.blueprint.app_errorhandler(Exception)
+    def any_other(error: Exception) -> Any:
+        return "other", 498
+
+    app.route("/zero", endpoint="zero")(lambda: 1 / 0)
+    app.route("/value", endpoint="value")(lambda: int("x"))
+
+    with running(app) as client:
+        answers = [client.get(path) for path in ("/zero", "/value", "/nowhere")]
+
+    assert [answer.text for answer in answers] == ["ZeroDivisionError", "other", "NotFound"]
 
 
 def test_users_routes_may_answer_and_refuse_as_in_flask(app: Daemon) -> None:
@@ -354,11 +373,15 @@ def test_secrets_do_not_get_out_through_status_ping_or_errors(
     def abort() -> Any:
         flask.abort(400, "bad password hush")
 
-    with running(app, {"password": Secret("hush")}) as client:
+    other = Daemon("other")
+    other.set_ping_check(lambda: ("hush", 429))
+    config = {"password": Secret("hush")}
+    with running(app, config) as client, running(other, config) as second:
         bodies = [client.get(path).text for path in ("/status", "/ping", "/abort")]
+        bodies.append(second.get("/ping").text)
 
-    assert [body.count("hush") for body in bodies] == [0, 0, 0]
-    assert [body.count("*** HIDDEN ***") for body in bodies] == [4, 1, 1]
+    assert [body.count("hush") for body in bodies] == [0, 0, 0, 0]
+    assert [body.count("*** HIDDEN ***") for body in bodies] == [4, 1, 1, 1]
 
 
 # Ping
@@ -385,6 +408,7 @@ def raising(error: BaseException) -> Callable[[], Any]:
         (answer(("busy", 429)), 429, "busy"),
         (raising(PingError("database is away", 500)), 500, "database is away"),
         (raising(PingError("database is away")), 503, "database is away"),
+        (raising(PingError(OSError("disk"))), 503, "disk"),
         (raising(ValueError("internals")), 500, "The health check failed\n"),
         (raising(SystemExit(1)), 500, "The health check failed\n"),
         (answer(object()), 500, "The health check failed\n"),

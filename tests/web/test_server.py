@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import flask
 import pytest
+import requests
+from waitress.server import TcpWSGIServer
 
 from daemonkit import Daemon
 from daemonkit.testing import Client, running
@@ -118,6 +122,21 @@ CHUNKED = b"Transfer-Encoding: chunked\r\n"
             "Bad Request: Content-Length is invalid",
         ),
         (
+            b"POST /events HTTP/1.1\r\n" + CHUNKED + CHUNKED + b"\r\n1\r\n1\r\n0\r\n\r\n",
+            b"HTTP/1.1 400 Bad Request",
+            "Bad Request: Transfer-Encoding must be chunked, once",
+        ),
+        (
+            b"POST /events HTTP/1.1\r\nTransfer-Encoding:\r\nContent-Length: 1\r\n\r\n1",
+            b"HTTP/1.1 400 Bad Request",
+            "Bad Request: Content-Length together with Transfer-Encoding",
+        ),
+        (
+            b"POST /events HTTP/1.1\r\nTransfer-Encoding: ,\r\n\r\n1",
+            b"HTTP/1.1 400 Bad Request",
+            "Bad Request: Transfer-Encoding must be chunked, once",
+        ),
+        (
             b"POST /events HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n",
             b"HTTP/1.1 501 Not Implemented",
             "Not Implemented: Transfer-Encoding requested is not supported.",
@@ -174,6 +193,92 @@ def test_expect_100_continue_is_answered(client: Client) -> None:
         assert sock.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
         sock.sendall(b"{}")
         assert parse(read_all(sock))[0] == b"HTTP/1.1 200 OK"
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        (b"", b"411 LENGTH REQUIRED"),
+        (b"Content-Length: 0\r\nConnection: close\r\n", b"400 BAD REQUEST"),
+        (b"Content-Length: x\r\n", b"400 Bad Request"),
+        (b"Content-Length: 1\r\n" + CHUNKED, b"400 Bad Request"),
+        (b"Content-Length: 99999999\r\n", b"413 Request Entity Too Large"),
+    ],
+)
+def test_what_is_refused_is_not_asked_to_continue(
+    client: Client, headers: bytes, status: bytes
+) -> None:
+    head = b"POST /events HTTP/1.1\r\nExpect: 100-continue\r\n"
+
+    assert talk(client, head + headers + b"\r\n").startswith(b"HTTP/1.1 " + status)
+
+
+def test_out_of_descriptors_it_waits_and_says_so_once(
+    app: Daemon, client: Client, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level("INFO")
+    monkeypatch.setattr("daemonkit.web.server.PAUSE", 0.02)
+    real, tried = TcpWSGIServer.accept, []
+
+    def out(self: TcpWSGIServer) -> Any:
+        tried.append(1)
+        if len(tried) < 4:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return real(self)
+
+    monkeypatch.setattr(TcpWSGIServer, "accept", out)
+
+    assert client.get("/ping").text == "OK\n"
+    assert len(tried) == 4, "it does not spin"
+    told = [m for m in caplog.messages if "accepted" in m]
+    assert told == [
+        "No connections can be accepted: Too many open files",
+        "Connections are accepted again",
+    ]
+
+
+def test_keep_alive_clients_do_not_keep_it_from_stopping(app: Daemon) -> None:
+    over = threading.Event()
+
+    def ask(client: Client) -> None:
+        with requests.Session() as session:
+            while not over.is_set():
+                try:
+                    session.get(client.url + "/ping", timeout=5)
+                except requests.ConnectionError:
+                    return
+
+    with running(app, {"master": {"shutdown_timeout": 10}}) as client:
+        askers = [threading.Thread(target=ask, args=[client]) for _ in range(8)]
+        for asker in askers:
+            asker.start()
+        client.wait_until(lambda: client.status()["uptime"] > 0.2)
+        before = time.monotonic()
+    took = time.monotonic() - before
+    over.set()
+    for asker in askers:
+        asker.join()
+
+    assert client.exit_status == 0
+    assert took < 3
+
+
+def test_a_client_that_does_not_read_its_answer_is_let_go(
+    app: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daemonkit.web.server.UNREAD", 0.2)
+    app.route("/large", endpoint="large")(lambda: b"x" * 30_000_000)
+
+    with running(app, {"master": {"shutdown_timeout": 10}}) as client, connect(client) as sock:
+        sock.sendall(b"GET /large HTTP/1.1\r\n\r\n")
+        assert sock.recv(100)
+        before = time.monotonic()
+        app.stop()
+        client.wait_until(lambda: app._parts and not app._parts.server.running_threads())
+        took = time.monotonic() - before
+
+    assert client.exit_status == 0
+    assert took < 5
 
 
 def test_a_refused_client_that_never_closes_is_let_go(
