@@ -91,7 +91,7 @@ def test_a_signal_stops_it_in_order_with_status_0(run_app: Run, number: signal.S
     daemon = run_app(
         QUIET
         + "app.add_slave(lambda slave: slave.shutdown.wait(), name='w')\n"
-        + "app.on_stop(lambda: print('hook', flush=True))\n"
+        + "app.on_stop(lambda: os.write(1, b'hook\\n'))\n"
     ).wait_ready()
 
     assert daemon.stop(number) == 0
@@ -265,16 +265,16 @@ def test_a_log_file_that_cannot_be_opened_is_status_3(run_app: Run) -> None:
 
 STUBBORN = {
     "a slave": "@app.slave\ndef stubborn():\n    time.sleep(60)\n",
-    "run()": "@app.main\ndef main():\n    print('in', flush=True)\n    time.sleep(60)\n",
+    "run()": "@app.main\ndef main():\n    os.write(1, b'in\\n')\n    time.sleep(60)\n",
     "a stop hook": "@app.on_stop\ndef hang():\n    time.sleep(60)\n",
-    "a start hook": "@app.on_start\ndef hang():\n    print('in', flush=True)\n    time.sleep(60)\n",
+    "a start hook": "@app.on_start\ndef hang():\n    os.write(1, b'in\\n')\n    time.sleep(60)\n",
 }
 
 
 @pytest.mark.parametrize("what", STUBBORN)
 def test_what_does_not_stop_is_named_and_ended_at_the_deadline(run_app: Run, what: str) -> None:
     daemon = run_app(QUIET + STUBBORN[what], "--set", "master.shutdown_timeout=1")
-    if "print" in STUBBORN[what]:
+    if "write" in STUBBORN[what]:
         daemon.wait_for("^in$|\nin\n")
     else:
         daemon.wait_ready()
@@ -320,7 +320,7 @@ def test_a_second_signal_exits_at_once(run_app: Run, second: signal.Signals) -> 
 def test_a_signal_in_a_start_hook_stops_it_with_status_0(run_app: Run) -> None:
     daemon = run_app(
         QUIET
-        + "@app.on_start\ndef slow():\n    print('in', flush=True)\n    app.shutdown.wait(30)\n"
+        + "@app.on_start\ndef slow():\n    os.write(1, b'in\\n')\n    app.shutdown.wait(30)\n"
         + "@app.slave\ndef never():\n    print('never')\n"
     )
     daemon.wait_for("in\n")
@@ -331,7 +331,7 @@ def test_a_signal_in_a_start_hook_stops_it_with_status_0(run_app: Run) -> None:
 
 def test_sighup_reloads_and_a_wrong_file_changes_nothing(run_app: Run, tmp_path: Path) -> None:
     daemon = run_app(
-        QUIET + "app.on_reload(lambda: print('reloaded', app.config['a'], flush=True))\n",
+        QUIET + "app.on_reload(lambda: os.write(1, b'reloaded %d\\n' % app.config['a']))\n",
         "--config",
         "cfg.yaml",
         cfg__yaml="a: 1\n",
@@ -403,7 +403,7 @@ def test_workers_are_stopped_at_once_while_run_is_busy(run_app: Run) -> None:
     daemon = run_app(
         QUIET
         + BUSY_MAIN
-        + "@app.slave\ndef worker(slave):\n    slave.shutdown.wait()\n    print('told', flush=True)\n",
+        + "@app.slave\ndef worker(slave):\n    slave.shutdown.wait()\n    os.write(1, b'told\\n')\n",
         "--set",
         "master.shutdown_timeout=2",
     ).wait_ready()
@@ -421,11 +421,11 @@ FORKING = (
     "@app.slave\ndef forks(slave):\n"
     "    child = multiprocessing.get_context('fork').Process(target=time.sleep, args=[60])\n"
     "    child.start()\n"
-    "    print('child', child.pid, flush=True)\n"
+    "    os.write(1, b'child %d\\n' % child.pid)\n"
     "    if 'end' in app.config:\n"
     "        child.terminate()\n"
     "    child.join()\n"
-    "    print('exit code', child.exitcode, flush=True)\n"
+    "    os.write(1, b'exit code %d\\n' % child.exitcode)\n"
     "    slave.shutdown.wait()\n"
 )
 
@@ -465,8 +465,8 @@ def test_an_event_loop_s_own_signals_in_run_leave_ours_working(run_app: Run) -> 
         + "import asyncio, signal\n"
         + "async def work():\n"
         + "    loop = asyncio.get_running_loop()\n"
-        + "    loop.add_signal_handler(signal.SIGUSR1, lambda: print('usr1', flush=True))\n"
-        + "    print('in', flush=True)\n"
+        + "    loop.add_signal_handler(signal.SIGUSR1, lambda: os.write(1, b'usr1\\n'))\n"
+        + "    os.write(1, b'in\\n')\n"
         + "    while not app.shutdown.is_set():\n"
         + "        await asyncio.sleep(0.01)\n"
         + "app.set_main(lambda: asyncio.run(work()))\n"
@@ -481,7 +481,8 @@ def test_an_event_loop_s_own_signals_in_run_leave_ours_working(run_app: Run) -> 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
 def test_closed_output_does_not_keep_it_from_ending(tmp_path: Path, closed: str) -> None:
     (tmp_path / "mymod.py").write_text(
-        QUIET + STUBBORN["a slave"] + "app.on_start(lambda: open('started', 'w').close())\n"
+        QUIET
+        + "@app.slave\ndef stubborn():\n    open('started', 'w').close()\n    time.sleep(60)\n"
     )
     command = f"exec {sys.executable} -m daemonkit run mymod --port 0 {closed}"
     client = Client("127.0.0.1", 20)

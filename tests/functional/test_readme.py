@@ -59,5 +59,11 @@ def test_the_app_and_the_lines_work_as_printed(spawn: Callable[..., Process]) ->
 @pytest.mark.parametrize("line", SPEC_LINES)
 def test_the_lines_of_the_contract_deliver(run_app: Callable[..., Process], line: str) -> None:
     daemon = run_app("from daemonkit import Daemon\napp = Daemon('app')\n").wait_ready()
-    shell(line, daemon.port)
+
+    def delivered() -> bool:
+        # With -w 0, nc doesn't wait for echo: on a busy machine it may end before it has read.
+        shell(line, daemon.port)
+        return daemon.status()["events"]["received"] > 0
+
+    daemon.wait_until(delivered)
     daemon.wait_for(r' INFO +Event: \{"Hello": "World"\}\n')
