@@ -23,7 +23,7 @@ from .events.processor import Processor
 from .exceptions import ConfigError, DaemonkitError, PingError, RegistrationError
 from .juggler import Outbox
 from .life import Life, Parts, call_hook
-from .lifecycle import Coalesced, Signals, exit_by_signal, exit_now
+from .lifecycle import Coalesced, Signals, exit_by_signal, exit_now, settle_output
 from .registry import HandlerSpec, Registrars
 from .slave import Slave, SlaveSpec, SlaveTarget, timestamp
 from .status import Gatherer
@@ -273,6 +273,7 @@ class Daemon(Registrars):
         except DaemonkitError as error:
             print(f"{self.name}: {self._redact(str(error))}", file=sys.stderr)
             status = error.exit_status
+        settle_output()
         if status:
             raise SystemExit(status)
 

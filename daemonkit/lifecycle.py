@@ -177,6 +177,18 @@ def _quietly(action: Callable[[], object]) -> None:
         pass
 
 
+def settle_output() -> None:
+    """Have the interpreter's own flush at the exit succeed, or it would change the exit status."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        # Nobody reads any more; what is left in the buffer goes where it hurts nobody.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
 def exit_now(status: int) -> NoReturn:
     """End the process at once, whatever other threads are doing, with the log written out."""
     try:

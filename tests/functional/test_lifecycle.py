@@ -367,15 +367,18 @@ def test_json_logs_are_one_object_a_line(run_app: Run) -> None:
 def test_a_reader_of_stdout_that_goes_away_does_not_hurt(tmp_path: Path) -> None:
     (tmp_path / "mymod.py").write_text(
         QUIET + "@app.slave(every=0.01)\ndef chat(slave):\n    slave.logger.info('x' * 1000)\n"
-        "@app.status_field\ndef ticked():\n    return 1\n"
+        "app.on_stop(lambda: sys.stdout.write('left in the buffer'))\n"
     )
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port = sock.getsockname()[1]
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     command = [sys.executable, "-m", "daemonkit", "run", "mymod", "--port", str(port)]
     with (
         (tmp_path / "err").open("wb") as err,
-        subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=err) as popen,
+        subprocess.Popen(
+            command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=err, env=buffered
+        ) as popen,
     ):
         client = Client("127.0.0.1", 20, port)
         assert popen.stdout is not None
@@ -405,7 +408,7 @@ def test_workers_are_stopped_at_once_while_run_is_busy(run_app: Run) -> None:
         + BUSY_MAIN
         + "@app.slave\ndef worker(slave):\n    slave.shutdown.wait()\n    os.write(1, b'told\\n')\n",
         "--set",
-        "master.shutdown_timeout=2",
+        "master.shutdown_timeout=5",
     ).wait_ready()
     daemon.send_signal(signal.SIGTERM)
     daemon.wait_for("told\n")
