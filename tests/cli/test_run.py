@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +77,12 @@ def test_the_version_names_what_matters_for_a_report() -> None:
         rf"daemonkit {re.escape(__version__)} \(Python [\d.]+, Flask [\d.]+, waitress [\d.]+\)\n",
         result.output,
     )
+
+
+def test_requests_is_not_imported_before_there_is_an_alert() -> None:
+    code = "import daemonkit.cli, sys; sys.exit('requests' in sys.modules)"
+
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_the_help_of_the_short_forms_comes_from_the_table() -> None:
