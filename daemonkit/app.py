@@ -8,14 +8,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import datetime
 from logging import getLogger
 from typing import Any
 
 from . import log, sockets
 from .calls import accepts, describe, require_function
-from .config import Config, ConfigSource, Override, load
+from .config import ConfigInForce, ConfigSource, Override
 from .events.codec import beginning, normalize
 from .events.intake import Intake
 from .events.memory import MemoryQueue
@@ -33,8 +32,6 @@ from .udp import UdpListener
 from .web.blueprint import OK, Views, WebApp
 from .web.server import Server
 
-LIVE_SETTINGS = ("hidden_opts", "log_level")
-"""Settings that a reload brings into force; the others need a restart."""
 SAME_SIGNAL = 0.03
 """Seconds within which a signal that comes twice counts as one."""
 
@@ -54,8 +51,7 @@ class Daemon(Registrars):
         self.name = name or type(self).__name__
         self.logger = getLogger(self.name)
         self.shutdown = threading.Event()
-        self._source: ConfigSource = config
-        self._loaded: Config | None = None
+        self._config = ConfigInForce(config)
         self._lazy_lock = threading.RLock()
         self._lazy_intake: tuple[MemoryQueue, Intake] | None = None
         self._lazy_flask: WebApp | None = None
@@ -76,55 +72,37 @@ class Daemon(Registrars):
         Raises ConfigError, or RegistrationError once the daemon has started.
         """
         self._check_open("a configuration", "SIGHUP loads it again")
-        self._load(self._source if config is None else config, overrides)
+        self._load(config, overrides)
 
     def _load(self, config: ConfigSource, overrides: Sequence[Override] = ()) -> None:
+        self._config.load(config, overrides)
         with self._lazy_lock:
-            self._loaded = load(config, overrides)
             if self._lazy_intake is not None:
                 # Events were queued before the configuration was known.
                 self._lazy_intake[0].size = self.master_config["queue_size"]
 
     @property
-    def _config(self) -> Config:
-        with self._lazy_lock:
-            if self._loaded is None:
-                self._loaded = load(self._source)
-            return self._loaded
-
-    @property
     def config(self) -> dict[str, Any]:
         """The configuration without its section `master`; raises ConfigError when it is wrong."""
-        return self._config.config
+        return self._config.now.config
 
     @property
     def master_config(self) -> dict[str, Any]:
         """The section `master` over the defaults; raises ConfigError when it is wrong."""
-        return self._config.master
-
-    def _redact(self, text: str) -> str:
-        return self._loaded.redact(text) if self._loaded else text
+        return self._config.now.master
 
     def _reload(self) -> None:
-        """What SIGHUP does: a wrong file leaves the old configuration in force."""
+        """What SIGHUP does."""
         try:
-            fresh = self._config.reload()
+            changed = self._config.reload()
         except ConfigError as error:
             self.logger.error("Not reloaded, the old configuration stays: %s", error)
             return
-        live = {name: fresh.master[name] for name in LIVE_SETTINGS}
-        changed = [
-            f"master.{name}"
-            for name, value in fresh.master.items()
-            if name not in LIVE_SETTINGS and value != self._config.read_master[name]
-        ]
         if changed:
             self.logger.warning(
                 "Changed, but in force only after a restart: %s", ", ".join(changed)
             )
-        master = {**self._config.master, **live}
-        self._loaded = replace(fresh, master=master, read_master=self._config.read_master)
-        getLogger().setLevel(live["log_level"])
+        getLogger().setLevel(self.master_config["log_level"])
         for hook in self._registry.reload_hooks:
             call_hook(hook, "reload", self.logger)
         self.logger.info("Reloaded")
@@ -162,7 +140,7 @@ class Daemon(Registrars):
                 self._gatherer.call(f"The status of {t.name}", t.status, t.fallback_status)
                 for t in (parts.supervisor.threads() if parts else ())
             ],
-            **self._config.visible(),
+            **self._config.now.visible(),
         }
         for name, function in list(self._registry.status_fields.items()):
             shown[name] = self._gatherer.call(f"The status field {name}", function)
@@ -237,7 +215,7 @@ class Daemon(Registrars):
                         "status()", self.status, lambda: Daemon.status(self)
                     ),
                     ping=lambda: self.ping(),
-                    redact=self._redact,
+                    redact=self._config.redact,
                     logger=self.logger,
                 )
                 self._lazy_flask = WebApp(self.blueprint, views)
@@ -248,7 +226,9 @@ class Daemon(Registrars):
         with self._lazy_lock:
             if self._lazy_outbox is None:
                 url, timeout = (self.master_config[f"juggler_{x}"] for x in ("url", "timeout"))
-                self._lazy_outbox = Outbox(self.name, url, timeout, self.logger, self._redact)
+                self._lazy_outbox = Outbox(
+                    self.name, url, timeout, self.logger, self._config.redact
+                )
             return self._lazy_outbox
 
     def _intake_and_queue(self) -> tuple[MemoryQueue, Intake]:
@@ -268,10 +248,10 @@ class Daemon(Registrars):
         """
         try:
             self._freeze()
-            log.configure(self.master_config, self._redact)
+            log.configure(self.master_config, self._config.redact)
             status = self._live(exit_now)
         except DaemonkitError as error:
-            print(f"{self.name}: {self._redact(str(error))}", file=sys.stderr)
+            print(f"{self.name}: {self._config.redact(str(error))}", file=sys.stderr)
             status = error.exit_status
         settle_output()
         if status:
@@ -284,7 +264,7 @@ class Daemon(Registrars):
 
     def _live(self, exit_process: Callable[[int], Any]) -> int:
         """Live to the end and return the exit status; `exit_process` is for a blocked thread."""
-        if self._config.source is None:
+        if self._config.now.source is None:
             self.logger.warning("Config file is not specified")
         self.logger.debug("Starting")
         signals = Signals(
@@ -333,9 +313,12 @@ class Daemon(Registrars):
         queue, intake = self._intake_and_queue()
         processor = self._make_processor(queue)
         intake.with_meta = processor.with_meta
-        self.flask.seal()
+        try:
+            self.flask.seal()
+        except Exception as error:
+            raise RegistrationError(f"the routes can't be put together: {error}") from error
         bound = sockets.bind(master["host"], master["port"], self.logger.warning)
-        self._loaded = replace(self._config, master={**master, "port": bound.port})
+        self._config.set_port(bound.port)
         self.logger.info("Listening on %s", sockets.join(bound.host, bound.port))
         return Parts(
             queue=queue,

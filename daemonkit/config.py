@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import difflib
 import os
+import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .calls import describe
@@ -16,6 +17,8 @@ from .secret import HIDDEN, Redactor, Secret, hide
 from .yamlfile import parse_file, parse_value
 
 SECTION = "master"
+LIVE_SETTINGS = ("hidden_opts", "log_level")
+"""Settings that a reload brings into force; the others need a restart."""
 
 ConfigSource = str | os.PathLike[str] | Mapping[str, Any] | None
 """A YAML file's path, a mapping of the same form, or None for the defaults alone."""
@@ -65,11 +68,59 @@ class Config:
         master = shown.pop(SECTION)
         return {"config": shown, "master_config": master}
 
-    def reload(self) -> Config:
-        """Load it again; secrets known before stay redacted. Raises ConfigError."""
-        fresh = load(self.source, self.overrides)
-        fresh.redact = Redactor(self.redact.secrets | fresh.redact.secrets)
-        return fresh
+
+class ConfigInForce:
+    """The configuration a daemon lives by: loaded when first needed, replaced by a reload."""
+
+    def __init__(self, source: ConfigSource) -> None:
+        self._source = source
+        self._lock = threading.RLock()
+        self._now: Config | None = None
+
+    @property
+    def now(self) -> Config:
+        """The configuration; raises ConfigError when it is wrong."""
+        with self._lock:
+            if self._now is None:
+                self._now = load(self._source)
+            return self._now
+
+    def load(self, source: ConfigSource, overrides: Sequence[Override]) -> None:
+        """Load it now, from `source` or else from what it was made with; raises ConfigError."""
+        with self._lock:
+            self._now = load(self._source if source is None else source, overrides)
+
+    def set_port(self, port: int) -> None:
+        """Tell the port that was picked for 0."""
+        with self._lock:
+            self._now = replace(self.now, master={**self.now.master, "port": port})
+
+    def reload(self) -> list[str]:
+        """Load it again, and keep the old one if that is wrong (ConfigError).
+
+        Returns the settings that have changed and need a restart; of the others LIVE_SETTINGS
+        are in force at once.
+        """
+        with self._lock:
+            old = self.now
+            fresh = load(old.source, old.overrides)
+            live = {name: fresh.master[name] for name in LIVE_SETTINGS}
+            self._now = replace(
+                fresh,
+                master={**old.master, **live},
+                read_master=old.read_master,
+                # What was a secret once stays redacted.
+                redact=Redactor(old.redact.secrets | fresh.redact.secrets),
+            )
+        return [
+            f"{SECTION}.{name}"
+            for name, value in fresh.master.items()
+            if name not in LIVE_SETTINGS and value != old.read_master[name]
+        ]
+
+    def redact(self, text: str) -> str:
+        """Replace the secrets in a text, so far as they are known."""
+        return text if self._now is None else self._now.redact(text)
 
 
 def load(source: ConfigSource = None, overrides: Sequence[Override] = ()) -> Config:

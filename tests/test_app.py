@@ -382,3 +382,14 @@ def test_a_part_that_fails_to_stop_does_not_keep_the_others_from_it(
     assert calls == [1]
     assert "Stopping the part 'event processor' failed" in caplog.messages
     assert client.exit_status == 4
+
+
+def test_routes_that_flask_refuses_are_told_in_one_line() -> None:
+    app = Daemon("app")
+    app.route("/<int:")(lambda: "never")
+
+    with (
+        pytest.raises(RegistrationError, match="^the routes can't be put together: "),
+        running(app),
+    ):
+        pass

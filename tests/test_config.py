@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from daemonkit import ConfigError, Secret
-from daemonkit.config import Config, Override, load
+from daemonkit.config import Config, ConfigInForce, Override, load
 from daemonkit.defaults import SETTINGS
 
 
@@ -343,13 +343,27 @@ def test_a_mapping_is_copied_and_its_secrets_known() -> None:
     assert config.redact("hush") == "*** HIDDEN ***"
 
 
-def test_a_reload_keeps_old_secrets_redacted(written: Any) -> None:
-    config = load(written("a: !secret old"), [Override.parse("b=1")])
-    written("a: !secret new")
-    fresh = config.reload()
+def test_a_reload_keeps_old_secrets_redacted_and_names_what_needs_a_restart(written: Any) -> None:
+    config = ConfigInForce(None)
+    config.load(written("a: !secret old\nmaster: {port: 0}"), [Override.parse("b=1")])
+    config.set_port(3322)
+    written("a: !secret new\nmaster: {port: 0, queue_size: 5, hidden_opts: [b]}")
+    changed = config.reload()
 
-    assert fresh.config == {"a": "new", "b": 1}
-    assert fresh.redact("old new") == "*** HIDDEN *** *** HIDDEN ***"
+    assert changed == ["master.queue_size"]
+    assert config.now.config == {"a": "new", "b": 1}
+    assert config.redact("old new") == "*** HIDDEN *** *** HIDDEN ***"
+    assert config.now.master == {**load().master, "port": 3322, "hidden_opts": ["b"]}
+
+
+def test_a_wrong_reload_leaves_everything_as_it_was(written: Any) -> None:
+    config = ConfigInForce(written("a: 1"))
+    before = config.now
+    written("a: [")
+
+    with pytest.raises(ConfigError):
+        config.reload()
+    assert config.now is before
 
 
 def test_what_is_shown_hides_what_hidden_opts_name() -> None:

@@ -22,7 +22,7 @@ LAYERS = [
         "juggler",
     ],
     ["status", "lifecycle"],
-    ["udp", "web.envelope", "web.blueprint", "web.server"],
+    ["udp", "web.envelope", "web.blueprint", "web.channel", "web.server"],
     ["life", "registry", "app"],
     ["testing", "cli.loader", "cli.run"],
 ]

@@ -1,10 +1,9 @@
-"""Waitress on a thread of its own: everything it does not promise is dealt with here."""
+"""Waitress's loop on a thread of its own, and a way to stop it."""
 
 from __future__ import annotations
 
 import errno
 import logging
-import re
 import socket
 import threading
 import time
@@ -13,19 +12,15 @@ from typing import Any
 
 from waitress import wasyncore
 from waitress.adjustments import Adjustments
-from waitress.channel import HTTPChannel
-from waitress.parser import HTTPRequestParser, ParsingError
 from waitress.server import TcpWSGIServer
-from waitress.task import ErrorTask, ThreadedTaskDispatcher, WSGITask
+from waitress.task import ThreadedTaskDispatcher
 
 from ..sockets import plain_address
-from .envelope import CONTENT_TYPE, envelope
+from .channel import LINGER, Channel
 
 CONNECTION_LIMIT = 1000
 LOOP_TIMEOUT = 30.0
 """Seconds the loop sleeps at most; waitress closes idle connections when it wakes."""
-LINGER = 2.0
-"""Seconds to go on reading after a refusal, so that a client that still sends gets to read it."""
 PAUSE = 1.0
 """Seconds without accepting connections when descriptors or memory have run out."""
 OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
@@ -34,9 +29,6 @@ UNREAD = 5.0
 """Seconds that stopping waits for clients to read their answers."""
 GIVING_UP = 0.1
 """Seconds for idle pool threads to end once a busy one has been given up."""
-BODYLESS_METHODS = ("GET", "HEAD", "OPTIONS", "TRACE", "CONNECT")
-
-_TRANSFER_ENCODING = re.compile(rb"(?im)^transfer-encoding:[ \t]*(.*?)[ \t]*\r?$")
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -150,112 +142,6 @@ class Server:
         return any(channel.total_outbufs_len for channel in self._server.active_channels.values())
 
 
-class _Parser(HTTPRequestParser):
-    """Refuses what could be read as two requests by different servers (RFC 9112 section 6.3)."""
-
-    def received(self, data: bytes) -> int:
-        consumed: int = super().received(data)
-        if self.completed:
-            # Asked to continue a request that is complete or refused, waitress would read the next
-            # one into it.
-            self.expect_continue = False
-        return consumed
-
-    def parse_header(self, header_plus: bytes) -> None:
-        codings = _TRANSFER_ENCODING.findall(header_plus)
-        try:
-            super().parse_header(header_plus)
-        except ValueError:
-            # `GET http://[::1/`, or a Content-Length of thousands of digits.
-            raise ParsingError("Malformed request line or Content-Length") from None
-        if codings and self.version != "1.1":
-            raise ParsingError("Transfer-Encoding needs HTTP/1.1")
-        if codings and "CONTENT_LENGTH" in self.headers:
-            raise ParsingError("Content-Length together with Transfer-Encoding")
-        if codings and [coding.lower() for coding in codings] != [b"chunked"]:
-            raise ParsingError("Transfer-Encoding must be chunked, once")
-
-
-class _Task(WSGITask):
-    def execute(self) -> None:
-        try:
-            super().execute()
-        except Exception:
-            raise
-        # Waitress would leak the connection; as an Exception it is logged and answered 500.
-        except BaseException as error:
-            raise RuntimeError(f"a route raised {type(error).__name__}: {error}") from error
-
-    def build_response_header(self) -> bytes:
-        # A body that came without a length would be read as the next request.
-        request = self.request
-        unframed = (
-            request.command not in BODYLESS_METHODS and "CONTENT_LENGTH" not in request.headers
-        )
-        if unframed or self.channel.server.stopping:
-            self.set_close_on_finish()
-        header: bytes = super().build_response_header()
-        return header
-
-
-class _ErrorTask(ErrorTask):
-    """Waitress's own refusals, in the envelope."""
-
-    def execute(self) -> None:
-        error = self.request.error
-        limit = self.channel.adj.max_request_body_size - 1
-        messages = {
-            413: f"The body is over the limit of {limit} bytes (max_request_size)",
-            431: "The request's headers are too large",
-            500: "Internal Server Error",
-        }
-        body = envelope(messages.get(error.code, f"{error.reason}: {error.body}"), False)
-        self.status = f"{error.code} {error.reason}"
-        self.response_headers.append(("Content-Type", CONTENT_TYPE))
-        self.set_close_on_finish()
-        self.content_length = len(body)
-        self.write(body)
-
-
-class _Channel(HTTPChannel):
-    task_class = _Task
-    error_task_class = _ErrorTask
-    parser_class = _Parser
-
-    _lingers = False
-    _answered_and_closing = False
-
-    def readable(self) -> bool:
-        # While stopping, what is not yet read of a request is not read any more.
-        return self._lingers or (not self.server.stopping and bool(super().readable()))
-
-    def handle_write(self) -> None:
-        self._answered_and_closing = self.close_when_flushed
-        super().handle_write()
-
-    def handle_close(self) -> None:
-        # Closing with input unread resets the connection, and the answer could be lost with it.
-        if self._answered_and_closing and self.connected and not self._lingers:
-            self.will_close = False
-            try:
-                self.socket.shutdown(socket.SHUT_WR)
-            except OSError:
-                pass
-            else:
-                self._lingers = True
-                self.server.lingering[self] = time.monotonic() + LINGER
-                return
-        self.drop()
-
-    def drop(self) -> None:
-        """Close the connection at once, and what is kept in files for it."""
-        self.server.lingering.pop(self, None)
-        super().handle_close()
-
-    def received(self, data: bytes) -> bool:
-        return False if self._lingers else bool(super().received(data))
-
-
 class _Pool(ThreadedTaskDispatcher):
     """Waitress's threads, which can be named when one of them doesn't end."""
 
@@ -271,10 +157,10 @@ class _Pool(ThreadedTaskDispatcher):
 
 
 class _Server(TcpWSGIServer):
-    channel_class = _Channel
+    channel_class = Channel
 
     def __init__(self, logger: logging.Logger, *args: Any, **kwargs: Any) -> None:
-        self.lingering: dict[_Channel, float] = {}
+        self.lingering: dict[Channel, float] = {}
         self.stopping = False
         self._own_logger = logger
         self._paused_until: float | None = None

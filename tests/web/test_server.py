@@ -284,7 +284,7 @@ def test_a_client_that_does_not_read_its_answer_is_let_go(
 def test_a_refused_client_that_never_closes_is_let_go(
     app: Daemon, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("daemonkit.web.server.LINGER", 0.1)
+    monkeypatch.setattr("daemonkit.web.channel.LINGER", 0.1)
     assert app._parts is not None
     server = app._parts.server._server
     with connect(client) as sock:
@@ -320,7 +320,7 @@ def test_a_failing_turn_of_the_loop_is_logged_and_the_next_serves(
         monkeypatch.undo()
         raise ValueError("bad turn")
 
-    monkeypatch.setattr("daemonkit.web.server._Channel.readable", fail)
+    monkeypatch.setattr("daemonkit.web.server.Channel.readable", fail)
     with connect(client):
         client.wait_until(lambda: caplog.messages)
         assert client.get("/ping").text == "OK\n"
