@@ -44,6 +44,8 @@ def _handler(juggler: FakeJuggler) -> type[BaseHTTPRequestHandler]:
             data = value if isinstance(value, bytes) else json.dumps(value).encode()
             self.send_response(code)
             self.send_header("Content-Length", str(len(data)))
+            if code == 302:
+                self.send_header("Location", "/elsewhere")
             self.end_headers()
             self.wfile.write(data)
 

@@ -99,16 +99,36 @@ def test_a_datagram_that_finds_the_queue_full_is_counted(app: Daemon) -> None:
     assert refused == 1
 
 
-def test_what_the_kernel_holds_at_stop_is_still_handled(app: Daemon) -> None:
+def test_what_the_kernel_holds_at_stop_is_still_handled(
+    app: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The listener is kept from reading by holding what it puts events through."""
+    monkeypatch.setattr("daemonkit.udp.READ_AT_ONCE", 10)
     events: list[Any] = []
     app.on_event(events.append)
 
     with running(app) as client:
-        for number in range(200):
-            client.send_datagram(b"%d" % number)
-        app.stop()
+        assert app._parts is not None
+        listener = app._parts.udp
+        with app._parts.intake._lock:
+            for number in range(100):
+                client.send_datagram(b"%d" % number)
+            app.stop()
+            client.wait_until(lambda: listener._stopping)
 
-    assert events == list(range(200))
+    assert events == list(range(100))
+
+
+def test_a_sender_faster_than_the_listener_does_not_keep_it_from_stopping(
+    app: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daemonkit.udp.LAST_READ", 0.05)
+    monkeypatch.setattr("daemonkit.udp.UdpListener._read", lambda self, limit: True)
+
+    with running(app, {"master": {"shutdown_timeout": 5}}) as client:
+        pass
+
+    assert client.exit_status == 0
 
 
 def test_kernel_drops_are_counted(app: Daemon) -> None:

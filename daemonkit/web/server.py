@@ -59,7 +59,6 @@ class Server:
             # Waitress refuses a body of exactly its limit as well.
             max_request_body_size=max_request_size + 1,
             connection_limit=CONNECTION_LIMIT,
-            asyncore_use_poll=True,
             ident="daemonkit",
             clear_untrusted_proxy_headers=False,
             log_socket_errors=False,
@@ -130,6 +129,7 @@ class Server:
     def _turn(self, timeout: float) -> None:
         try:
             self._server.close_lingering()
+            # select() would end the loop at a descriptor of 1024 or more.
             wasyncore.loop(timeout, use_poll=True, map=self._map, count=1)
         # Whatever one connection brings about, the others must go on being served.
         except Exception:
