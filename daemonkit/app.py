@@ -19,7 +19,7 @@ from .events.codec import beginning, normalize
 from .events.intake import Intake
 from .events.memory import MemoryQueue
 from .events.processor import Processor
-from .exceptions import ConfigError, DaemonkitError, PingError, RegistrationError
+from .exceptions import ConfigError, DaemonkitError, PingError, RegistrationError, StartError
 from .juggler import Outbox
 from .life import Life, Parts, call_hook
 from .lifecycle import Coalesced, Signals, exit_by_signal, exit_now, settle_output
@@ -277,7 +277,10 @@ class Daemon(Registrars):
         signals.start()
         try:
             self._started, self._started_clock = datetime.now(), time.monotonic()
-            self._parts = self._make_parts()
+            try:
+                self._parts = self._make_parts()
+            except OSError as error:
+                raise StartError(f"cannot start: {error}") from error
             life = Life(
                 self._parts,
                 logger=self.logger,
@@ -319,22 +322,21 @@ class Daemon(Registrars):
             raise RegistrationError(f"the routes can't be put together: {error}") from error
         bound = sockets.bind(master["host"], master["port"], self.logger.warning)
         self._config.set_port(bound.port)
+        try:
+            udp = UdpListener(bound.udp, intake, self.logger)
+        except OSError:
+            bound.close()
+            raise
         self.logger.info("Listening on %s", sockets.join(bound.host, bound.port))
-        return Parts(
-            queue=queue,
-            intake=intake,
-            server=Server(
-                self.flask,
-                bound.tcp,
-                self.logger,
-                threads=master["http_threads"],
-                max_request_size=master["max_request_size"],
-            ),
-            processor=processor,
-            supervisor=Supervisor(self._registry.slaves, self),
-            udp=UdpListener(bound.udp, intake, self.logger),
-            outbox=self._outbox,
+        server = Server(
+            self.flask,
+            bound.tcp,
+            self.logger,
+            threads=master["http_threads"],
+            max_request_size=master["max_request_size"],
         )
+        supervisor = Supervisor(self._registry.slaves, self)
+        return Parts(queue, intake, server, processor, supervisor, udp, self._outbox)
 
     def _make_processor(self, queue: EventQueue) -> Processor:
         for name in ("run", "process_event", "status", "ping"):

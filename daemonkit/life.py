@@ -11,7 +11,7 @@ from typing import Any
 from .calls import error_text, function_name
 from .events.intake import Intake
 from .events.processor import Processor
-from .exceptions import StartError
+from .exceptions import DaemonkitError, StartError
 from .juggler import Outbox
 from .lifecycle import Deadline, briefly, stack_of
 from .supervisor import Supervisor
@@ -112,7 +112,14 @@ class Life:
         ):
             if self._shutdown.is_set():
                 return
-            start()
+            try:
+                start()
+            except DaemonkitError:
+                raise
+            # No thread or descriptor to be had, as a rule.
+            except Exception as error:
+                self._logger.exception("The start failed")
+                raise StartError(f"cannot start: {error_text(error)}") from error
         self._logger.debug("Started")
         self._ready()
 

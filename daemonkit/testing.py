@@ -72,7 +72,8 @@ def running(
 
     config: as in the YAML file; timeout: seconds for starting, and for each of the client's calls.
     Logging and signals are left alone. After the block, the client's `exit_status` is what the
-    process's would be. Raises what `start` would report: StartError, ConfigError and so on.
+    process's would be. Raises what `start` would report: StartError, ConfigError and so on; and
+    TimeoutError when it neither starts nor stops in time.
     """
     tree = dict(config or {})
     tree["master"] = {"host": "127.0.0.1", "port": 0, **tree.get("master", {})}
@@ -97,6 +98,8 @@ def running(
     finally:
         app.stop()
         thread.join(app.master_config["shutdown_timeout"] + timeout)
+        if thread.is_alive():
+            raise TimeoutError("the daemon did not stop; is its run() or a hook still busy?")
         client.exit_status = next((r for r in result if isinstance(r, int)), None)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import threading
 from pathlib import Path
 from typing import Any
@@ -393,3 +394,29 @@ def test_routes_that_flask_refuses_are_told_in_one_line() -> None:
         running(app),
     ):
         pass
+
+
+def test_a_part_that_cannot_start_is_a_start_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("daemonkit.events.processor.Processor.start", refuse)
+
+    with (
+        pytest.raises(StartError, match="^cannot start: RuntimeError: can't start new thread$"),
+        running(Daemon("app")),
+    ):
+        pass
+
+
+def test_out_of_descriptors_is_a_start_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("daemonkit.udp.os.pipe", refuse)
+        with (
+            pytest.raises(StartError, match=r"^cannot start: \[Errno 24\] Too many open files$"),
+            running(Daemon("app")),
+        ):
+            pass

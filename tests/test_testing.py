@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import threading
+
 import pytest
 import requests
 
@@ -27,3 +29,16 @@ def test_ipv6_addresses_go_in_brackets() -> None:
         assert client.url == f"http://[::1]:{client.port}"
         client.send_datagram(b"1")
         client.wait_until(lambda: client.status()["events"]["handled"] == 1)
+
+
+def test_a_daemon_that_does_not_stop_is_told() -> None:
+    app = Daemon("app")
+    release = threading.Event()
+    app.main(lambda: release.wait(30))
+
+    with (
+        pytest.raises(TimeoutError, match="^the daemon did not stop; is its run"),
+        running(app, {"master": {"shutdown_timeout": 0.1}}, timeout=1) as client,
+    ):
+        client.wait_until(app._ready.is_set)
+    release.set()
