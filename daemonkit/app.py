@@ -14,7 +14,7 @@ from typing import Any
 
 from . import log, sockets
 from .calls import accepts, describe, require_function
-from .config import ConfigInForce, ConfigSource, Override
+from .config import COMMAND_LINE, ConfigInForce, ConfigSource, Override
 from .events.codec import beginning, normalize
 from .events.intake import Intake
 from .events.memory import MemoryQueue
@@ -111,6 +111,8 @@ class Daemon(Registrars):
 
     def run(self) -> Any:
         """Runs in the main thread until shutdown; by default what `main` registered, or a wait."""
+        if not self._registry.frozen:
+            raise RegistrationError("run() is what start() calls; call start()")
         main = self._registry.main
         return self.shutdown.wait() if main is None else main()
 
@@ -152,8 +154,10 @@ class Daemon(Registrars):
         By default what `on_ping` registered, or else whether all slaves and the event processor
         are well.
         """
-        if self._registry.ping is not None:
-            return self._registry.ping()
+        return self.default_ping() if self._registry.ping is None else self._registry.ping()
+
+    def default_ping(self) -> str:
+        """The health check that `on_ping` replaces, for one that wants to do both."""
         problems = []
         if self._parts is not None:
             problems = self._parts.supervisor.problems()
@@ -214,12 +218,17 @@ class Daemon(Registrars):
                     status=lambda: self._gatherer.call(
                         "status()", self.status, lambda: Daemon.status(self)
                     ),
-                    ping=lambda: self.ping(),
+                    ping=self._ping_while_open,
                     redact=self._config.redact,
                     logger=self.logger,
                 )
                 self._lazy_flask = WebApp(self.blueprint, views)
             return self._lazy_flask
+
+    def _ping_while_open(self) -> Any:
+        if self.flask.closed is not None:
+            raise PingError(f"{self.flask.closed}\n")
+        return self.ping()
 
     @property
     def _outbox(self) -> Outbox:
@@ -246,12 +255,22 @@ class Daemon(Registrars):
         Raises SystemExit with an exit status other than 0 when the daemon can't start, when
         `run` raises, or when it can't stop in time.
         """
+        if COMMAND_LINE.get() is not None:
+            raise RegistrationError(
+                "start() was called while daemonkit run imports the module, and would keep it from "
+                "doing its work; put it under if __name__ == '__main__':"
+            )
+        log_file = None
         try:
             self._freeze()
             log.configure(self.master_config, self._config.redact)
+            log_file = self.master_config["log_file"]
             status = self._live(exit_now)
         except DaemonkitError as error:
             print(f"{self.name}: {self._config.redact(str(error))}", file=sys.stderr)
+            if log_file is not None:
+                # Or the file would end with "Starting", and not say why.
+                self.logger.critical("%s", error)
             status = error.exit_status
         settle_output()
         if status:
@@ -288,6 +307,7 @@ class Daemon(Registrars):
                 timeout=self.master_config["shutdown_timeout"],
                 run=self.run,
                 ready=self._ready.set,
+                routes=self.flask.open_or_close,
                 reason=self._why_stopped,
                 start_hooks=self._registry.start_hooks,
                 stop_hooks=self._registry.stop_hooks,

@@ -7,6 +7,7 @@ import difflib
 import os
 import threading
 from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -69,11 +70,25 @@ class Config:
         return {"config": shown, "master_config": master}
 
 
+@dataclass(frozen=True)
+class CommandLine:
+    """What `daemonkit run` was given, for the daemons of the module it imports."""
+
+    config: str | None
+    overrides: tuple[Override, ...]
+
+
+COMMAND_LINE: ContextVar[CommandLine | None] = ContextVar("COMMAND_LINE", default=None)
+"""Set while `daemonkit run` imports a module: `app.config` is right even at its top level."""
+
+
 class ConfigInForce:
     """The configuration a daemon lives by: loaded when first needed, replaced by a reload."""
 
     def __init__(self, source: ConfigSource) -> None:
-        self._source = source
+        given = COMMAND_LINE.get()
+        self._source = given.config if given and given.config else source
+        self._overrides = given.overrides if given else ()
         self._lock = threading.RLock()
         self._now: Config | None = None
 
@@ -82,7 +97,7 @@ class ConfigInForce:
         """The configuration; raises ConfigError when it is wrong."""
         with self._lock:
             if self._now is None:
-                self._now = load(self._source)
+                self._now = load(self._source, self._overrides)
             return self._now
 
     def load(self, source: ConfigSource, overrides: Sequence[Override]) -> None:

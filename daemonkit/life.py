@@ -20,6 +20,8 @@ from .udp import UdpListener
 from .web.server import Server
 
 STOPPED_BY_DEADLINE = 4
+PATIENCE = 2.0
+"""Seconds after which the log tells what stopping waits for."""
 GRACE = 0.5
 """Seconds past the deadline for naming what did not stop."""
 
@@ -41,8 +43,9 @@ class Life:
     """Starts the parts, runs the main function, stops the parts.
 
     shutdown: set by whoever wants it to end; timeout: seconds that stopping may take; run: called
-    in the main thread; ready: called when all has started; reason: tells why it ends;
-    exit_process: called with the exit status when a thread blocks that the process would wait for.
+    in the main thread; ready: called when all has started; routes: called with the reason for which
+    users' routes are closed, or None; reason: tells why it ends; exit_process: called with the exit
+    status when a thread blocks that the process would wait for.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class Life:
         timeout: float,
         run: Callable[[], Any],
         ready: Callable[[], None],
+        routes: Callable[[str | None], None],
         reason: Callable[[], str],
         start_hooks: Sequence[Hook],
         stop_hooks: Sequence[Hook],
@@ -65,6 +69,7 @@ class Life:
         self._timeout = timeout
         self._run = run
         self._ready = ready
+        self._routes = routes
         self._reason = reason
         self._start_hooks = start_hooks
         self._stop_hooks = stop_hooks
@@ -102,9 +107,11 @@ class Life:
     def _start(self) -> None:
         parts = self._parts
         parts.intake.hold()
+        self._routes("The daemon is starting")
         for start in (
             parts.server.start,
             self._call_start_hooks,
+            lambda: self._routes(None),
             parts.processor.start,
             parts.intake.open,
             parts.supervisor.start,
@@ -145,7 +152,11 @@ class Life:
             return
         briefly(
             lambda: self._report_blocked(self._main_thread, "the main thread"),
-            lambda: self._logger.critical("Stopped by the deadline of %g s", self._timeout),
+            lambda: self._logger.critical(
+                "Stopped by the deadline of %g s; still running: %s",
+                self._timeout,
+                ", ".join([*self._unstopped, self._main_thread.name]),
+            ),
         )
         self._exit_process(STOPPED_BY_DEADLINE)
 
@@ -153,6 +164,7 @@ class Life:
         """The main thread's half of stopping; returns the exit status."""
         parts, share = self._parts, self._share
         self._workers_stopped.wait()
+        self._routes("The daemon is stopping")
         for hook in reversed(self._stop_hooks):
             call_hook(hook, "stop", self._logger)
         self._stop(parts.outbox, self._deadline.left(keep=2 * share))
@@ -193,8 +205,14 @@ class Life:
     def _stop(self, part: Component, timeout: float) -> None:
         try:
             part.request_stop()
-            if part.join(timeout):
-                return
+            waiting = threading.Timer(PATIENCE, self._tell_waiting, [part])
+            waiting.daemon = True
+            waiting.start()
+            try:
+                if part.join(timeout):
+                    return
+            finally:
+                waiting.cancel()
         # One part that can't be stopped must not keep the others from it.
         except Exception:
             self._logger.exception("Stopping the part %r failed", part.name)
@@ -202,6 +220,10 @@ class Life:
         self._unstopped += [thread.name for thread in threads] or [part.name]
         for thread in threads:
             self._report_blocked(thread, part.name)
+
+    def _tell_waiting(self, part: Component) -> None:
+        names = ", ".join(thread.name for thread in part.running_threads())
+        self._logger.info("Waiting for %s (%s); another signal exits at once", names, part.name)
 
     def _report_blocked(self, thread: threading.Thread, what: str) -> None:
         self._logger.error(

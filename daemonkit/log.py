@@ -78,15 +78,14 @@ class ColumnFormatter(logging.Formatter):
         self._redact = redact
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        when = self.formatTime(record)
-        thread = f"{record.threadName:<23}"
-        name = f"{record.name:<31}"
-        return f"{when} {thread} {name} {record.levelname:<11} {record.message}"
+        return record.message
 
     def format(self, record: logging.LogRecord) -> str:
         text = _CONTROL.sub(_escaped, self._redact(super().format(record)))
         # What comes from outside must not be able to write a line of its own.
-        return text.replace("\n", "\n  ")
+        text = text.replace("\n", "\n  ")
+        columns = f"{record.threadName:<23} {record.name:<31} {record.levelname:<11}"
+        return f"{self.formatTime(record)} {columns} {text}"
 
 
 class JsonFormatter(logging.Formatter):
@@ -100,7 +99,9 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         fields: dict[str, Any] = {
-            key: value for key, value in vars(record).items() if key not in self._STANDARD
+            key: self._extra(value)
+            for key, value in vars(record).items()
+            if key not in self._STANDARD
         }
         stamp = datetime.fromtimestamp(record.created, timezone.utc).astimezone()
         fields |= {
@@ -108,25 +109,29 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname,
             "logger": record.name,
             "thread": record.threadName,
-            "message": record.getMessage(),
+            "message": self._redact(record.getMessage()),
         }
         if record.exc_info:
-            fields["exception"] = self.formatException(record.exc_info)
+            fields["exception"] = self._redact(self.formatException(record.exc_info))
         if record.stack_info:
-            fields["stack"] = self.formatStack(record.stack_info)
+            fields["stack"] = self._redact(self.formatStack(record.stack_info))
+        return json.dumps(fields)
+
+    def _extra(self, value: Any) -> Any:
+        """An `extra` in a form that JSON can hold, whatever it is: the line must come out."""
         try:
-            return json.dumps(self._clean(fields), default=self._text, allow_nan=False)
-        # An `extra` may hold anything, and a log line must come out all the same.
+            clean = self._clean(value)
+            json.dumps(clean, allow_nan=False)
         except (ValueError, TypeError, RecursionError):
-            plain = {key: self._text(value) for key, value in fields.items()}
-            return json.dumps(plain)
+            return self._text(value)
+        return clean
 
     def _clean(self, value: Any) -> Any:
         # Before the encoding, which would hide a secret's line breaks from the redactor.
         if isinstance(value, str):
             return self._redact(value)
         if isinstance(value, dict):
-            return {self._text(key): self._clean(item) for key, item in value.items()}
+            return {str(key): self._clean(item) for key, item in value.items()}
         return [self._clean(item) for item in value] if isinstance(value, list | tuple) else value
 
     def _text(self, value: Any) -> str:

@@ -9,6 +9,8 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 HIDDEN = "*** HIDDEN ***"
+SHORTEST = 3
+"""Characters a secret must have to be looked for in texts: a shorter one would stand everywhere."""
 
 
 class Secret(str):
@@ -27,8 +29,9 @@ class Redactor:
     """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        self.secrets = frozenset(str(secret) for secret in secrets if secret)
-        forms = {form for secret in self.secrets for form in _written_forms(secret)}
+        self.secrets = frozenset(map(str, secrets))
+        long_enough = (secret for secret in self.secrets if len(secret) >= SHORTEST)
+        forms = {form for secret in long_enough for form in _written_forms(secret)}
         # The longest first, or a secret that begins another would leave the rest of it standing.
         longest_first = sorted(forms, key=lambda form: (-len(form), form))
         self._pattern = re.compile("|".join(map(re.escape, longest_first))) if forms else None

@@ -14,6 +14,8 @@ from .exceptions import RegistrationError
 from .slave import Cadence, Slave, SlaveSpec, timestamp
 from .types import Master
 
+KEPT_FINISHED = 100
+"""Finished slaves that are still shown."""
 STARTING, RUNNING, FINISHED, FAILED = "starting", "running", "finished", "failed"
 
 
@@ -210,6 +212,9 @@ class Supervisor:
                         f"a slave named {spec.name!r} is there already; choose another by name="
                     )
             self._threads = [other for other in self._threads if other.name != spec.name]
+            finished = [other for other in self._threads if other.state == FINISHED]
+            for oldest in finished[:-KEPT_FINISHED]:
+                self._threads.remove(oldest)
             self._threads.append(thread)
             started = self._started
         if started:
@@ -240,7 +245,7 @@ class Supervisor:
     def problems(self) -> list[str]:
         """One line for each slave that has failed."""
         return [
-            f"the slave {thread.name} has failed: {thread.error}"
+            f"the slave {thread.name} has failed"
             for thread in self.threads()
             if thread.state == FAILED
         ]

@@ -12,6 +12,8 @@ from typing import Any
 import requests
 
 from .app import Daemon
+from .calls import describe
+from .config import ConfigSource, Override
 from .sockets import join
 
 
@@ -65,20 +67,28 @@ class Client:
 
 
 @contextmanager
-def running(
-    app: Daemon, config: Mapping[str, Any] | None = None, *, timeout: float = 10.0
-) -> Iterator[Client]:
+def running(app: Daemon, config: ConfigSource = None, *, timeout: float = 10.0) -> Iterator[Client]:
     """Run `app` in this process, on a free port of the loopback, for the time of a `with` block.
 
-    config: as in the YAML file; timeout: seconds for starting, and for each of the client's calls.
+    config: a mapping as in the YAML file, or a file's path; by default the daemon's own. Its `host`
+    and `port` don't count, unless a mapping gives them. timeout: seconds for starting, and for each
+    of the client's calls.
     Logging and signals are left alone. After the block, the client's `exit_status` is what the
     process's would be. Raises what `start` would report: StartError, ConfigError and so on; and
     TimeoutError when it neither starts nor stops in time.
     """
-    tree = dict(config or {})
-    tree["master"] = {"host": "127.0.0.1", "port": 0, **tree.get("master", {})}
+    if not isinstance(app, Daemon):
+        raise TypeError(f"running takes a Daemon, not {describe(app)}")
     app._freeze()
-    app._load(tree)
+    given = config.get("master") or {} if isinstance(config, Mapping) else {}
+    app._load(
+        config,
+        [
+            Override(f"master.{name}", text, "testing.running", raw=raw)
+            for name, text, raw in (("host", "127.0.0.1", True), ("port", "0", False))
+            if name not in given
+        ],
+    )
     result: list[int | BaseException] = []
 
     def live() -> None:

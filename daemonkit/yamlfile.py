@@ -201,6 +201,8 @@ def _construct_secret(loader: _FileLoader, node: yaml.Node) -> Secret:
     if not isinstance(node, yaml.ScalarNode):
         raise _At("!secret takes env:NAME, file:PATH or the text itself", node)
     secret = Secret(_read_secret(loader.folder, node))
+    if not secret:
+        raise _At("the secret is empty", node)
     loader.secrets.append(secret)
     return secret
 

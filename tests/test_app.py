@@ -129,7 +129,7 @@ def test_while_start_hooks_run_http_answers_and_events_are_refused() -> None:
         pass
 
     assert seen == {
-        "ping": "the event processor is not running\n",
+        "ping": "The daemon is starting\n",
         "event": (503, "The daemon is starting"),
     }
 
@@ -420,3 +420,62 @@ def test_out_of_descriptors_is_a_start_error(monkeypatch: pytest.MonkeyPatch) ->
             running(Daemon("app")),
         ):
             pass
+
+
+def test_users_routes_and_checks_wait_for_the_start_hooks_and_end_before_the_stop_hooks() -> None:
+    app = Daemon("app")
+    seen: list[Any] = []
+
+    def ask() -> None:
+        url = f"http://127.0.0.1:{app.master_config['port']}"
+        hello, ping = (requests.get(url + path, timeout=5) for path in ("/hello", "/ping"))
+        seen.append((hello.status_code, hello.json()["message"], ping.status_code, ping.text))
+
+    app.on_start(ask)
+    app.on_stop(ask)
+    app.route("/hello", endpoint="hello")(lambda: "hi")
+    app.on_ping(lambda: "mine")
+
+    with running(app) as client:
+        assert client.get("/hello").text == "hi"
+        assert client.get("/ping").text == "mine"
+
+    assert seen == [
+        (503, "The daemon is starting", 503, "The daemon is starting\n"),
+        (503, "The daemon is stopping", 503, "The daemon is stopping\n"),
+    ]
+
+
+def test_a_check_of_ones_own_may_do_the_default_one_too() -> None:
+    app = Daemon("app")
+    app.on_ping(lambda: "mine, " + app.default_ping())
+
+    with running(app) as client:
+        assert client.get("/ping").text == "mine, OK\n"
+
+
+def test_run_is_not_start() -> None:
+    with pytest.raises(
+        RegistrationError, match=r"^run\(\) is what start\(\) calls; call start\(\)$"
+    ):
+        Daemon("app").run()
+
+
+def test_after_two_seconds_the_log_says_what_is_waited_for(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level("INFO")
+    monkeypatch.setattr("daemonkit.life.PATIENCE", 0.05)
+    app = Daemon("app")
+    told = "Waiting for stubborn (slaves); another signal exits at once"
+
+    @app.slave
+    def stubborn() -> None:
+        app.shutdown.wait()
+        while told not in caplog.messages:
+            pass
+
+    with running(app) as client:
+        pass
+
+    assert client.exit_status == 0

@@ -163,6 +163,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
             "a: !secret file:nowhere",
             "cfg.yaml:1: cannot read the secret file nowhere: No such file or directory",
         ),
+        ("a: !secret ''", "cfg.yaml:1: the secret is empty"),
         ("a: !secret [x]", "cfg.yaml:1: !secret takes env:NAME, file:PATH or the text itself"),
         ("master: !secret x", "cfg.yaml:1: master must be a mapping of settings, not Secret"),
         (

@@ -231,3 +231,13 @@ def test_a_formatter_that_always_fails_does_not_go_round_in_circles(
     file_handler.handle(record("x"))
 
     assert capfd.readouterr().err == ""
+
+
+def test_only_what_was_said_is_redacted_not_the_columns() -> None:
+    made = record("INFO worker", threadName="worker")
+    hidden = ColumnFormatter(lambda text: text.replace("worker", "*").replace("INFO", "*"))
+    json_hidden = JsonFormatter(lambda text: text.replace("worker", "*").replace("INFO", "*"))
+
+    assert re.search(r" worker {18}app {29}INFO {8}\* \*$", hidden.format(made))
+    fields = json.loads(json_hidden.format(made))
+    assert (fields["thread"], fields["level"], fields["message"]) == ("worker", "INFO", "* *")

@@ -74,3 +74,8 @@ def test_escaped_forms_are_redacted_too() -> None:
 
 def test_without_secrets_a_text_stays_as_it_is() -> None:
     assert Redactor()("anything") == "anything"
+
+
+def test_a_secret_too_short_to_look_for_is_still_hidden_where_it_stands() -> None:
+    assert Redactor(["a"])("banana") == "banana"
+    assert hide({"x": Secret("a")}, []) == {"x": HIDDEN}

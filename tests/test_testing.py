@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 import pytest
 import requests
@@ -42,3 +43,24 @@ def test_a_daemon_that_does_not_stop_is_told() -> None:
     ):
         client.wait_until(app._ready.is_set)
     release.set()
+
+
+def test_the_daemons_own_configuration_is_kept_unless_another_is_given(tmp_path: Path) -> None:
+    path = tmp_path / "cfg.yaml"
+    path.write_text("a: file\nmaster: {host: '::', port: 1}\n")
+
+    for own, given, expected in (
+        ({"a": "own"}, None, "own"),
+        (path, None, "file"),
+        (None, path, "file"),
+        ({"a": "own"}, {"a": "given"}, "given"),
+    ):
+        app = Daemon("app", config=own)
+        with running(app, given) as client:
+            assert app.config == {"a": expected}
+            assert client.get("/ping").text == "OK\n"
+
+
+def test_what_is_not_a_daemon_is_refused() -> None:
+    with pytest.raises(TypeError, match="^running takes a Daemon, not <class "), running(Daemon):  # type: ignore[arg-type]
+        pass

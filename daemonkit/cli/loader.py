@@ -60,8 +60,10 @@ def _import(name: str, folder: Path) -> ModuleType:
     except ModuleNotFoundError as error:
         # One that the user's module imports is an error inside it, like any other.
         if error.name is not None and f"{name}.".startswith(f"{error.name}."):
+            parent, _, last = name.rpartition(".")
+            hint = f"; did you mean {parent}:{last}?" if parent else ""
             raise LoadError(
-                f"there is no module {error.name!r} in {Path.cwd()} or on the import path"
+                f"there is no module {error.name!r} in {Path.cwd()} or on the import path{hint}"
             ) from None
         raise _failed(f"the module {name!r} could not be imported", error) from None
     # SystemExit too, which a module without its `if __name__` guard may raise.

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from ..config import SECTION, Override
+from ..config import COMMAND_LINE, SECTION, CommandLine, Override
 from ..defaults import SETTINGS
 from ..exceptions import DaemonkitError, LoadError
 from .loader import load_daemon
@@ -48,7 +48,11 @@ def run(app: str, config: str | None, assignments: tuple[str, ...], **short: str
                 raw = isinstance(SETTINGS[name].default, str)
                 option = f"--{name.replace('_', '-')}"
                 overrides.append(Override(f"{SECTION}.{name}", text, option, raw))
-        daemon = load_daemon(app)
+        token = COMMAND_LINE.set(CommandLine(config, tuple(overrides)))
+        try:
+            daemon = load_daemon(app)
+        finally:
+            COMMAND_LINE.reset(token)
         daemon.configure(config, overrides)
     except DaemonkitError as error:
         if isinstance(error, LoadError) and error.traceback:

@@ -9,7 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from flask import Blueprint, Flask, Response, make_response, request
-from werkzeug.exceptions import HTTPException, LengthRequired, MethodNotAllowed, NotFound
+from werkzeug.exceptions import (
+    HTTPException,
+    InternalServerError,
+    LengthRequired,
+    MethodNotAllowed,
+    NotFound,
+)
 
 from ..events.codec import decode, decode_lines
 from ..events.intake import Intake
@@ -20,6 +26,7 @@ from .envelope import CONTENT_TYPE, envelope
 
 NDJSON = "application/x-ndjson"
 OK = "OK\n"
+LIBRARY_ENDPOINTS = {None, "daemonkit._events", "daemonkit._status", "daemonkit._ping"}
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,8 @@ class WebApp(Flask):
         super().__init__("daemonkit", static_folder=None)
         self.daemon_blueprint = blueprint
         self.sealed = False
+        self.closed: str | None = None
+        self.logger = views.logger
         self._views = views
         self._seal_lock = threading.Lock()
         # Before anything of the user's, whose handlers for the same errors then win.
@@ -52,6 +61,16 @@ class WebApp(Flask):
                 self.sealed = True
                 _add_routes(self.daemon_blueprint, self._views)
                 self.register_blueprint(self.daemon_blueprint)
+
+    def open_or_close(self, why: str | None) -> None:
+        """Answer users' routes, or refuse them with 503 and the reason: what the start hooks open
+        is not there yet, or what the stop hooks close is there no more."""
+        self.closed = why
+
+    def dispatch_request(self) -> Any:
+        if self.closed is not None and request.endpoint not in LIBRARY_ENDPOINTS:
+            raise QueueFull(self.closed, retry_after=5)
+        return super().dispatch_request()
 
     def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
         if not self.sealed:
@@ -144,6 +163,8 @@ def _add_error_handlers(app: Flask, views: Views) -> None:
 
 
 def _message(error: HTTPException) -> str:
+    if isinstance(error, InternalServerError):
+        return error.name
     if isinstance(error, NotFound) and error.description == NotFound.description:
         return f"Not found: {request.path}"
     if isinstance(error, MethodNotAllowed) and error.description == MethodNotAllowed.description:

@@ -75,7 +75,7 @@ NOTHING_LIKE_IT = "mymod has no attribute 'zzz'"
     ("text", "target", "message"),
     [
         ("", "nowhere:app", "there is no module 'nowhere' in {here} or on the import path"),
-        ("", "mymod.sub:app", "there is no module 'mymod.sub' in {here} or on the import path"),
+        ("", "mymod.sub:app", "there is no module 'mymod.sub' in {here} or on the import path; did you mean mymod:sub?"),
         ("", "nowhere.py:app", "there is no file nowhere.py"),
         ("", "dir/nowhere", "there is no file dir/nowhere"),
         ("", ":app", "':app' is not MODULE or MODULE:ATTR, as in mymod:app"),

@@ -529,3 +529,34 @@ def test_a_full_pipe_that_nobody_reads_does_not_keep_it_from_ending(tmp_path: Pa
         )
         popen.send_signal(signal.SIGTERM)
         assert popen.wait(20) == 4
+
+
+def test_the_configuration_is_there_while_the_module_is_imported(run_app: Run) -> None:
+    daemon = run_app(
+        QUIET + "app.add_slave(lambda: None, name='s', every=app.config['every'])\n",
+        "--config", "cfg.yaml", "--set", "every=0.01",
+        cfg__yaml="every: 60\n",
+    ).wait_ready()  # fmt: skip
+
+    daemon.wait_until(lambda: daemon.status()["slaves"][0]["ticks"] > 3)
+    assert daemon.stop() == 0
+
+
+def test_start_while_the_module_is_imported_is_refused(run_app: Run) -> None:
+    daemon = run_app(QUIET + "app.start()\n")
+
+    assert daemon.wait() == 2
+    assert "put it under if __name__ == '__main__':" in daemon.err
+    assert daemon.out == ""
+
+
+def test_why_it_could_not_start_is_also_in_the_log_file(run_app: Run, tmp_path: Path) -> None:
+    daemon = run_app(
+        QUIET + "@app.on_start\ndef connect():\n    raise OSError('away')\n",
+        "--set",
+        "master.log_file=app.log",
+    )
+
+    assert daemon.wait() == 3
+    lines = (tmp_path / "0" / "app.log").read_text().splitlines()
+    assert lines[-1].endswith("CRITICAL    the start hook connect failed: OSError: away")

@@ -201,6 +201,8 @@ def test_whatever_a_users_route_raises_is_500_in_the_envelope_and_logged(
     def bad() -> Any:
         raise error
 
+    app.route("/none", endpoint="none")(lambda: None)
+
     @app.route("/half")
     def half() -> Any:
         def stream() -> Iterator[bytes]:
@@ -210,7 +212,7 @@ def test_whatever_a_users_route_raises_is_500_in_the_envelope_and_logged(
         return flask.Response(stream())
 
     with running(app) as client:
-        answers = [client.get(path) for path in ("/bad", "/bad", "/half")]
+        answers = [client.get(path) for path in ("/bad", "/none", "/half")]
         assert client.get("/ping").text == "OK\n"
 
     for answer in answers:
