@@ -133,7 +133,12 @@ SETTINGS: dict[str, Setting] = {
             whole(1),
             "Largest body of an HTTP request, in bytes; a larger one is answered 413.",
         ),
-        Setting("http_threads", 4, whole(1, 1000), "Threads that answer HTTP requests."),
+        Setting(
+            "http_threads",
+            4,
+            whole(1, 1000),
+            "Threads that answer HTTP requests. Slow routes hold them, and then `/ping` waits.",
+        ),
         Setting(
             "shutdown_timeout",
             25,

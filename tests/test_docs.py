@@ -1,11 +1,17 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+import daemonkit
+from daemonkit import Daemon
 from daemonkit.defaults import SETTINGS
+from daemonkit.registry import Registrars
+from daemonkit.testing import Client
 
 from .settings_table import PAGE, table, with_table
 
@@ -36,6 +42,26 @@ def test_ci_calls_the_readme_s_commands() -> None:
     assert first.removeprefix("sh .ci/venv && ") in ci
     assert "sh .ci/venv\n" in ci
     assert f"\n{second}\n" in ci
+
+
+def test_the_reference_names_everything_public() -> None:
+    page = (ROOT / "docs" / "reference.md").read_text("utf-8")
+    names = {*vars(Daemon), *vars(Registrars), *vars(Client), *daemonkit.__all__}
+    public = {name for name in names if not name.startswith("_")} - {"timeout"}
+
+    assert sorted(name for name in public if not re.search(rf"\b{name}\b", page)) == []
+
+
+def test_the_quickstart_s_test_passes(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "quickstart.md").read_text("utf-8")
+    blocks = re.findall(r"```python\n(.+?)```", page, re.DOTALL)
+    (test,) = [block for block in blocks if "import pytest" in block]
+    (tmp_path / "test_quickstart.py").write_text(test)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stdout
+    assert "1 passed" in done.stdout
 
 
 def test_the_design_page_names_every_module() -> None:

@@ -98,7 +98,7 @@ def checks(kind):
 
 @app.on_start
 def start_slaves():
-    # Not @app.slave: the configuration, which has the intervals, is not there at import time.
+    # Not @app.slave: which slaves there are is the configuration's to say.
     for kind in filter(checks, KINDS):
         app.run_slave(partial(watch, kind), name=kind, every=app.config["every"][kind])
 
