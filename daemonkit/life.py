@@ -81,6 +81,7 @@ class Life:
         self._deadline = Deadline(timeout)
         self._failure = ""
         self._unstopped: list[str] = []
+        self._waiting_for: Component | None = None
 
     def live(self) -> int:
         """From the first part's start to the last one's end; returns the exit status.
@@ -134,9 +135,9 @@ class Life:
         """Stop the workers; on a thread of its own, for the main thread is busy in `run`."""
         self._shutdown.wait()
         self._deadline = deadline = Deadline(self._timeout)
-        threading.Thread(target=self._enforce_deadline, name="deadline", daemon=True).start()
         parts, share = self._parts, self._share
         try:
+            threading.Thread(target=self._enforce_deadline, name="deadline", daemon=True).start()
             self._logger.info("Stopping: %s", self._failure or self._reason())
             if self._started.wait(deadline.left(keep=5 * share)):
                 self._stop(parts.udp, deadline.left(keep=5 * share))
@@ -148,7 +149,11 @@ class Life:
 
     def _enforce_deadline(self) -> None:
         """On a thread that waits for nothing else, not even for the log: it may be what hangs."""
-        if self._ended.wait(self._timeout + GRACE):
+        deadline = Deadline(self._timeout + GRACE)
+        if self._ended.wait(min(PATIENCE, deadline.left())):
+            return
+        briefly(self._tell_waiting)
+        if self._ended.wait(deadline.left()):
             return
         briefly(
             lambda: self._report_blocked(self._main_thread, "the main thread"),
@@ -169,7 +174,6 @@ class Life:
             call_hook(hook, "stop", self._logger)
         self._stop(parts.outbox, self._deadline.left(keep=2 * share))
         self._stop(parts.server, self._deadline.left(keep=share))
-        self._ended.set()
         left = len(parts.queue) + parts.processor.in_work
         if left:
             self._logger.error("%d events were left unhandled", left)
@@ -181,6 +185,7 @@ class Life:
             )
             self._exit_process(STOPPED_BY_DEADLINE)
         self._logger.debug("Stopped")
+        self._ended.set()
         if self._unstopped or left:
             return STOPPED_BY_DEADLINE
         return 1 if self._failure else 0
@@ -203,27 +208,29 @@ class Life:
         self._shutdown.wait()
 
     def _stop(self, part: Component, timeout: float) -> None:
+        self._waiting_for = part
         try:
             part.request_stop()
-            waiting = threading.Timer(PATIENCE, self._tell_waiting, [part])
-            waiting.daemon = True
-            waiting.start()
-            try:
-                if part.join(timeout):
-                    return
-            finally:
-                waiting.cancel()
+            if part.join(timeout):
+                return
         # One part that can't be stopped must not keep the others from it.
         except Exception:
             self._logger.exception("Stopping the part %r failed", part.name)
+        finally:
+            self._waiting_for = None
         threads = part.running_threads()
         self._unstopped += [thread.name for thread in threads] or [part.name]
         for thread in threads:
             self._report_blocked(thread, part.name)
 
-    def _tell_waiting(self, part: Component) -> None:
-        names = ", ".join(thread.name for thread in part.running_threads())
-        self._logger.info("Waiting for %s (%s); another signal exits at once", names, part.name)
+    def _tell_waiting(self) -> None:
+        part = self._waiting_for
+        threads = [self._main_thread] if part is None else part.running_threads()
+        self._logger.info(
+            "Waiting for %s (%s); another signal exits at once",
+            ", ".join(thread.name for thread in threads),
+            "run() or a hook" if part is None else part.name,
+        )
 
     def _report_blocked(self, thread: threading.Thread, what: str) -> None:
         self._logger.error(
