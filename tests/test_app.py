@@ -465,15 +465,17 @@ def test_after_two_seconds_the_log_says_what_is_waited_for(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level("INFO")
-    monkeypatch.setattr("daemonkit.life.PATIENCE", 0.05)
+    monkeypatch.setattr("daemonkit.life.PATIENCE", 0.5)
     app = Daemon("app")
     told = "Waiting for stubborn (slaves); another signal exits at once"
+
+    pause = threading.Event()
 
     @app.slave
     def stubborn() -> None:
         app.shutdown.wait()
         while told not in caplog.messages:
-            pass
+            pause.wait(0.01)
 
     with running(app) as client:
         pass
