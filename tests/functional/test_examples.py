@@ -21,6 +21,7 @@ from urllib.parse import quote_plus
 import pytest
 import requests
 
+from ..juggler_server import FakeJuggler, juggler_server
 from .process import Process
 
 REPOSITORY = Path(__file__).parents[2]
@@ -254,19 +255,6 @@ def test_webhooks_loses_none_of_the_deliveries_that_octokit_has_collected(webhoo
 # hostwatch.py
 
 
-class Juggler(BaseHTTPRequestHandler):
-    """Takes every alert, and keeps the requests that brought them."""
-
-    requests: list[Any]
-
-    def do_POST(self) -> None:
-        self.requests.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-        reply(self, 200, b'{"events": [{"code": 200, "message": "OK"}]}')
-
-    def log_message(self, *args: Any) -> None:
-        pass
-
-
 class Watched(BaseHTTPRequestHandler):
     """An address whose `code` and `delay` (seconds) a test changes."""
 
@@ -304,8 +292,8 @@ def serving(base: type[BaseHTTPRequestHandler], **attributes: Any) -> Iterator[t
 
 @pytest.fixture
 def juggler() -> Iterator[tuple[str, Any]]:
-    with serving(Juggler, requests=[]) as served:
-        yield served
+    with juggler_server(FakeJuggler()) as served:
+        yield served.url, served
 
 
 @pytest.fixture
