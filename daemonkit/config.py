@@ -14,7 +14,7 @@ from typing import Any
 from .calls import describe
 from .defaults import SETTINGS
 from .exceptions import ConfigError
-from .secret import HIDDEN, Redactor, Secret, hide
+from .secret import Redactor, Secret, hide
 from .yamlfile import parse_file, parse_value
 
 SECTION = "master"
@@ -227,6 +227,3 @@ def _unknown(name: Any) -> str:
     nearest = difflib.get_close_matches(str(name), SETTINGS, n=1, cutoff=0.5)
     hint = f"did you mean {nearest[0]!r}?" if nearest else f"the options are {', '.join(SETTINGS)}"
     return f"unknown option {name!r} in {SECTION}; {hint}"
-
-
-__all__ = ["HIDDEN", "Config", "ConfigSource", "Override", "Secret", "load"]

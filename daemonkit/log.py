@@ -91,7 +91,12 @@ class ColumnFormatter(logging.Formatter):
 class JsonFormatter(logging.Formatter):
     """One JSON object a line: time, level, logger, thread, message, exception, and any `extra`."""
 
-    _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+    _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {
+        "message",
+        "asctime",
+        "taskName",
+        "told",
+    }
 
     def __init__(self, redact: Redact = str) -> None:
         super().__init__()

@@ -241,3 +241,7 @@ def test_only_what_was_said_is_redacted_not_the_columns() -> None:
     assert re.search(r" worker {18}app {29}INFO {8}\* \*$", hidden.format(made))
     fields = json.loads(json_hidden.format(made))
     assert (fields["thread"], fields["level"], fields["message"]) == ("worker", "INFO", "* *")
+
+
+def test_the_mark_of_a_line_that_was_mended_is_no_extra() -> None:
+    assert "told" not in json.loads(JsonFormatter().format(record(told=True)))

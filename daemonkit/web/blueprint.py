@@ -133,8 +133,8 @@ def _add_error_handlers(app: Flask, views: Views) -> None:
         return refused(f"Invalid JSON: {error}", 400)
 
     def full(error: Exception) -> Response:
-        retry_after = error.retry_after if isinstance(error, QueueFull) else 1
-        return refused(str(error), 503, **{"Retry-After": str(retry_after)})
+        assert isinstance(error, QueueFull)
+        return refused(str(error), 503, **{"Retry-After": str(error.retry_after)})
 
     def too_large(error: Exception) -> Response:
         return refused(str(error), 413)
@@ -163,7 +163,10 @@ def _add_error_handlers(app: Flask, views: Views) -> None:
 
 
 def _message(error: HTTPException) -> str:
-    if isinstance(error, InternalServerError):
+    if (
+        isinstance(error, InternalServerError)
+        and error.description == InternalServerError.description
+    ):
         return error.name
     if isinstance(error, NotFound) and error.description == NotFound.description:
         return f"Not found: {request.path}"

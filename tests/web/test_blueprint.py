@@ -250,6 +250,10 @@ def test_users_routes_may_answer_and_refuse_as_in_flask(app: Daemon) -> None:
     def teapot() -> Any:
         flask.abort(418, "no coffee here")
 
+    @app.route("/broken")
+    def broken() -> Any:
+        flask.abort(500, "the printer is on fire")
+
     @app.route("/own")
     def own() -> Any:
         flask.abort(flask.Response("mine", 409))
@@ -266,6 +270,7 @@ def test_users_routes_may_answer_and_refuse_as_in_flask(app: Daemon) -> None:
         assert client.get("/hello").json() == {"hello": "world"}
         teapot_answer = client.get("/teapot")
         assert client.get("/own").text == "mine"
+        assert client.get("/broken").json()["message"] == "the printer is on fire"
         assert client.get("/away").json() == {"hello": "world"}
         assert client.post("/queue").status_code == 400
 
