@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from datetime import datetime
-from logging import getLogger
 from typing import Any
 
 from . import log, sockets
@@ -20,20 +20,34 @@ from .events.intake import Intake
 from .events.memory import MemoryQueue
 from .events.processor import Processor
 from .exceptions import ConfigError, DaemonkitError, PingError, RegistrationError, StartError
+from .health import Health
 from .juggler import Outbox
-from .life import Life, Parts, call_hook
-from .lifecycle import Coalesced, Signals, exit_by_signal, exit_now, settle_output
+from .life import STOPPED_BY_DEADLINE, Life, Parts, call_hook
+from .lifecycle import (
+    Coalesced,
+    ExitWatch,
+    Signals,
+    exit_by_signal,
+    exit_now,
+    settle_output,
+)
+from .notifier import Notifier
 from .registry import HandlerSpec, Registrars
-from .slave import Slave, SlaveSpec, SlaveTarget, timestamp
+from .slave import Slave, SlaveSpec, SlaveTarget, split_options, timestamp
+from .stacks import stacks
 from .status import Gatherer
 from .supervisor import Supervisor
+from .systemd import NotifySocket, take_sockets, watchdog_seconds
 from .types import Event, EventQueue
 from .udp import UdpListener
+from .watch import Watch
 from .web.blueprint import OK, Views, WebApp
 from .web.server import Server
 
 SAME_SIGNAL = 0.03
 """Seconds within which a signal that comes twice counts as one."""
+BETWEEN_RELOADS = 1.0
+"""Seconds that further SIGHUPs wait, to be one reload."""
 
 
 class Daemon(Registrars):
@@ -49,7 +63,7 @@ class Daemon(Registrars):
         if name is not None and (not isinstance(name, str) or not name):
             raise RegistrationError(f"a daemon's name must be a string, not {describe(name)}")
         self.name = name or type(self).__name__
-        self.logger = getLogger(self.name)
+        self.logger = logging.getLogger(self.name)
         self.shutdown = threading.Event()
         self._config = ConfigInForce(config)
         self._lazy_lock = threading.RLock()
@@ -58,11 +72,12 @@ class Daemon(Registrars):
         self._lazy_outbox: Outbox | None = None
         self._gatherer = Gatherer(self.logger)
         self._parts: Parts | None = None
+        self._life: Life | None = None
+        self._health = Health()
         self._started: datetime | None = None
         self._started_clock = 0.0
         self._signal: signal.Signals | None = None
         self._signal_clock = 0.0
-        self._ready = threading.Event()
 
     # Configuration
 
@@ -93,6 +108,17 @@ class Daemon(Registrars):
 
     def _reload(self) -> None:
         """What SIGHUP does."""
+        # What the hooks need may not be there before.
+        self._health.begun.wait()
+        if self._parts is None or self.shutdown.is_set():
+            return
+        self._parts.notifier.reloading()
+        try:
+            self._load_again()
+        finally:
+            self._parts.notifier.reloaded()
+
+    def _load_again(self) -> None:
         try:
             changed = self._config.reload()
         except ConfigError as error:
@@ -102,10 +128,18 @@ class Daemon(Registrars):
             self.logger.warning(
                 "Changed, but in force only after a restart: %s", ", ".join(changed)
             )
-        getLogger().setLevel(self.master_config["log_level"])
+        logging.getLogger().setLevel(self.master_config["log_level"])
         for hook in self._registry.reload_hooks:
             call_hook(hook, "reload", self.logger)
         self.logger.info("Reloaded")
+
+    def _log_stacks(self) -> None:
+        """What SIGUSR1 does: it was asked for, so whatever `log_level` says."""
+        text = f"received SIGUSR1: {stacks()}"
+        record = self.logger.makeRecord(
+            self.name, logging.INFO, __file__, 0, text, (), None, "_log_stacks"
+        )
+        self.logger.handle(record)
 
     # What a subclass may override
 
@@ -134,13 +168,14 @@ class Daemon(Registrars):
             "pid": os.getpid(),
             "started": timestamp(self._started),
             "uptime": round(uptime, 6),
+            **self._health.shown(),
             "events_queue": len(queue),
             "events": {**intake.counters(), **(parts.processor.counters() if parts else {})},
             "udp": parts.udp.counters() if parts else {},
             "juggler": self._outbox.counters(),
             "slaves": [
-                self._gatherer.call(f"The status of {t.name}", t.status, t.fallback_status)
-                for t in (parts.supervisor.threads() if parts else ())
+                self._gatherer.call(f"The status of {c.name}", c.status, c.fallback_status)
+                for c in (parts.supervisor.children() if parts else ())
             ],
             **self._config.now.visible(),
         }
@@ -158,31 +193,22 @@ class Daemon(Registrars):
 
     def default_ping(self) -> str:
         """The health check that `on_ping` replaces, for one that wants to do both."""
-        problems = []
-        if self._parts is not None:
-            problems = self._parts.supervisor.problems()
-            if not self._parts.processor.running:
-                problems.append("the event processor is not running")
+        problems = self._health.problems()
         if problems:
-            raise PingError("".join(problem + "\n" for problem in problems))
+            raise PingError("".join(problem.text + "\n" for problem in problems))
         return OK
 
     # What users call
 
-    def run_slave(
-        self,
-        target: SlaveTarget,
-        *args: Any,
-        name: str | None = None,
-        every: float | None = None,
-        **kwargs: Any,
-    ) -> Slave | None:
+    def run_slave(self, target: SlaveTarget, *args: Any, **keywords: Any) -> Slave | None:
         """Start a slave in the running daemon, or with the others when it hasn't started yet.
 
-        args, kwargs: for the Slave subclass's `__init__`; name, every: see `slave`. Returns the
-        slave once it is started. Raises RegistrationError, and what `__init__` raises.
+        args, keywords: for the Slave subclass's `__init__`; of the keywords those that it doesn't
+        name itself may also be options, see `slave`. Returns the slave once it is made. Raises
+        RegistrationError, and what `__init__` raises; it is then not started again.
         """
-        spec = SlaveSpec.make(target, "run_slave", name=name, every=every, args=args, kwargs=kwargs)
+        options, arguments = split_options(target, keywords)
+        spec = SlaveSpec.make(target, "run_slave", args, arguments, **options)
         with self._lazy_lock:
             if self._parts is None:
                 self._append_slave(spec)
@@ -219,6 +245,7 @@ class Daemon(Registrars):
                         "status()", self.status, lambda: Daemon.status(self)
                     ),
                     ping=self._ping_while_open,
+                    health=self._health,
                     redact=self._config.redact,
                     logger=self.logger,
                 )
@@ -261,62 +288,76 @@ class Daemon(Registrars):
                 "doing its work; put it under if __name__ == '__main__':"
             )
         log_file = None
+        exit_watch, signals = ExitWatch(self.logger), Signals(self._signal_actions())
         try:
             self._freeze()
+            signals.start()
             log.configure(self.master_config, self._config.redact)
             log_file = self.master_config["log_file"]
-            status = self._live(exit_now)
+            status = self._live(exit_now, os.environ)
         except DaemonkitError as error:
             print(f"{self.name}: {self._config.redact(str(error))}", file=sys.stderr)
             if log_file is not None:
                 # Or the file would end with "Starting", and not say why.
                 self.logger.critical("%s", error)
             status = error.exit_status
+        finally:
+            signals.request_stop()
+            signals.join(1.0)
+        if self._life is not None:
+            exit_watch.arm(self._life.deadline, STOPPED_BY_DEADLINE)
         settle_output()
         if status:
             raise SystemExit(status)
+
+    def _signal_actions(self) -> dict[int, Callable[[], None]]:
+        reload = Coalesced(self._reload, "reload", self.logger, BETWEEN_RELOADS)
+        actions: dict[int, Callable[[], None]] = {
+            signal.SIGTERM: lambda: self._stop_by(signal.SIGTERM),
+            signal.SIGINT: lambda: self._stop_by(signal.SIGINT),
+            signal.SIGHUP: reload.request,
+        }
+        # A user who has taken this one keeps it.
+        if signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL:
+            actions[signal.SIGUSR1] = Coalesced(self._log_stacks, "stacks", self.logger).request
+        return actions
 
     def _freeze(self) -> None:
         if self._registry.frozen:
             raise RegistrationError("the daemon was started already; make another Daemon")
         self._registry.frozen = True
 
-    def _live(self, exit_process: Callable[[int], Any]) -> int:
-        """Live to the end and return the exit status; `exit_process` is for a blocked thread."""
+    def _live(self, exit_process: Callable[[int], Any], environ: MutableMapping[str, str]) -> int:
+        """Live to the end and return the exit status; `exit_process` is for a blocked thread,
+        `environ` where systemd says what it has to say."""
         if self._config.now.source is None:
             self.logger.warning("Config file is not specified")
         self.logger.debug("Starting")
-        signals = Signals(
-            {
-                signal.SIGTERM: lambda: self._stop_by(signal.SIGTERM),
-                signal.SIGINT: lambda: self._stop_by(signal.SIGINT),
-                signal.SIGHUP: Coalesced(self._reload, "reload", self.logger).request,
-            }
-        )
-        signals.start()
+        self._started, self._started_clock = datetime.now(), time.monotonic()
+        master = self.master_config
         try:
-            self._started, self._started_clock = datetime.now(), time.monotonic()
-            try:
-                self._parts = self._make_parts()
-            except OSError as error:
-                raise StartError(f"cannot start: {error}") from error
-            life = Life(
-                self._parts,
-                logger=self.logger,
-                shutdown=self.shutdown,
-                timeout=self.master_config["shutdown_timeout"],
-                run=self.run,
-                ready=self._ready.set,
-                routes=self.flask.open_or_close,
-                reason=self._why_stopped,
-                start_hooks=self._registry.start_hooks,
-                stop_hooks=self._registry.stop_hooks,
-                exit_process=exit_process,
-            )
-            return life.live()
-        finally:
-            signals.request_stop()
-            signals.join(1.0)
+            self._parts = self._make_parts(environ)
+        except OSError as error:
+            raise StartError(f"cannot start: {error}") from error
+        self._life = Life(
+            self._parts,
+            self._health,
+            logger=self.logger,
+            shutdown=self.shutdown,
+            drain_delay=master["drain_delay"],
+            timeout=master["shutdown_timeout"],
+            run=self.run,
+            routes=self.flask.open_or_close,
+            reason=self._why_stopped,
+            start_hooks=self._registry.start_hooks,
+            stop_hooks=self._registry.stop_hooks,
+            exit_process=exit_process,
+        )
+        return self._life.live()
+
+    def _give_up(self, reason: str) -> None:
+        if self._life is not None:
+            self._life.fail(reason)
 
     def _stop_by(self, number: signal.Signals) -> None:
         # Called on the thread that watches signals: nothing here may wait, not even for the log.
@@ -331,23 +372,32 @@ class Daemon(Registrars):
     def _why_stopped(self) -> str:
         return f"received {self._signal.name}" if self._signal else "stop() was called"
 
-    def _make_parts(self) -> Parts:
-        master = self.master_config
+    def _make_parts(self, environ: MutableMapping[str, str]) -> Parts:
+        master, health, watch = self.master_config, self._health, Watch(self.logger)
         queue, intake = self._intake_and_queue()
-        processor = self._make_processor(queue)
+        processor = self._make_processor(queue, watch)
         intake.with_meta = processor.with_meta
+        supervisor = Supervisor(
+            self._registry.slaves, self, watch, gave_up=self._give_up, changed=health.changed
+        )
         try:
             self.flask.seal()
         except Exception as error:
             raise RegistrationError(f"the routes can't be put together: {error}") from error
-        bound = sockets.bind(master["host"], master["port"], self.logger.warning)
-        self._config.set_port(bound.port)
+        given = take_sockets(environ)
+        bound = (
+            sockets.adopt(given)
+            if given
+            else sockets.bind(master["host"], master["port"], self.logger.warning)
+        )
+        self._config.set_address(bound.host if given else master["host"], bound.port)
         try:
             udp = UdpListener(bound.udp, intake, self.logger)
         except OSError:
             bound.close()
             raise
-        self.logger.info("Listening on %s", sockets.join(bound.host, bound.port))
+        whose = ", on the sockets that systemd gave" if given else ""
+        self.logger.info("Listening on %s%s", sockets.join(bound.host, bound.port), whose)
         server = Server(
             self.flask,
             bound.tcp,
@@ -355,10 +405,14 @@ class Daemon(Registrars):
             threads=master["http_threads"],
             max_request_size=master["max_request_size"],
         )
-        supervisor = Supervisor(self._registry.slaves, self)
-        return Parts(queue, intake, server, processor, supervisor, udp, self._outbox)
+        notifier = Notifier(NotifySocket(environ), health, watchdog_seconds(environ))
+        for part in (watch, server, processor, supervisor, udp):
+            health.add_source(part.problems)
+        return Parts(
+            queue, intake, server, processor, supervisor, udp, self._outbox, watch, notifier
+        )
 
-    def _make_processor(self, queue: EventQueue) -> Processor:
+    def _make_processor(self, queue: EventQueue, watch: Watch) -> Processor:
         for name in ("run", "process_event", "status", "ping"):
             require_function(getattr(self, name), name)
         handler = self._registry.handler or HandlerSpec(self.process_event)
@@ -371,7 +425,7 @@ class Daemon(Registrars):
                     f"the event handler wants meta, which {type(self).__name__}.process_event "
                     "doesn't take: add a second parameter and pass it on"
                 )
-        return Processor(
+        processor = Processor(
             queue,
             function,
             self.logger,
@@ -379,4 +433,9 @@ class Daemon(Registrars):
             batch=handler.batch,
             linger=handler.linger,
             with_meta=with_meta,
+            timeout=handler.timeout,
+            wake=watch.wake,
+            changed=self._health.changed,
         )
+        watch.add(processor.tend)
+        return processor

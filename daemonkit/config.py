@@ -105,10 +105,11 @@ class ConfigInForce:
         with self._lock:
             self._now = load(self._source if source is None else source, overrides)
 
-    def set_port(self, port: int) -> None:
-        """Tell the port that was picked for 0."""
+    def set_address(self, host: str, port: int) -> None:
+        """Tell where the daemon listens: on the port picked for 0, or where systemd said."""
         with self._lock:
-            self._now = replace(self.now, master={**self.now.master, "port": port})
+            master = {**self.now.master, "host": host, "port": port}
+            self._now = replace(self.now, master=master)
 
     def reload(self) -> list[str]:
         """Load it again, and keep the old one if that is wrong (ConfigError).
@@ -212,6 +213,14 @@ def _check(section: Any, where: Mapping[str, tuple[str, int | None]]) -> dict[st
             master[name] = SETTINGS[name].check(value)
         except ValueError as error:
             raise ConfigError(f"{SECTION}.{name} {error}", *place) from None
+    delay, limit = master["drain_delay"], master["shutdown_timeout"]
+    if delay >= limit:
+        place = where.get(f"{SECTION}.drain_delay", where.get(SECTION, ()))
+        raise ConfigError(
+            f"{SECTION}.drain_delay must be less than {SECTION}.shutdown_timeout ({limit:g}), "
+            f"of which it is a part, not {describe(delay)}",
+            *place,
+        )
     return master
 
 

@@ -147,6 +147,13 @@ SETTINGS: dict[str, Setting] = {
             "the 30 s after which Kubernetes kills.",
         ),
         Setting(
+            "drain_delay",
+            0,
+            seconds(0, 86_400),
+            "Seconds of `shutdown_timeout` in which events are still taken although `/ready` says "
+            "no, so that senders and load balancers can turn away first.",
+        ),
+        Setting(
             "log_level",
             "DEBUG",
             one_of("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL", fold=str.upper),

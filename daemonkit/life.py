@@ -12,11 +12,15 @@ from .calls import error_text, function_name
 from .events.intake import Intake
 from .events.processor import Processor
 from .exceptions import DaemonkitError, StartError
+from .health import DRAINING, RUNNING, STOPPED, STOPPING, Health
 from .juggler import Outbox
-from .lifecycle import Deadline, briefly, stack_of
+from .lifecycle import Deadline, briefly
+from .notifier import Notifier
+from .stacks import stack_of
 from .supervisor import Supervisor
 from .types import Component, EventQueue, Hook
 from .udp import UdpListener
+from .watch import Watch
 from .web.server import Server
 
 STOPPED_BY_DEADLINE = 4
@@ -37,26 +41,30 @@ class Parts:
     supervisor: Supervisor
     udp: UdpListener
     outbox: Outbox
+    watch: Watch
+    notifier: Notifier
 
 
 class Life:
     """Starts the parts, runs the main function, stops the parts.
 
-    shutdown: set by whoever wants it to end; timeout: seconds that stopping may take; run: called
-    in the main thread; ready: called when all has started; routes: called with the reason for which
-    users' routes are closed, or None; reason: tells why it ends; exit_process: called with the exit
-    status when a thread blocks that the process would wait for.
+    health: told the phases; shutdown: set by whoever wants it to end; drain_delay: seconds from
+    then on in which events are still taken; timeout: seconds that all of stopping may take; run:
+    called in the main thread; routes: called with the reason for which users' routes are closed, or
+    None; reason: tells why it ends; exit_process: called with the exit status when a thread blocks
+    that the process would wait for.
     """
 
     def __init__(
         self,
         parts: Parts,
+        health: Health,
         *,
         logger: logging.Logger,
         shutdown: threading.Event,
+        drain_delay: float,
         timeout: float,
         run: Callable[[], Any],
-        ready: Callable[[], None],
         routes: Callable[[str | None], None],
         reason: Callable[[], str],
         start_hooks: Sequence[Hook],
@@ -64,11 +72,12 @@ class Life:
         exit_process: Callable[[int], Any],
     ) -> None:
         self._parts = parts
+        self._health = health
         self._logger = logger
         self._shutdown = shutdown
+        self._drain_delay = drain_delay
         self._timeout = timeout
         self._run = run
-        self._ready = ready
         self._routes = routes
         self._reason = reason
         self._start_hooks = start_hooks
@@ -81,19 +90,22 @@ class Life:
         self._deadline = Deadline(timeout)
         self._failure = ""
         self._unstopped: list[str] = []
-        self._waiting_for: Component | None = None
+        self._workers_wait: Callable[[], list[str]] = list
+        self._main_waits_for = ""
 
     def live(self) -> int:
         """From the first part's start to the last one's end; returns the exit status.
 
         Raises StartError when a start hook fails, after stopping what had started.
         """
-        threading.Thread(target=self._stop_when_told, name="shutdown", daemon=True).start()
+        self._health.waiting_for = self._waited_for
+        # Both now: when they are needed, there may be no thread to be had any more.
+        for target, name in ((self._stop_when_told, "shutdown"), (self._keep_deadline, "deadline")):
+            threading.Thread(target=target, name=name, daemon=True).start()
         try:
             self._start()
         except BaseException:
-            self._failure = "the start failed"
-            self._shutdown.set()
+            self.fail("the start failed")
             raise
         else:
             self._started.set()
@@ -105,21 +117,36 @@ class Life:
             status = self._end()
         return status
 
+    def fail(self, reason: str) -> None:
+        """Stop in order, with exit status 1."""
+        self._failure = self._failure or reason
+        self._shutdown.set()
+
+    @property
+    def deadline(self) -> Deadline:
+        """When stopping has to be over; only once it has begun."""
+        return self._deadline
+
+    # Starting
+
     def _start(self) -> None:
         parts = self._parts
         parts.intake.hold()
         self._routes("The daemon is starting")
-        for start in (
-            parts.server.start,
-            self._call_start_hooks,
-            lambda: self._routes(None),
-            parts.processor.start,
-            parts.intake.open,
-            parts.supervisor.start,
-            parts.udp.start,
+        for what, start in (
+            ("systemd", parts.notifier.start),
+            ("watch", parts.watch.start),
+            ("http", parts.server.start),
+            ("start hooks", self._call_start_hooks),
+            ("routes", lambda: self._routes(None)),
+            ("event processor", parts.processor.start),
+            ("events", parts.intake.open),
+            ("slaves", self._start_slaves),
+            ("udp", parts.udp.start),
         ):
             if self._shutdown.is_set():
                 return
+            self._main_waits_for = what
             try:
                 start()
             except DaemonkitError:
@@ -128,61 +155,95 @@ class Life:
             except Exception as error:
                 self._logger.exception("The start failed")
                 raise StartError(f"cannot start: {error_text(error)}") from error
-        self._logger.debug("Started")
-        self._ready()
+        self._main_waits_for = ""
+        if not self._shutdown.is_set():
+            self._health.enter(RUNNING)
+            self._logger.debug("Started")
+
+    def _start_slaves(self) -> None:
+        supervisor = self._parts.supervisor
+        self._wait_for(lambda: [f"slaves ({', '.join(supervisor.unsettled())})"])
+        self._main_waits_for = ""
+        supervisor.start()
+        self._wait_for(list)
+
+    def _call_start_hooks(self) -> None:
+        for hook in self._start_hooks:
+            if self._shutdown.is_set():
+                return
+            self._main_waits_for = f"the start hook {function_name(hook)}"
+            error = call_hook(hook, "start", self._logger)
+            if error is not None:
+                raise StartError(
+                    f"the start hook {function_name(hook)} failed: {error_text(error)}"
+                )
+
+    def _run_main(self) -> None:
+        self._main_waits_for = "run()"
+        try:
+            self._run()
+        # SystemExit too: whatever ends run() before its time is a failure to be told.
+        except BaseException:
+            self._logger.critical("run() failed", exc_info=True)
+            self.fail("run() failed")
+            return
+        finally:
+            self._main_waits_for = ""
+        if not self._shutdown.is_set():
+            self._logger.debug("run() has returned; the daemon goes on until it is stopped")
+        self._shutdown.wait()
+
+    # Stopping
 
     def _stop_when_told(self) -> None:
         """Stop the workers; on a thread of its own, for the main thread is busy in `run`."""
         self._shutdown.wait()
         self._deadline = deadline = Deadline(self._timeout)
-        parts, share = self._parts, self._share
+        parts = self._parts
         try:
-            threading.Thread(target=self._enforce_deadline, name="deadline", daemon=True).start()
+            # Readiness first; a start that isn't over yet has none, and ends early.
+            self._health.enter(DRAINING if self._started.is_set() else STOPPING)
+            parts.supervisor.hurry()
             self._logger.info("Stopping: %s", self._failure or self._reason())
-            if self._started.wait(deadline.left(keep=5 * share)):
-                self._stop(parts.udp, deadline.left(keep=5 * share))
+            if self._health.phase == DRAINING:
+                self._drain(deadline)
+            if self._started.wait(deadline.left(keep=7 * self._share)):
+                self._stop(parts.udp, parts_after=6)
                 parts.intake.close()
-                self._stop(parts.processor, deadline.left(keep=4 * share))
-                self._stop(parts.supervisor, deadline.left(keep=3 * share))
+                self._stop(parts.processor, parts_after=5)
+                self._stop(parts.supervisor, parts_after=4)
         finally:
             self._workers_stopped.set()
 
-    def _enforce_deadline(self) -> None:
-        """On a thread that waits for nothing else, not even for the log: it may be what hangs."""
-        deadline = Deadline(self._timeout + GRACE)
-        if self._ended.wait(min(PATIENCE, deadline.left())):
-            return
-        briefly(self._tell_waiting)
-        if self._ended.wait(deadline.left()):
-            return
-        briefly(
-            lambda: self._report_blocked(self._main_thread, "the main thread"),
-            lambda: self._logger.critical(
-                "Stopped by the deadline of %g s; still running: %s",
-                self._timeout,
-                ", ".join([*self._unstopped, self._main_thread.name]),
-            ),
-        )
-        self._exit_process(STOPPED_BY_DEADLINE)
+    def _drain(self, deadline: Deadline) -> None:
+        """Leave time for those who send events to see that it isn't ready any more."""
+        delay = min(self._drain_delay, deadline.left(keep=7 * self._share))
+        if delay > 0:
+            self._wait_for(lambda: [f"senders (drain_delay, {self._drain_delay:g} s)"])
+            # Set only when all is over: another signal exits at once.
+            self._ended.wait(delay)
+        self._health.enter(STOPPING)
 
     def _end(self) -> int:
         """The main thread's half of stopping; returns the exit status."""
-        parts, share = self._parts, self._share
+        parts = self._parts
         self._workers_stopped.wait()
         self._routes("The daemon is stopping")
         for hook in reversed(self._stop_hooks):
+            self._main_waits_for = f"the stop hook {function_name(hook)}"
+            self._health.changed()
             call_hook(hook, "stop", self._logger)
-        self._stop(parts.outbox, self._deadline.left(keep=2 * share))
-        self._stop(parts.server, self._deadline.left(keep=share))
+        self._main_waits_for = ""
+        self._stop(parts.outbox, parts_after=3)
+        self._stop(parts.watch, parts_after=2)
+        self._stop(parts.server, parts_after=1)
         left = len(parts.queue) + parts.processor.in_work
         if left:
             self._logger.error("%d events were left unhandled", left)
+        self._health.enter(STOPPED)
+        self._stop(parts.notifier, parts_after=0)
         if self._unstopped:
-            self._logger.critical(
-                "Stopped by the deadline of %g s; still running: %s",
-                self._timeout,
-                ", ".join(self._unstopped),
-            )
+            self._tell_stopped_by_deadline(self._unstopped)
             self._exit_process(STOPPED_BY_DEADLINE)
         self._logger.debug("Stopped")
         self._ended.set()
@@ -195,41 +256,47 @@ class Life:
         # A part that hangs leaves this many seconds to each one after it.
         return min(0.5, self._timeout / 20)
 
-    def _run_main(self) -> None:
-        try:
-            self._run()
-        # SystemExit too: whatever ends run() before its time is a failure to be told.
-        except BaseException:
-            self._failure = "run() failed"
-            self._logger.critical("run() failed", exc_info=True)
-            return
-        if not self._shutdown.is_set():
-            self._logger.debug("run() has returned; the daemon goes on until it is stopped")
-        self._shutdown.wait()
-
-    def _stop(self, part: Component, timeout: float) -> None:
-        self._waiting_for = part
+    def _stop(self, part: Component, parts_after: int) -> None:
+        self._wait_for(lambda: [self._described(part)])
         try:
             part.request_stop()
-            if part.join(timeout):
+            if part.join(self._deadline.left(keep=parts_after * self._share)):
                 return
         # One part that can't be stopped must not keep the others from it.
         except Exception:
             self._logger.exception("Stopping the part %r failed", part.name)
         finally:
-            self._waiting_for = None
+            self._wait_for(list)
         threads = part.running_threads()
         self._unstopped += [thread.name for thread in threads] or [part.name]
         for thread in threads:
             self._report_blocked(thread, part.name)
 
+    # The deadline
+
+    def _keep_deadline(self) -> None:
+        """On a thread that waits for nothing else, not even for the log: it may be what hangs."""
+        self._shutdown.wait()
+        deadline = Deadline(self._timeout + GRACE)
+        if self._ended.wait(min(self._drain_delay + PATIENCE, deadline.left())):
+            return
+        briefly(self._tell_waiting)
+        if self._ended.wait(deadline.left()):
+            return
+        briefly(
+            lambda: self._report_blocked(self._main_thread, "the main thread"),
+            lambda: self._tell_stopped_by_deadline([*self._unstopped, self._main_thread.name]),
+        )
+        self._exit_process(STOPPED_BY_DEADLINE)
+
     def _tell_waiting(self) -> None:
-        part = self._waiting_for
-        threads = [self._main_thread] if part is None else part.running_threads()
         self._logger.info(
-            "Waiting for %s (%s); another signal exits at once",
-            ", ".join(thread.name for thread in threads),
-            "run() or a hook" if part is None else part.name,
+            "Waiting for %s; another signal exits at once", ", ".join(self._waited_for())
+        )
+
+    def _tell_stopped_by_deadline(self, names: list[str]) -> None:
+        self._logger.critical(
+            "Stopped by the deadline of %g s; still running: %s", self._timeout, ", ".join(names)
         )
 
     def _report_blocked(self, thread: threading.Thread, what: str) -> None:
@@ -240,15 +307,22 @@ class Life:
             stack_of(thread),
         )
 
-    def _call_start_hooks(self) -> None:
-        for hook in self._start_hooks:
-            if self._shutdown.is_set():
-                return
-            error = call_hook(hook, "start", self._logger)
-            if error is not None:
-                raise StartError(
-                    f"the start hook {function_name(hook)} failed: {error_text(error)}"
-                )
+    # What is waited for
+
+    def _wait_for(self, what: Callable[[], list[str]]) -> None:
+        self._workers_wait = what
+        self._health.changed()
+
+    def _waited_for(self) -> list[str]:
+        if self._health.phase == RUNNING:
+            return []
+        return self._workers_wait() + ([self._main_waits_for] if self._main_waits_for else [])
+
+    def _described(self, part: Component) -> str:
+        names = [thread.name for thread in part.running_threads()]
+        if part is self._parts.processor and (waiting := len(self._parts.queue)):
+            names.append(f"{waiting} events wait")
+        return f"{part.name} ({', '.join(names)})" if names else part.name
 
 
 def call_hook(hook: Hook, kind: str, logger: logging.Logger) -> BaseException | None:

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import signal
 import sys
 import threading
 import time
-import traceback
 import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
+
+from .exceptions import StartError
+from .stacks import bottom_of, stack_of
+
+EXIT_LOOK = 0.25
+"""Seconds between two looks at whether the interpreter is at its exit."""
 
 
 class Signals:
@@ -44,7 +50,11 @@ class Signals:
         for number in self._actions:
             self._old_handlers[number] = signal.signal(number, self._handle)
         self._let_children_go()
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            self.restore()
+            raise StartError(f"cannot start: {error}") from None
 
     def _let_children_go(self) -> None:
         """Give a forked child its own signals: it would write them into the pipe it shares with us,
@@ -109,7 +119,11 @@ class Signals:
                 if number == 0:
                     return
                 if number in self._actions:
-                    self._actions[number]()
+                    try:
+                        self._actions[number]()
+                    # A signal that fails must not be the last one that works.
+                    except Exception as error:
+                        print_if_possible(f"{signal.Signals(number).name} failed: {error!r}\n")
 
 
 class Deadline:
@@ -124,41 +138,51 @@ class Deadline:
 
 
 class Coalesced:
-    """Runs a function on a thread of its own; requests that come meanwhile make one more run."""
+    """Runs a function on a thread of its own; requests that come meanwhile make one more run.
 
-    def __init__(self, function: Callable[[], None], name: str, logger: logging.Logger) -> None:
+    pause: seconds at least between the end of one run and the beginning of the next.
+    """
+
+    def __init__(
+        self, function: Callable[[], None], name: str, logger: logging.Logger, pause: float = 0.0
+    ) -> None:
         self._function = function
         self._name = name
         self._logger = logger
+        self._pause = pause
         self._lock = threading.Lock()
         self._wanted = False
         self._running = False
+        self._next = 0.0
 
     def request(self) -> None:
         """Have it run soon; never blocks."""
         with self._lock:
             self._wanted = True
-            if not self._running:
-                self._running = True
-                threading.Thread(target=self._run, name=self._name, daemon=True).start()
+            if self._running:
+                return
+            self._running = True
+        try:
+            threading.Thread(target=self._run, name=self._name, daemon=True).start()
+        # No thread to be had; the next request tries again.
+        except RuntimeError as error:
+            self._running = False
+            print_if_possible(f"{self._logger.name}: no {self._name}: {error}\n")
 
     def _run(self) -> None:
         while True:
+            time.sleep(max(0.0, self._next - time.monotonic()))
             with self._lock:
-                if not self._wanted:
-                    self._running = False
-                    return
                 self._wanted = False
             try:
                 self._function()
             except Exception:
                 self._logger.exception("%s failed", self._name)
-
-
-def stack_of(thread: threading.Thread) -> str:
-    """Where a thread is now, as a traceback's text."""
-    frame = sys._current_frames().get(thread.ident or 0)
-    return "".join(traceback.format_stack(frame)) if frame else "(no stack)\n"
+            self._next = time.monotonic() + self._pause
+            with self._lock:
+                if not self._wanted:
+                    self._running = False
+                    return
 
 
 def briefly(*actions: Callable[[], object]) -> None:
@@ -166,7 +190,11 @@ def briefly(*actions: Callable[[], object]) -> None:
     for action in actions:
         # A handler's lock may be held by the thread that blocks; a pipe may be full.
         thread = threading.Thread(target=lambda: _quietly(action), daemon=True)  # noqa: B023
-        thread.start()
+        try:
+            thread.start()
+        # No thread to be had: what comes after it is the end of the process, and matters more.
+        except RuntimeError:
+            continue
         thread.join(0.2)
 
 
@@ -200,8 +228,58 @@ def exit_now(status: int) -> NoReturn:
 
 def exit_by_signal(name: str, number: int) -> NoReturn:
     """End the process as a second signal demands: status 128+n, nothing waited for."""
-    line = f"{name}: {signal.Signals(number).name} again: exiting at once\n"
     try:
-        briefly(lambda: os.write(2, line.encode()))
+        print_if_possible(f"{name}: {signal.Signals(number).name} again: exiting at once\n")
     finally:
         os._exit(128 + number)
+
+
+def print_if_possible(line: str) -> None:
+    """Write a line to stderr, but neither wait for its reader nor raise."""
+    try:
+        if select.select([], [2], [], 0)[1]:
+            os.write(2, line.encode("utf-8", "replace"))
+    except (OSError, ValueError):
+        pass
+
+
+class ExitWatch:
+    """Ends the process at the deadline when the interpreter can't end by itself: at its exit it
+    waits for every thread that isn't a daemon, those of a ThreadPoolExecutor included.
+
+    Made by the program's main thread, in the middle of it. Where the program goes on with other
+    things afterwards, they are left alone.
+    """
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
+        self._main = threading.current_thread()
+        # While the program runs, its own code is at the bottom; at the interpreter's exit it isn't.
+        self._program = bottom_of(self._main)
+
+    def arm(self, deadline: Deadline, status: int) -> None:
+        """From now on, end with `status` what is still there at the deadline."""
+        if self._main is threading.main_thread():
+            watch = threading.Thread(
+                target=self._watch, args=(deadline, status), name="exit", daemon=True
+            )
+            watch.start()
+
+    def _watch(self, deadline: Deadline, status: int) -> None:
+        time.sleep(deadline.left())
+        seen = 0
+        while seen < 2:
+            seen += bottom_of(self._main) is not self._program
+            time.sleep(EXIT_LOOK)
+        briefly(self._tell)
+        exit_now(status)
+
+    def _tell(self) -> None:
+        for thread in threading.enumerate():
+            if thread is not self._main and not thread.daemon:
+                self._logger.critical(
+                    "The process could not end by the deadline because of the thread %s, which is "
+                    "no daemon thread; it is here:\n%s",
+                    thread.name,
+                    stack_of(thread),
+                )

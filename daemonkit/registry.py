@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from flask import Blueprint
 
 from .calls import accepts, describe, function_name, require_function
 from .exceptions import RegistrationError
-from .slave import SlaveSpec, SlaveTarget
+from .restart import check_timeout, is_seconds
+from .slave import SlaveOptions, SlaveSpec, SlaveTarget
 from .types import EventHandler, Hook, PingCheck, StatusField
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 S = TypeVar("S", bound=SlaveTarget)
 H = TypeVar("H", bound=EventHandler)
@@ -27,11 +30,14 @@ STATUS_KEYS = frozenset(
         "juggler",
         "master_config",
         "name",
+        "phase",
         "pid",
+        "problems",
         "slaves",
         "started",
         "udp",
         "uptime",
+        "waiting_for",
     }
 )
 """Keys of `/status` that are the library's own."""
@@ -45,6 +51,7 @@ class HandlerSpec:
     threads: int = 1
     batch: int | None = None
     linger: float = 0.0
+    timeout: float | None = None
     with_meta: bool = False
 
 
@@ -81,23 +88,27 @@ class Registrars:
     @overload
     def slave(self, target: S) -> S: ...
     @overload
-    def slave(self, *, name: str | None = None, every: float | None = None) -> Callable[[S], S]: ...
-    def slave(
-        self, target: Any = None, *, name: str | None = None, every: float | None = None
-    ) -> Any:
+    def slave(self, **options: Unpack[SlaveOptions]) -> Callable[[S], S]: ...
+    def slave(self, target: Any = None, **options: Unpack[SlaveOptions]) -> Any:
         """Register a slave: a function, also `async def`, or a Slave subclass.
 
         name: the slave's and its thread's name, by default the function's or class's; every:
         seconds from one call's beginning to the next one's, None to call it once.
-        """
-        return _bare_or_called(target, lambda f: self.add_slave(f, name=name, every=every))
 
-    def add_slave(
-        self, target: SlaveTarget, *, name: str | None = None, every: float | None = None
-    ) -> None:
+        restart: "on-failure" when it raises, "always" also when it returns, or "never"; backoff:
+        the shortest and the longest wait before a restart, in seconds, doubled from one to the
+        next; max_restarts, within: more restarts than these in so many seconds, and it has given up
+        (as in Erlang/OTP's supervisors; None: never); critical: whether the daemon then stops.
+
+        after: names of slaves that start before it, and stop after it; timeout: seconds within
+        which it has to show life, see `Slave.heartbeat`.
+        """
+        return _bare_or_called(target, lambda f: self.add_slave(f, **options))
+
+    def add_slave(self, target: SlaveTarget, **options: Unpack[SlaveOptions]) -> None:
         """Register a slave; see `slave`."""
         self._check_open("a slave", "in a running daemon, use run_slave")
-        self._append_slave(SlaveSpec.make(target, "slave", name=name, every=every))
+        self._append_slave(SlaveSpec.make(target, "slave", **options))
 
     def _append_slave(self, spec: SlaveSpec) -> None:
         if any(spec.name == other.name for other in self._registry.slaves):
@@ -110,7 +121,12 @@ class Registrars:
     def on_event(self, function: H) -> H: ...
     @overload
     def on_event(
-        self, *, threads: int = 1, batch: int | None = None, linger: float = 0.0
+        self,
+        *,
+        threads: int = 1,
+        batch: int | None = None,
+        linger: float = 0.0,
+        timeout: float | None = None,
     ) -> Callable[[H], H]: ...
     def on_event(
         self,
@@ -119,15 +135,20 @@ class Registrars:
         threads: int = 1,
         batch: int | None = None,
         linger: float = 0.0,
+        timeout: float | None = None,
     ) -> Any:
         """Register the event handler, called as `handle(event)` or `handle(event, meta)`.
 
         threads: how many threads call it; batch: hand over lists of up to so many events (and of
-        their metas); linger: seconds to wait for a list to fill, counted from its first event.
+        their metas); linger: seconds to wait for a list to fill, counted from its first event;
+        timeout: seconds after which a call that hasn't returned is called stalled, in the log and
+        by the health check.
         """
         return _bare_or_called(
             function,
-            lambda f: self.set_event_handler(f, threads=threads, batch=batch, linger=linger),
+            lambda f: self.set_event_handler(
+                f, threads=threads, batch=batch, linger=linger, timeout=timeout
+            ),
         )
 
     def set_event_handler(
@@ -137,6 +158,7 @@ class Registrars:
         threads: int = 1,
         batch: int | None = None,
         linger: float = 0.0,
+        timeout: float | None = None,
     ) -> None:
         """Register the event handler; see `on_event`."""
         self._check_open("an event handler")
@@ -147,17 +169,14 @@ class Registrars:
             _check_whole("batch", batch)
         elif linger:
             raise RegistrationError("linger needs batch: single events are handed over at once")
-        if (
-            isinstance(linger, bool)
-            or not isinstance(linger, int | float)
-            or not 0 <= linger <= threading.TIMEOUT_MAX
-        ):
+        if not is_seconds(linger):
             raise RegistrationError(
                 f"linger must be a number of seconds >= 0, not {describe(linger)}"
             )
+        check_timeout("timeout", timeout)
         present = self._registry.handler
         _check_single("event handler", present.function if present else None)
-        self._registry.handler = HandlerSpec(function, threads, batch, linger, with_meta)
+        self._registry.handler = HandlerSpec(function, threads, batch, linger, timeout, with_meta)
 
     @overload
     def status_field(self, function: F) -> F: ...

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import inspect
 import logging
 import math
-import threading
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from .calls import accepts, describe, function_name, is_async, require_function
 from .exceptions import RegistrationError
+from .freshness import Freshness, ShutdownEvent
+from .restart import RestartPolicy, check_timeout
 from .types import Master
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class Slave:
@@ -25,20 +31,31 @@ class Slave:
     set when this slave is to stop; started: local time, None before.
 
     The attributes are there before `__init__` runs, which a subclass may define as it likes.
+    Each restart makes a new object, on a new thread, which runs `__init__` too.
     """
 
     name: str
     master: Master
     logger: logging.Logger
-    shutdown: threading.Event
+    shutdown: ShutdownEvent
     started: datetime | None = None
     _function: Callable[[], Any] | None = None
+    _freshness: Freshness
+    _told: ShutdownEvent
 
     def run(self) -> Any:
         """Do the work until `shutdown` is set; may be `async def`."""
         if self._function is None:
             raise NotImplementedError(f"{type(self).__name__} must override run()")
         return self._function()
+
+    def heartbeat(self) -> None:
+        """Show that this slave is alive, for its `timeout`; may be called from any thread."""
+        self._freshness.beat()
+
+    def sleep(self, seconds: float) -> bool:
+        """Wait until `seconds` have passed or the slave is to stop; True when it is to stop."""
+        return self._told.wait(seconds)
 
     def status(self) -> dict[str, Any]:
         """What `/status` shows of this slave; an override may add to it, or return anything."""
@@ -53,9 +70,27 @@ SlaveTarget = type[Slave] | Callable[[], Any] | Callable[[Any], Any]
 """What can be registered: a Slave subclass, or a function that takes the slave or nothing."""
 
 
+class SlaveOptions(TypedDict, total=False):
+    """What can be said of a slave besides its work; see `Daemon.slave`."""
+
+    name: str | None
+    every: float | None
+    restart: Literal["on-failure", "always", "never"]
+    backoff: tuple[float, float]
+    max_restarts: int | None
+    within: float
+    critical: bool
+    after: str | Sequence[str]
+    timeout: float | None
+
+
+OPTIONS = frozenset(SlaveOptions.__annotations__)
+POLICY_OPTIONS = frozenset(RestartPolicy.__dataclass_fields__)
+
+
 @dataclass(frozen=True)
 class SlaveSpec:
-    """A slave as it was registered; see `Daemon.add_slave`.
+    """A slave as it was registered; see `Daemon.slave`.
 
     cls: Slave itself when `function` is what was registered.
     """
@@ -64,6 +99,10 @@ class SlaveSpec:
     cls: type[Slave] = Slave
     function: Callable[..., Any] | None = None
     every: float | None = None
+    policy: RestartPolicy = field(default_factory=RestartPolicy)
+    critical: bool = True
+    after: tuple[str, ...] = ()
+    timeout: float | None = None
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = field(default_factory=dict)
 
@@ -72,13 +111,13 @@ class SlaveSpec:
         cls,
         target: SlaveTarget,
         registrar: str,
-        *,
-        name: str | None = None,
-        every: float | None = None,
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
+        **options: Unpack[SlaveOptions],
     ) -> SlaveSpec:
         """Check what was given to `registrar`; raises RegistrationError."""
+        given: dict[str, Any] = dict(options)
+        name = given.pop("name", None)
         if name is None and callable(target):
             name = function_name(target)
         if isinstance(target, type):
@@ -87,32 +126,90 @@ class SlaveSpec:
             slave_class, function = Slave, _checked_function(target, registrar, args, kwargs)
         if not isinstance(name, str) or not name:
             raise RegistrationError(f"a slave's name must be a string, not {describe(name)}")
-        if every is not None and (
-            isinstance(every, bool)
-            or not isinstance(every, int | float)
-            or not 0 < every <= threading.TIMEOUT_MAX
-        ):
-            raise RegistrationError(f"every must be a number of seconds > 0, not {describe(every)}")
-        return cls(name, slave_class, function, every, args, dict(kwargs or {}))
+        _check_known(given, registrar)
+        for option in ("every", "timeout"):
+            check_timeout(option, given.get(option))
+        if not isinstance(given.get("critical", True), bool):
+            raise RegistrationError(
+                f"critical must be True or False, not {describe(given['critical'])}"
+            )
+        policy = RestartPolicy(**{key: given.pop(key) for key in POLICY_OPTIONS & given.keys()})
+        policy.check()
+        given["after"] = _checked_names(given.get("after", ()))
+        return cls(
+            name,
+            slave_class,
+            function,
+            policy=policy,
+            args=args,
+            kwargs=dict(kwargs or {}),
+            **given,
+        )
 
     @property
     def is_async(self) -> bool:
         """Whether the work is a coroutine function."""
         return is_async(self.function or self.cls.run)
 
-    def create(self, master: Master, shutdown: threading.Event) -> Slave:
+    def place_of(self, error: BaseException) -> str:
+        """Where `error` came from: the deepest line of the slave's own file, or else of any."""
+        code = getattr(inspect.unwrap(self.function or self.cls.run), "__code__", None)
+        frames = traceback.extract_tb(error.__traceback__)
+        own = [frame for frame in frames if code and frame.filename == code.co_filename]
+        for frame in reversed(own or frames):
+            return f"{frame.filename}:{frame.lineno} in {frame.name}"
+        return ""
+
+    def create(self, master: Master, shutdown: ShutdownEvent, freshness: Freshness) -> Slave:
         """Make the slave, to be stopped by `shutdown`; raises what its `__init__` raises."""
         slave = self.cls.__new__(self.cls)
         slave.name = self.name
         slave.master = master
         slave.logger = logging.getLogger(f"{master.name}.{self.name}")
-        slave.shutdown = shutdown
+        slave.shutdown = slave._told = shutdown
+        slave._freshness = freshness
         function = self.function
         if function is not None and accepts(function, "slave", (), ("slave",)):
             function = functools.partial(function, slave)
         slave._function = function
         slave.__init__(*self.args, **self.kwargs)  # type: ignore[misc]
         return slave
+
+
+def split_options(target: Any, keywords: dict[str, Any]) -> tuple[SlaveOptions, dict[str, Any]]:
+    """Part the options from the arguments for a Slave subclass's `__init__`, which win: those that
+    its `__init__` names itself, but for `name` and `every`, are its own."""
+    own: set[str] = set()
+    if isinstance(target, type):
+        try:
+            own = {*inspect.signature(target).parameters} - {"name", "every"}
+        except (TypeError, ValueError):
+            pass
+    options: Any = {key: keywords[key] for key in keywords if key in OPTIONS and key not in own}
+    return options, {key: keywords[key] for key in keywords if key not in options}
+
+
+def _check_known(options: dict[str, Any], registrar: str) -> None:
+    for option in options:
+        if option not in OPTIONS:
+            nearest = difflib.get_close_matches(option, OPTIONS, n=1, cutoff=0.5)
+            hint = (
+                f"did you mean {nearest[0]!r}?"
+                if nearest
+                else f"the options are {', '.join(sorted(OPTIONS))}"
+            )
+            raise RegistrationError(f"{registrar} has no option {option!r}; {hint}")
+
+
+def _checked_names(after: Any) -> tuple[str, ...]:
+    names = (after,) if isinstance(after, str) else after
+    if not isinstance(names, tuple | list | set | frozenset) or not all(
+        isinstance(name, str) and name for name in names
+    ):
+        raise RegistrationError(
+            f"after must be a slave's name, or a list of names, not {describe(after)}"
+        )
+    return tuple(names)
 
 
 def _checked_class(

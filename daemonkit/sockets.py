@@ -32,6 +32,33 @@ class Sockets:
         self.udp.close()
 
 
+def adopt(given: list[socket.socket]) -> Sockets:
+    """Take the sockets that systemd has opened: one for TCP and one for UDP.
+
+    Raises StartError when they are others, and closes them.
+    """
+    kinds = {socket.SOCK_STREAM: "TCP", socket.SOCK_DGRAM: "UDP"}
+    found = {
+        kinds[sock.type]: sock
+        for sock in given
+        if sock.type in kinds and sock.family in (socket.AF_INET, socket.AF_INET6)
+    }
+    if len(given) != 2 or len(found) != 2:
+        names = ", ".join(f"{sock.family.name} {sock.type.name}" for sock in given)
+        for sock in given:
+            sock.close()
+        raise StartError(
+            "cannot start: systemd is to pass one TCP and one UDP socket (ListenStream= and "
+            f"ListenDatagram= of the .socket unit), not {names}"
+        )
+    tcp, udp = found["TCP"], found["UDP"]
+    try:
+        tcp.listen(BACKLOG)
+    except OSError as error:
+        raise StartError(f"cannot listen on the TCP socket of systemd: {error.strerror}") from None
+    return Sockets(tcp, udp, *tcp.getsockname()[:2])
+
+
 def bind(host: str, port: int, warn: Callable[[str], None]) -> Sockets:
     """Bind TCP and UDP to `host` and `port`; 0 picks a port that is free for both.
 

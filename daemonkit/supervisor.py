@@ -1,251 +1,207 @@
-"""Starting, watching and stopping slaves."""
+"""Starting, watching, restarting and stopping slaves."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
+import math
 import threading
 import time
-from datetime import datetime
-from typing import Any
+from collections.abc import Callable, Sequence
 
-from .calls import error_text, refuse_coroutine
+from .child import FINISHED, Child
+from .dependencies import Dependencies
 from .exceptions import RegistrationError
-from .slave import Cadence, Slave, SlaveSpec, timestamp
-from .types import Master
+from .slave import Slave, SlaveSpec
+from .types import Master, Problem
+from .watch import Watch
 
 KEPT_FINISHED = 100
 """Finished slaves that are still shown."""
-STARTING, RUNNING, FINISHED, FAILED = "starting", "running", "finished", "failed"
-
-
-class SlaveThread:
-    """One slave on its thread: what state it is in, and the error that brought it there."""
-
-    def __init__(self, spec: SlaveSpec, master: Master) -> None:
-        self.name = spec.name
-        self.state = STARTING
-        self.slave: Slave | None = None
-        self.error: str | None = None
-        self.ticks = 0
-        self._spec = spec
-        self._master = master
-        self._logger = logging.getLogger(f"{master.name}.{spec.name}")
-        self._thread = threading.Thread(target=self._body, name=spec.name, daemon=True)
-        self._shutdown = threading.Event()
-        self._lock = threading.Lock()
-        self._async_task: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
-
-    def start(self) -> None:
-        """Make the slave and start its thread; raises what its `__init__` raises."""
-        try:
-            self.slave = self._spec.create(self._master, self._shutdown)
-            with self._lock:
-                # It may have been told to stop while it was being made.
-                if self._shutdown.is_set():
-                    self.state = FINISHED
-                else:
-                    self._thread.start()
-        except BaseException as error:
-            self._fail(error)
-            raise
-
-    def request_stop(self) -> None:
-        with self._lock:
-            self._shutdown.set()
-            if self._async_task is not None:
-                loop, task = self._async_task
-                loop.call_soon_threadsafe(task.cancel)
-
-    def join(self, timeout: float) -> bool:
-        if self._thread.ident is not None:
-            self._thread.join(timeout)
-        return not self._thread.is_alive()
-
-    def running_threads(self) -> list[threading.Thread]:
-        return [self._thread] if self._thread.is_alive() else []
-
-    @property
-    def ended(self) -> bool:
-        """Whether its thread is over, or never came to be."""
-        return self.state in (FINISHED, FAILED) and not self._thread.is_alive()
-
-    def status(self) -> Any:
-        """What the slave's own `status()` returns, with its state where that is a mapping."""
-        if self.slave is None:
-            shown: Any = {"name": self.name, "started": None}
-        else:
-            shown = self.slave.status()
-        if isinstance(shown, dict):
-            known: dict[str, Any] = {"state": self.state}
-            if self._spec.every is not None:
-                known["ticks"] = self.ticks
-            if self.error is not None:
-                known["error"] = self.error
-            shown = {**shown, **{key: value for key, value in known.items() if key not in shown}}
-        return shown
-
-    def fallback_status(self) -> dict[str, Any]:
-        """What can be said of the slave without asking it."""
-        started = None if self.slave is None else self.slave.started
-        return {"name": self.name, "started": timestamp(started), "state": self.state}
-
-    def _body(self) -> None:
-        assert self.slave is not None
-        self.slave.started = datetime.now()
-        self.state = RUNNING
-        self._logger.debug("Started")
-        try:
-            if self._spec.is_async:
-                asyncio.run(self._async_body(self.slave))
-            elif self._spec.every is None:
-                refuse_coroutine(self.slave.run())
-            else:
-                self._tick_until_stopped(self.slave, Cadence(self._spec.every))
-        # A slave's SystemExit or KeyboardInterrupt must not pass for a clean end either.
-        except BaseException as error:
-            if isinstance(error, asyncio.CancelledError) and self._shutdown.is_set():
-                self._finish()
-            else:
-                self._fail(error)
-        else:
-            self._finish()
-
-    def _finish(self) -> None:
-        # A periodic slave whose last tick failed stays failed.
-        if self.state == RUNNING:
-            self.state = FINISHED
-        self._logger.debug("Finished")
-
-    def _fail(self, error: BaseException) -> None:
-        self.state = FAILED
-        self.error = error_text(error)
-        self._logger.error("The slave %s failed", self.name, exc_info=error)
-
-    def _tick_until_stopped(self, slave: Slave, cadence: Cadence) -> None:
-        while not self._shutdown.is_set():
-            try:
-                refuse_coroutine(slave.run())
-            except Exception as error:
-                self._tick_failed(error)
-            else:
-                self._tick_done()
-            self._shutdown.wait(cadence.delay())
-
-    async def _async_body(self, slave: Slave) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        with self._lock:
-            if self._shutdown.is_set():
-                return
-            self._async_task = (asyncio.get_running_loop(), task)
-        try:
-            if self._spec.every is None:
-                await slave.run()
-            else:
-                await self._tick_async(slave, Cadence(self._spec.every))
-        finally:
-            with self._lock:
-                self._async_task = None
-
-    async def _tick_async(self, slave: Slave, cadence: Cadence) -> None:
-        while not self._shutdown.is_set():
-            try:
-                await slave.run()
-            except Exception as error:
-                self._tick_failed(error)
-            else:
-                self._tick_done()
-            await asyncio.sleep(cadence.delay())
-
-    def _tick_done(self) -> None:
-        self.ticks += 1
-        if self.state == FAILED:
-            self.state, self.error = RUNNING, None
-            self._logger.info("The slave %s works again", self.name)
-
-    def _tick_failed(self, error: BaseException) -> None:
-        # The next tick may well succeed; until one does, health shows the failure.
-        self.ticks += 1
-        self._fail(error)
 
 
 class Supervisor:
-    """All the slaves of a daemon."""
+    """All the slaves of a daemon.
+
+    watch: has them restarted, and their silence noticed; gave_up: called with the reason when a
+    critical slave has ended for good by a failure; changed: called when the state of one is
+    another. Raises RegistrationError when `after` of a slave names none, or goes round in a circle.
+    """
 
     name = "slaves"
 
-    def __init__(self, specs: list[SlaveSpec], master: Master) -> None:
+    def __init__(
+        self,
+        specs: Sequence[SlaveSpec],
+        master: Master,
+        watch: Watch,
+        *,
+        gave_up: Callable[[str], None],
+        changed: Callable[[], None],
+    ) -> None:
+        Dependencies({spec.name: spec.after for spec in specs})
         self._master = master
-        self._lock = threading.Lock()
+        self._on_gave_up = gave_up
+        self._on_changed = changed
+        self._watch = watch
+        watch.add(self._tend)
+        self._changes = threading.Condition()
+        self._children = [Child(spec, master, self) for spec in specs]
         self._started = False
+        self._hurried = False
         self._stopping = False
-        self._threads = [SlaveThread(spec, master) for spec in specs]
+
+    # Starting
 
     def start(self) -> None:
-        """Start every registered slave; one that can't be made is shown as failed."""
-        with self._lock:
+        """Start every registered slave, and wait until each has been made, or has failed to be."""
+        with self._changes:
             self._started = True
-            threads = list(self._threads)
-        for thread in threads:
-            if self._stopping:
-                return
-            try:
-                thread.start()
-            # SystemExit too. It is logged, and shown as failed.
-            except BaseException:
-                continue
+            registered = list(self._children)
+        by_name = {child.name: child for child in registered}
+        begun: set[str] = set()
+
+        def ready() -> list[Child]:
+            return [
+                child
+                for child in registered
+                if child.name not in begun and all(by_name[n].settled for n in child.spec.after)
+            ]
+
+        while not self._hurried and not all(child.settled for child in registered):
+            for child in ready():
+                begun.add(child.name)
+                child.start()
+            self._watch.wake()
+            with self._changes:
+                self._changes.wait_for(
+                    lambda: self._hurried or ready() or all(child.settled for child in registered)
+                )
+
+    def hurry(self) -> None:
+        """Let `start` return at once: the daemon is to stop."""
+        with self._changes:
+            self._hurried = True
+            self._changes.notify_all()
 
     def add(self, spec: SlaveSpec) -> Slave | None:
         """Add a slave; it starts at once if the others have, and is then returned.
 
-        Raises RegistrationError for a name that is in use, or when the daemon is stopping, and
-        what the slave's `__init__` raises.
+        Raises RegistrationError for a name that is in use, for an unknown name in `after`, or when
+        the daemon is stopping; and what the slave's `__init__` raises, which is then not retried.
         """
-        thread = SlaveThread(spec, self._master)
-        with self._lock:
+        with self._changes:
             if self._stopping:
                 raise RegistrationError(f"the daemon is stopping: {spec.name} is not started")
-            for other in self._threads:
-                if other.name == spec.name and not other.ended:
-                    raise RegistrationError(
-                        f"a slave named {spec.name!r} is there already; choose another by name="
-                    )
-            self._threads = [other for other in self._threads if other.name != spec.name]
-            finished = [other for other in self._threads if other.state == FINISHED]
-            for oldest in finished[:-KEPT_FINISHED]:
-                self._threads.remove(oldest)
-            self._threads.append(thread)
-            started = self._started
-        if started:
-            thread.start()
-        return thread.slave
+            others = [c for c in self._children if c.name != spec.name or not c.is_final]
+            if spec.name in (other.name for other in others):
+                raise RegistrationError(
+                    f"a slave named {spec.name!r} is there already; choose another by name="
+                )
+            Dependencies({**{c.name: c.spec.after for c in others}, spec.name: spec.after})
+            earlier = [c for c in others if c.name in spec.after]
+            child = Child(spec, self._master, self, one_try=self._started)
+            self._children = [*_without_oldest(others), child]
+            if not self._started:
+                return None
+            self._changes.wait_for(lambda: self._stopping or all(c.settled for c in earlier))
+        child.start()
+        self.wake()
+        with self._changes:
+            self._changes.wait_for(lambda: child.settled)
+            error, child.error = child.error, None
+            if error is not None:
+                self._children.remove(child)
+        if error is not None:
+            raise error
+        return child.slave
+
+    # Stopping
 
     def request_stop(self) -> None:
-        with self._lock:
+        """Restart none any more; those that others depend on are told in `join`."""
+        self.hurry()
+        with self._changes:
             self._stopping = True
-            threads = list(self._threads)
-        for thread in reversed(threads):
-            thread.request_stop()
+            for child in self._children:
+                child.retire()
+            self._changes.notify_all()
 
     def join(self, timeout: float) -> bool:
         until = time.monotonic() + timeout
-        for thread in reversed(self.threads()):
-            thread.join(max(0.0, until - time.monotonic()))
+        self._stop_in_order(until)
+        for child in self.children():
+            child.join(max(0.0, until - time.monotonic()))
         return not self.running_threads()
 
-    def threads(self) -> list[SlaveThread]:
+    def _stop_in_order(self, until: float) -> None:
+        """Tell each slave to stop once those that started after it have stopped.
+
+        One that doesn't leaves an equal share of the time to each one that waits for it.
+        """
+        children = {child.name: child for child in self.children()}
+        places = {name: place for place, name in enumerate(children)}
+        dependencies = Dependencies(
+            {
+                name: [other for other in child.spec.after if other in children]
+                for name, child in children.items()
+            }
+        )
+        order = dependencies.stop_order()
+        order.prepare()
+        waited_for: dict[str, float] = {}
+        while order.is_active():
+            for name in sorted(order.get_ready(), key=lambda name: -places[name]):
+                children[name].request_stop()
+                now = time.monotonic()
+                share = max(0.0, until - now) / (1 + dependencies.depth(name))
+                waited_for[name] = now + share
+
+            def done(at: float) -> list[str]:
+                return [n for n, end in waited_for.items() if children[n].is_over or end <= at]
+
+            with self._changes:
+                while not done(now := time.monotonic()):
+                    self._changes.wait(max(0.0, min(waited_for.values()) - now))
+            for name in done(time.monotonic()):
+                del waited_for[name]
+                order.done(name)
+
+    # What the children call
+
+    def wake(self) -> None:
+        self._watch.wake()
+
+    def changed(self, _child: Child) -> None:
+        with self._changes:
+            self._changes.notify_all()
+        self._on_changed()
+
+    def gave_up(self, child: Child) -> None:
+        self._on_gave_up(f"the slave {child.name} gave up")
+
+    def _tend(self, now: float) -> float:
+        return min((child.tend(now) for child in self.children()), default=math.inf)
+
+    # What it shows
+
+    def children(self) -> list[Child]:
         """The slaves there are now."""
-        with self._lock:
-            return list(self._threads)
+        with self._changes:
+            return list(self._children)
+
+    def unsettled(self) -> list[str]:
+        """Names of the slaves that `start` waits for."""
+        return [child.name for child in self.children() if not child.settled]
 
     def running_threads(self) -> list[threading.Thread]:
-        return [thread for slave in self.threads() for thread in slave.running_threads()]
+        return [thread for child in self.children() for thread in child.running_threads()]
 
-    def problems(self) -> list[str]:
-        """One line for each slave that has failed."""
-        return [
-            f"the slave {thread.name} has failed"
-            for thread in self.threads()
-            if thread.state == FAILED
-        ]
+    def problems(self) -> list[Problem]:
+        """What the health check has to say of the slaves."""
+        return [problem for child in self.children() if (problem := child.problem()) is not None]
+
+
+def _without_oldest(children: list[Child]) -> list[Child]:
+    """All but the oldest of those that have finished, when there are many."""
+    oldest = [child for child in children if child.is_final and child.state == FINISHED]
+    too_many = oldest[: max(0, len(oldest) - KEPT_FINISHED)]
+    return [child for child in children if child not in too_many]

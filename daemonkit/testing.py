@@ -93,7 +93,7 @@ def running(app: Daemon, config: ConfigSource = None, *, timeout: float = 10.0) 
 
     def live() -> None:
         try:
-            result.append(app._live(lambda _: None))
+            result.append(app._live(lambda _: None, {}))
         except BaseException as error:
             result.append(error)
 
@@ -101,7 +101,7 @@ def running(app: Daemon, config: ConfigSource = None, *, timeout: float = 10.0) 
     thread.start()
     client = Client(app.master_config["host"], timeout)
     try:
-        client.wait_until(lambda: app._ready.is_set() or result, "start")
+        client.wait_until(lambda: app._health.is_ready or result, "start")
         _raise(result)
         client.port = app.master_config["port"]
         yield client

@@ -34,6 +34,24 @@ class Meta:
     attempt: int = 1
 
 
+@dataclass(frozen=True)
+class Problem:
+    """Something that keeps the daemon from being healthy.
+
+    text: one line; bearable: the daemon lives with it, as with a slave that is about to be
+    restarted, or with one that isn't critical: ending the process would make nothing better.
+    """
+
+    text: str
+    bearable: bool = False
+
+
+def lost(what: str, thread: threading.Thread, *, stopping: bool) -> list[Problem]:
+    """The problem that a part's thread has ended although nobody asked it to."""
+    ended = thread.ident is not None and not thread.is_alive()
+    return [Problem(f"{what} is not running")] if ended and not stopping else []
+
+
 class Component(Protocol):
     """What every running part can do, so that start and stop read as a list."""
 

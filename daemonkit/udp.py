@@ -15,6 +15,7 @@ from .events.intake import Intake
 from .exceptions import InvalidEvent, QueueFull
 from .log import RateLimit
 from .sockets import join, plain_address
+from .types import Problem, lost
 
 LARGEST_DATAGRAM = 65535
 READ_AT_ONCE = 1000
@@ -64,6 +65,10 @@ class UdpListener:
 
     def running_threads(self) -> list[threading.Thread]:
         return [self._thread] if self._thread.is_alive() else []
+
+    def problems(self) -> list[Problem]:
+        """What the health check has to say of it."""
+        return lost("the UDP listener", self._thread, stopping=self._stopping)
 
     def close(self) -> None:
         """Close the descriptors; for a listener that has stopped, or never started."""

@@ -94,7 +94,7 @@ def test_a_failing_start_hook_stops_the_start(caplog: pytest.LogCaptureFixture) 
         pass
 
     assert app._parts is not None
-    assert [thread.slave for thread in app._parts.supervisor.threads()] == [None]
+    assert [child.slave for child in app._parts.supervisor.children()] == [None]
 
 
 def test_a_start_hook_may_queue_events_and_add_slaves() -> None:
@@ -143,7 +143,7 @@ def test_stop_during_start_stops_cleanly() -> None:
     app.configure({"master": {"host": "127.0.0.1", "port": 0}})
     app._freeze()
 
-    assert app._live(lambda status: None) == 0
+    assert app._live(lambda status: None, {}) == 0
     assert later == []
 
 
@@ -316,9 +316,9 @@ def test_a_reload_brings_new_values_and_keeps_the_old_ones_when_the_file_is_wron
     app.add_reload_hook(broken_hook)
     app.on_reload(lambda: reloaded.append(app.config["a"]))
     app._freeze()
-    thread = threading.Thread(target=app._live, args=[lambda status: None])
+    thread = threading.Thread(target=app._live, args=[lambda status: None, {}])
     thread.start()
-    app._ready.wait(10)
+    app._health.begun.wait(10)
     port = app.master_config["port"]
     path.write_text("master: {host: '::1', port: 0, queue_size: 5, hidden_opts: [a]}\na: 2\nb: 3\n")
     app._reload()
@@ -467,7 +467,7 @@ def test_after_two_seconds_the_log_says_what_is_waited_for(
     caplog.set_level("INFO")
     monkeypatch.setattr("daemonkit.life.PATIENCE", 0.5)
     app = Daemon("app")
-    told = "Waiting for stubborn (slaves); another signal exits at once"
+    told = "Waiting for slaves (stubborn); another signal exits at once"
 
     pause = threading.Event()
 

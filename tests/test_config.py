@@ -347,7 +347,7 @@ def test_a_mapping_is_copied_and_its_secrets_known() -> None:
 def test_a_reload_keeps_old_secrets_redacted_and_names_what_needs_a_restart(written: Any) -> None:
     config = ConfigInForce(None)
     config.load(written("a: !secret old\nmaster: {port: 0}"), [Override.parse("b=1")])
-    config.set_port(3322)
+    config.set_address("::", 3322)
     written("a: !secret new\nmaster: {port: 0, queue_size: 5, hidden_opts: [b]}")
     changed = config.reload()
 

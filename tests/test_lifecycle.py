@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from daemonkit.lifecycle import Coalesced, Deadline, Signals, briefly, stack_of
+from daemonkit.lifecycle import Coalesced, Deadline, Signals, briefly
 
 
 def test_a_signal_becomes_a_call_on_another_thread_while_the_main_thread_is_busy() -> None:
@@ -84,22 +84,6 @@ def test_requests_that_come_while_it_runs_make_one_more_run() -> None:
         time.sleep(0.001)
 
     assert len(runs) == 2
-
-
-@pytest.mark.parametrize("running", [True, False])
-def test_the_stack_of_a_thread_is_told_while_it_runs(running: bool) -> None:
-    release = threading.Event()
-    thread = threading.Thread(target=lambda: release.wait(10))
-    thread.start()
-    if not running:
-        release.set()
-        thread.join()
-    stack = stack_of(thread)
-    release.set()
-    thread.join()
-
-    assert ("release.wait(10)" in stack) is running
-    assert running or stack == "(no stack)\n"
 
 
 def test_a_failing_run_is_logged_and_the_next_request_runs(

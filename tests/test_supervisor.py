@@ -49,28 +49,120 @@ def test_a_slave_that_returns_is_finished_and_health_is_good(app: Daemon) -> Non
     app.slave(name="once")(lambda: None)
 
     with running(app) as client:
-        assert "error" not in wait_for_state(client, "once", "finished")
+        assert wait_for_state(client, "once", "finished")["last_error"] is None
         assert client.get("/ping").text == "OK\n"
 
 
+NO = ValueError("no")
+
+
 @pytest.mark.parametrize(
-    "error", [ValueError("no"), SystemExit(3), KeyboardInterrupt("k"), MemoryError("m")]
+    ("error", "what"),
+    [
+        (NO, "failed"),
+        (SystemExit(3), "raised SystemExit(3), which ends the slave and not the daemon"),
+        (
+            KeyboardInterrupt("k"),
+            "raised KeyboardInterrupt, which ends the slave and not the daemon",
+        ),
+        (MemoryError("m"), "ran out of memory"),
+        (asyncio.CancelledError("c"), "failed"),
+    ],
+    ids=lambda value: type(value).__name__,
 )
-def test_a_slave_that_raises_is_shown_and_the_daemon_goes_on(
-    app: Daemon, error: BaseException, caplog: pytest.LogCaptureFixture
+def test_whatever_a_slave_raises_restarts_it_and_is_told(
+    app: Daemon, error: BaseException, what: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    @app.slave
-    def bad() -> None:
-        raise error
+    lives: list[Slave] = []
 
-    text = f"{type(error).__name__}: {error}"
+    @app.slave(backoff=(0.1, 0.1))
+    def bad(slave: Slave) -> None:
+        lives.append(slave)
+        if len(lives) == 1:
+            raise error
+        slave.shutdown.wait()
+
     with running(app) as client:
-        assert wait_for_state(client, "bad", "failed")["error"] == text
+        waiting = wait_for_state(client, "bad", "waiting to restart")
         ping = client.get("/ping")
+        shown = wait_for_state(client, "bad", "running")
+        assert client.get("/ping").text == "OK\n"
 
-    assert (ping.status_code, ping.text) == (503, "the slave bad has failed\n")
-    assert "The slave bad failed" in caplog.messages
+    assert (ping.status_code, ping.text) == (503, "the slave bad is waiting to restart\n")
+    assert 0 <= waiting["restarts_in"] <= 0.1
+    assert waiting["restarts"] == 0
+    assert (shown["restarts"], len(lives)) == (1, 2)
+    text = f"{type(error).__name__}: {error}"
+    assert shown["last_error"]["error"] == text
+    assert re.fullmatch(rf"{re.escape(__file__)}:\d+ in bad", shown["last_error"]["place"])
+    assert [restart["reason"] for restart in shown["last_restarts"]] == [text]
+    assert lives[0] is not lives[1]
+    assert f"The slave bad {what}; it is restarted in 0.1 s" in caplog.messages
     assert client.exit_status == 0
+
+
+def test_a_slave_that_returns_is_started_again_when_it_is_to_be_always_there(
+    app: Daemon, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    lives: list[int] = []
+    app.slave(name="job", restart="always", backoff=(0, 0), max_restarts=None)(
+        lambda: lives.append(1)
+    )
+
+    with running(app) as client:
+        client.wait_until(lambda: len(lives) > 12)
+        shown = slave_status(client, "job")
+
+    assert "The slave job returned; it is restarted in 0 s" in caplog.messages
+    assert shown["last_error"] is None
+    assert [restart["reason"] for restart in shown["last_restarts"]] == ["returned"] * 10
+    assert client.exit_status == 0
+
+
+def test_a_slave_that_gives_up_stops_the_daemon_with_1(
+    app: Daemon, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    lives: list[int] = []
+
+    @app.slave(backoff=(0, 0), max_restarts=3, within=30)
+    def loop() -> None:
+        lives.append(1)
+        raise NO
+
+    with running(app) as client:
+        assert app.shutdown.wait(10)
+
+    assert len(lives) == 4
+    assert client.exit_status == 1
+    assert (
+        "The slave loop gave up: 3 restarts within 30 s were not enough; the daemon stops"
+        in caplog.messages
+    )
+    assert "Stopping: the slave loop gave up" in caplog.messages
+
+
+def test_a_slave_that_is_not_critical_stays_down_and_health_says_so(
+    app: Daemon, caplog: pytest.LogCaptureFixture
+) -> None:
+    app.slave(name="extra", restart="never", critical=False)(raise_no)
+
+    with running(app) as client:
+        shown = wait_for_state(client, "extra", "failed")
+        ping, ready = client.get("/ping"), client.get("/ready")
+        problems = client.status()["problems"]
+
+    assert shown["restarts"] == 0
+    assert (ping.status_code, ping.text) == (503, "the slave extra has failed\n")
+    assert ready.status_code == 200
+    assert problems == ["the slave extra has failed"]
+    assert "The slave extra gave up: it is not to be restarted; it stays down" in caplog.messages
+    assert client.exit_status == 0
+
+
+def raise_no() -> None:
+    raise NO
 
 
 def test_a_periodic_slave_ticks_until_stopped_and_survives_a_bad_tick(
@@ -89,7 +181,8 @@ def test_a_periodic_slave_ticks_until_stopped_and_survives_a_bad_tick(
             hold.wait(10)
 
     with running(app) as client:
-        assert wait_for_state(client, "sweep", "failed")["error"] == "ValueError: bad tick"
+        shown = wait_for_state(client, "sweep", "waiting to restart")
+        assert shown["last_error"]["error"] == "ValueError: bad tick"
         assert client.get("/ping").status_code == 503
         hold.set()
         wait_for_state(client, "sweep", "running")
@@ -181,7 +274,6 @@ def test_a_name_in_use_is_refused_and_a_finished_one_may_be_used_again(app: Daem
             app.run_slave(Worker)
         app.run_slave(lambda: None, name="job")
         wait_for_state(client, "job", "finished")
-        client.wait_until(lambda: app._parts and app._parts.supervisor.threads()[-1].ended)
         app.run_slave(lambda slave: slave.shutdown.wait(), name="job")
         wait_for_state(client, "job", "running")
         assert [slave["name"] for slave in client.status()["slaves"]] == ["Worker", "job"]
@@ -190,19 +282,35 @@ def test_a_name_in_use_is_refused_and_a_finished_one_may_be_used_again(app: Daem
         app.run_slave(lambda: None, name="late")
 
 
-def test_a_slave_that_cannot_be_made_is_failed_and_the_others_start(app: Daemon) -> None:
-    class Broken(Worker):
-        def __init__(self) -> None:
-            raise OSError("no disk")
+class Broken(Worker):
+    def __init__(self) -> None:
+        raise OSError("no disk")
 
-    app.add_slave(Broken)
+
+def test_a_slave_that_cannot_be_made_is_tried_again_and_the_others_start(app: Daemon) -> None:
+    app.add_slave(Broken, after="Worker")
+    app.add_slave(Worker, after="dependent", name="last")
+    app.add_slave(Worker, after="Broken", name="dependent")
     app.add_slave(Worker)
 
     with running(app) as client:
-        assert wait_for_state(client, "Broken", "failed")["error"] == "OSError: no disk"
-        wait_for_state(client, "Worker", "running")
+        shown = wait_for_state(client, "Broken", "waiting to restart")
+        wait_for_state(client, "last", "running")
+
+    assert shown["last_error"]["error"] == "OSError: no disk"
+    assert shown["last_error"]["place"].endswith(" in __init__")
+
+
+def test_run_slave_raises_what_keeps_the_slave_from_being_made_and_leaves_it_at_that(
+    app: Daemon,
+) -> None:
+    with running(app) as client:
         with pytest.raises(OSError, match="no disk"):
             app.run_slave(Broken, name="again")
+        assert client.status()["slaves"] == []
+        assert client.get("/ping").text == "OK\n"
+
+    assert client.exit_status == 0
 
 
 def test_a_status_that_raises_or_is_no_mapping_hides_no_other(app: Daemon) -> None:
@@ -271,32 +379,40 @@ def test_a_slave_that_is_being_made_when_stopping_begins_is_not_started(app: Dae
     assert client.exit_status == 0
 
 
-def test_a_slave_whose_init_exits_is_failed(app: Daemon) -> None:
+def test_a_slave_whose_init_exits_is_told_like_any_other(app: Daemon) -> None:
     class Exits(Worker):
         def __init__(self) -> None:
             raise SystemExit(0)
 
-    app.add_slave(Exits)
+    app.add_slave(Exits, restart="never", critical=False)
     with running(app) as client:
-        assert wait_for_state(client, "Exits", "failed")["error"] == "SystemExit: 0"
+        assert wait_for_state(client, "Exits", "failed")["last_error"]["error"] == "SystemExit: 0"
 
 
-def test_a_slave_whose_thread_cannot_be_started_is_failed(
-    app: Daemon, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("late", [False, True], ids=["registered", "run_slave"])
+def test_a_slave_whose_thread_cannot_be_started_is_tried_again(
+    app: Daemon, late: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = threading.Thread.start
+    refusals = [1, 2]
 
     def refuse(self: threading.Thread) -> None:
-        if self.name == "unlucky":
+        if self.name == "unlucky" and refusals:
+            refusals.pop()
             raise RuntimeError("can't start new thread")
         real(self)
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    app.slave(name="unlucky")(lambda: None)
+    options: Any = {"name": "unlucky", "backoff": (0.01, 0.01)}
+    if not late:
+        app.add_slave(Worker, **options)
     with running(app) as client:
-        shown = wait_for_state(client, "unlucky", "failed")
+        if late:
+            assert app.run_slave(Worker, **options) is None
+        shown = wait_for_state(client, "unlucky", "running")
 
-    assert shown["error"] == "RuntimeError: can't start new thread"
+    assert shown["restarts"] == 2
+    assert shown["last_error"]["error"] == "RuntimeError: can't start new thread"
     assert client.exit_status == 0
 
 
@@ -313,15 +429,6 @@ def test_a_slave_that_loses_its_shutdown_does_not_keep_the_daemon_from_stopping(
         wait_for_state(client, "Odd", "running")
 
     assert client.exit_status == 0
-
-
-def test_a_cancellation_of_its_own_is_a_failure(app: Daemon) -> None:
-    @app.slave
-    async def cancelled() -> None:
-        raise asyncio.CancelledError
-
-    with running(app) as client:
-        assert wait_for_state(client, "cancelled", "failed")["error"] == "CancelledError"
 
 
 def test_a_tick_that_swallows_the_cancellation_is_the_last(app: Daemon) -> None:
@@ -349,5 +456,5 @@ def test_a_function_that_turns_out_to_be_async_is_a_failure(app: Daemon) -> None
 
     with running(app) as client:
         for name in ("wrapped", "wrapped-ticks"):
-            error = wait_for_state(client, name, "failed")["error"]
+            error = wait_for_state(client, name, "waiting to restart")["last_error"]["error"]
             assert error.startswith("TypeError: it returned a coroutine, which nothing awaits")

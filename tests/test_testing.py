@@ -41,7 +41,7 @@ def test_a_daemon_that_does_not_stop_is_told() -> None:
         pytest.raises(TimeoutError, match="^the daemon did not stop; is its run"),
         running(app, {"master": {"shutdown_timeout": 0.1}}, timeout=1) as client,
     ):
-        client.wait_until(app._ready.is_set)
+        client.wait_until(lambda: app._health.is_ready)
     release.set()
 
 

@@ -6,10 +6,14 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from ..calls import refuse_coroutine
-from ..types import Event, EventQueue, Meta
+from ..forks import ForkGuard
+from ..freshness import Freshness
+from ..stacks import stack_of
+from ..types import Event, EventQueue, Meta, Problem
 from .codec import beginning
 from .intake import Tagged
 from .memory import QueueClosed
@@ -21,7 +25,8 @@ class Processor:
     handle: called with an event, or a list of them when `batch` is given, and with their Meta (or
     list of them) when `with_meta`; threads: how many call it at a time; batch: how many events a
     list has at most; linger: seconds after the first event at which a list is handed over at the
-    latest.
+    latest; timeout: seconds after which a call that hasn't returned is stalled; wake: called to
+    have `tend` called soon; changed: called when a call stalls or goes on.
     """
 
     name = "event processor"
@@ -36,6 +41,9 @@ class Processor:
         batch: int | None = None,
         linger: float = 0.0,
         with_meta: bool = False,
+        timeout: float | None = None,
+        wake: Callable[[], None] = lambda: None,
+        changed: Callable[[], None] = lambda: None,
     ) -> None:
         self._queue = queue
         self._handle = handle
@@ -43,15 +51,28 @@ class Processor:
         self._batch = batch
         self._linger = linger
         self.with_meta = with_meta
+        self._timeout = timeout
+        self._is_wanted = False
+        self._changed = changed
         names = ["events"] if threads == 1 else [f"events-{n}" for n in range(1, threads + 1)]
-        self._workers = [_Worker(self._work, name) for name in names]
+        self._workers = [_Worker(name) for name in names]
+        for worker in self._workers:
+            worker.thread = threading.Thread(
+                target=self._work, args=(worker,), name=worker.name, daemon=True
+            )
+            worker.freshness = Freshness(
+                timeout, partial(self._stalled, worker), self._recovered, wake
+            )
+            worker.freshness.rest()
 
     def start(self) -> None:
         for worker in self._workers:
             worker.thread.start()
+        self._is_wanted = True
 
     def request_stop(self) -> None:
         """Finish what is queued, then stop."""
+        self._is_wanted = False
         self._queue.close()
 
     def join(self, timeout: float) -> bool:
@@ -64,33 +85,53 @@ class Processor:
     def running_threads(self) -> list[threading.Thread]:
         return [worker.thread for worker in self._workers if worker.thread.is_alive()]
 
-    @property
-    def running(self) -> bool:
-        """Whether every thread of it is at work."""
-        return len(self.running_threads()) == len(self._workers)
+    def problems(self) -> list[Problem]:
+        """What the health check has to say of it."""
+        found = []
+        if self._is_wanted and len(self.running_threads()) < len(self._workers):
+            found.append(Problem("the event processor is not running"))
+        if any(worker.freshness.is_stalled for worker in self._workers):
+            found.append(Problem("the event handler is stalled"))
+        return found
 
     @property
     def in_work(self) -> int:
         """Events that a handler has been given and hasn't returned from."""
         return sum(worker.in_work for worker in self._workers)
 
-    def counters(self) -> dict[str, int]:
-        """Events in work, handled and failed since the start."""
-        return {
+    def counters(self) -> dict[str, Any]:
+        """Events in work, handled and failed since the start, and where a handler is stalled."""
+        counts: dict[str, Any] = {
             "in_work": self.in_work,
             "handled": sum(worker.handled for worker in self._workers),
             "failed": sum(worker.failed for worker in self._workers),
         }
+        if self._timeout is not None:
+            counts["stalled"] = [
+                {
+                    "thread": worker.thread.name,
+                    "seconds": round(worker.freshness.age(), 3),
+                    "event": beginning(worker.events),
+                }
+                for worker in self._workers
+                if worker.freshness.is_stalled
+            ]
+        return counts
+
+    def tend(self, now: float) -> float:
+        """Tell of handlers that are stalled or go on; returns when to call this again."""
+        return min(worker.freshness.tend(now) for worker in self._workers)
 
     def _work(self, worker: _Worker) -> None:
+        guard = ForkGuard()
         while True:
             try:
                 if self._batch is None:
-                    self._call(worker, *self._split(self._queue.get()), 1)
+                    self._call(worker, *self._split(self._queue.get()), 1, guard)
                 else:
                     entries = self._queue.get_batch(self._batch, self._linger)
                     events, metas = zip(*map(self._split, entries), strict=True)
-                    self._call(worker, list(events), list(metas), len(entries))
+                    self._call(worker, list(events), list(metas), len(entries), guard)
             except QueueClosed:
                 return
             # Nothing may end this thread while events are still taken in.
@@ -100,27 +141,56 @@ class Processor:
     def _split(self, entry: Any) -> tuple[Event, Meta | None]:
         return entry if isinstance(entry, Tagged) else (entry, None)
 
-    def _call(self, worker: _Worker, events: Any, metas: Any, count: int) -> None:
+    def _call(self, worker: _Worker, events: Any, metas: Any, count: int, guard: ForkGuard) -> None:
         worker.in_work = count
+        timed = self._timeout is not None
+        if timed:
+            worker.events = events
+            worker.freshness.beat()
         try:
             result = self._handle(events, metas) if self.with_meta else self._handle(events)
             if result is not None:
                 refuse_coroutine(result)
+            guard.end_child()
             worker.handled += count
         # A handler's SystemExit is a failed event too, not the end of the event processor.
-        except BaseException:
+        except BaseException as error:
+            guard.end_child(error)
             worker.failed += count
-            what = f"{count} events, beginning" if self._batch else "the event"
-            self._logger.exception("The event handler failed on %s %s", what, beginning(events))
+            self._logger.exception("The event handler failed on %s", self._which(events))
         finally:
             worker.in_work = 0
+            if timed:
+                worker.freshness.rest()
+                worker.events = None
+
+    def _which(self, events: Any) -> str:
+        what = f"{len(events)} events, beginning" if self._batch else "the event"
+        return f"{what} {beginning(events)}"
+
+    def _stalled(self, worker: _Worker, silent: float) -> None:
+        self._changed()
+        self._logger.error(
+            "The event handler is stalled: it has been at work for %.3g s on %s; it is here:\n%s",
+            silent,
+            self._which(worker.events),
+            stack_of(worker.thread),
+        )
+
+    def _recovered(self, silent: float) -> None:
+        self._changed()
+        self._logger.info("The event handler goes on, after %.3g s", silent)
 
 
 class _Worker:
     """One thread and its counts, which no other thread writes."""
 
-    def __init__(self, work: Callable[[_Worker], None], name: str) -> None:
-        self.thread = threading.Thread(target=work, args=(self,), name=name, daemon=True)
+    thread: threading.Thread
+    freshness: Freshness
+
+    def __init__(self, name: str) -> None:
+        self.name = name
         self.in_work = 0
         self.handled = 0
         self.failed = 0
+        self.events: Any = None

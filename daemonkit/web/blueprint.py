@@ -20,13 +20,17 @@ from werkzeug.exceptions import (
 from ..events.codec import decode, decode_lines
 from ..events.intake import Intake
 from ..exceptions import BatchTooLarge, InvalidEvent, PingError, QueueFull
+from ..health import Health
 from ..sockets import join
 from ..status import jsonable
 from .envelope import CONTENT_TYPE, envelope
 
 NDJSON = "application/x-ndjson"
 OK = "OK\n"
-LIBRARY_ENDPOINTS = {None, "daemonkit._events", "daemonkit._status", "daemonkit._ping"}
+LIBRARY_ENDPOINTS = {
+    None,
+    *(f"daemonkit.{name}" for name in ("_events", "_status", "_ping", "_ready")),
+}
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,7 @@ class Views:
     intake: Callable[[], Intake]
     status: Callable[[], Any]
     ping: Callable[[], Any]
+    health: Health
     redact: Callable[[str], str]
     logger: logging.Logger
 
@@ -117,10 +122,21 @@ def _add_routes(blueprint: Blueprint, views: Views) -> None:
             views.logger.exception("The health check failed")
             return _plain("The health check failed\n", 500)
 
+    def ready() -> Response:
+        health = views.health
+        shown = {"phase": health.phase, "waiting_for": health.waiting_for()}
+        if health.is_ready:
+            return _answer(200, envelope("Ready", True, **shown))
+        text = views.redact(f"The daemon is {health.progress()}")
+        response = _answer(503, envelope(text, False, **shown))
+        response.headers["Retry-After"] = "1"
+        return response
+
     add = blueprint.add_url_rule
     add("/events", "_events", events, methods=["POST"])
     add("/status", "_status", status)
     add("/ping", "_ping", ping)
+    add("/ready", "_ready", ready)
 
 
 def _add_error_handlers(app: Flask, views: Views) -> None:

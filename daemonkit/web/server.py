@@ -16,6 +16,7 @@ from waitress.server import TcpWSGIServer
 from waitress.task import ThreadedTaskDispatcher
 
 from ..sockets import plain_address
+from ..types import Problem, lost
 from .channel import LINGER, Channel
 
 CONNECTION_LIMIT = 1000
@@ -105,6 +106,10 @@ class Server:
 
     def running_threads(self) -> list[threading.Thread]:
         return [t for t in (self._thread, *self._pool.made) if t.is_alive()]
+
+    def problems(self) -> list[Problem]:
+        """What the health check has to say of it."""
+        return lost("the HTTP server", self._thread, stopping=self._stopping)
 
     def _wake(self) -> None:
         if self._server is not None:

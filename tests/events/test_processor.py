@@ -100,13 +100,12 @@ def test_it_tells_what_is_in_work_and_which_threads_still_run() -> None:
 
     queue = MemoryQueue(10)
     processor = Processor(queue, handle, LOGGER)
-    assert not processor.running
+    assert processor.problems() == []
     queue.put(1)
     processor.start()
     entered.wait(10)
     processor.request_stop()
 
-    assert processor.running
     assert not processor.join(0.01)
     assert processor.in_work == 1
     assert [thread.name for thread in processor.running_threads()] == ["events"]

@@ -350,7 +350,7 @@ def test_sighup_reloads_and_a_wrong_file_changes_nothing(run_app: Run, tmp_path:
 
 def test_json_logs_are_one_object_a_line(run_app: Run) -> None:
     daemon = run_app(
-        QUIET + "@app.slave\ndef worker():\n    raise ValueError('a\\nb')\n",
+        QUIET + "@app.slave(restart='never')\ndef worker():\n    raise ValueError('a\\nb')\n",
         "--set",
         "master.log_format=json",
     )

@@ -1,0 +1,141 @@
+"""One life of a slave: the thread it runs on, from being made to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, Protocol
+
+from .calls import refuse_coroutine
+from .forks import ForkGuard
+from .freshness import Freshness, ShutdownEvent
+from .slave import Cadence, Slave, SlaveSpec
+from .types import Master
+
+
+class Watcher(Protocol):
+    """Who is told what becomes of an incarnation, on its own thread."""
+
+    def entered(self, slave: Slave) -> bool:
+        """The slave is made; False when it is not to run any more."""
+        ...
+
+    def ticked(self, error: Exception | None) -> None:
+        """A periodic slave's call has returned or raised; raises what is to end the slave."""
+
+    def ended(self, error: BaseException | None) -> None:
+        """It has returned or raised; the thread's last act."""
+
+
+class Incarnation:
+    """A slave on a thread of its own. A restart makes another one of these.
+
+    stalled, recovered, wake: see Freshness.
+    """
+
+    def __init__(
+        self,
+        spec: SlaveSpec,
+        master: Master,
+        watcher: Watcher,
+        *,
+        stalled: Callable[[float], None],
+        recovered: Callable[[float], None],
+        wake: Callable[[], None],
+    ) -> None:
+        self.freshness = Freshness(spec.timeout, stalled, recovered, wake)
+        self.thread = threading.Thread(target=self._body, name=spec.name, daemon=True)
+        self.is_over = False
+        self._spec = spec
+        self._master = master
+        self._watcher = watcher
+        self._shutdown = ShutdownEvent(self.freshness)
+        self._logger = logging.getLogger(f"{master.name}.{spec.name}")
+        self._lock = threading.Lock()
+        self._async_task: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
+
+    def request_stop(self) -> None:
+        with self._lock:
+            self._shutdown.set()
+            if self._async_task is not None:
+                loop, task = self._async_task
+                loop.call_soon_threadsafe(task.cancel)
+
+    def _body(self) -> None:
+        guard, told = ForkGuard(), self._shutdown
+        error = self._run(guard)
+        guard.end_child(error)
+        if isinstance(error, asyncio.CancelledError) and told.is_set():
+            error = None
+        # For helpers that the slave has started, and that watch its event.
+        told.set()
+        self.freshness.beat()
+        self.is_over = True
+        self._watcher.ended(error)
+
+    def _run(self, guard: ForkGuard) -> BaseException | None:
+        """Make the slave and run it; returns what it raises, a SystemExit too."""
+        try:
+            # Made here and not by who starts it: some resources are bound to their thread.
+            slave = self._spec.create(self._master, self._shutdown, self.freshness)
+            guard.end_child()
+            self._shutdown.own()
+            slave.started = datetime.now()
+            if not self._watcher.entered(slave):
+                return None
+            self._logger.debug("Started")
+            self.freshness.beat()
+            if self._spec.is_async:
+                asyncio.run(self._run_async(slave))
+            elif self._spec.every is None:
+                refuse_coroutine(slave.run())
+            else:
+                self._tick_until_stopped(slave, Cadence(self._spec.every), guard)
+            guard.end_child()
+            self._logger.debug("Finished")
+        except BaseException as error:
+            return error
+        return None
+
+    def _tick_until_stopped(self, slave: Slave, cadence: Cadence, guard: ForkGuard) -> None:
+        while not self._shutdown.is_set():
+            failure: Exception | None = None
+            try:
+                refuse_coroutine(slave.run())
+            except Exception as error:
+                failure = error
+            guard.end_child(failure)
+            self._watcher.ticked(failure)
+            # Or its frames would be kept until the next call ends.
+            del failure
+            self._shutdown.wait(cadence.delay())
+
+    async def _run_async(self, slave: Slave) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        with self._lock:
+            if self._shutdown.is_set():
+                return
+            self._async_task = (asyncio.get_running_loop(), task)
+        try:
+            if self._spec.every is None:
+                await slave.run()
+            else:
+                await self._tick_async(slave, Cadence(self._spec.every))
+        finally:
+            with self._lock:
+                self._async_task = None
+
+    async def _tick_async(self, slave: Slave, cadence: Cadence) -> None:
+        while not self._shutdown.is_set():
+            try:
+                await slave.run()
+            except Exception as error:
+                self._watcher.ticked(error)
+            else:
+                self._watcher.ticked(None)
+            self.freshness.rest()
+            await asyncio.sleep(cadence.delay())

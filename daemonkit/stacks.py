@@ -1,0 +1,37 @@
+"""Where threads are now, as text for the log."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import traceback
+from types import CodeType, FrameType
+
+
+def stack_of(thread: threading.Thread) -> str:
+    """Where a thread is now, as a traceback's text."""
+    return _shown(sys._current_frames().get(thread.ident or 0))
+
+
+def stacks() -> str:
+    """Where every thread is now, those that Python's threading module doesn't know included."""
+    known = {thread.ident: thread for thread in threading.enumerate()}
+    parts = []
+    for ident, frame in sys._current_frames().items():
+        thread = known.get(ident)
+        name = f"thread {ident}" if thread is None else thread.name
+        native = "" if thread is None else f" (thread id {thread.native_id})"
+        parts.append(f"{name}{native}:\n{_shown(frame)}")
+    return f"{len(parts)} threads\n" + "".join(sorted(parts))
+
+
+def bottom_of(thread: threading.Thread) -> CodeType | None:
+    """The code that a thread's outermost frame runs, or None when it runs none."""
+    frame = sys._current_frames().get(thread.ident or 0)
+    while frame is not None and frame.f_back is not None:
+        frame = frame.f_back
+    return None if frame is None else frame.f_code
+
+
+def _shown(frame: FrameType | None) -> str:
+    return "".join(traceback.format_stack(frame)) if frame else "(no stack)\n"
