@@ -321,7 +321,7 @@ class Life:
     def _described(self, part: Component) -> str:
         names = [thread.name for thread in part.running_threads()]
         if part is self._parts.processor and (waiting := len(self._parts.queue)):
-            names.append(f"{waiting} events wait")
+            names.append(f"{waiting} in the queue")
         return f"{part.name} ({', '.join(names)})" if names else part.name
 
 

@@ -154,6 +154,7 @@ class Coalesced:
         self._wanted = False
         self._running = False
         self._next = 0.0
+        self._never = threading.Event()
 
     def request(self) -> None:
         """Have it run soon; never blocks."""
@@ -171,7 +172,7 @@ class Coalesced:
 
     def _run(self) -> None:
         while True:
-            time.sleep(max(0.0, self._next - time.monotonic()))
+            self._never.wait(max(0.0, self._next - time.monotonic()))
             with self._lock:
                 self._wanted = False
             try:
@@ -266,11 +267,11 @@ class ExitWatch:
             watch.start()
 
     def _watch(self, deadline: Deadline, status: int) -> None:
-        time.sleep(deadline.left())
-        seen = 0
+        never, seen = threading.Event(), 0
+        never.wait(deadline.left())
         while seen < 2:
             seen += bottom_of(self._main) is not self._program
-            time.sleep(EXIT_LOOK)
+            never.wait(EXIT_LOOK)
         briefly(self._tell)
         exit_now(status)
 

@@ -41,7 +41,7 @@ LAYERS = [
     ["status", "health", "notifier", "lifecycle"],
     ["udp", "web.envelope", "web.blueprint", "web.channel", "web.server"],
     ["life", "registry", "app"],
-    ["testing", "cli.loader", "cli.run"],
+    ["testing", "cli.loader", "cli.options", "cli.run", "cli.systemd"],
 ]
 # Packages' own files and the public names, which may take from everywhere.
 TOP = ["events", "web", "", "cli", "__main__"]

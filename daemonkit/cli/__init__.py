@@ -9,6 +9,7 @@ import click
 
 from .._version import __version__
 from .run import run as run_command
+from .systemd import systemd as systemd_command
 
 
 def _show_version(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
@@ -32,3 +33,4 @@ def main() -> None:
 
 
 main.add_command(run_command)
+main.add_command(systemd_command)

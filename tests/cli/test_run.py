@@ -19,7 +19,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Daemon]:
     """The daemons that `run` would start, without a life."""
     found: list[Daemon] = []
     monkeypatch.setattr("daemonkit.app.Daemon.start", lambda self: found.append(self))
-    monkeypatch.setattr("daemonkit.cli.run.load_daemon", lambda target: Daemon(target))
+    monkeypatch.setattr("daemonkit.cli.options.load_daemon", lambda target: Daemon(target))
     return found
 
 

@@ -54,7 +54,7 @@ class Process(Client):
     def wait_ready(self) -> Process:
         """Wait until it has started, and learn where it listens."""
         self.port = int(self.wait_for(LISTENING.pattern)["port"])
-        self.wait_for(r" DEBUG +Started\n")
+        self.wait_for(r" MainThread +.+ DEBUG +Started\n")
         return self
 
     def send_signal(self, number: signal.Signals) -> None:

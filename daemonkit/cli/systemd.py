@@ -1,0 +1,161 @@
+"""`daemonkit systemd`: the unit file under which systemd runs a daemon."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import sys
+from pathlib import Path
+
+import click
+
+from ..app import Daemon
+from .options import daemon_options, load_configured
+
+WATCHDOG = 30
+"""Seconds without WATCHDOG=1 after which systemd ends the daemon and starts it again."""
+AFTER_DEADLINE = 5
+"""Seconds that systemd waits longer than the daemon itself, so that the daemon gets to say why."""
+BETWEEN_STARTS = 5
+"""Seconds; with systemd's own limit of 5 starts in 10 s it never stops trying."""
+PRIVILEGED_PORTS = 1024
+
+UNIT = """\
+# Made by `daemonkit systemd`; save it as /etc/systemd/system/{file}
+{notes}[Unit]
+Description={description}
+Wants=network-online.target
+After=network-online.target
+
+[Service]
+# systemd before 253 doesn't know the second one and keeps the first:
+# there, `systemctl kill -s HUP --kill-who=main {file}` reloads.
+Type=notify
+Type=notify-reload
+NotifyAccess=main
+ExecStart={command}
+WorkingDirectory={folder}
+WatchdogSec={watchdog}
+TimeoutStopSec={stop}
+Restart=on-failure
+RestartSec={again}
+# A wrong configuration doesn't get better by starting again.
+RestartPreventExitStatus=2
+KillMode=mixed
+
+{user}
+UMask=0077
+NoNewPrivileges=yes
+CapabilityBoundingSet={capabilities}
+AmbientCapabilities={capabilities}
+ProtectSystem=strict
+ProtectHome=read-only
+{writable}PrivateTmp=yes
+PrivateDevices=yes
+ProtectClock=yes
+ProtectControlGroups=yes
+ProtectHostname=yes
+ProtectKernelLogs=yes
+ProtectKernelModules=yes
+ProtectKernelTunables=yes
+ProtectProc=invisible
+RemoveIPC=yes
+RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX AF_NETLINK
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+LockPersonality=yes
+SystemCallArchitectures=native
+SystemCallFilter=@system-service
+SystemCallErrorNumber=EPERM
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+@click.command()
+@daemon_options
+@click.option("--user", metavar="NAME", help="User to run as. [default: one made for the service]")
+def systemd(
+    app: str,
+    config: str | None,
+    assignments: tuple[str, ...],
+    user: str | None,
+    **short: str | None,
+) -> None:
+    """Print a unit file for a daemon.
+
+    It runs the daemon as this command was called, from the current folder, with as few rights as a
+    daemon needs, and with times that fit its configuration.
+    """
+    daemon = load_configured(app, config, assignments, short)
+    arguments = [sys.executable, "-m", "daemonkit", "run", _absolute_target(app)]
+    if config is not None:
+        arguments += ["--config", os.path.abspath(config)]
+    for name, text in short.items():
+        if text is not None:
+            arguments += [f"--{name.replace('_', '-')}", text]
+    for assignment in assignments:
+        arguments += ["--set", assignment]
+    click.echo(unit(daemon, arguments, user), nl=False)
+
+
+def unit(daemon: Daemon, arguments: list[str], user: str | None) -> str:
+    """The text of the unit file; arguments: the command, with absolute paths."""
+    master = daemon.master_config
+    needed = [os.getcwd(), sys.prefix, *(a for a in arguments if os.path.isabs(a))]
+    closed = [] if user else sorted({c for path in needed if (c := _closed(path)) is not None})
+    log_file = master["log_file"]
+    return UNIT.format(
+        file=re.sub(r"[^A-Za-z0-9:_.-]+", "-", daemon.name).strip("-") + ".service",
+        notes="".join(
+            f"# {path} is closed to other users: run this with --user, or move the daemon.\n"
+            for path in closed
+        ),
+        description=_literal(daemon.name),
+        command=" ".join(map(quote, arguments)),
+        folder=_literal(os.getcwd()),
+        watchdog=WATCHDOG,
+        stop=f"{master['shutdown_timeout'] + AFTER_DEADLINE:g}",
+        again=BETWEEN_STARTS,
+        user=f"User={_literal(user)}" if user else "DynamicUser=yes",
+        capabilities="CAP_NET_BIND_SERVICE" if 0 < master["port"] < PRIVILEGED_PORTS else "",
+        writable=(
+            ""
+            if log_file is None
+            else f"ReadWritePaths={quote(str(Path(log_file).resolve().parent))}\n"
+        ),
+    )
+
+
+def quote(argument: str) -> str:
+    """An argument as it is written in ExecStart= (systemd.service(5), COMMAND LINES)."""
+    text = _literal(argument).replace("$", "$$")
+    if re.fullmatch(r"[A-Za-z0-9_@%+=:,./\[\]-]+", text):
+        return text
+    escapes = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t"}
+    return '"' + "".join(escapes.get(character, character) for character in text) + '"'
+
+
+def _literal(text: str) -> str:
+    return text.replace("%", "%%")
+
+
+def _absolute_target(app: str) -> str:
+    module, colon, attr = app.partition(":")
+    is_file = module.endswith(".py") or os.sep in module
+    return (os.path.abspath(module) if is_file else module) + colon + attr
+
+
+def _closed(path: str) -> str | None:
+    """The first folder above `path` that only its owner or group may enter, if any."""
+    for folder in reversed(Path(path).parents):
+        try:
+            mode = folder.stat().st_mode
+        except OSError:
+            return str(folder)
+        if not mode & stat.S_IXOTH:
+            return str(folder)
+    return None

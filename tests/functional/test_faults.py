@@ -1,0 +1,673 @@
+"""Faults that a daemon must survive, provoked in a real process.
+
+docs/reliability.md has a row for each, with the figures that were measured.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import signal
+import time
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from .process import Process, seconds_of
+
+Run = Callable[..., Process]
+
+HEAD = (
+    "import concurrent.futures, os, resource, signal, sys, threading, time\n"
+    "from daemonkit import Daemon, Slave\n"
+    "app = Daemon('app')\n"
+    "def say(text):\n"
+    "    os.write(1, f'{text}\\n'.encode())\n"
+)
+
+FIVE_KINDS = (
+    HEAD
+    + """
+def once(name, error):
+    def work(slave):
+        if name not in seen:
+            seen.add(name)
+            if error:
+                raise error
+        else:
+            say(f'{name} is back')
+            slave.shutdown.wait()
+    app.add_slave(work, name=name, restart='always', backoff=(0.05, 0.05))
+
+seen = set()
+once('return', None)
+for error in ValueError('v'), SystemExit(0), KeyboardInterrupt(), MemoryError():
+    once(type(error).__name__, error)
+"""
+)
+
+
+def test_five_ways_to_end_are_told_apart_and_none_ends_the_process(run_app: Run) -> None:
+    daemon = run_app(FIVE_KINDS).wait_ready()
+    for name in ("return", "ValueError", "SystemExit", "KeyboardInterrupt", "MemoryError"):
+        daemon.wait_for(f"{name} is back\n")
+    log = daemon.out
+
+    for line in (
+        "The slave return returned; it is restarted in 0.05 s",
+        "The slave ValueError failed; it is restarted in 0.05 s",
+        "The slave SystemExit raised SystemExit(0), which ends the slave and not the daemon; ",
+        "The slave KeyboardInterrupt raised KeyboardInterrupt, which ends the slave and not the ",
+        "The slave MemoryError ran out of memory; it is restarted in 0.05 s",
+    ):
+        assert line in log
+    assert daemon.get("/ping").text == "OK\n"
+    assert daemon.stop() == 0
+
+
+CRASH_LOOP = (
+    HEAD
+    + """
+@app.slave(backoff=(0.02, 0.05))
+def loop():
+    raise ValueError('no')
+
+@app.slave
+def other(slave):
+    slave.shutdown.wait()
+    say('other stopped in order')
+"""
+)
+
+
+def test_a_crash_loop_is_escalated_and_the_daemon_stops_in_order_with_1(run_app: Run) -> None:
+    daemon = run_app(CRASH_LOOP)
+
+    assert daemon.wait() == 1
+    assert daemon.out.count("The slave loop failed; it is restarted in") == 5
+    assert (
+        "The slave loop gave up: 5 restarts within 60 s were not enough; the daemon stops"
+        in daemon.out
+    )
+    assert "Stopping: the slave loop gave up" in daemon.out
+    assert "other stopped in order" in daemon.out
+    assert daemon.err == ""
+
+
+LONG_HANDLER = (
+    HEAD
+    + """
+@app.on_event(timeout=0.2)
+def handle(event):
+    say('in')
+    time.sleep(event['seconds'])
+"""
+)
+
+
+def test_a_handler_longer_than_the_deadline_is_named_with_its_event_and_ends_in_4(
+    run_app: Run,
+) -> None:
+    daemon = run_app(LONG_HANDLER, "--set", "master.shutdown_timeout=1").wait_ready()
+    daemon.send_event({"seconds": 60})
+    daemon.send_event({"seconds": 0})
+    daemon.wait_for(r'The event handler is stalled: .* on the event \{"seconds": 60\}')
+    ping = daemon.get("/ping")
+    stalled = daemon.status()["events"]["stalled"]
+    daemon.send_signal(signal.SIGTERM)
+    took = seconds_of(daemon.wait)
+
+    assert (ping.status_code, ping.text) == (503, "the event handler is stalled\n")
+    assert [entry["event"] for entry in stalled] == ['{"seconds": 60}']
+    assert daemon.wait() == 4
+    assert 0.6 < took < 2
+    assert "The thread events (event processor) did not stop in time" in daemon.out
+    assert "2 events were left unhandled" in daemon.out
+
+
+def test_a_handler_that_goes_on_is_healthy_again(run_app: Run) -> None:
+    daemon = run_app(LONG_HANDLER).wait_ready()
+    daemon.send_event({"seconds": 1})
+    daemon.wait_for("The event handler is stalled")
+    daemon.wait_for(r"The event handler goes on, after 1(\.\d+)? s\n")
+
+    assert daemon.get("/ping").text == "OK\n"
+    assert daemon.out.count("The event handler is stalled") == 1
+    assert daemon.stop() == 0
+
+
+STARTS_SLOWLY = (
+    HEAD
+    + """
+time.sleep(0.05)
+
+class Slow(Slave):
+    def __init__(self):
+        time.sleep(0.05)
+    def run(self):
+        self.shutdown.wait()
+
+app.on_start(lambda: time.sleep(0.05))
+for number in range(20):
+    app.add_slave(Slow, name=f's{number}', after=[f's{number - 1}'] if number else ())
+"""
+)
+OFFSETS = 20
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_at_any_moment_of_the_start_stops_it_cleanly(
+    run_app: Run, number: signal.Signals
+) -> None:
+    whole = seconds_of(run_app(STARTS_SLOWLY).wait_ready)
+    chance = random.Random(number)
+    ended = []
+    for _ in range(OFFSETS):
+        daemon = run_app(STARTS_SLOWLY)
+        time.sleep(chance.uniform(0, whole))
+        daemon.send_signal(number)
+        took = seconds_of(daemon.wait)
+        ended.append((daemon.wait(), took, daemon.err))
+
+    assert max(took for _, took, _ in ended) < 2
+    for status, _, err in ended:
+        # Before Python runs our code, the kernel or Python itself ends it, as any other program.
+        early = (-number, None if number == signal.SIGINT else "")
+        clean = (0, "") if not err else (0, "daemonkit: stopped before the start\n")
+        assert (status, err) == clean or status == early[0]
+        assert early[1] is None or "Traceback" not in err
+    assert sum(status == 0 for status, _, _ in ended) >= OFFSETS / 2
+
+
+def test_a_slave_that_hangs_while_it_is_made_is_shown_and_does_not_keep_it_from_stopping(
+    run_app: Run,
+) -> None:
+    daemon = run_app(
+        HEAD
+        + "@app.slave(timeout=0.1)\nclass Hangs(Slave):\n"
+        + "    def __init__(self):\n        time.sleep(60)\n    def run(self): ...\n",
+        "--set",
+        "master.shutdown_timeout=1",
+    )
+    daemon.port = int(daemon.wait_for(r"Listening on .*:(\d+)")[1])
+    daemon.wait_for("The slave Hangs is stalled")
+    ready = daemon.get("/ready")
+    status = daemon.stop()
+
+    assert (ready.status_code, ready.json()["message"]) == (
+        503,
+        "The daemon is starting: waiting for slaves (Hangs)",
+    )
+    assert status == 4
+    assert "The thread Hangs (slaves) did not stop in time" in daemon.out
+
+
+RELOADING = HEAD + "app.on_reload(lambda: say('reloaded'))\n"
+
+
+def test_a_storm_of_sighups_is_one_or_two_reloads(run_app: Run, tmp_path: Path) -> None:
+    daemon = run_app(RELOADING, "--config", "cfg.yaml", cfg__yaml="a: 0\n").wait_ready()
+    config = tmp_path / "0" / "cfg.yaml"
+    begun = time.monotonic()
+    for number in range(1, 101):
+        config.write_text(f"a: {number}\n")
+        daemon.send_signal(signal.SIGHUP)
+        time.sleep(max(0.0, begun + number / 100 - time.monotonic()))
+    daemon.wait_until(lambda: daemon.status()["config"]["a"] == 100)
+    daemon.stop()
+
+    assert daemon.out.count("reloaded\n") in (1, 2)
+
+
+MAIN_IN_THE_QUEUE = (
+    HEAD
+    + """
+@app.main
+def main():
+    say('in')
+    while not app.shutdown.is_set():
+        try:
+            app.put_event(1)
+        except Exception:
+            pass
+"""
+)
+
+
+def test_sigterm_while_the_main_thread_is_inside_the_queue(run_app: Run) -> None:
+    for _ in range(5):
+        daemon = run_app(MAIN_IN_THE_QUEUE, "--log-level", "ERROR")
+        daemon.wait_for("in\n")
+        daemon.send_signal(signal.SIGTERM)
+
+        assert seconds_of(daemon.wait) < 3
+        assert daemon.wait() == 0
+
+
+CLOCK = (
+    HEAD
+    + """
+@app.slave(every=0.1, timeout=5)
+def ticks(): ...
+
+@app.slave(timeout=1)
+def lives(slave):
+    while not slave.sleep(0.2): ...
+
+lives_of_flaky = []
+@app.slave(backoff=(0.5, 0.5), max_restarts=None)
+def flaky(slave):
+    lives_of_flaky.append(1)
+    say(f'flaky {len(lives_of_flaky)}')
+    told.wait()
+    told.clear()
+    if not slave.shutdown.is_set():
+        raise ValueError('told to')
+
+told = threading.Event()
+app.add_stop_hook(told.set)
+app.on_event(lambda event: told.set())
+app.main(lambda: (app.shutdown.wait(), told.set()))
+"""
+)
+FAKETIME = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
+
+
+def test_the_wall_clock_may_jump_an_hour_either_way(spawn: Run, tmp_path: Path) -> None:
+    clock = tmp_path / "clock"
+    clock.write_text("+0\n")
+    daemon = spawn(
+        "-m", "daemonkit", "run", "mymod", "--port", "0",
+        mymod__py=CLOCK,
+        env={
+            "LD_PRELOAD": str(FAKETIME[0]),
+            "FAKETIME_TIMESTAMP_FILE": str(clock),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        },
+    ).wait_ready()  # fmt: skip
+    for number, jump in enumerate((3600, -3600), 1):
+        before = daemon.status()
+        clock.write_text(f"{jump:+}\n")
+        begun = time.monotonic()
+        daemon.send_event("fail")
+        daemon.wait_for(f"flaky {number + 1}\n")
+        restarted = time.monotonic() - begun
+        time.sleep(2 - restarted)  # What is measured is a cadence.
+        after = daemon.status()
+        seconds = after["uptime"] - before["uptime"]
+        ticks, lives = (
+            [status["slaves"][place][key] for status in (before, after)]
+            for place, key in ((0, "ticks"), (2, "started"))
+        )
+        moved = (
+            datetime.fromisoformat(lives[1]) - datetime.fromisoformat(lives[0])
+        ).total_seconds()
+
+        assert abs(moved) > 3000
+        assert (moved > 0) is (jump > 0)
+        assert 0.4 < restarted < 1.5
+        assert 1.5 < seconds < 5
+        # Under faketime every wait for the interpreter's lock is a busy one, so it is slow.
+        assert 3 * seconds < ticks[1] - ticks[0] < 10 * seconds + 3
+        assert daemon.get("/ping").text == "OK\n"
+    daemon.send_signal(signal.SIGTERM)
+
+    assert seconds_of(daemon.wait) < 2
+    assert daemon.wait() == 0
+    assert "stalled" not in daemon.out
+    assert daemon.err == ""
+
+
+FORKS = (
+    HEAD
+    + """
+@app.slave
+def forks(slave):
+    child = os.fork()
+    if child == 0:
+        if app.config['child'] == 'raises':
+            raise ValueError('in the child')
+        if app.config['child'] == 'exits':
+            sys.exit(7)
+        return
+    say(f'child ended with {os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}')
+    slave.shutdown.wait()
+
+@app.slave(every=60)
+def forks_in_a_tick():
+    child = os.fork()
+    if child == 0:
+        return
+    say(f'tick: {os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}')
+
+@app.on_event
+def forks_in_the_handler(event):
+    child = os.fork()
+    if child == 0:
+        return
+    say(f'event {event}: {os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}')
+"""
+)
+
+
+@pytest.mark.parametrize(("child", "status"), [("returns", 0), ("raises", 1), ("exits", 7)])
+def test_a_forked_child_ends_where_the_daemon_s_own_work_would_go_on(
+    run_app: Run, child: str, status: int
+) -> None:
+    daemon = run_app(FORKS, "--set", f"child={child}").wait_ready()
+    daemon.wait_for(f"child ended with {status}\n")
+    daemon.wait_for("tick: 0\n")
+    for number in range(3):
+        daemon.send_event(number)
+        daemon.wait_for(f"event {number}: 0\n")
+
+    assert daemon.get("/ping").text == "OK\n"
+    assert daemon.status()["events"]["handled"] == 3
+    assert daemon.stop() == 0
+    assert daemon.out.count("Stopped\n") == 1
+    assert ("ValueError: in the child" in daemon.err) is (child == "raises")
+
+
+# A thread's stack needs address space; without it, starting one fails as it does at the limit of
+# threads, which doesn't bind root.
+THREAD_LIMIT = (
+    HEAD
+    + """
+STACK = 64 * 1024 * 1024
+
+def used():
+    return int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()
+
+@app.on_event
+def handle(event):
+    if event == 'limit':
+        resource.setrlimit(resource.RLIMIT_AS, (used() + STACK // 4, -1))
+        threading.stack_size(STACK)
+        told.set()
+    else:
+        resource.setrlimit(resource.RLIMIT_AS, (-1, -1))
+
+told = threading.Event()
+lives = []
+
+@app.slave(backoff=(0.1, 0.1), max_restarts=None)
+def unlucky(slave):
+    lives.append(1)
+    if len(lives) == 1:
+        told.wait()
+        raise ValueError('told to')
+    say('lucky at last')
+    slave.shutdown.wait()
+"""
+)
+
+
+def test_at_the_limit_of_threads_a_slave_is_tried_again_until_it_can_start(run_app: Run) -> None:
+    daemon = run_app(THREAD_LIMIT).wait_ready()
+    daemon.send_event("limit")
+    daemon.wait_for("The slave unlucky failed.*\n(.*\n)+?.*RuntimeError: can't start new thread")
+    ping = daemon.get("/ping")
+    daemon.send_event("no limit")
+    daemon.wait_for("lucky at last\n")
+    shown = daemon.status()["slaves"][0]
+
+    assert (ping.status_code, ping.text) == (503, "the slave unlucky is waiting to restart\n")
+    assert shown["restarts"] >= 2
+    assert daemon.get("/ping").text == "OK\n"
+    assert daemon.stop() == 0
+
+
+def test_at_the_limit_of_threads_it_still_stops(run_app: Run) -> None:
+    daemon = run_app(THREAD_LIMIT).wait_ready()
+    daemon.send_event("limit")
+    daemon.wait_for("RuntimeError: can't start new thread")
+
+    assert daemon.stop() == 0
+
+
+STUCK = {
+    "a thread": "threading.Thread(target=time.sleep, args=[60], name='stuck').start()",
+    "a pool": "concurrent.futures.ThreadPoolExecutor(1, 'stuck').submit(time.sleep, 60)",
+}
+
+
+@pytest.mark.parametrize("what", STUCK)
+@pytest.mark.parametrize("style", ["daemonkit run", "python prog.py"])
+def test_a_thread_that_is_no_daemon_does_not_keep_the_process_past_the_deadline(
+    run_app: Run, spawn: Run, what: str, style: str
+) -> None:
+    text = HEAD + f"@app.on_start\ndef begin():\n    {STUCK[what]}\n"
+    if style == "daemonkit run":
+        daemon = run_app(text, "--set", "master.shutdown_timeout=1")
+    else:
+        text += "app.configure({'master': {'shutdown_timeout': 1, 'port': 0}})\napp.start()\n"
+        daemon = spawn("prog.py", prog__py=text)
+    daemon.wait_ready()
+    daemon.send_signal(signal.SIGTERM)
+    took = seconds_of(daemon.wait)
+
+    assert daemon.wait() == 4
+    assert 0.9 < took < 2.5
+    assert re.search(
+        r"could not end by the deadline because of the thread stuck\S*, which is no daemon thread",
+        daemon.out,
+    )
+    assert "time.sleep" in daemon.out or "run" in daemon.out
+
+
+def test_what_a_program_does_after_start_has_its_own_time(spawn: Run) -> None:
+    daemon = spawn(
+        "prog.py",
+        prog__py=HEAD
+        + "app.configure({'master': {'shutdown_timeout': 0.5, 'port': 0}})\n"
+        + "app.add_start_hook(app.stop)\napp.start()\ntime.sleep(1.5)\nsay('done')\n",
+    )
+
+    assert daemon.wait() == 0
+    assert "done\n" in daemon.out
+
+
+def test_sigusr1_logs_every_stack_whatever_the_level_and_changes_nothing(run_app: Run) -> None:
+    daemon = run_app(
+        HEAD + "@app.slave\ndef poller(slave):\n    slave.shutdown.wait()\n",
+        "--log-level",
+        "CRITICAL",
+    )
+    daemon.wait_until(lambda: "poller" in stacks_of(daemon))
+    log = stacks_of(daemon)
+
+    assert re.search(r" INFO +received SIGUSR1: \d+ threads\n", log)
+    for name in ("MainThread", "poller", "http", "udp", "events", "watch"):
+        assert re.search(rf"\n  {name} \(thread id \d+\):\n", log)
+    assert "in poller\n      slave.shutdown.wait()" in log
+    assert daemon.stop() == 0
+
+
+def stacks_of(daemon: Process) -> str:
+    """Ask for the stacks, as soon as the process listens to signals."""
+    handled = int(
+        re.search(r"SigCgt:\s+(\w+)", Path(f"/proc/{daemon.popen.pid}/status").read_text())[1],  # type: ignore[index]
+        16,
+    )
+    if handled & 1 << (signal.SIGUSR1 - 1):
+        daemon.send_signal(signal.SIGUSR1)
+    return daemon.out
+
+
+def test_a_user_s_own_handler_of_sigusr1_is_left_alone(run_app: Run) -> None:
+    daemon = run_app(
+        HEAD + "signal.signal(signal.SIGUSR1, lambda number, frame: say('mine'))\n"
+    ).wait_ready()
+    daemon.send_signal(signal.SIGUSR1)
+    daemon.wait_for("mine\n")
+
+    assert daemon.stop() == 0
+
+
+DEPENDENT = (
+    HEAD
+    + """
+def worker(name, **options):
+    def work(slave):
+        say(f'{name} began')
+        slave.shutdown.wait()
+        if name == app.config.get('stubborn'):
+            time.sleep(60)
+        say(f'{name} over')
+    app.add_slave(work, name=name, **options)
+
+worker('c', after='b')
+worker('b', after=['a'])
+worker('a')
+"""
+)
+
+
+def test_slaves_start_after_and_stop_before_those_they_need(run_app: Run) -> None:
+    daemon = run_app(DEPENDENT).wait_ready()
+    daemon.wait_for("c began\n")
+    status = daemon.stop()
+    said = re.findall(r"^(\w (?:began|over))$", daemon.out, re.MULTILINE)
+
+    assert said == ["a began", "b began", "c began", "c over", "b over", "a over"]
+    assert status == 0
+
+
+def test_a_slave_that_will_not_stop_leaves_time_to_those_it_needs(run_app: Run) -> None:
+    daemon = run_app(DEPENDENT, "--set", "stubborn=c", "--set", "master.shutdown_timeout=1.5")
+    daemon.wait_ready()
+    status = daemon.stop()
+
+    assert re.findall(r"^(\w over)$", daemon.out, re.MULTILINE) == ["b over", "a over"]
+    assert status == 4
+    assert "still running: c" in daemon.out
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (
+            "after='pollr'",
+            "the slave 's' is to start after 'pollr', and there is none of that name; "
+            "did you mean 'poller'?",
+        ),
+        (
+            "after='poller'",
+            "slaves can't start after each other: poller after s after poller; leave out one after=",
+        ),
+    ],
+)
+def test_wrong_dependencies_are_status_2_and_one_line(
+    run_app: Run, options: str, line: str
+) -> None:
+    daemon = run_app(
+        HEAD
+        + "app.add_slave(lambda: None, name='poller', after='s')\n"
+        + f"app.add_slave(lambda: None, name='s', {options})\n"
+    )
+
+    assert (daemon.wait(), daemon.err) == (2, f"app: {line}\n")
+
+
+DRAINING = (
+    HEAD
+    + """
+@app.on_event(timeout=5)
+def handle(event):
+    say(f'handled {event}')
+    if event == 'long':
+        time.sleep(1)
+
+@app.slave
+def worker(slave):
+    slave.shutdown.wait()
+    time.sleep(0.5)
+"""
+)
+
+
+def test_while_stopping_readiness_goes_first_and_the_rest_answers_throughout(run_app: Run) -> None:
+    daemon = run_app(DRAINING, "--set", "master.drain_delay=1").wait_ready()
+    assert daemon.get("/ready").json() == {
+        "message": "Ready",
+        "result": True,
+        "phase": "running",
+        "waiting_for": [],
+    }
+    daemon.send_signal(signal.SIGTERM)
+    daemon.wait_for("Stopping: received SIGTERM")
+    draining = daemon.get("/ready")
+    daemon.send_event("while draining")
+    daemon.send_event("long")
+    daemon.send_datagram(b'"by datagram"')
+    seen: list[tuple[str, str]] = []
+    while daemon.popen.poll() is None:
+        try:
+            status = daemon.status()
+            assert daemon.get("/ready").status_code == 503
+        # Once everything else has stopped, HTTP closes.
+        except OSError:
+            break
+        shown = (status["phase"], ", ".join(status["waiting_for"]))
+        if shown not in seen:
+            seen.append(shown)
+
+    assert (draining.status_code, draining.json()["message"]) == (
+        503,
+        "The daemon is draining: waiting for senders (drain_delay, 1 s)",
+    )
+    assert daemon.wait() == 0
+    for event in ("while draining", "long", "by datagram"):
+        assert f"handled {event}\n" in daemon.out
+    phases = [phase for phase, _ in seen]
+    assert phases == sorted(phases, key=["draining", "stopping"].index)
+    assert any(waits.startswith("event processor (events") for _, waits in seen)
+    assert ("stopping", "slaves (worker)") in seen
+
+
+MANY = (
+    HEAD
+    + """
+count = app.config['count']
+for number in range(count):
+    app.add_slave(lambda slave: slave.shutdown.wait(), name=f's{number}', timeout=30)
+"""
+)
+
+
+def voluntary_switches(pid: int) -> int:
+    total = 0
+    for status in Path(f"/proc/{pid}/task").glob("*/status"):
+        match = re.search(r"^voluntary_ctxt_switches:\s+(\d+)", status.read_text(), re.MULTILINE)
+        assert match is not None
+        total += int(match[1])
+    return total
+
+
+def test_two_hundred_slaves_start_and_stop_within_a_second_and_idle_quietly(run_app: Run) -> None:
+    wakeups = {}
+    for count in (0, 200):
+        daemon = run_app(MANY, "--set", f"count={count}").wait_ready()
+        started = re.search(
+            r"^\S+ (\S+) .* Starting$(?s:.*)^\S+ (\S+) .* Started$", daemon.out, re.M
+        )
+        assert started is not None
+        began, ready = (
+            time.strptime(stamp.split(",")[0], "%H:%M:%S") for stamp in started.groups()
+        )
+        fractions = [int(stamp.split(",")[1]) / 1000 for stamp in started.groups()]
+        took = (time.mktime(ready) - time.mktime(began)) % 86_400 + fractions[1] - fractions[0]
+        time.sleep(1)  # Let it come to rest; what follows measures a span of time.
+        before = voluntary_switches(daemon.popen.pid)
+        time.sleep(4)
+        wakeups[count] = (voluntary_switches(daemon.popen.pid) - before) / 4
+        daemon.send_signal(signal.SIGTERM)
+        stopping = seconds_of(daemon.wait)
+
+        assert daemon.wait() == 0
+        assert took < 1
+        assert stopping < 1
+    assert wakeups[200] - wakeups[0] <= 5
