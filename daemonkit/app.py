@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -291,10 +292,12 @@ class Daemon(Registrars):
         exit_watch, signals = ExitWatch(self.logger), Signals(self._signal_actions())
         try:
             self._freeze()
+            # Before anything else is opened, which would get the number of one that is missing.
+            given = take_sockets(os.environ)
             signals.start()
             log.configure(self.master_config, self._config.redact)
             log_file = self.master_config["log_file"]
-            status = self._live(exit_now, os.environ)
+            status = self._live(exit_now, os.environ, given)
         except DaemonkitError as error:
             print(f"{self.name}: {self._config.redact(str(error))}", file=sys.stderr)
             if log_file is not None:
@@ -327,16 +330,23 @@ class Daemon(Registrars):
             raise RegistrationError("the daemon was started already; make another Daemon")
         self._registry.frozen = True
 
-    def _live(self, exit_process: Callable[[int], Any], environ: MutableMapping[str, str]) -> int:
-        """Live to the end and return the exit status; `exit_process` is for a blocked thread,
-        `environ` where systemd says what it has to say."""
+    def _live(
+        self,
+        exit_process: Callable[[int], Any],
+        environ: Mapping[str, str],
+        given: Sequence[socket.socket] = (),
+    ) -> int:
+        """Live to the end and return the exit status.
+
+        exit_process: for a blocked thread; environ, given: what systemd says, and its sockets.
+        """
         if self._config.now.source is None:
             self.logger.warning("Config file is not specified")
         self.logger.debug("Starting")
         self._started, self._started_clock = datetime.now(), time.monotonic()
         master = self.master_config
         try:
-            self._parts = self._make_parts(environ)
+            self._parts = self._make_parts(environ, given)
         except OSError as error:
             raise StartError(f"cannot start: {error}") from error
         self._life = Life(
@@ -372,7 +382,7 @@ class Daemon(Registrars):
     def _why_stopped(self) -> str:
         return f"received {self._signal.name}" if self._signal else "stop() was called"
 
-    def _make_parts(self, environ: MutableMapping[str, str]) -> Parts:
+    def _make_parts(self, environ: Mapping[str, str], given: Sequence[socket.socket]) -> Parts:
         master, health, watch = self.master_config, self._health, Watch(self.logger)
         queue, intake = self._intake_and_queue()
         processor = self._make_processor(queue, watch)
@@ -384,7 +394,6 @@ class Daemon(Registrars):
             self.flask.seal()
         except Exception as error:
             raise RegistrationError(f"the routes can't be put together: {error}") from error
-        given = take_sockets(environ)
         bound = (
             sockets.adopt(given)
             if given

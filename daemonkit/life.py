@@ -133,20 +133,19 @@ class Life:
         parts = self._parts
         parts.intake.hold()
         self._routes("The daemon is starting")
-        for what, start in (
-            ("systemd", parts.notifier.start),
-            ("watch", parts.watch.start),
-            ("http", parts.server.start),
-            ("start hooks", self._call_start_hooks),
-            ("routes", lambda: self._routes(None)),
-            ("event processor", parts.processor.start),
-            ("events", parts.intake.open),
-            ("slaves", self._start_slaves),
-            ("udp", parts.udp.start),
+        for start in (
+            parts.notifier.start,
+            parts.watch.start,
+            parts.server.start,
+            self._call_start_hooks,
+            lambda: self._routes(None),
+            parts.processor.start,
+            parts.intake.open,
+            self._start_slaves,
+            parts.udp.start,
         ):
             if self._shutdown.is_set():
                 return
-            self._main_waits_for = what
             try:
                 start()
             except DaemonkitError:
@@ -155,7 +154,6 @@ class Life:
             except Exception as error:
                 self._logger.exception("The start failed")
                 raise StartError(f"cannot start: {error_text(error)}") from error
-        self._main_waits_for = ""
         if not self._shutdown.is_set():
             self._health.enter(RUNNING)
             self._logger.debug("Started")
@@ -163,7 +161,6 @@ class Life:
     def _start_slaves(self) -> None:
         supervisor = self._parts.supervisor
         self._wait_for(lambda: [f"slaves ({', '.join(supervisor.unsettled())})"])
-        self._main_waits_for = ""
         supervisor.start()
         self._wait_for(list)
 
@@ -171,15 +168,16 @@ class Life:
         for hook in self._start_hooks:
             if self._shutdown.is_set():
                 return
-            self._main_waits_for = f"the start hook {function_name(hook)}"
+            self._main_waits(f"the start hook {function_name(hook)}")
             error = call_hook(hook, "start", self._logger)
+            self._main_waits("")
             if error is not None:
                 raise StartError(
                     f"the start hook {function_name(hook)} failed: {error_text(error)}"
                 )
 
     def _run_main(self) -> None:
-        self._main_waits_for = "run()"
+        self._main_waits("run()")
         try:
             self._run()
         # SystemExit too: whatever ends run() before its time is a failure to be told.
@@ -188,7 +186,7 @@ class Life:
             self.fail("run() failed")
             return
         finally:
-            self._main_waits_for = ""
+            self._main_waits("")
         if not self._shutdown.is_set():
             self._logger.debug("run() has returned; the daemon goes on until it is stopped")
         self._shutdown.wait()
@@ -230,10 +228,9 @@ class Life:
         self._workers_stopped.wait()
         self._routes("The daemon is stopping")
         for hook in reversed(self._stop_hooks):
-            self._main_waits_for = f"the stop hook {function_name(hook)}"
-            self._health.changed()
+            self._main_waits(f"the stop hook {function_name(hook)}")
             call_hook(hook, "stop", self._logger)
-        self._main_waits_for = ""
+            self._main_waits("")
         self._stop(parts.outbox, parts_after=3)
         self._stop(parts.watch, parts_after=2)
         self._stop(parts.server, parts_after=1)
@@ -311,6 +308,10 @@ class Life:
 
     def _wait_for(self, what: Callable[[], list[str]]) -> None:
         self._workers_wait = what
+        self._health.changed()
+
+    def _main_waits(self, what: str) -> None:
+        self._main_waits_for = what
         self._health.changed()
 
     def _waited_for(self) -> list[str]:

@@ -10,6 +10,8 @@ from .systemd import NotifySocket
 
 AGAIN = 0.1
 """Seconds before a message is sent again that the socket had no room for."""
+LAST_TRIES = 0.5
+"""Seconds for what is left to say at the end: nobody may be kept waiting by a full socket."""
 EXTEND_EVERY, EXTEND_BY = 5.0, 15.0
 """Seconds: while stopping, systemd is asked again and again for a little more time, so that it
 waits as long as `shutdown_timeout` says, and no longer for a process that hangs."""
@@ -52,7 +54,7 @@ class Notifier:
             self._socket.close()
             return True
         with self._wakes:
-            self._stop_by = time.monotonic() + timeout
+            self._stop_by = time.monotonic() + min(timeout, LAST_TRIES)
             self._wakes.notify()
         self._thread.join(timeout + AGAIN)
         return not self._thread.is_alive()

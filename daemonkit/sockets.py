@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +32,7 @@ class Sockets:
         self.udp.close()
 
 
-def adopt(given: list[socket.socket]) -> Sockets:
+def adopt(given: Sequence[socket.socket]) -> Sockets:
     """Take the sockets that systemd has opened: one for TCP and one for UDP.
 
     Raises StartError when they are others, and closes them.

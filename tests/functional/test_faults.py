@@ -272,6 +272,8 @@ app.on_event(lambda event: told.set())
 app.main(lambda: (app.shutdown.wait(), told.set()))
 """
 )
+# Under it every wait for the interpreter's lock is a busy one, hence the wide bounds: without a
+# monotonic clock, an hour would show.
 FAKETIME = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
 
 
@@ -295,7 +297,7 @@ def test_the_wall_clock_may_jump_an_hour_either_way(spawn: Run, tmp_path: Path) 
         daemon.send_event("fail")
         daemon.wait_for(f"flaky {number + 1}\n")
         restarted = time.monotonic() - begun
-        time.sleep(2 - restarted)  # What is measured is a cadence.
+        time.sleep(2)  # What is measured is a cadence.
         after = daemon.status()
         seconds = after["uptime"] - before["uptime"]
         ticks, lives = (
@@ -308,14 +310,13 @@ def test_the_wall_clock_may_jump_an_hour_either_way(spawn: Run, tmp_path: Path) 
 
         assert abs(moved) > 3000
         assert (moved > 0) is (jump > 0)
-        assert 0.4 < restarted < 1.5
-        assert 1.5 < seconds < 5
-        # Under faketime every wait for the interpreter's lock is a busy one, so it is slow.
+        assert 0.4 < restarted < 3
+        assert 1.5 < seconds < 10
         assert 3 * seconds < ticks[1] - ticks[0] < 10 * seconds + 3
         assert daemon.get("/ping").text == "OK\n"
     daemon.send_signal(signal.SIGTERM)
 
-    assert seconds_of(daemon.wait) < 2
+    assert seconds_of(daemon.wait) < 10
     assert daemon.wait() == 0
     assert "stalled" not in daemon.out
     assert daemon.err == ""

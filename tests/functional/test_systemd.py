@@ -1,0 +1,388 @@
+"""What systemd sees of a daemon: a real process, with this test in systemd's place."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from .process import Process, seconds_of
+
+Spawn = Callable[..., Process]
+
+APP = """
+import os, threading, time
+from daemonkit import Daemon, Slave
+app = Daemon('app')
+release = threading.Event()
+
+@app.slave(timeout=app.config.get('timeout', 60))
+def worker(slave):
+    while not slave.shutdown.wait(0.05):
+        if stuck.is_set():
+            release.wait(60)
+            stuck.clear()
+
+@app.on_event
+def handle(event):
+    if event == 'hang':
+        stuck.set()
+    elif event == 'release':
+        release.set()
+    else:
+        time.sleep(event)
+
+stuck = threading.Event()
+app.add_stop_hook(release.set)
+"""
+
+
+class Listener:
+    """The other end of NOTIFY_SOCKET."""
+
+    def __init__(self, address: str | Path) -> None:
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(
+            str(address).replace("@", "\0", 1) if str(address)[0] == "@" else str(address)
+        )
+        self.socket.settimeout(20)
+        self.messages: list[str] = []
+
+    def read(self) -> str:
+        message = self.socket.recv(4096).decode()
+        self.messages.append(message)
+        return message
+
+    def wait_for(self, pattern: str) -> str:
+        """Read until a message matches."""
+        while not re.match(pattern, message := self.read()):
+            pass
+        return message
+
+    def read_to_the_end(self) -> list[str]:
+        """All that is there once the process has ended."""
+        self.socket.setblocking(False)
+        try:
+            while True:
+                self.read()
+        except BlockingIOError:
+            return self.messages
+
+    def count(self, message: str) -> int:
+        return self.messages.count(message)
+
+
+@pytest.fixture
+def listener(tmp_path: Path) -> Iterator[Listener]:
+    found = Listener(tmp_path / "notify")
+    yield found
+    found.socket.close()
+
+
+@pytest.fixture
+def run(spawn: Spawn, tmp_path: Path) -> Callable[..., Process]:
+    def start(*options: str, environ: dict[str, str] | None = None, **files: str) -> Process:
+        env = {"NOTIFY_SOCKET": str(tmp_path / "notify"), **(environ or {})}
+        return spawn(
+            "-m", "daemonkit", "run", "mymod", "--port", "0", *options,
+            mymod__py=APP, env=env, **files,
+        )  # fmt: skip
+
+    return start
+
+
+def test_a_life_is_told_in_order(run: Spawn, listener: Listener) -> None:
+    daemon = run("--set", "master.drain_delay=0.3").wait_ready()
+    listener.wait_for("READY=1")
+    daemon.send_event(0.5)
+    daemon.send_signal(signal.SIGTERM)
+    listener.wait_for("STATUS=stopped")
+    daemon.wait()
+    told = [m.partition("\n")[0] for m in listener.read_to_the_end()]
+    firsts = [
+        "STATUS=starting",
+        "READY=1",
+        "STATUS=running",
+        "STOPPING=1",
+        "STATUS=draining: waiting for senders (drain_delay, 0.3 s)",
+        "STATUS=stopping: waiting for event processor (events)",
+        "STATUS=stopped",
+    ]
+
+    assert [message for message in told if message in firsts] == firsts
+    assert told.count("READY=1") == told.count("STOPPING=1") == 1
+    assert "EXTEND_TIMEOUT_USEC=15000000" in told
+    assert told.index("EXTEND_TIMEOUT_USEC=15000000") > told.index("STOPPING=1")
+    assert not any(message.startswith("WATCHDOG") for message in told)
+
+
+def test_a_reload_is_told_with_its_time(run: Spawn, listener: Listener, tmp_path: Path) -> None:
+    daemon = run("--config", "cfg.yaml", cfg__yaml="a: 1\n").wait_ready()
+    listener.wait_for("READY=1")
+    before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+    daemon.send_signal(signal.SIGHUP)
+    message = listener.wait_for("RELOADING=1\n")
+    listener.wait_for("READY=1")
+    after = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+    moment = re.fullmatch(r"RELOADING=1\nMONOTONIC_USEC=(\d+)", message)
+
+    assert moment is not None
+    assert before < int(moment[1]) < after
+    (tmp_path / "0" / "cfg.yaml").write_text("a: [")
+    daemon.send_signal(signal.SIGHUP)
+    listener.wait_for("RELOADING=1\n")
+    listener.wait_for("READY=1")
+    daemon.wait_for("Not reloaded")
+    assert daemon.stop() == 0
+
+
+def test_the_watchdog_is_fed_only_while_health_is_good(run: Spawn, listener: Listener) -> None:
+    daemon = run("--set", "timeout=0.3", environ={"WATCHDOG_USEC": "400000"}).wait_ready()
+    for _ in range(3):
+        fed = seconds_of(lambda: listener.wait_for("WATCHDOG=1"))
+        assert fed < 0.4
+    daemon.send_event("hang")
+    listener.wait_for("STATUS=running; the slave worker is stalled")
+    listener.messages.clear()
+    listener.socket.settimeout(1)
+    with pytest.raises(TimeoutError):
+        listener.wait_for("WATCHDOG=1")
+    assert daemon.get("/ping").text == "the slave worker is stalled\n"
+    listener.socket.settimeout(20)
+    daemon.send_event("release")
+    listener.wait_for("WATCHDOG=1")
+    listener.wait_for("WATCHDOG=1")
+
+    assert daemon.out.count("The slave worker is stalled") == 1
+    assert "release.wait(60)" in daemon.out
+    assert daemon.out.count("The slave worker shows life again") == 1
+    assert daemon.get("/ping").text == "OK\n"
+    assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize(("pid", "fed"), [("own", True), ("1", False)])
+def test_a_watchdog_for_another_process_is_none_of_ours(
+    run: Spawn, listener: Listener, pid: str, fed: bool
+) -> None:
+    environ = {"WATCHDOG_USEC": "100000"} | ({"WATCHDOG_PID": pid} if pid != "own" else {})
+    daemon = run(environ=environ).wait_ready()
+    listener.wait_for("READY=1")
+    daemon.wait_until(lambda: daemon.status()["uptime"] > 0.5)
+    daemon.stop()
+
+    assert ("WATCHDOG=1" in listener.read_to_the_end()) is fed
+
+
+def test_an_abstract_socket_is_one_as_well(run: Spawn, tmp_path: Path) -> None:
+    name = f"@daemonkit{tmp_path}"
+    listener = Listener(name)
+    daemon = run(environ={"NOTIFY_SOCKET": name}).wait_ready()
+    listener.wait_for("READY=1")
+
+    assert daemon.stop() == 0
+    listener.wait_for("STOPPING=1")
+    listener.socket.close()
+
+
+@pytest.mark.parametrize(
+    "address", ["/nowhere/notify", "@nobody-listens", "/" + "x" * 200, "vsock:2:1", "notify"]
+)
+def test_a_socket_that_nobody_listens_to_changes_nothing(run: Spawn, address: str) -> None:
+    daemon = run(environ={"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "100000"}).wait_ready()
+    daemon.wait_until(lambda: daemon.status()["uptime"] > 0.3)
+    took = seconds_of(daemon.stop)
+
+    assert daemon.wait() == 0
+    assert took < 1
+    assert daemon.err == ""
+
+
+@pytest.fixture
+def fillers(listener: Listener) -> int:
+    """Fill the listener's socket; how many messages that took."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as filler:
+        filler.setblocking(False)
+        for count in itertools.count():
+            try:
+                filler.sendto(b"FILLER=1", listener.socket.getsockname())
+            except BlockingIOError:
+                return count
+    raise AssertionError("unreachable")
+
+
+def test_a_full_socket_keeps_nothing_waiting_and_gets_the_message_later(
+    run: Spawn, listener: Listener, fillers: int
+) -> None:
+    daemon = run(environ={"WATCHDOG_USEC": "200000"}).wait_ready()
+    daemon.wait_until(lambda: daemon.status()["uptime"] > 1)
+    answered = daemon.get("/ready").status_code
+    for _ in range(fillers):
+        assert listener.read() == "FILLER=1"
+    listener.wait_for("READY=1")
+
+    assert answered == 200
+    assert listener.count("READY=1") == 1
+    assert daemon.stop() == 0
+
+
+def test_a_socket_that_stays_full_keeps_it_from_stopping_for_half_a_second_only(
+    run: Spawn, listener: Listener, fillers: int
+) -> None:
+    daemon = run().wait_ready()
+    daemon.send_signal(signal.SIGTERM)
+    took = seconds_of(daemon.wait)
+
+    assert fillers > 0
+    assert daemon.wait() == 0
+    assert took < 1.5
+
+
+ACTIVATED = """
+import os, socket, sys
+kinds = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
+names = sys.argv[1].split(",")
+made = []
+for name in names:
+    if name == "file":
+        made.append(os.open("/dev/null", os.O_RDONLY))
+    elif name != "closed":
+        sock = socket.socket(socket.AF_INET, kinds[name])
+        others = [m for m in made if not isinstance(m, int)]
+        sock.bind(("127.0.0.1", others[0].getsockname()[1] if others else 0))
+        made.append(sock)
+fds = [os.dup(m if isinstance(m, int) else m.fileno()) for m in made]
+fds = [os.dup2(fd, 20 + n) for n, fd in enumerate(fds)]
+os.closerange(3, 20)
+for n, fd in enumerate(fds):
+    os.dup2(fd, 3 + n, inheritable=True)
+os.closerange(20, 40)
+os.environ["LISTEN_FDS"] = str(len(names))
+os.environ["LISTEN_PID"] = sys.argv[2].replace("own", str(os.getpid()))
+os.execv(sys.executable, [sys.executable, *sys.argv[3:]])
+"""
+
+
+@pytest.fixture
+def activate(spawn: Spawn) -> Callable[..., Process]:
+    """Run the app with sockets passed, as systemd does."""
+
+    def start(names: str, pid: str = "own", text: str = APP) -> Process:
+        return spawn(
+            "-c", ACTIVATED, names, pid, "-m", "daemonkit", "run", "mymod", "--port", "0",
+            mymod__py=text,
+        )  # fmt: skip
+
+    return start
+
+
+@pytest.mark.parametrize("names", ["tcp,udp", "udp,tcp"])
+def test_sockets_that_systemd_opened_are_taken(activate: Spawn, names: str) -> None:
+    show = "\n@app.status_field\ndef environ():\n    return sorted(os.environ)\n"
+    daemon = activate(names, text=APP + show).wait_ready()
+    daemon.send_event(0)
+    daemon.send_datagram(b"0")
+    daemon.wait_until(lambda: daemon.status()["events"]["handled"] == 2)
+    status = daemon.status()
+
+    assert f"Listening on 127.0.0.1:{daemon.port}, on the sockets that systemd gave" in daemon.out
+    address = {name: status["master_config"][name] for name in ("host", "port")}
+    assert address == {"host": "127.0.0.1", "port": daemon.port}
+    assert status["udp"]["received"] == 1
+    assert not {"LISTEN_FDS", "LISTEN_PID"} & set(status["environ"])
+    assert daemon.stop() == 0
+
+
+def test_sockets_for_another_process_are_left_alone(activate: Spawn) -> None:
+    daemon = activate("tcp,udp", "1").wait_ready()
+
+    assert "on the sockets that systemd gave" not in daemon.out
+    assert daemon.get("/ping").text == "OK\n"
+    assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("names", "line"),
+    [
+        (
+            "tcp,closed",
+            "descriptor 4, given by LISTEN_FDS=2, is not an open socket: Bad file descriptor",
+        ),
+        (
+            "file,udp",
+            "descriptor 3, given by LISTEN_FDS=2, is not an open socket: "
+            "Socket operation on non-socket",
+        ),
+        (
+            "tcp",
+            "systemd is to pass one TCP and one UDP socket (ListenStream= and ListenDatagram= "
+            "of the .socket unit), not AF_INET SOCK_STREAM",
+        ),
+    ],
+)
+def test_wrong_sockets_are_status_3_and_one_line(activate: Spawn, names: str, line: str) -> None:
+    daemon = activate(names)
+
+    assert (daemon.wait(), daemon.err) == (3, f"app: cannot start: {line}\n")
+
+
+def verify(unit: Path) -> None:
+    """Have systemd check a unit."""
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", str(unit)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    complaints = [
+        line
+        for line in done.stderr.splitlines()
+        # The line is there twice for this reason, see the unit.
+        if "Failed to parse service type, ignoring: notify-reload" not in line
+    ]
+
+    assert (done.returncode, complaints) == (0, [])
+
+
+def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
+    (tmp_path / "mymod.py").write_text(APP)
+    (tmp_path / "cfg.yaml").write_text("master: {shutdown_timeout: 40, log_file: x.log}\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "daemonkit", "systemd", "mymod:app", "--config", "cfg.yaml",
+         "--port", "80", "--set", 'url=a "b" $c %d \\e'],
+        cwd=tmp_path, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    unit = tmp_path / "app.service"
+    unit.write_text(done.stdout)
+    verify(unit)
+
+    assert "\nType=notify-reload\n" in done.stdout
+    assert "\nTimeoutStopSec=45\n" in done.stdout
+    assert "\nWatchdogSec=30\n" in done.stdout
+    assert f"\nReadWritePaths={tmp_path}\n" in done.stdout
+    assert "\nAmbientCapabilities=CAP_NET_BIND_SERVICE\n" in done.stdout
+    assert (
+        f"ExecStart={sys.executable} -m daemonkit run mymod:app --config {tmp_path}/cfg.yaml "
+        '--port 80 --set "url=a \\"b\\" $$c %%d \\\\e"\n'
+    ) in done.stdout
+
+
+def test_a_unit_that_systemd_does_not_accept_is_noticed(tmp_path: Path) -> None:
+    unit = tmp_path / "bad.service"
+    unit.write_text("[Service]\nExecStart=/nowhere/python\nTypo=x\n")
+
+    with pytest.raises(AssertionError):
+        verify(unit)
+
+
+def test_the_socket_unit_of_the_docs_is_accepted(tmp_path: Path) -> None:
+    page = Path(__file__).parents[2] / "docs" / "systemd.md"
+    (text,) = re.findall(r"```ini\n(\[Unit\].+?)```", page.read_text("utf-8"), re.DOTALL)
+    (tmp_path / "billing.socket").write_text(text)
+    (tmp_path / "billing.service").write_text("[Service]\nExecStart=/bin/true\n")
+    verify(tmp_path / "billing.socket")
