@@ -384,3 +384,13 @@ def test_what_is_shown_hides_what_hidden_opts_name() -> None:
         "a": {"key": "*** HIDDEN ***", "other": 2},
     }
     assert shown["master_config"] == {**config.master, "juggler_url": "*** HIDDEN ***"}
+
+
+def test_the_drain_delay_is_a_part_of_the_shutdown_timeout(written: Any) -> None:
+    assert load({"master": {"drain_delay": 24.9}}).master["drain_delay"] == 24.9
+    assert error_of({"master": {"drain_delay": 25}}) == (
+        "master.drain_delay must be less than master.shutdown_timeout (25), "
+        "of which it is a part, not 25 (int)"
+    )
+    path = written("master:\n  shutdown_timeout: 5\n  drain_delay: 7\n")
+    assert error_of(path).startswith(f"{path}:3: master.drain_delay must be less than master.")

@@ -161,6 +161,20 @@ def test_a_second_handler_and_a_second_route_are_refused(app: Daemon) -> None:
         (lambda app: app.slave(every=0)(none), "every must be a number of seconds > 0, not 0 (int)"),
         (lambda app: app.slave(every=True)(none), "every must be a number of seconds > 0, not True (bool)"),
         (lambda app: app.slave(every="5")(none), "every must be a number of seconds > 0, not '5' (str)"),
+        (lambda app: app.slave(timeout=0)(none), "timeout must be a number of seconds > 0, not 0 (int)"),
+        (lambda app: app.slave(timeout=float("nan"))(none), "timeout must be a number of seconds > 0, not nan (float)"),
+        (lambda app: app.slave(restart="no")(none), "restart must be 'on-failure', 'always' or 'never', not 'no' (str)"),
+        (lambda app: app.slave(backoff=5)(none), "backoff must be the shortest and the longest wait in seconds, as in (1, 60), not 5 (int)"),
+        (lambda app: app.slave(backoff=(5, 1))(none), "backoff must be the shortest and the longest wait in seconds, as in (1, 60), not (5, 1) (tuple)"),
+        (lambda app: app.slave(max_restarts=-2)(none), "max_restarts must be an int >= 0, or None, not -2 (int)"),
+        (lambda app: app.slave(max_restarts=True)(none), "max_restarts must be an int >= 0, or None, not True (bool)"),
+        (lambda app: app.slave(within=0)(none), "within must be a number of seconds > 0, not 0 (int)"),
+        (lambda app: app.slave(critical=0)(none), "critical must be True or False, not 0 (int)"),
+        (lambda app: app.slave(after=5)(none), "after must be a slave's name, or a list of names, not 5 (int)"),
+        (lambda app: app.slave(after=[none])(none), "after must be a slave's name, or a list of names, not [<function none"),
+        (lambda app: app.slave(restarts="never")(none), "slave has no option 'restarts'; did you mean 'restart'?"),
+        (lambda app: app.add_slave(none, x=1), "slave has no option 'x'; the options are after, backoff, critical, every, max_restarts, name, restart, timeout, within"),
+        (lambda app: app.on_event(timeout=-1)(one), "timeout must be a number of seconds > 0, not -1 (int)"),
         (lambda app: app.slave(name="")(none), "a slave's name must be a string, not '' (str)"),
         (lambda app: app.on_event(threads=0)(one), "threads must be an int >= 1, not 0 (int)"),
         (lambda app: app.on_event(batch=True)(one), "batch must be an int >= 1, not True (bool)"),
@@ -186,7 +200,7 @@ def test_a_wrong_registration_says_what_to_do(
         call(app)
 
     assert str(caught.value).startswith(message)
-    assert message.endswith("not ") or str(caught.value) == message
+    assert message.endswith(("not ", "none")) or str(caught.value) == message
 
 
 def test_after_start_every_registrar_refuses(app: Daemon) -> None:
@@ -231,6 +245,21 @@ def test_a_handler_with_a_second_parameter_gets_meta(
 
     assert app._registry.handler is not None
     assert app._registry.handler.with_meta is with_meta
+
+
+class Named(Worker):
+    def __init__(self, timeout: int, **more: Any) -> None:
+        self.arguments = (timeout, more)
+
+
+def test_keywords_of_run_slave_are_options_unless_the_class_names_them(app: Daemon) -> None:
+    app.run_slave(Named, name="n", timeout=5, critical=False, after=["x"], url="u")
+    app.run_slave(Worker, timeout=5)
+    named, worker = app._registry.slaves
+
+    assert (named.name, named.timeout, named.critical, named.after) == ("n", None, False, ("x",))
+    assert named.kwargs == {"timeout": 5, "url": "u"}
+    assert (worker.timeout, worker.kwargs) == (5, {})
 
 
 def test_the_reserved_status_keys_are_those_of_status(app: Daemon) -> None:

@@ -2,12 +2,7 @@ from __future__ import annotations
 
 from daemonkit.slave import Cadence
 
-
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
+from .clock import Clock
 
 
 def test_the_cadence_is_kept_whatever_the_work_takes() -> None:

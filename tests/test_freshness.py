@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import math
+import threading
+
+import pytest
+
+from daemonkit.freshness import Freshness, ShutdownEvent
+
+from .clock import Clock
+
+
+class Watched:
+    """A Freshness with a clock of its own, and what it told."""
+
+    def __init__(self, timeout: float | None = 10) -> None:
+        self.clock = Clock()
+        self.told: list[tuple[str, float]] = []
+        self.freshness = Freshness(
+            timeout,
+            lambda silent: self.told.append(("stalled", silent)),
+            lambda silent: self.told.append(("recovered", silent)),
+            lambda: self.told.append(("wake", 0)),
+            self.clock,
+        )
+
+    def tend(self) -> float:
+        return self.freshness.tend(self.clock.now) - self.clock.now
+
+
+def test_silence_is_told_once_and_so_is_its_end() -> None:
+    watched = Watched()
+    watched.clock.now += 10.5
+
+    assert watched.freshness.is_stalled
+    assert watched.tend() == math.inf
+    watched.clock.now += 5
+    assert watched.tend() == math.inf
+    watched.freshness.beat()
+    assert not watched.freshness.is_stalled
+    watched.tend()
+    assert watched.told == [("stalled", 10.5), ("wake", 0), ("recovered", 15.5)]
+
+
+def test_it_wants_to_be_looked_at_soon_after_the_time_is_up() -> None:
+    watched = Watched()
+    for passed in (0, 3.3, 6.1):
+        watched.clock.now = 100 + passed
+        left = watched.tend()
+        assert 10 - passed < left < 10 - passed + 0.251
+    watched.clock.now += left
+    assert watched.tend() == math.inf
+    assert [what for what, _ in watched.told] == ["stalled"]
+
+
+def test_what_rests_is_never_stalled() -> None:
+    watched = Watched()
+    watched.freshness.rest()
+    watched.clock.now += 1000
+
+    assert 10 < watched.tend() <= 10.25
+    assert watched.freshness.age() == 0
+    watched.freshness.beat()
+    watched.clock.now += 9
+    assert not watched.freshness.is_stalled
+    assert watched.told == []
+
+
+def test_without_a_timeout_there_is_nothing_to_look_at() -> None:
+    watched = Watched(None)
+    watched.clock.now += 1e9
+
+    assert watched.tend() == math.inf
+    assert not watched.freshness.is_stalled
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_only_the_slave_s_own_look_at_its_event_shows_life(own: bool) -> None:
+    watched = Watched()
+    event = ShutdownEvent(watched.freshness)
+    if own:
+        event.own()
+    watched.clock.now += 5
+    event.is_set()
+    assert watched.freshness.age() == (0 if own else 5)
+    watched.clock.now += 2
+    event.wait(0.001)
+    assert watched.freshness.age() == (0 if own else 7)
+
+
+def test_a_wait_is_a_rest_from_beginning_to_end() -> None:
+    watched = Watched()
+    event, waiting = ShutdownEvent(watched.freshness), threading.Event()
+
+    def wait() -> None:
+        event.own()
+        waiting.set()
+        event.wait(10)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    waiting.wait(10)
+    while not watched.freshness._resting:
+        waiting.wait(0.001)
+    watched.clock.now += 100
+    stalled = watched.freshness.is_stalled
+    event.set()
+    thread.join()
+
+    assert not stalled
