@@ -315,7 +315,7 @@ class Life:
         self._health.changed()
 
     def _waited_for(self) -> list[str]:
-        if self._health.phase == RUNNING:
+        if self._health.phase in (RUNNING, STOPPED):
             return []
         return self._workers_wait() + ([self._main_waits_for] if self._main_waits_for else [])
 

@@ -13,7 +13,7 @@ def spawn(tmp_path: Path) -> Iterator[Callable[..., Process]]:
     """Start `python ARGUMENTS...` in a folder of its own; `name="text"` writes files there first."""
     processes: list[Process] = []
 
-    def start(*command: str, env: dict[str, str] | None = None, **files: str) -> Process:
+    def start(*command: str, env: dict[str, str | None] | None = None, **files: str) -> Process:
         folder = tmp_path / str(len(processes))
         folder.mkdir()
         for name, text in files.items():

@@ -17,11 +17,17 @@ LISTENING = re.compile(r"Listening on (?:\[(?P<v6>.+)\]|(?P<v4>[^:]+)):(?P<port>
 
 
 class Process(Client):
-    """A process whose stdout and stderr go to files that `out` and `err` read."""
+    """A process whose stdout and stderr go to files that `out` and `err` read.
 
-    def __init__(self, command: Sequence[str], folder: Path, env: dict[str, str] | None = None):
+    env: added to this process's environment, or taken from it where None.
+    """
+
+    def __init__(
+        self, command: Sequence[str], folder: Path, env: dict[str, str | None] | None = None
+    ):
         super().__init__("127.0.0.1", timeout=20.0)
         self._out, self._err = folder / "stdout.log", folder / "stderr.log"
+        environ = {**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})}
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self.popen = subprocess.Popen(
                 [sys.executable, *command],
@@ -29,7 +35,7 @@ class Process(Client):
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
-                env={**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})},
+                env={name: value for name, value in environ.items() if value is not None},
             )
 
     @property

@@ -145,12 +145,12 @@ time.sleep(0.05)
 
 class Slow(Slave):
     def __init__(self):
-        time.sleep(0.05)
+        time.sleep(0.03)
     def run(self):
         self.shutdown.wait()
 
 app.on_start(lambda: time.sleep(0.05))
-for number in range(20):
+for number in range(6):
     app.add_slave(Slow, name=f's{number}', after=[f's{number - 1}'] if number else ())
 """
 )
@@ -166,19 +166,31 @@ def test_a_signal_at_any_moment_of_the_start_stops_it_cleanly(
     ended = []
     for _ in range(OFFSETS):
         daemon = run_app(STARTS_SLOWLY)
-        time.sleep(chance.uniform(0, whole))
+        if number == signal.SIGINT:
+            # Before, it is Python's own, and as with any program an import may lose it.
+            daemon.wait_until(lambda: handles(daemon, signal.SIGTERM))  # noqa: B023
+        time.sleep(chance.uniform(0, whole if number == signal.SIGTERM else whole / 2))
         daemon.send_signal(number)
         took = seconds_of(daemon.wait)
         ended.append((daemon.wait(), took, daemon.err))
 
     assert max(took for _, took, _ in ended) < 2
     for status, _, err in ended:
-        # Before Python runs our code, the kernel or Python itself ends it, as any other program.
-        early = (-number, None if number == signal.SIGINT else "")
-        clean = (0, "") if not err else (0, "daemonkit: stopped before the start\n")
-        assert (status, err) == clean or status == early[0]
-        assert early[1] is None or "Traceback" not in err
-    assert sum(status == 0 for status, _, _ in ended) >= OFFSETS / 2
+        assert (status, err) in [
+            (0, ""),
+            (0, "daemonkit: stopped before the start\n"),
+            # Before any code of ours runs, the kernel ends it like any other program.
+            (-signal.SIGTERM, ""),
+        ]
+    assert sum(status == 0 for status, _, _ in ended) >= OFFSETS / 4
+
+
+def handles(daemon: Process, number: signal.Signals) -> bool:
+    """Whether the process has a handler for a signal."""
+    status = Path(f"/proc/{daemon.popen.pid}/status").read_text()
+    caught = re.search(r"^SigCgt:\s+(\w+)$", status, re.MULTILINE)
+    assert caught is not None
+    return bool(int(caught[1], 16) & 1 << (number - 1))
 
 
 def test_a_slave_that_hangs_while_it_is_made_is_shown_and_does_not_keep_it_from_stopping(
@@ -288,6 +300,7 @@ def test_the_wall_clock_may_jump_an_hour_either_way(spawn: Run, tmp_path: Path) 
             "FAKETIME_TIMESTAMP_FILE": str(clock),
             "FAKETIME_NO_CACHE": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            "COVERAGE_PROCESS_CONFIG": None,
         },
     ).wait_ready()  # fmt: skip
     for number, jump in enumerate((3600, -3600), 1):
@@ -310,9 +323,9 @@ def test_the_wall_clock_may_jump_an_hour_either_way(spawn: Run, tmp_path: Path) 
 
         assert abs(moved) > 3000
         assert (moved > 0) is (jump > 0)
-        assert 0.4 < restarted < 3
-        assert 1.5 < seconds < 10
-        assert 3 * seconds < ticks[1] - ticks[0] < 10 * seconds + 3
+        assert 0.4 < restarted < 30
+        assert 1.5 < seconds < 40
+        assert seconds < ticks[1] - ticks[0] < 10 * seconds + 3
         assert daemon.get("/ping").text == "OK\n"
     daemon.send_signal(signal.SIGTERM)
 
@@ -477,7 +490,7 @@ def test_sigusr1_logs_every_stack_whatever_the_level_and_changes_nothing(run_app
         "--log-level",
         "CRITICAL",
     )
-    daemon.wait_until(lambda: "poller" in stacks_of(daemon))
+    daemon.wait_until(lambda: re.search(r"\n  udp .+\n(?s:.+)in poller", stacks_of(daemon)))
     log = stacks_of(daemon)
 
     assert re.search(r" INFO +received SIGUSR1: \d+ threads\n", log)
@@ -488,12 +501,8 @@ def test_sigusr1_logs_every_stack_whatever_the_level_and_changes_nothing(run_app
 
 
 def stacks_of(daemon: Process) -> str:
-    """Ask for the stacks, as soon as the process listens to signals."""
-    handled = int(
-        re.search(r"SigCgt:\s+(\w+)", Path(f"/proc/{daemon.popen.pid}/status").read_text())[1],  # type: ignore[index]
-        16,
-    )
-    if handled & 1 << (signal.SIGUSR1 - 1):
+    """Ask for the stacks, as soon as the process listens to the signal."""
+    if handles(daemon, signal.SIGUSR1):
         daemon.send_signal(signal.SIGUSR1)
     return daemon.out
 
@@ -639,6 +648,9 @@ for number in range(count):
 )
 
 
+SPAN = 3
+
+
 def voluntary_switches(pid: int) -> int:
     total = 0
     for status in Path(f"/proc/{pid}/task").glob("*/status"):
@@ -661,10 +673,10 @@ def test_two_hundred_slaves_start_and_stop_within_a_second_and_idle_quietly(run_
         )
         fractions = [int(stamp.split(",")[1]) / 1000 for stamp in started.groups()]
         took = (time.mktime(ready) - time.mktime(began)) % 86_400 + fractions[1] - fractions[0]
-        time.sleep(1)  # Let it come to rest; what follows measures a span of time.
+        time.sleep(0.5)  # Let it come to rest; what follows measures a span of time.
         before = voluntary_switches(daemon.popen.pid)
-        time.sleep(4)
-        wakeups[count] = (voluntary_switches(daemon.popen.pid) - before) / 4
+        time.sleep(SPAN)
+        wakeups[count] = (voluntary_switches(daemon.popen.pid) - before) / SPAN
         daemon.send_signal(signal.SIGTERM)
         stopping = seconds_of(daemon.wait)
 
