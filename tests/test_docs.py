@@ -74,3 +74,22 @@ def test_the_design_page_names_every_module() -> None:
     ]
 
     assert [module for module in modules if f"`{module}`" not in page] == []
+
+
+def test_every_fault_in_the_table_names_a_test_that_is_there() -> None:
+    page = (ROOT / "docs" / "reliability.md").read_text("utf-8")
+    files = {
+        letter: (ROOT / path).read_text("utf-8")
+        for letter, path in re.findall(r"`(\w)`\s(?:stands\s)?for\s`(tests/\S+\.py)`", page)
+    }
+    rows = [line for line in page.splitlines() if line.startswith("| ")][2:]
+    missing = [
+        test
+        for row in rows
+        for letter, test in re.findall(r"(\w) `(test_\w+)`", row)
+        if f"def {test}(" not in files[letter]
+    ]
+
+    assert set(files) == set("FLSUR")
+    assert [row for row in rows if "`test_" not in row] == []
+    assert missing == []
