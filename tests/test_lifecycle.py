@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from daemonkit.lifecycle import Coalesced, Deadline, Signals, briefly
+from daemonkit import StartError
+from daemonkit.lifecycle import Coalesced, Deadline, Signals, briefly, print_if_possible
 
 
 def test_a_signal_becomes_a_call_on_another_thread_while_the_main_thread_is_busy() -> None:
@@ -114,3 +115,90 @@ def test_what_blocks_or_raises_is_waited_for_only_briefly() -> None:
 
     assert done == [1]
     assert took < 1
+
+
+def test_the_next_run_waits_for_the_pause() -> None:
+    times: list[float] = []
+    coalesced = Coalesced(
+        lambda: times.append(time.monotonic()), "work", logging.getLogger("test"), pause=0.2
+    )
+    for _ in range(3):
+        coalesced.request()
+        while coalesced._running:
+            time.sleep(0.001)
+
+    assert len(times) == 3
+    assert times[1] - times[0] >= 0.2
+    assert times[2] - times[1] >= 0.2
+
+
+def no_thread(self: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def test_without_a_thread_a_request_is_told_and_the_next_one_tries_again(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    ran = threading.Event()
+    coalesced = Coalesced(ran.set, "reload", logging.getLogger("app"))
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_thread)
+        coalesced.request()
+        briefly(ran.set)
+    told = capfd.readouterr().err
+    assert not ran.is_set()
+    coalesced.request()
+
+    assert ran.wait(10)
+    assert told == "app: no reload: can't start new thread\n"
+
+
+def test_without_a_thread_for_signals_nothing_is_taken_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = signal.getsignal(signal.SIGUSR2)
+    signals = Signals({signal.SIGUSR2: lambda: None})
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_thread)
+        with pytest.raises(StartError, match="^cannot start: can't start new thread$"):
+            signals.start()
+    signals.request_stop()
+
+    assert signals.join(1)
+    assert signal.getsignal(signal.SIGUSR2) == before
+
+
+def test_a_signal_whose_action_fails_is_not_the_last_one(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    calls, again = [], threading.Event()
+
+    def act() -> None:
+        calls.append(1)
+        if len(calls) == 2:
+            again.set()
+        raise ValueError("no")
+
+    signals = Signals({signal.SIGUSR2: act})
+    signals.start()
+    os.kill(os.getpid(), signal.SIGUSR2)
+    while not calls:
+        time.sleep(0.001)
+    os.kill(os.getpid(), signal.SIGUSR2)
+    assert again.wait(10)
+    signals.request_stop()
+    signals.join(10)
+
+    assert capfd.readouterr().err == "SIGUSR2 failed: ValueError('no')\n" * 2
+
+
+def test_stderr_that_is_closed_or_full_is_neither_waited_for_nor_raised(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*arguments: object) -> int:
+        raise OSError
+
+    monkeypatch.setattr("daemonkit.lifecycle.os.write", refuse)
+    print_if_possible("line\n")
+    monkeypatch.setattr("daemonkit.lifecycle.select.select", lambda *arguments: ([], [], []))
+    print_if_possible("line\n")

@@ -458,3 +458,120 @@ def test_a_function_that_turns_out_to_be_async_is_a_failure(app: Daemon) -> None
         for name in ("wrapped", "wrapped-ticks"):
             error = wait_for_state(client, name, "waiting to restart")["last_error"]["error"]
             assert error.startswith("TypeError: it returned a coroutine, which nothing awaits")
+
+
+def test_a_slave_that_shows_life_in_any_way_is_not_stalled(app: Daemon) -> None:
+    beats: list[int] = []
+
+    @app.slave(timeout=0.3)
+    def heart(slave: Slave) -> None:
+        pause = threading.Event()
+        while not app.shutdown.is_set():
+            pause.wait(0.05)
+            slave.heartbeat()
+            beats.append(1)
+
+    @app.slave(timeout=0.3)
+    def sleeper(slave: Slave) -> None:
+        assert slave.sleep(60)
+
+    @app.slave(timeout=0.3)
+    def looks(slave: Slave) -> None:
+        while not slave.shutdown.is_set():
+            threading.Event().wait(0.01)
+
+    @app.slave(timeout=0.3, every=0.1)
+    def ticks() -> None: ...
+
+    @app.slave(timeout=0.3, every=60)
+    async def rests() -> None: ...
+
+    with running(app) as client:
+        client.wait_until(lambda: len(beats) > 20)
+        assert client.get("/ping").text == "OK\n"
+
+    assert client.exit_status == 0
+
+
+@pytest.mark.parametrize("kind", ["function", "async", "periodic"])
+def test_a_slave_that_shows_none_is_stalled_until_it_does(
+    app: Daemon, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    release = threading.Event()
+
+    def hang() -> None:
+        release.wait(20)
+
+    async def hang_async(slave: Slave) -> None:
+        hang()
+        slave.heartbeat()
+        await asyncio.sleep(0.1)
+
+    if kind == "async":
+        app.add_slave(hang_async, name="hang", timeout=0.2)
+    else:
+        app.add_slave(hang, timeout=0.2, every=60 if kind == "periodic" else None)
+    with running(app) as client:
+        shown = wait_for_state(client, "hang", "stalled")
+        ping = client.get("/ping")
+        client.wait_until(lambda: "is stalled" in caplog.text)
+        release.set()
+        client.wait_until(lambda: slave_status(client, "hang")["state"] != "stalled")
+        assert client.get("/ping").text == "OK\n"
+        if kind != "function":
+            told = "The slave hang shows life again, after "
+            client.wait_until(lambda: any(m.startswith(told) for m in caplog.messages))
+
+    assert (ping.status_code, ping.text) == (503, "the slave hang is stalled\n")
+    assert shown["last_heartbeat"] < shown["last_heartbeat"][:20] + "a"
+    (report,) = [m for m in caplog.messages if m.startswith("The slave hang is stalled: ")]
+    assert "release.wait(20)" in report
+
+
+def test_a_periodic_slave_restarts_when_something_worse_than_an_exception_ends_it(
+    app: Daemon,
+) -> None:
+    calls: list[int] = []
+
+    @app.slave(every=0.01, backoff=(0, 0))
+    def sweep() -> None:
+        calls.append(1)
+        if len(calls) == 1:
+            raise SystemExit(1)
+
+    with running(app) as client:
+        client.wait_until(lambda: len(calls) > 2)
+        assert slave_status(client, "sweep")["restarts"] == 1
+
+
+def test_run_slave_waits_for_those_it_is_to_start_after(app: Daemon) -> None:
+    order: list[str] = []
+
+    class Slow(Worker):
+        def __init__(self) -> None:
+            threading.Event().wait(0.1)
+            order.append("Slow")
+
+    with running(app) as client:
+        thread = threading.Thread(target=lambda: app.run_slave(Slow))
+        thread.start()
+        client.wait_until(lambda: client.status()["slaves"])
+        app.run_slave(lambda: order.append("after"), name="after", after="Slow")
+        thread.join()
+        with pytest.raises(RegistrationError, match="'x' is to start after 'Slo', and there is no"):
+            app.run_slave(lambda: None, name="x", after="Slo")
+        client.wait_until(lambda: len(order) == 2)
+
+    assert order == ["Slow", "after"]
+
+
+def test_only_the_last_hundred_finished_slaves_are_kept(app: Daemon) -> None:
+    with running(app) as client:
+        for number in range(105):
+            app.run_slave(lambda: None, name=str(number))
+            wait_for_state(client, str(number), "finished")
+        app.run_slave(Worker)
+        names = [slave["name"] for slave in client.status()["slaves"]]
+
+    assert names == [*map(str, range(5, 105)), "Worker"]

@@ -24,6 +24,15 @@ def periodic() -> int:
     return 1
 
 
+@app.slave(
+    restart="always", backoff=(1, 60), max_restarts=None, within=60, critical=False,
+    after=["bare"], timeout=30,
+)  # fmt: skip
+def supervised(slave: Slave) -> None:
+    slave.heartbeat()
+    assert_type(slave.sleep(5), bool)
+
+
 @app.slave
 async def asynchronous(slave: Slave) -> None: ...
 
@@ -93,13 +102,16 @@ assert_type(hello(), dict[str, str])
 
 app.add_slave(periodic)
 app.slave(5)  # type: ignore[call-overload]
+app.slave(restart="sometimes")  # type: ignore[call-overload]
+app.slave(restarts=5)  # type: ignore[call-overload]
+app.on_event(timeout="5")  # type: ignore[call-overload]
 app.status_field(handle)  # type: ignore[type-var]
 app.on_start(5)  # type: ignore[call-overload]
 
 
 class Styled(Daemon):
     def run(self) -> None:
-        worker = self.run_slave(Worker, "http://x")
+        worker = self.run_slave(Worker, "http://x", timeout=30)
         assert_type(worker, Slave | None)
 
     def process_event(self, event: Any, meta: Any = None) -> None:
