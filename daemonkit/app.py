@@ -16,6 +16,7 @@ from typing import Any
 from . import log, sockets
 from .calls import accepts, describe, require_function
 from .config import COMMAND_LINE, ConfigInForce, ConfigSource, Override
+from .defaults import SETTINGS
 from .events.codec import beginning, normalize
 from .events.intake import Intake
 from .events.memory import MemoryQueue
@@ -26,6 +27,7 @@ from .juggler import Outbox
 from .life import STOPPED_BY_DEADLINE, Life, Parts, call_hook
 from .lifecycle import (
     Coalesced,
+    Deadline,
     ExitWatch,
     Signals,
     exit_by_signal,
@@ -74,6 +76,8 @@ class Daemon(Registrars):
         self._gatherer = Gatherer(self.logger)
         self._parts: Parts | None = None
         self._life: Life | None = None
+        self._supervisor: Supervisor | None = None
+        self._reloading = threading.Lock()
         self._health = Health()
         self._started: datetime | None = None
         self._started_clock = 0.0
@@ -111,13 +115,14 @@ class Daemon(Registrars):
         """What SIGHUP does."""
         # What the hooks need may not be there before.
         self._health.begun.wait()
-        if self._parts is None or self.shutdown.is_set():
-            return
-        self._parts.notifier.reloading()
-        try:
-            self._load_again()
-        finally:
-            self._parts.notifier.reloaded()
+        with self._reloading:
+            if self._parts is None or self.shutdown.is_set():
+                return
+            self._parts.notifier.reloading()
+            try:
+                self._load_again()
+            finally:
+                self._parts.notifier.reloaded()
 
     def _load_again(self) -> None:
         try:
@@ -131,6 +136,9 @@ class Daemon(Registrars):
             )
         logging.getLogger().setLevel(self.master_config["log_level"])
         for hook in self._registry.reload_hooks:
+            # What it would use may be closed by a stop hook.
+            if self.shutdown.is_set():
+                return
             call_hook(hook, "reload", self.logger)
         self.logger.info("Reloaded")
 
@@ -205,16 +213,17 @@ class Daemon(Registrars):
         """Start a slave in the running daemon, or with the others when it hasn't started yet.
 
         args, keywords: for the Slave subclass's `__init__`; of the keywords those that it doesn't
-        name itself may also be options, see `slave`. Returns the slave once it is made. Raises
-        RegistrationError, and what `__init__` raises; it is then not started again.
+        name itself may also be options, see `slave`. Returns the slave once it is made; None while
+        there is no thread to be had for it. Raises RegistrationError, also while stopping, and what
+        `__init__` raises; it is then not started again.
         """
         options, arguments = split_options(target, keywords)
         spec = SlaveSpec.make(target, "run_slave", args, arguments, **options)
         with self._lazy_lock:
-            if self._parts is None:
+            if self._supervisor is None:
                 self._append_slave(spec)
                 return None
-        return self._parts.supervisor.add(spec)
+        return self._supervisor.add(spec)
 
     def put_event(self, event: Event) -> None:
         """Put an event on the queue, as if it had come from outside.
@@ -307,8 +316,10 @@ class Daemon(Registrars):
         finally:
             signals.request_stop()
             signals.join(1.0)
-        if self._life is not None:
-            exit_watch.arm(self._life.deadline, STOPPED_BY_DEADLINE)
+        timeout = SETTINGS["shutdown_timeout"].default
+        exit_watch.arm(
+            Deadline(timeout) if self._life is None else self._life.deadline, STOPPED_BY_DEADLINE
+        )
         settle_output()
         if status:
             raise SystemExit(status)
@@ -345,13 +356,17 @@ class Daemon(Registrars):
         self.logger.debug("Starting")
         self._started, self._started_clock = datetime.now(), time.monotonic()
         master = self.master_config
-        try:
-            self._parts = self._make_parts(environ, given)
-        except OSError as error:
-            raise StartError(f"cannot start: {error}") from error
+
+        def make_parts() -> Parts:
+            try:
+                self._parts = self._make_parts(environ, given)
+            except OSError as error:
+                raise StartError(f"cannot start: {error}") from error
+            return self._parts
+
         self._life = Life(
-            self._parts,
             self._health,
+            make_parts=make_parts,
             logger=self.logger,
             shutdown=self.shutdown,
             drain_delay=master["drain_delay"],
@@ -359,6 +374,7 @@ class Daemon(Registrars):
             run=self.run,
             routes=self.flask.open_or_close,
             reason=self._why_stopped,
+            reloading=self._reloading,
             start_hooks=self._registry.start_hooks,
             stop_hooks=self._registry.stop_hooks,
             exit_process=exit_process,
@@ -367,7 +383,7 @@ class Daemon(Registrars):
 
     def _give_up(self, reason: str) -> None:
         if self._life is not None:
-            self._life.fail(reason)
+            self._life.give_up(reason)
 
     def _stop_by(self, number: signal.Signals) -> None:
         # Called on the thread that watches signals: nothing here may wait, not even for the log.
@@ -387,9 +403,11 @@ class Daemon(Registrars):
         queue, intake = self._intake_and_queue()
         processor = self._make_processor(queue, watch)
         intake.with_meta = processor.with_meta
-        supervisor = Supervisor(
-            self._registry.slaves, self, watch, gave_up=self._give_up, changed=health.changed
-        )
+        # From here on run_slave goes to the supervisor, and not to the registry.
+        with self._lazy_lock:
+            supervisor = self._supervisor = Supervisor(
+                self._registry.slaves, self, watch, gave_up=self._give_up, changed=health.changed
+            )
         try:
             self.flask.seal()
         except Exception as error:

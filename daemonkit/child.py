@@ -218,15 +218,11 @@ class Child:
             )
 
     def ended(self, error: BaseException | None) -> None:
-        try:
-            failure = self.last_failure if error is None else self._failure(error)
-            reason = "returned" if error is None else error_text(error)
-        # Out of memory, say: what follows must be done all the same.
-        except BaseException:
-            failure, reason = self.last_failure, "failed"
+        failure = self.last_failure if error is None else self._failure(error)
         delay = None
         with self._lock:
-            self.last_failure, self._reason = failure, reason
+            self.last_failure = failure
+            self._reason = failure.error if error is not None and failure else "returned"
             only_try = self._one_try and not self.settled
             wanted = self._counted.wanted(error is not None) and not only_try
             # A slave that has watched the daemon's own shutdown isn't wanted back.
@@ -247,6 +243,7 @@ class Child:
         try:
             if not only_try:
                 self._tell(error, delay, gave_up=gave_up, wanted=wanted)
+        # Out of memory, say: what follows must be done all the same.
         except BaseException:
             pass
         if gave_up and self.spec.critical and not only_try:
@@ -256,7 +253,11 @@ class Child:
         self._parent.changed(self)
 
     def _failure(self, error: BaseException) -> Failure:
-        return Failure(error_text(error), datetime.now(), self.spec.place_of(error))
+        try:
+            return Failure(error_text(error), datetime.now(), self.spec.place_of(error))
+        # Out of memory, say: that it failed must be known all the same.
+        except BaseException:
+            return Failure(type(error).__name__, datetime.now(), "")
 
     def _tell(
         self, error: BaseException | None, delay: float | None, *, gave_up: bool, wanted: bool
@@ -303,7 +304,7 @@ class Child:
         if state == FAILED:
             return Problem(f"the slave {self.name} has failed", bearable=not self.spec.critical)
         if state == STALLED:
-            return Problem(f"the slave {self.name} is stalled")
+            return Problem(f"the slave {self.name} is stalled", bearable=not self.spec.critical)
         if state == WAITING and self.last_failure is not None:
             return Problem(f"the slave {self.name} is waiting to restart", bearable=True)
         return None

@@ -40,16 +40,19 @@ class Freshness:
     def beat(self) -> None:
         """Show life."""
         self._last = self._clock()
-        self._resting = False
         if self._told:
             self._wake()
 
     def rest(self) -> None:
-        """Show life, and be excused from it until the next `beat`: there is nothing to do."""
-        self._last = self._clock()
+        """Show life, and be excused from it until `work`: there is nothing to do."""
         self._resting = True
-        if self._told:
-            self._wake()
+        self.beat()
+
+    def work(self) -> None:
+        """Show life, and begin to do something."""
+        self._last = self._clock()
+        self._resting = False
+        self.beat()
 
     def age(self) -> float:
         """Seconds since it last showed life."""
@@ -67,8 +70,8 @@ class Freshness:
             if not self._told:
                 self._told, self._silent_since = True, now - age
                 self._on_stalled(age)
-            # A beat wakes us.
-            return math.inf
+            # A beat wakes us, unless it came before it could know that we have told.
+            return math.inf if self.is_stalled else now
         if self._told:
             self._told = False
             self._on_recovered(now - self._silent_since)
@@ -101,4 +104,4 @@ class ShutdownEvent(threading.Event):
         try:
             return super().wait(timeout)
         finally:
-            self._freshness.beat()
+            self._freshness.work()

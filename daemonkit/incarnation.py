@@ -52,6 +52,7 @@ class Incarnation:
         self._spec = spec
         self._master = master
         self._watcher = watcher
+        self._guard = ForkGuard()
         self._shutdown = ShutdownEvent(self.freshness)
         self._logger = logging.getLogger(f"{master.name}.{spec.name}")
         self._lock = threading.Lock()
@@ -65,9 +66,9 @@ class Incarnation:
                 loop.call_soon_threadsafe(task.cancel)
 
     def _body(self) -> None:
-        guard, told = ForkGuard(), self._shutdown
-        error = self._run(guard)
-        guard.end_child(error)
+        told = self._shutdown
+        error = self._run()
+        self._guard.end_child(error)
         if isinstance(error, asyncio.CancelledError) and told.is_set():
             error = None
         # For helpers that the slave has started, and that watch its event.
@@ -76,13 +77,13 @@ class Incarnation:
         self.is_over = True
         self._watcher.ended(error)
 
-    def _run(self, guard: ForkGuard) -> BaseException | None:
+    def _run(self) -> BaseException | None:
         """Make the slave and run it; returns what it raises, a SystemExit too."""
+        self._shutdown.own()
         try:
             # Made here and not by who starts it: some resources are bound to their thread.
             slave = self._spec.create(self._master, self._shutdown, self.freshness)
-            guard.end_child()
-            self._shutdown.own()
+            self._guard.end_child()
             slave.started = datetime.now()
             if not self._watcher.entered(slave):
                 return None
@@ -91,26 +92,39 @@ class Incarnation:
             if self._spec.is_async:
                 asyncio.run(self._run_async(slave))
             elif self._spec.every is None:
-                refuse_coroutine(slave.run())
+                self._call(slave)
             else:
-                self._tick_until_stopped(slave, Cadence(self._spec.every), guard)
-            guard.end_child()
+                self._tick_until_stopped(slave, Cadence(self._spec.every))
             self._logger.debug("Finished")
         except BaseException as error:
             return error
         return None
 
-    def _tick_until_stopped(self, slave: Slave, cadence: Cadence, guard: ForkGuard) -> None:
+    def _call(self, slave: Slave) -> None:
+        try:
+            refuse_coroutine(slave.run())
+        except BaseException as error:
+            self._guard.end_child(error)
+            raise
+        self._guard.end_child()
+
+    async def _call_async(self, slave: Slave) -> None:
+        try:
+            await slave.run()
+        # In here: a child that ended the event loop would end what it shares with the parent's.
+        except BaseException as error:
+            self._guard.end_child(error)
+            raise
+        self._guard.end_child()
+
+    def _tick_until_stopped(self, slave: Slave, cadence: Cadence) -> None:
         while not self._shutdown.is_set():
-            failure: Exception | None = None
             try:
-                refuse_coroutine(slave.run())
+                self._call(slave)
             except Exception as error:
-                failure = error
-            guard.end_child(failure)
-            self._watcher.ticked(failure)
-            # Or its frames would be kept until the next call ends.
-            del failure
+                self._watcher.ticked(error)
+            else:
+                self._watcher.ticked(None)
             self._shutdown.wait(cadence.delay())
 
     async def _run_async(self, slave: Slave) -> None:
@@ -122,7 +136,7 @@ class Incarnation:
             self._async_task = (asyncio.get_running_loop(), task)
         try:
             if self._spec.every is None:
-                await slave.run()
+                await self._call_async(slave)
             else:
                 await self._tick_async(slave, Cadence(self._spec.every))
         finally:
@@ -131,8 +145,9 @@ class Incarnation:
 
     async def _tick_async(self, slave: Slave, cadence: Cadence) -> None:
         while not self._shutdown.is_set():
+            self.freshness.work()
             try:
-                await slave.run()
+                await self._call_async(slave)
             except Exception as error:
                 self._watcher.ticked(error)
             else:

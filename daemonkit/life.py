@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +12,10 @@ from .calls import error_text, function_name
 from .events.intake import Intake
 from .events.processor import Processor
 from .exceptions import DaemonkitError, StartError
+from .forks import ForkGuard
 from .health import DRAINING, RUNNING, STOPPED, STOPPING, Health
 from .juggler import Outbox
-from .lifecycle import Deadline, briefly
+from .lifecycle import Deadline, briefly, tell
 from .notifier import Notifier
 from .stacks import stack_of
 from .supervisor import Supervisor
@@ -48,18 +49,19 @@ class Parts:
 class Life:
     """Starts the parts, runs the main function, stops the parts.
 
-    health: told the phases; shutdown: set by whoever wants it to end; drain_delay: seconds from
-    then on in which events are still taken; timeout: seconds that all of stopping may take; run:
-    called in the main thread; routes: called with the reason for which users' routes are closed, or
-    None; reason: tells why it ends; exit_process: called with the exit status when a thread blocks
-    that the process would wait for.
+    health: told the phases; make_parts: called once, when signals and the deadline are looked
+    after; shutdown: set by whoever wants it to end; drain_delay: seconds from then on in which
+    events are still taken; timeout: seconds that all of stopping may take; run: called in the main
+    thread; routes: called with the reason for which users' routes are closed, or None; reason:
+    tells why it ends; reloading: held while reload hooks run; exit_process: called with the exit
+    status when a thread blocks that the process would wait for.
     """
 
     def __init__(
         self,
-        parts: Parts,
         health: Health,
         *,
+        make_parts: Callable[[], Parts],
         logger: logging.Logger,
         shutdown: threading.Event,
         drain_delay: float,
@@ -67,12 +69,13 @@ class Life:
         run: Callable[[], Any],
         routes: Callable[[str | None], None],
         reason: Callable[[], str],
+        reloading: threading.Lock,
         start_hooks: Sequence[Hook],
         stop_hooks: Sequence[Hook],
         exit_process: Callable[[int], Any],
     ) -> None:
-        self._parts = parts
         self._health = health
+        self._make_parts = make_parts
         self._logger = logger
         self._shutdown = shutdown
         self._drain_delay = drain_delay
@@ -80,32 +83,32 @@ class Life:
         self._run = run
         self._routes = routes
         self._reason = reason
+        self._reloading = reloading
         self._start_hooks = start_hooks
         self._stop_hooks = stop_hooks
         self._exit_process = exit_process
+        self._parts: Parts | None = None
         self._main_thread = threading.current_thread()
+        self._guard = ForkGuard()
         self._started = threading.Event()
         self._workers_stopped = threading.Event()
         self._ended = threading.Event()
         self._deadline = Deadline(timeout)
         self._failure = ""
-        self._unstopped: list[str] = []
+        self._failed_parts: list[str] = []
         self._workers_wait: Callable[[], list[str]] = list
         self._main_waits_for = ""
 
     def live(self) -> int:
         """From the first part's start to the last one's end; returns the exit status.
 
-        Raises StartError when a start hook fails, after stopping what had started.
+        Raises StartError when a part or a start hook fails, after stopping what had started.
         """
         self._health.waiting_for = self._waited_for
-        # Both now: when they are needed, there may be no thread to be had any more.
-        for target, name in ((self._stop_when_told, "shutdown"), (self._keep_deadline, "deadline")):
-            threading.Thread(target=target, name=name, daemon=True).start()
         try:
             self._start()
         except BaseException:
-            self.fail("the start failed")
+            self._failure = "the start failed"
             raise
         else:
             self._started.set()
@@ -117,48 +120,75 @@ class Life:
             status = self._end()
         return status
 
-    def fail(self, reason: str) -> None:
-        """Stop in order, with exit status 1."""
-        self._failure = self._failure or reason
-        self._shutdown.set()
+    def give_up(self, reason: str) -> None:
+        """Stop in order, with exit status 1; when it is stopping already, go on with that."""
+        if not self._shutdown.is_set():
+            self._failure = reason
+            self._shutdown.set()
 
     @property
     def deadline(self) -> Deadline:
-        """When stopping has to be over; only once it has begun."""
+        """When stopping has to be over; before it has begun, that of a stop that began at once."""
         return self._deadline
 
     # Starting
 
     def _start(self) -> None:
-        parts = self._parts
-        parts.intake.hold()
-        self._routes("The daemon is starting")
-        for start in (
-            parts.notifier.start,
-            parts.watch.start,
-            parts.server.start,
-            self._call_start_hooks,
-            lambda: self._routes(None),
-            parts.processor.start,
-            parts.intake.open,
-            self._start_slaves,
-            parts.udp.start,
-        ):
+        # Even when it is to stop already: it is these that do it.
+        self._attempt(self._start_own_threads)
+        for start in self._steps():
             if self._shutdown.is_set():
                 return
-            try:
-                start()
-            except DaemonkitError:
-                raise
-            # No thread or descriptor to be had, as a rule.
-            except Exception as error:
-                self._logger.exception("The start failed")
-                raise StartError(f"cannot start: {error_text(error)}") from error
+            self._attempt(start)
         if not self._shutdown.is_set():
             self._health.enter(RUNNING)
             self._logger.debug("Started")
 
+    def _attempt(self, start: Callable[[], object]) -> None:
+        try:
+            start()
+        except DaemonkitError:
+            raise
+        # No thread or descriptor to be had, as a rule.
+        except Exception as error:
+            self._tell(logging.ERROR, "The start failed", exc_info=True)
+            raise StartError(f"cannot start: {error_text(error)}") from error
+
+    def _steps(self) -> Iterator[Callable[[], object]]:
+        yield self._make
+        parts = self._parts
+        assert parts is not None
+        yield parts.notifier.start
+        yield parts.watch.start
+        yield parts.server.start
+        yield self._call_start_hooks
+        yield lambda: self._routes(None)
+        yield parts.processor.start
+        yield parts.intake.open
+        yield self._start_slaves
+        yield parts.udp.start
+
+    def _start_own_threads(self) -> None:
+        """Both now: when they are needed, there may be no thread to be had any more."""
+        try:
+            for target, name in (
+                (self._stop_when_told, "shutdown"),
+                (self._keep_deadline, "deadline"),
+            ):
+                threading.Thread(target=target, name=name, daemon=True).start()
+        except BaseException:
+            self._workers_stopped.set()
+            raise
+
+    def _make(self) -> None:
+        self._main_waits("the sockets")
+        self._parts = parts = self._make_parts()
+        self._main_waits("")
+        parts.intake.hold()
+        self._routes("The daemon is starting")
+
     def _start_slaves(self) -> None:
+        assert self._parts is not None
         supervisor = self._parts.supervisor
         self._wait_for(lambda: [f"slaves ({', '.join(supervisor.unsettled())})"])
         supervisor.start()
@@ -170,6 +200,7 @@ class Life:
                 return
             self._main_waits(f"the start hook {function_name(hook)}")
             error = call_hook(hook, "start", self._logger)
+            self._guard.end_child(error)
             self._main_waits("")
             if error is not None:
                 raise StartError(
@@ -180,10 +211,12 @@ class Life:
         self._main_waits("run()")
         try:
             self._run()
+            self._guard.end_child()
         # SystemExit too: whatever ends run() before its time is a failure to be told.
-        except BaseException:
-            self._logger.critical("run() failed", exc_info=True)
-            self.fail("run() failed")
+        except BaseException as error:
+            self._guard.end_child(error)
+            self._tell(logging.CRITICAL, "run() failed", exc_info=True)
+            self._failure = "run() failed"
             return
         finally:
             self._main_waits("")
@@ -197,19 +230,16 @@ class Life:
         """Stop the workers; on a thread of its own, for the main thread is busy in `run`."""
         self._shutdown.wait()
         self._deadline = deadline = Deadline(self._timeout)
-        parts = self._parts
         try:
             # Readiness first; a start that isn't over yet has none, and ends early.
             self._health.enter(DRAINING if self._started.is_set() else STOPPING)
-            parts.supervisor.hurry()
-            self._logger.info("Stopping: %s", self._failure or self._reason())
+            if self._parts is not None:
+                self._parts.supervisor.hurry()
+            self._tell(logging.INFO, "Stopping: %s", self._failure or self._reason())
             if self._health.phase == DRAINING:
                 self._drain(deadline)
             if self._started.wait(deadline.left(keep=7 * self._share)):
-                self._stop(parts.udp, parts_after=6)
-                parts.intake.close()
-                self._stop(parts.processor, parts_after=5)
-                self._stop(parts.supervisor, parts_after=4)
+                self._stop_workers()
         finally:
             self._workers_stopped.set()
 
@@ -222,31 +252,53 @@ class Life:
             self._ended.wait(delay)
         self._health.enter(STOPPING)
 
+    def _stop_workers(self) -> None:
+        parts = self._parts
+        if parts is not None:
+            self._stop(parts.udp, parts_after=6)
+            parts.intake.close()
+            # What a slave fails at from now on may well be the stopping itself.
+            parts.supervisor.retire()
+            self._stop(parts.processor, parts_after=5)
+            self._stop(parts.supervisor, parts_after=4)
+
     def _end(self) -> int:
         """The main thread's half of stopping; returns the exit status."""
-        parts = self._parts
         self._workers_stopped.wait()
         self._routes("The daemon is stopping")
-        for hook in reversed(self._stop_hooks):
-            self._main_waits(f"the stop hook {function_name(hook)}")
-            call_hook(hook, "stop", self._logger)
-            self._main_waits("")
-        self._stop(parts.outbox, parts_after=3)
-        self._stop(parts.watch, parts_after=2)
-        self._stop(parts.server, parts_after=1)
-        left = len(parts.queue) + parts.processor.in_work
-        if left:
-            self._logger.error("%d events were left unhandled", left)
-        self._health.enter(STOPPED)
-        self._stop(parts.notifier, parts_after=0)
-        if self._unstopped:
-            self._tell_stopped_by_deadline(self._unstopped)
+        self._call_stop_hooks()
+        left, blocked = 0, False
+        if (parts := self._parts) is not None:
+            self._stop(parts.outbox, parts_after=3)
+            self._stop(parts.watch, parts_after=2)
+            # They get what is left of the time, while HTTP can still tell.
+            for part in (parts.udp, parts.processor, parts.supervisor):
+                if part.running_threads():
+                    self._stop(part, parts_after=2)
+            self._stop(parts.server, parts_after=1)
+            left, blocked = self._events_left(), bool(self._running() or self._failed_parts)
+            if blocked:
+                self._tell_blocked()
+            elif left:
+                self._tell_left(left)
+            self._health.enter(STOPPED)
+            self._stop(parts.notifier, parts_after=0)
+        if blocked:
             self._exit_process(STOPPED_BY_DEADLINE)
-        self._logger.debug("Stopped")
+        self._tell(logging.DEBUG, "Stopped")
         self._ended.set()
-        if self._unstopped or left:
+        if blocked or left:
             return STOPPED_BY_DEADLINE
         return 1 if self._failure else 0
+
+    def _call_stop_hooks(self) -> None:
+        self._main_waits("the reload hooks")
+        if self._reloading.acquire(timeout=self._deadline.left(keep=4 * self._share)):
+            self._reloading.release()
+        for hook in reversed(self._stop_hooks):
+            self._main_waits(f"the stop hook {function_name(hook)}")
+            self._guard.end_child(call_hook(hook, "stop", self._logger))
+        self._main_waits("")
 
     @property
     def _share(self) -> float:
@@ -257,17 +309,13 @@ class Life:
         self._wait_for(lambda: [self._described(part)])
         try:
             part.request_stop()
-            if part.join(self._deadline.left(keep=parts_after * self._share)):
-                return
+            part.join(self._deadline.left(keep=parts_after * self._share))
         # One part that can't be stopped must not keep the others from it.
         except Exception:
-            self._logger.exception("Stopping the part %r failed", part.name)
+            self._failed_parts.append(part.name)
+            self._tell(logging.ERROR, "Stopping the part %r failed", part.name, exc_info=True)
         finally:
             self._wait_for(list)
-        threads = part.running_threads()
-        self._unstopped += [thread.name for thread in threads] or [part.name]
-        for thread in threads:
-            self._report_blocked(thread, part.name)
 
     # The deadline
 
@@ -280,31 +328,53 @@ class Life:
         briefly(self._tell_waiting)
         if self._ended.wait(deadline.left()):
             return
-        briefly(
-            lambda: self._report_blocked(self._main_thread, "the main thread"),
-            lambda: self._tell_stopped_by_deadline([*self._unstopped, self._main_thread.name]),
-        )
+        briefly(lambda: self._tell_blocked(self._main_thread))
         self._exit_process(STOPPED_BY_DEADLINE)
 
     def _tell_waiting(self) -> None:
-        self._logger.info(
-            "Waiting for %s; another signal exits at once", ", ".join(self._waited_for())
+        waiting = self._waited_for() or [self._main_thread.name]
+        self._logger.info("Waiting for %s; a second signal exits at once", ", ".join(waiting))
+
+    def _tell_blocked(self, *main: threading.Thread) -> None:
+        """Name what did not stop in time, and where it is; the events left, too."""
+        threads = [*self._running(), *((thread, "the main thread") for thread in main)]
+        for thread, what in threads:
+            self._tell(
+                logging.ERROR,
+                "The thread %s (%s) did not stop in time; it is here:\n%s",
+                thread.name,
+                what,
+                stack_of(thread),
+            )
+        self._tell_left(self._events_left())
+        names = [thread.name for thread, _ in threads]
+        self._tell(
+            logging.CRITICAL,
+            "Stopped by the deadline of %g s; still running: %s",
+            self._timeout,
+            ", ".join(names or self._failed_parts),
         )
 
-    def _tell_stopped_by_deadline(self, names: list[str]) -> None:
-        self._logger.critical(
-            "Stopped by the deadline of %g s; still running: %s", self._timeout, ", ".join(names)
-        )
+    def _tell_left(self, left: int) -> None:
+        if left:
+            self._tell(logging.ERROR, "%d events were left unhandled", left)
 
-    def _report_blocked(self, thread: threading.Thread, what: str) -> None:
-        self._logger.error(
-            "The thread %s (%s) did not stop in time; it is here:\n%s",
-            thread.name,
-            what,
-            stack_of(thread),
-        )
+    def _tell(self, level: int, text: str, *arguments: Any, exc_info: bool = False) -> None:
+        tell(self._logger, level, text, *arguments, exc_info=exc_info)
 
-    # What is waited for
+    # What is waited for, and what is left
+
+    def _running(self) -> list[tuple[threading.Thread, str]]:
+        """The threads of all parts that still run, each with its part's name."""
+        parts = self._parts
+        if parts is None:
+            return []
+        components = (parts.udp, parts.processor, parts.supervisor, parts.outbox, parts.server)
+        return [(thread, part.name) for part in components for thread in part.running_threads()]
+
+    def _events_left(self) -> int:
+        parts = self._parts
+        return 0 if parts is None else len(parts.queue) + parts.processor.in_work
 
     def _wait_for(self, what: Callable[[], list[str]]) -> None:
         self._workers_wait = what
@@ -321,8 +391,9 @@ class Life:
 
     def _described(self, part: Component) -> str:
         names = [thread.name for thread in part.running_threads()]
-        if part is self._parts.processor and (waiting := len(self._parts.queue)):
-            names.append(f"{waiting} in the queue")
+        parts = self._parts
+        if parts is not None and part is parts.processor and len(parts.queue):
+            names.append(f"{len(parts.queue)} in the queue")
         return f"{part.name} ({', '.join(names)})" if names else part.name
 
 

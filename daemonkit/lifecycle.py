@@ -17,7 +17,7 @@ from .exceptions import StartError
 from .stacks import bottom_of, stack_of
 
 EXIT_LOOK = 0.25
-"""Seconds between two looks at whether the interpreter is at its exit."""
+"""Seconds after which a program that is to end is at the interpreter's exit."""
 
 
 class Signals:
@@ -50,6 +50,8 @@ class Signals:
         for number in self._actions:
             self._old_handlers[number] = signal.signal(number, self._handle)
         self._let_children_go()
+        # Whoever started us may have blocked them, and that is inherited.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, self._actions)
         try:
             self._thread.start()
         except RuntimeError as error:
@@ -178,7 +180,7 @@ class Coalesced:
             try:
                 self._function()
             except Exception:
-                self._logger.exception("%s failed", self._name)
+                tell(self._logger, logging.ERROR, "%s failed", self._name, exc_info=True)
             self._next = time.monotonic() + self._pause
             with self._lock:
                 if not self._wanted:
@@ -244,12 +246,22 @@ def print_if_possible(line: str) -> None:
         pass
 
 
+def tell(
+    logger: logging.Logger, level: int, text: str, *arguments: Any, exc_info: bool = False
+) -> None:
+    """Log, where a handler or filter of the user's that raises must not do any harm."""
+    try:
+        logger.log(level, text, *arguments, exc_info=exc_info)
+    except Exception:
+        print_if_possible(f"{logger.name}: {text % arguments}\n")
+
+
 class ExitWatch:
     """Ends the process at the deadline when the interpreter can't end by itself: at its exit it
     waits for every thread that isn't a daemon, those of a ThreadPoolExecutor included.
 
-    Made by the program's main thread, in the middle of it. Where the program goes on with other
-    things afterwards, they are left alone.
+    Made by the program's main thread, in the middle of it. A program that goes on with other things
+    afterwards is left alone.
     """
 
     def __init__(self, logger: logging.Logger) -> None:
@@ -259,28 +271,34 @@ class ExitWatch:
         self._program = bottom_of(self._main)
 
     def arm(self, deadline: Deadline, status: int) -> None:
-        """From now on, end with `status` what is still there at the deadline."""
-        if self._main is threading.main_thread():
-            watch = threading.Thread(
+        """From now on, end with `status` what is still at its exit at the deadline."""
+        if self._main is not threading.main_thread():
+            return
+        try:
+            threading.Thread(
                 target=self._watch, args=(deadline, status), name="exit", daemon=True
-            )
-            watch.start()
+            ).start()
+        # No thread to be had: most programs end without help.
+        except RuntimeError:
+            pass
 
     def _watch(self, deadline: Deadline, status: int) -> None:
-        never, seen = threading.Event(), 0
+        never = threading.Event()
+        never.wait(EXIT_LOOK)
+        # None: an interactive interpreter that waits for a line.
+        if bottom_of(self._main) in (self._program, None):
+            return
         never.wait(deadline.left())
-        while seen < 2:
-            seen += bottom_of(self._main) is not self._program
-            never.wait(EXIT_LOOK)
         briefly(self._tell)
         exit_now(status)
 
     def _tell(self) -> None:
-        for thread in threading.enumerate():
-            if thread is not self._main and not thread.daemon:
-                self._logger.critical(
-                    "The process could not end by the deadline because of the thread %s, which is "
-                    "no daemon thread; it is here:\n%s",
-                    thread.name,
-                    stack_of(thread),
-                )
+        threads = [t for t in threading.enumerate() if t is not self._main and not t.daemon]
+        for thread in threads or [self._main]:
+            self._logger.critical(
+                "The process could not end by the deadline because of the thread %s%s; "
+                "it is here:\n%s",
+                thread.name,
+                ", which is no daemon thread" if threads else "",
+                stack_of(thread),
+            )

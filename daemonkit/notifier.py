@@ -71,8 +71,9 @@ class Notifier:
 
     def reloaded(self) -> None:
         """Tell that loading the configuration is over."""
-        self._note("READY")
-        self._wake()
+        if self._health.is_ready:
+            self._note("READY")
+            self._wake()
 
     def _note(self, key: str, value: str = "1") -> None:
         """Have a message sent, after all others; one of its kind that still waits is outdated."""

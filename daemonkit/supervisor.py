@@ -7,15 +7,15 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from .child import FINISHED, Child
+from .child import FINAL, Child
 from .dependencies import Dependencies
 from .exceptions import RegistrationError
 from .slave import Slave, SlaveSpec
 from .types import Master, Problem
 from .watch import Watch
 
-KEPT_FINISHED = 100
-"""Finished slaves that are still shown."""
+KEPT = 100
+"""Finished slaves that are still shown, and likewise failed ones."""
 
 
 class Supervisor:
@@ -83,20 +83,24 @@ class Supervisor:
             self._changes.notify_all()
 
     def add(self, spec: SlaveSpec) -> Slave | None:
-        """Add a slave; it starts at once if the others have, and is then returned.
+        """Add a slave; it starts at once if the others have, and is returned once it is made.
 
-        Raises RegistrationError for a name that is in use, for an unknown name in `after`, or when
-        the daemon is stopping; and what the slave's `__init__` raises, which is then not retried.
+        None when the others haven't started, or there is no thread to be had yet. Raises
+        RegistrationError for a name that is in use, for an unknown name in `after`, or when the
+        daemon is stopping; and what the slave's `__init__` raises, which is then not retried.
         """
+        stopping = RegistrationError(f"the daemon is stopping: {spec.name} is not started")
         with self._changes:
             if self._stopping:
-                raise RegistrationError(f"the daemon is stopping: {spec.name} is not started")
+                raise stopping
             others = [c for c in self._children if c.name != spec.name or not c.is_final]
-            if spec.name in (other.name for other in others):
+            names = [other.name for other in others]
+            if spec.name in names:
                 raise RegistrationError(
                     f"a slave named {spec.name!r} is there already; choose another by name="
                 )
-            Dependencies({**{c.name: c.spec.after for c in others}, spec.name: spec.after})
+            # A new one can't close a circle: no other names it yet.
+            Dependencies({**dict.fromkeys(names, ()), spec.name: spec.after})
             earlier = [c for c in others if c.name in spec.after]
             child = Child(spec, self._master, self, one_try=self._started)
             self._children = [*_without_oldest(others), child]
@@ -112,18 +116,24 @@ class Supervisor:
                 self._children.remove(child)
         if error is not None:
             raise error
+        if child.slave is None and self._stopping:
+            raise stopping
         return child.slave
 
     # Stopping
 
-    def request_stop(self) -> None:
-        """Restart none any more; those that others depend on are told in `join`."""
+    def retire(self) -> None:
+        """Start and restart none any more; those that run go on."""
         self.hurry()
         with self._changes:
             self._stopping = True
             for child in self._children:
                 child.retire()
             self._changes.notify_all()
+
+    def request_stop(self) -> None:
+        """Restart none any more; each is told in `join`, when its turn has come."""
+        self.retire()
 
     def join(self, timeout: float) -> bool:
         until = time.monotonic() + timeout
@@ -201,7 +211,9 @@ class Supervisor:
 
 
 def _without_oldest(children: list[Child]) -> list[Child]:
-    """All but the oldest of those that have finished, when there are many."""
-    oldest = [child for child in children if child.is_final and child.state == FINISHED]
-    too_many = oldest[: max(0, len(oldest) - KEPT_FINISHED)]
+    """All but the oldest of those that have finished, or failed, when there are many."""
+    too_many: list[Child] = []
+    for state in FINAL:
+        over = [child for child in children if child.is_final and child.state == state]
+        too_many += over[: max(0, len(over) - KEPT)]
     return [child for child in children if child not in too_many]

@@ -467,7 +467,7 @@ def test_after_two_seconds_the_log_says_what_is_waited_for(
     caplog.set_level("INFO")
     monkeypatch.setattr("daemonkit.life.PATIENCE", 0.5)
     app = Daemon("app")
-    told = "Waiting for slaves (stubborn); another signal exits at once"
+    told = "Waiting for slaves (stubborn); a second signal exits at once"
 
     pause = threading.Event()
 

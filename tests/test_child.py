@@ -105,7 +105,9 @@ def test_out_of_memory_for_telling_it_is_restarted_all_the_same(
     child = Family(fail).live()
 
     assert child.state == "waiting to restart"
-    assert child.last_failure is None
+    assert child.last_failure is not None
+    assert (child.last_failure.error, child.last_failure.place) == ("ValueError", "")
+    assert child.problem() is not None
 
 
 def test_a_call_that_fails_again_in_the_same_way_is_told_once_a_minute(

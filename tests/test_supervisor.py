@@ -355,6 +355,13 @@ def test_a_slave_that_will_not_stop_is_named_with_its_stack(
 def test_a_slave_that_is_being_made_when_stopping_begins_is_not_started(app: Daemon) -> None:
     made, release = threading.Event(), threading.Event()
     ran: list[str] = []
+    told: list[str] = []
+
+    def start_slow() -> None:
+        try:
+            app.run_slave(Slow)
+        except RegistrationError as error:
+            told.append(str(error))
 
     class Slow(Worker):
         def __init__(self) -> None:
@@ -365,7 +372,7 @@ def test_a_slave_that_is_being_made_when_stopping_begins_is_not_started(app: Dae
             ran.append("run")
 
     with running(app) as client:
-        starter = threading.Thread(target=lambda: app.run_slave(Slow))
+        starter = threading.Thread(target=start_slow)
         starter.start()
         made.wait(10)
         app.stop()
@@ -376,6 +383,7 @@ def test_a_slave_that_is_being_made_when_stopping_begins_is_not_started(app: Dae
         starter.join()
 
     assert ran == []
+    assert told == ["the daemon is stopping: Slow is not started"]
     assert client.exit_status == 0
 
 

@@ -9,6 +9,9 @@ import click
 from .options import daemon_options, load_configured
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
+LATER = (signal.SIGHUP, signal.SIGUSR1)
+ALWAYS_TAKEN = (*STOPPING, signal.SIGHUP)
+"""Signals that a daemon handles in any case; SIGUSR1 may be the user's."""
 
 
 @click.command()
@@ -26,17 +29,29 @@ def run(app: str, config: str | None, assignments: tuple[str, ...], **short: str
         raise KeyboardInterrupt
 
     # Importing may take long, and the daemon's own handling begins only in start().
-    before = {number: signal.signal(number, stop_early) for number in STOPPING}
+    early = dict.fromkeys(STOPPING, stop_early) | dict.fromkeys(LATER, _not_yet)
+    before = {number: signal.signal(number, handler) for number, handler in early.items()}
     try:
-        daemon = load_configured(app, config, assignments, short)
-    except KeyboardInterrupt:
-        if not asked:
-            raise
+        try:
+            daemon = load_configured(app, config, assignments, short)
+        except BaseException:
+            # Whatever the module has made of the exception.
+            if not asked:
+                raise
+        finally:
+            # What comes between the two has to wait; start() lets it through.
+            signal.pthread_sigmask(signal.SIG_BLOCK, ALWAYS_TAKEN)
+            for number, handler in early.items():
+                if signal.getsignal(number) is handler:
+                    signal.signal(number, before[number])
+        # The exception alone isn't enough: one in a destructor, say, is lost.
+        if asked:
+            click.echo("daemonkit: stopped before the start", err=True)
+        else:
+            daemon.start()
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    # The exception alone isn't enough: what runs in a destructor, say, is lost.
-    if asked:
-        click.echo("daemonkit: stopped before the start", err=True)
-    else:
-        daemon.start()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ALWAYS_TAKEN)
+
+
+def _not_yet(_number: int, _frame: object) -> None:
+    """There is nothing to reload or to show yet, and nothing may end because of that."""

@@ -109,13 +109,13 @@ def unit(daemon: Daemon, arguments: list[str], user: str | None) -> str:
     closed = [] if user else sorted({c for path in needed if (c := _closed(path)) is not None})
     log_file = master["log_file"]
     return UNIT.format(
-        file=re.sub(r"[^A-Za-z0-9:_.-]+", "-", daemon.name).strip("-") + ".service",
+        file=(re.sub(r"[^A-Za-z0-9:_.-]+", "-", daemon.name).strip("-") or "daemon") + ".service",
         notes="".join(
             f"# {path} is closed to other users: run this with --user, or move the daemon.\n"
             for path in closed
         ),
-        description=_literal(daemon.name),
-        command=" ".join(map(quote, arguments)),
+        description=_literal(" ".join(daemon.name.split())),
+        command=" ".join(quote(argument).replace("$", "$$") for argument in arguments),
         folder=_literal(os.getcwd()),
         watchdog=WATCHDOG,
         stop=f"{master['shutdown_timeout'] + AFTER_DEADLINE:g}",
@@ -131,12 +131,12 @@ def unit(daemon: Daemon, arguments: list[str], user: str | None) -> str:
 
 
 def quote(argument: str) -> str:
-    """An argument as it is written in ExecStart= (systemd.service(5), COMMAND LINES)."""
-    text = _literal(argument).replace("$", "$$")
+    """A word as it is written in a unit file (systemd.syntax(7), QUOTING)."""
+    text = _literal(argument)
     if re.fullmatch(r"[A-Za-z0-9_@%+=:,./\[\]-]+", text):
         return text
-    escapes = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t"}
-    return '"' + "".join(escapes.get(character, character) for character in text) + '"'
+    escaped = re.sub(r'[\\"]', r"\\\g<0>", text)
+    return '"' + re.sub(r"[\x00-\x1f\x7f]", lambda match: f"\\x{ord(match[0]):02x}", escaped) + '"'
 
 
 def _literal(text: str) -> str:

@@ -146,7 +146,7 @@ class Processor:
         timed = self._timeout is not None
         if timed:
             worker.events = events
-            worker.freshness.beat()
+            worker.freshness.work()
         try:
             result = self._handle(events, metas) if self.with_meta else self._handle(events)
             if result is not None:
@@ -170,12 +170,15 @@ class Processor:
 
     def _stalled(self, worker: _Worker, silent: float) -> None:
         self._changed()
-        self._logger.error(
-            "The event handler is stalled: it has been at work for %.3g s on %s; it is here:\n%s",
-            silent,
-            self._which(worker.events),
-            stack_of(worker.thread),
-        )
+        # It may have gone on meanwhile.
+        if (events := worker.events) is not None:
+            self._logger.error(
+                "The event handler is stalled: it has been at work for %.3g s on %s; "
+                "it is here:\n%s",
+                silent,
+                self._which(events),
+                stack_of(worker.thread),
+            )
 
     def _recovered(self, silent: float) -> None:
         self._changed()

@@ -15,6 +15,7 @@ from waitress.adjustments import Adjustments
 from waitress.server import TcpWSGIServer
 from waitress.task import ThreadedTaskDispatcher
 
+from ..forks import ForkGuard
 from ..sockets import plain_address
 from ..types import Problem, lost
 from .channel import LINGER, Channel
@@ -75,7 +76,7 @@ class Server:
         self._pool.set_thread_count(self._adjustments.threads)
         self._server = _Server(
             self._logger,
-            self._application,
+            _ending_children(self._application),
             self._map,
             _sock=self._socket,
             dispatcher=self._pool,
@@ -145,6 +146,19 @@ class Server:
 
     def _unsent(self) -> bool:
         return any(channel.total_outbufs_len for channel in self._server.active_channels.values())
+
+
+def _ending_children(application: Application) -> Application:
+    """The application, but that a child which it has forked does not answer as well."""
+    guard = ForkGuard()
+
+    def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        try:
+            return application(environ, start_response)
+        finally:
+            guard.end_child()
+
+    return answer
 
 
 class _Pool(ThreadedTaskDispatcher):
