@@ -95,6 +95,7 @@ class Life:
         self._ended = threading.Event()
         self._deadline = Deadline(timeout)
         self._failure = ""
+        self._asked: list[Component] = []
         self._failed_parts: list[str] = []
         self._workers_wait: Callable[[], list[str]] = list
         self._main_waits_for = ""
@@ -307,6 +308,8 @@ class Life:
 
     def _stop(self, part: Component, parts_after: int) -> None:
         self._wait_for(lambda: [self._described(part)])
+        if part not in self._asked:
+            self._asked.append(part)
         try:
             part.request_stop()
             part.join(self._deadline.left(keep=parts_after * self._share))
@@ -365,12 +368,8 @@ class Life:
     # What is waited for, and what is left
 
     def _running(self) -> list[tuple[threading.Thread, str]]:
-        """The threads of all parts that still run, each with its part's name."""
-        parts = self._parts
-        if parts is None:
-            return []
-        components = (parts.udp, parts.processor, parts.supervisor, parts.outbox, parts.server)
-        return [(thread, part.name) for part in components for thread in part.running_threads()]
+        """The threads that still run of parts that were asked to stop, with the parts' names."""
+        return [(thread, part.name) for part in self._asked for thread in part.running_threads()]
 
     def _events_left(self) -> int:
         parts = self._parts

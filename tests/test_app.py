@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import threading
 from pathlib import Path
 from typing import Any
@@ -481,3 +482,91 @@ def test_after_two_seconds_the_log_says_what_is_waited_for(
         pass
 
     assert client.exit_status == 0
+
+
+def test_a_part_that_needs_all_of_the_deadline_gets_it() -> None:
+    app = Daemon("app")
+    handled: list[int] = []
+
+    @app.on_event
+    def handle(event: Any) -> None:
+        threading.Event().wait(0.9)
+        handled.append(event)
+
+    with running(app, {"master": {"shutdown_timeout": 1}}) as client:
+        client.send_event(1)
+        client.wait_until(lambda: client.status()["events"]["in_work"])
+
+    assert handled == [1]
+    assert client.exit_status == 0
+
+
+def test_a_log_that_raises_does_not_keep_slaves_from_being_stopped(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level("INFO")
+    app = Daemon("app")
+    cleaned: list[str] = []
+
+    @app.slave
+    def worker(slave: Slave) -> None:
+        slave.shutdown.wait()
+        cleaned.append("up")
+
+    def refuse(record: logging.LogRecord) -> bool:
+        if record.getMessage().startswith("Stopping"):
+            raise OSError("the log is away")
+        return True
+
+    app.logger.addFilter(refuse)
+    try:
+        with running(app) as client:
+            pass
+    finally:
+        app.logger.removeFilter(refuse)
+
+    assert cleaned == ["up"]
+    assert client.exit_status == 0
+    assert "app: Stopping: stop() was called\n" in capfd.readouterr().err
+
+
+def test_without_a_thread_for_the_deadline_it_does_not_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = threading.Thread.start
+
+    def refuse(self: threading.Thread) -> None:
+        if self.name == "deadline":
+            raise RuntimeError("can't start new thread")
+        real(self)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+
+    with (
+        pytest.raises(StartError, match="^cannot start: RuntimeError: can't start new thread$"),
+        running(Daemon("app")),
+    ):
+        pass
+
+
+def test_stop_hooks_wait_for_the_reload_hook_that_runs_and_no_other_begins() -> None:
+    app = Daemon("app")
+    order: list[str] = []
+    entered = threading.Event()
+
+    @app.on_reload
+    def slow() -> None:
+        entered.set()
+        app.shutdown.wait(10)
+        threading.Event().wait(0.1)
+        order.append("reload")
+
+    app.add_reload_hook(lambda: order.append("late reload"))
+    app.add_stop_hook(lambda: order.append("stop"))
+    with running(app):
+        thread = threading.Thread(target=app._reload)
+        thread.start()
+        entered.wait(10)
+    thread.join()
+
+    assert order == ["reload", "stop"]

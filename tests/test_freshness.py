@@ -61,6 +61,9 @@ def test_what_rests_is_never_stalled() -> None:
     assert 10 < watched.tend() <= 10.25
     assert watched.freshness.age() == 0
     watched.freshness.beat()
+    watched.clock.now += 1000
+    assert watched.freshness.age() == 0
+    watched.freshness.work()
     watched.clock.now += 9
     assert not watched.freshness.is_stalled
     assert watched.told == []
@@ -108,3 +111,13 @@ def test_a_wait_is_a_rest_from_beginning_to_end() -> None:
     thread.join()
 
     assert not stalled
+
+
+def test_life_shown_while_a_stall_is_being_told_is_not_missed() -> None:
+    watched = Watched()
+    watched.freshness._on_stalled = lambda silent: watched.freshness.beat()
+    watched.clock.now += 11
+
+    assert watched.tend() == 0
+    watched.tend()
+    assert ("recovered", 11) in watched.told

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import threading
 from typing import Any
@@ -583,3 +584,135 @@ def test_only_the_last_hundred_finished_slaves_are_kept(app: Daemon) -> None:
         names = [slave["name"] for slave in client.status()["slaves"]]
 
     assert names == [*map(str, range(5, 105)), "Worker"]
+
+
+def test_slaves_can_be_added_when_those_that_others_named_are_no_longer_shown(
+    app: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daemonkit.supervisor.KEPT", 2)
+    with running(app) as client:
+        app.run_slave(lambda: None, name="setup")
+        app.run_slave(Worker, after="setup")
+        for number in range(4):
+            app.run_slave(lambda: None, name=str(number))
+            wait_for_state(client, str(number), "finished")
+        names = [slave["name"] for slave in client.status()["slaves"]]
+
+    assert "setup" not in names
+    assert client.exit_status == 0
+
+
+def test_failed_slaves_do_not_pile_up(app: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("daemonkit.supervisor.KEPT", 2)
+    with running(app) as client:
+        for number in range(5):
+            app.run_slave(raise_no, name=str(number), restart="never", critical=False)
+            wait_for_state(client, str(number), "failed")
+        names = [slave["name"] for slave in client.status()["slaves"]]
+
+    assert names == ["2", "3", "4"]
+
+
+def test_what_a_slave_fails_at_while_stopping_changes_no_exit_status(app: Daemon) -> None:
+    failed = threading.Event()
+    app.on_event(lambda event: failed.wait(10))
+
+    @app.slave(restart="never")
+    def feeder(slave: Slave) -> None:
+        app.shutdown.wait()
+        try:
+            while True:
+                app.put_event(1)
+                slave.shutdown.wait(0.01)
+        finally:
+            failed.set()
+
+    with running(app) as client:
+        client.send_event(0)
+
+    assert client.exit_status == 0
+    assert failed.is_set()
+
+
+def test_while_stopping_nothing_is_started_again(app: Daemon) -> None:
+    lives: list[int] = []
+    app.on_event(lambda event: threading.Event().wait(0.5))
+
+    @app.slave(backoff=(0, 0), max_restarts=None)
+    def loop() -> None:
+        lives.append(1)
+        app.shutdown.wait()
+        raise NO
+
+    with running(app) as client:
+        client.send_event(0)
+        client.wait_until(lambda: lives)
+
+    assert len(lives) < 5
+    assert client.exit_status == 0
+
+
+def test_a_slave_added_while_the_daemon_starts_is_started(app: Daemon) -> None:
+    real, late = app.flask.seal, []
+
+    def seal() -> None:
+        assert app.run_slave(Worker, name="late") is None
+        late.append("added")
+        real()
+
+    app.flask.seal = seal  # type: ignore[method-assign]
+    with running(app) as client:
+        wait_for_state(client, "late", "running")
+
+    assert late == ["added"]
+
+
+def test_a_heartbeat_from_elsewhere_does_not_end_a_rest(app: Daemon) -> None:
+    slaves: list[Slave] = []
+
+    @app.slave(timeout=0.2)
+    def rests(slave: Slave) -> None:
+        slaves.append(slave)
+        slave.shutdown.wait()
+
+    with running(app) as client:
+        client.wait_until(lambda: slaves)
+        slaves[0].heartbeat()
+        threading.Event().wait(0.5)
+        assert slave_status(client, "rests")["state"] == "running"
+
+
+def test_a_slave_that_waits_while_it_is_made_is_not_stalled(app: Daemon) -> None:
+    class Patient(Worker):
+        def __init__(self) -> None:
+            self.sleep(0.6)
+
+    app.add_slave(Patient, timeout=0.2)
+    states: list[str] = []
+    app.add_status_field(lambda: 1, name="x")
+    with running(app) as client:
+        states = [client.status()["slaves"][0]["state"]]
+    assert app._supervisor is not None
+    assert states == ["running"]
+    assert app._supervisor.children()[0].last_failure is None
+
+
+@pytest.mark.parametrize("every", [None, 60])
+def test_a_child_forked_in_a_coroutine_ends_without_touching_the_loop(
+    app: Daemon, every: float | None
+) -> None:
+    ended: list[int] = []
+
+    @app.slave(every=every)
+    async def forks() -> None:
+        child = os.fork()
+        if child == 0:
+            return
+        ended.append(os.waitpid(child, 0)[1])
+        await asyncio.sleep(3600)
+
+    with running(app) as client:
+        client.wait_until(lambda: ended)
+
+    assert ended == [0]
+    assert client.exit_status == 0

@@ -155,3 +155,12 @@ def test_a_queue_that_fails_once_does_not_end_the_processor(
 
     assert handled == [1]
     assert caplog.messages == ["The event processor failed and goes on"]
+
+
+def test_a_stall_that_is_over_before_it_is_told_is_not_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    processor = Processor(MemoryQueue(1), print, LOGGER, batch=2, timeout=5)
+    processor._stalled(processor._workers[0], 6)
+
+    assert caplog.messages == []

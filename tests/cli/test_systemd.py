@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from daemonkit import Daemon
+from daemonkit.cli.systemd import quote, unit
+
+
+@pytest.mark.parametrize(
+    ("argument", "written"),
+    [
+        ("/usr/bin/python3", "/usr/bin/python3"),
+        ("[::]:5151", "[::]:5151"),
+        ("", '""'),
+        ("a b", '"a b"'),
+        ("100%", "100%%"),
+        ('say "hi" \\', '"say \\"hi\\" \\\\"'),
+        ("a\nb\r\tc", '"a\\x0ab\\x0d\\x09c"'),
+        ("é", '"é"'),
+        ("a;b", '"a;b"'),
+        ("$HOME", '"$HOME"'),
+    ],
+)
+def test_a_word_is_written_as_systemd_reads_it(argument: str, written: str) -> None:
+    assert quote(argument) == written
+
+
+def lines(text: str, key: str) -> list[str]:
+    return [line for line in text.splitlines() if line.startswith(key)]
+
+
+def test_the_unit_fits_the_daemon_and_its_configuration(tmp_path: Path) -> None:
+    master = {"port": 80, "shutdown_timeout": 2.5, "log_file": str(tmp_path / "lo$g" / "x.log")}
+    text = unit(Daemon("a\nExecStartPre=/bin/evil", {"master": master}), ["/p", "$x"], None)
+
+    assert lines(text, "Description") == ["Description=a ExecStartPre=/bin/evil"]
+    assert lines(text, "ExecStart") == ['ExecStart=/p "$$x"']
+    assert lines(text, "TimeoutStopSec") == ["TimeoutStopSec=7.5"]
+    assert lines(text, "ReadWritePaths") == [f'ReadWritePaths="{tmp_path}/lo$g"']
+    assert lines(text, "CapabilityBoundingSet") == ["CapabilityBoundingSet=CAP_NET_BIND_SERVICE"]
+    assert lines(text, "DynamicUser") == ["DynamicUser=yes"]
+    assert "/a-ExecStartPre-bin-evil.service\n" in text
+
+
+def test_a_user_of_one_s_own_and_a_high_port(tmp_path: Path) -> None:
+    text = unit(Daemon("я", {}), ["/p"], "www-data")
+
+    assert lines(text, "User") == ["User=www-data"]
+    assert lines(text, "DynamicUser") == lines(text, "ReadWritePaths") == []
+    assert lines(text, "AmbientCapabilities") == ["AmbientCapabilities="]
+    assert "/etc/systemd/system/daemon.service\n" in text
+
+
+def test_folders_closed_to_others_are_told(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    (closed / "prog.py").touch()
+    command = [str(closed / "prog.py")]
+    told = lines(unit(Daemon("a"), command, None), "# /")
+
+    # The folder that pytest makes for its user is closed as well.
+    assert all(": run this with --user, or move the daemon." in line for line in told)
+    assert any(str(closed).startswith(line.split()[1]) for line in told)
+    assert lines(unit(Daemon("a"), command, "root"), "# /") == []
