@@ -26,6 +26,13 @@ def _sockets() -> set[str]:
     return found
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _quick_collections() -> None:
+    """Leave what the imports have made out of the collection after each test."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def _nothing_outlives_the_test() -> Iterator[None]:
     threads, sockets = set(threading.enumerate()), _sockets()

@@ -549,7 +549,10 @@ def test_without_a_thread_for_the_deadline_it_does_not_start(
         pass
 
 
-def test_stop_hooks_wait_for_the_reload_hook_that_runs_and_no_other_begins() -> None:
+def test_stop_hooks_wait_for_the_reload_hook_that_runs_and_no_other_begins(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("DEBUG")  # A reload sets it, and this takes it back.
     app = Daemon("app")
     order: list[str] = []
     entered = threading.Event()
