@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+import weakref
 from typing import NoReturn
 
 
@@ -19,6 +20,24 @@ class ForkGuard:
         to where the daemon's next work begins, and no other thread of ours is there."""
         if os.getpid() != self._process:
             _end(error)
+
+
+class ForkFlag:
+    """`is_child` is true in a forked child: for where asking the kernel each time costs too much.
+
+    It stays registered with the interpreter as long as that lives, so there may be only few.
+    """
+
+    def __init__(self) -> None:
+        self.is_child = False
+        reference = weakref.ref(self)
+
+        def in_child() -> None:
+            flag = reference()
+            if flag is not None:
+                flag.is_child = True
+
+        os.register_at_fork(after_in_child=in_child)
 
 
 def _end(error: BaseException | None) -> NoReturn:

@@ -634,6 +634,23 @@ def test_what_a_slave_fails_at_while_stopping_changes_no_exit_status(app: Daemon
     assert failed.is_set()
 
 
+def test_a_slave_that_gives_up_while_draining_changes_no_exit_status(
+    app: Daemon, caplog: pytest.LogCaptureFixture
+) -> None:
+    @app.slave(restart="never")
+    def feeder() -> None:
+        app.shutdown.wait()
+        raise NO
+
+    with running(app, {"master": {"drain_delay": 0.3}}) as client:
+        pass
+
+    assert (
+        "The slave feeder gave up: it is not to be restarted; the daemon stops" in caplog.messages
+    )
+    assert client.exit_status == 0
+
+
 def test_while_stopping_nothing_is_started_again(app: Daemon) -> None:
     lives: list[int] = []
     app.on_event(lambda event: threading.Event().wait(0.5))

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from ..calls import refuse_coroutine
-from ..forks import ForkGuard
+from ..forks import ForkFlag, ForkGuard
 from ..freshness import Freshness
 from ..stacks import stack_of
 from ..types import Event, EventQueue, Meta, Problem
@@ -53,6 +53,7 @@ class Processor:
         self.with_meta = with_meta
         self._timeout = timeout
         self._is_wanted = False
+        self._forked = ForkFlag()
         self._changed = changed
         names = ["events"] if threads == 1 else [f"events-{n}" for n in range(1, threads + 1)]
         self._workers = [_Worker(name) for name in names]
@@ -151,7 +152,8 @@ class Processor:
             result = self._handle(events, metas) if self.with_meta else self._handle(events)
             if result is not None:
                 refuse_coroutine(result)
-            guard.end_child()
+            if self._forked.is_child:
+                guard.end_child()
             worker.handled += count
         # A handler's SystemExit is a failed event too, not the end of the event processor.
         except BaseException as error:

@@ -640,6 +640,8 @@ def worker(name, **options):
         slave.shutdown.wait()
         if name == app.config.get('stubborn'):
             time.sleep(60)
+        elif 'stubborn' in app.config:
+            time.sleep(0.3)
         say(f'{name} over')
     app.add_slave(work, name=name, **options)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 import signal
 import socket
@@ -206,16 +205,24 @@ def test_a_socket_that_nobody_listens_to_changes_nothing(run: Spawn, address: st
 
 
 @pytest.fixture
-def fillers(listener: Listener) -> int:
+def fillers(listener: Listener) -> Iterator[int]:
     """Fill the listener's socket; how many messages that took."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as filler:
-        filler.setblocking(False)
-        for count in itertools.count():
-            try:
-                filler.sendto(b"FILLER=1", listener.socket.getsockname())
-            except BlockingIOError:
-                return count
-    raise AssertionError("unreachable")
+    count, sent = 0, 1
+    senders: list[socket.socket] = []
+    while sent:
+        # What one socket may have on the way is limited too, so it takes several.
+        senders.append(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+        senders[-1].setblocking(False)
+        sent = 0
+        try:
+            while True:
+                senders[-1].sendto(b"FILLER=1", listener.socket.getsockname())
+                sent += 1
+        except BlockingIOError:
+            count += sent
+    yield count
+    for sender in senders:
+        sender.close()
 
 
 def test_a_full_socket_keeps_nothing_waiting_and_gets_the_message_later(
