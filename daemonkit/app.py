@@ -17,6 +17,7 @@ from . import log, sockets
 from .calls import accepts, describe, require_function
 from .config import COMMAND_LINE, ConfigInForce, ConfigSource, Override
 from .defaults import SETTINGS
+from .ending import Deadline, ExitWatch, exit_by_signal, exit_now, settle_output
 from .events.codec import beginning, normalize
 from .events.intake import Intake
 from .events.memory import MemoryQueue
@@ -25,17 +26,9 @@ from .exceptions import ConfigError, DaemonkitError, PingError, RegistrationErro
 from .health import Health
 from .juggler import Outbox
 from .life import STOPPED_BY_DEADLINE, Life, Parts, call_hook
-from .lifecycle import (
-    Coalesced,
-    Deadline,
-    ExitWatch,
-    Signals,
-    exit_by_signal,
-    exit_now,
-    settle_output,
-)
 from .notifier import Notifier
 from .registry import HandlerSpec, Registrars
+from .signals import Coalesced, Signals
 from .slave import Slave, SlaveSpec, SlaveTarget, split_options, timestamp
 from .stacks import stacks
 from .status import Gatherer

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from .exceptions import RegistrationError
@@ -70,6 +71,20 @@ def refuse_coroutine(result: Any) -> None:
     if inspect.iscoroutine(result):
         result.close()
         raise TypeError("it returned a coroutine, which nothing awaits: define it by async def")
+
+
+def check_options(given: Iterable[str], known: Iterable[str], registrar: str) -> None:
+    """Raise RegistrationError for an option that `registrar` doesn't know."""
+    known = sorted(known)
+    for option in given:
+        if option not in known:
+            nearest = difflib.get_close_matches(option, known, n=1, cutoff=0.5)
+            hint = (
+                f"did you mean {nearest[0]!r}?"
+                if nearest
+                else f"the options are {', '.join(known)}"
+            )
+            raise RegistrationError(f"{registrar} has no option {option!r}; {hint}")
 
 
 def accepts(function: Callable[..., Any], registrar: str, *forms: tuple[str, ...]) -> int:

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from .calls import error_text, function_name
+from .ending import Deadline, briefly, tell
 from .events.intake import Intake
 from .events.processor import Processor
 from .exceptions import DaemonkitError, StartError
 from .forks import ForkGuard
 from .health import DRAINING, RUNNING, STOPPED, STOPPING, Health
 from .juggler import Outbox
-from .lifecycle import Deadline, briefly, tell
 from .notifier import Notifier
 from .stacks import stack_of
 from .supervisor import Supervisor

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, overload
 
 from flask import Blueprint
 
-from .calls import accepts, describe, function_name, require_function
+from .calls import accepts, check_options, describe, function_name, require_function
 from .exceptions import RegistrationError
 from .restart import check_timeout, is_seconds
 from .slave import SlaveOptions, SlaveSpec, SlaveTarget
@@ -41,6 +41,15 @@ STATUS_KEYS = frozenset(
     }
 )
 """Keys of `/status` that are the library's own."""
+
+
+class HandlerOptions(TypedDict, total=False):
+    """What can be said of the event handler; see `Registrars.on_event`."""
+
+    threads: int
+    batch: int | None
+    linger: float
+    timeout: float | None
 
 
 @dataclass(frozen=True)
@@ -120,63 +129,37 @@ class Registrars:
     @overload
     def on_event(self, function: H) -> H: ...
     @overload
-    def on_event(
-        self,
-        *,
-        threads: int = 1,
-        batch: int | None = None,
-        linger: float = 0.0,
-        timeout: float | None = None,
-    ) -> Callable[[H], H]: ...
-    def on_event(
-        self,
-        function: Any = None,
-        *,
-        threads: int = 1,
-        batch: int | None = None,
-        linger: float = 0.0,
-        timeout: float | None = None,
-    ) -> Any:
+    def on_event(self, **options: Unpack[HandlerOptions]) -> Callable[[H], H]: ...
+    def on_event(self, function: Any = None, **options: Unpack[HandlerOptions]) -> Any:
         """Register the event handler, called as `handle(event)` or `handle(event, meta)`.
 
-        threads: how many threads call it; batch: hand over lists of up to so many events (and of
-        their metas); linger: seconds to wait for a list to fill, counted from its first event;
+        threads: how many threads call it (1); batch: hand over lists of up to so many events (and
+        of their metas); linger: seconds to wait for a list to fill, counted from its first event;
         timeout: seconds after which a call that hasn't returned is called stalled, in the log and
         by the health check.
         """
-        return _bare_or_called(
-            function,
-            lambda f: self.set_event_handler(
-                f, threads=threads, batch=batch, linger=linger, timeout=timeout
-            ),
-        )
+        return _bare_or_called(function, lambda f: self.set_event_handler(f, **options))
 
-    def set_event_handler(
-        self,
-        function: EventHandler,
-        *,
-        threads: int = 1,
-        batch: int | None = None,
-        linger: float = 0.0,
-        timeout: float | None = None,
-    ) -> None:
+    def set_event_handler(self, function: EventHandler, **options: Unpack[HandlerOptions]) -> None:
         """Register the event handler; see `on_event`."""
         self._check_open("an event handler")
         require_function(function, "on_event")
         with_meta = accepts(function, "on_event", ("event",), ("event", "meta")) == 2
-        _check_whole("threads", threads)
-        if batch is not None:
-            _check_whole("batch", batch)
-        elif linger:
+        check_options(options, HandlerOptions.__annotations__, "on_event")
+        spec = HandlerSpec(function, with_meta=with_meta, **options)
+        _check_whole("threads", spec.threads)
+        if spec.batch is not None:
+            _check_whole("batch", spec.batch)
+        elif spec.linger:
             raise RegistrationError("linger needs batch: single events are handed over at once")
-        if not is_seconds(linger):
+        if not is_seconds(spec.linger):
             raise RegistrationError(
-                f"linger must be a number of seconds >= 0, not {describe(linger)}"
+                f"linger must be a number of seconds >= 0, not {describe(spec.linger)}"
             )
-        check_timeout("timeout", timeout)
+        check_timeout("timeout", spec.timeout)
         present = self._registry.handler
         _check_single("event handler", present.function if present else None)
-        self._registry.handler = HandlerSpec(function, threads, batch, linger, timeout, with_meta)
+        self._registry.handler = spec
 
     @overload
     def status_field(self, function: F) -> F: ...

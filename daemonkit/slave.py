@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 import logging
@@ -14,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
-from .calls import accepts, describe, function_name, is_async, require_function
+from .calls import accepts, check_options, describe, function_name, is_async, require_function
 from .exceptions import RegistrationError
 from .freshness import Freshness, ShutdownEvent
 from .restart import RestartPolicy, check_timeout
@@ -126,7 +125,7 @@ class SlaveSpec:
             slave_class, function = Slave, _checked_function(target, registrar, args, kwargs)
         if not isinstance(name, str) or not name:
             raise RegistrationError(f"a slave's name must be a string, not {describe(name)}")
-        _check_known(given, registrar)
+        check_options(given, OPTIONS, registrar)
         for option in ("every", "timeout"):
             check_timeout(option, given.get(option))
         if not isinstance(given.get("critical", True), bool):
@@ -187,18 +186,6 @@ def split_options(target: Any, keywords: dict[str, Any]) -> tuple[SlaveOptions, 
             pass
     options: Any = {key: keywords[key] for key in keywords if key in OPTIONS and key not in own}
     return options, {key: keywords[key] for key in keywords if key not in options}
-
-
-def _check_known(options: dict[str, Any], registrar: str) -> None:
-    for option in options:
-        if option not in OPTIONS:
-            nearest = difflib.get_close_matches(option, OPTIONS, n=1, cutoff=0.5)
-            hint = (
-                f"did you mean {nearest[0]!r}?"
-                if nearest
-                else f"the options are {', '.join(sorted(OPTIONS))}"
-            )
-            raise RegistrationError(f"{registrar} has no option {option!r}; {hint}")
 
 
 def _checked_names(after: Any) -> tuple[str, ...]:

@@ -38,7 +38,7 @@ LAYERS = [
         "supervisor",
         "juggler",
     ],
-    ["status", "health", "notifier", "lifecycle"],
+    ["status", "health", "notifier", "ending", "signals"],
     ["udp", "web.envelope", "web.blueprint", "web.channel", "web.server"],
     ["life", "registry", "app"],
     ["testing", "cli.loader", "cli.options", "cli.run", "cli.systemd"],

@@ -174,6 +174,7 @@ def test_a_second_handler_and_a_second_route_are_refused(app: Daemon) -> None:
         (lambda app: app.slave(after=[none])(none), "after must be a slave's name, or a list of names, not [<function none"),
         (lambda app: app.slave(restarts="never")(none), "slave has no option 'restarts'; did you mean 'restart'?"),
         (lambda app: app.add_slave(none, x=1), "slave has no option 'x'; the options are after, backoff, critical, every, max_restarts, name, restart, timeout, within"),
+        (lambda app: app.on_event(thread=2)(one), "on_event has no option 'thread'; did you mean 'threads'?"),
         (lambda app: app.on_event(timeout=-1)(one), "timeout must be a number of seconds > 0, not -1 (int)"),
         (lambda app: app.slave(name="")(none), "a slave's name must be a string, not '' (str)"),
         (lambda app: app.on_event(threads=0)(one), "threads must be an int >= 1, not 0 (int)"),

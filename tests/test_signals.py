@@ -9,7 +9,8 @@ import time
 import pytest
 
 from daemonkit import StartError
-from daemonkit.lifecycle import Coalesced, Deadline, Signals, briefly, print_if_possible
+from daemonkit.ending import briefly
+from daemonkit.signals import Coalesced, Signals
 
 
 def test_a_signal_becomes_a_call_on_another_thread_while_the_main_thread_is_busy() -> None:
@@ -58,14 +59,6 @@ def test_outside_of_the_main_thread_signals_are_left_alone() -> None:
     assert signals.running_threads() == []
 
 
-def test_a_deadline_counts_down_and_keeps_a_reserve() -> None:
-    deadline = Deadline(10)
-
-    assert 9 < deadline.left() <= 10
-    assert 4 < deadline.left(keep=5) <= 5
-    assert deadline.left(keep=50) == 0
-
-
 def test_requests_that_come_while_it_runs_make_one_more_run() -> None:
     runs: list[int] = []
     entered, release = threading.Event(), threading.Event()
@@ -104,17 +97,6 @@ def test_a_failing_run_is_logged_and_the_next_request_runs(
         assert len(runs) == count
 
     assert caplog.messages == ["reload failed"] * 2
-
-
-def test_what_blocks_or_raises_is_waited_for_only_briefly() -> None:
-    release, done = threading.Event(), []
-    before = time.monotonic()
-    briefly(lambda: release.wait(10), lambda: 1 / 0, lambda: done.append(1))
-    took = time.monotonic() - before
-    release.set()
-
-    assert done == [1]
-    assert took < 1
 
 
 def test_the_next_run_waits_for_the_pause() -> None:
@@ -190,15 +172,3 @@ def test_a_signal_whose_action_fails_is_not_the_last_one(
     signals.join(10)
 
     assert capfd.readouterr().err == "SIGUSR2 failed: ValueError('no')\n" * 2
-
-
-def test_stderr_that_is_closed_or_full_is_neither_waited_for_nor_raised(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def refuse(*arguments: object) -> int:
-        raise OSError
-
-    monkeypatch.setattr("daemonkit.lifecycle.os.write", refuse)
-    print_if_possible("line\n")
-    monkeypatch.setattr("daemonkit.lifecycle.select.select", lambda *arguments: ([], [], []))
-    print_if_possible("line\n")
