@@ -128,12 +128,13 @@ class Daemon(Registrars):
                 "Changed, but in force only after a restart: %s", ", ".join(changed)
             )
         logging.getLogger().setLevel(self.master_config["log_level"])
+        failed = 0
         for hook in self._registry.reload_hooks:
             # What it would use may be closed by a stop hook.
             if self.shutdown.is_set():
                 return
-            call_hook(hook, "reload", self.logger)
-        self.logger.info("Reloaded")
+            failed += call_hook(hook, "reload", self.logger) is not None
+        self.logger.info("Reloaded" + (f", but {failed} reload hooks failed" if failed else ""))
 
     def _log_stacks(self) -> None:
         """What SIGUSR1 does: it was asked for, so whatever `log_level` says."""
@@ -290,7 +291,6 @@ class Daemon(Registrars):
                 "start() was called while daemonkit run imports the module, and would keep it from "
                 "doing its work; put it under if __name__ == '__main__':"
             )
-        log_file = None
         exit_watch, signals = ExitWatch(self.logger), Signals(self._signal_actions())
         try:
             self._freeze()
@@ -298,13 +298,9 @@ class Daemon(Registrars):
             given = take_sockets(os.environ)
             signals.start()
             log.configure(self.master_config, self._config.redact)
-            log_file = self.master_config["log_file"]
             status = self._live(exit_now, os.environ, given)
         except DaemonkitError as error:
             print(f"{self.name}: {self._config.redact(str(error))}", file=sys.stderr)
-            if log_file is not None:
-                # Or the file would end with "Starting", and not say why.
-                self.logger.critical("%s", error)
             status = error.exit_status
         finally:
             signals.request_stop()
@@ -386,7 +382,8 @@ class Daemon(Registrars):
             self.shutdown.set()
         # timeout(1) and others signal the process and then its group: one wish, two signals.
         elif number != self._signal or now - self._signal_clock > SAME_SIGNAL:
-            exit_by_signal(self.name, number)
+            left = 0 if self._life is None else self._life.events_left()
+            exit_by_signal(self.logger, number, f"{left} events are left unhandled")
 
     def _why_stopped(self) -> str:
         return f"received {self._signal.name}" if self._signal else "stop() was called"

@@ -17,7 +17,6 @@ from .incarnation import Incarnation
 from .log import RateLimit
 from .restart import NEVER, Restarts
 from .slave import Slave, SlaveSpec, timestamp
-from .stacks import stack_of
 from .types import Master, Problem
 
 STARTING = "starting"
@@ -264,7 +263,7 @@ class Child:
     ) -> None:
         what = _what_happened(error)
         if delay is not None:
-            what += f"; it is restarted in {delay:.2g} s"
+            what += f"; restart {self.restarts + 1} in {delay:.2g} s"
         if error is not None:
             self._logger.error("The slave %s %s", self.name, what, exc_info=error)
         elif delay is not None:
@@ -341,12 +340,15 @@ class Child:
 
     def _stalled(self, silent: float) -> None:
         self._parent.changed(self)
-        for thread in self.running_threads():
+        incarnation = self._incarnation
+        if incarnation is not None:
             self._logger.error(
-                "The slave %s is stalled: it has shown no life for %.3g s; it is here:\n%s",
+                "The slave %s is stalled: it has shown no life for %.3g s (timeout %g s); "
+                "it is here:\n%s",
                 self.name,
                 silent,
-                stack_of(thread),
+                self.spec.timeout,
+                incarnation.stack(),
             )
 
     def _recovered(self, silent: float) -> None:

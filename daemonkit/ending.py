@@ -33,7 +33,9 @@ def briefly(*actions: Callable[[], object]) -> None:
     """Do what may block or raise, but wait for each only a moment."""
     for action in actions:
         # A handler's lock may be held by the thread that blocks; a pipe may be full.
-        thread = threading.Thread(target=lambda: _quietly(action), daemon=True)  # noqa: B023
+        thread = threading.Thread(
+            target=_quietly, args=(action,), name=threading.current_thread().name, daemon=True
+        )
         try:
             thread.start()
         # No thread to be had: what comes after it is the end of the process, and matters more.
@@ -89,10 +91,15 @@ def exit_now(status: int) -> NoReturn:
         os._exit(status)
 
 
-def exit_by_signal(name: str, number: int) -> NoReturn:
-    """End the process as a second signal demands: status 128+n, nothing waited for."""
+def exit_by_signal(logger: logging.Logger, number: int, left: str) -> NoReturn:
+    """End the process as a second signal demands: status 128+n, nothing waited for.
+
+    left: told in the log, if that can be done in a moment.
+    """
+    name = signal.Signals(number).name
     try:
-        print_if_possible(f"{name}: {signal.Signals(number).name} again: exiting at once\n")
+        print_if_possible(f"{logger.name}: {name} again: exiting at once\n")
+        briefly(lambda: logger.critical("%s again: exiting at once; %s", name, left))
     finally:
         os._exit(128 + number)
 

@@ -13,6 +13,7 @@ from .calls import refuse_coroutine
 from .forks import ForkGuard
 from .freshness import Freshness, ShutdownEvent
 from .slave import Cadence, Slave, SlaveSpec
+from .stacks import awaited_in, stack_of
 from .types import Master
 
 
@@ -64,6 +65,14 @@ class Incarnation:
             if self._async_task is not None:
                 loop, task = self._async_task
                 loop.call_soon_threadsafe(task.cancel)
+
+    def stack(self) -> str:
+        """Where it is now; of a coroutine, where it awaits something, too."""
+        text = stack_of(self.thread)
+        with self._lock:
+            if self._async_task is not None:
+                text += awaited_in(self._async_task[1].get_coro())
+        return text
 
     def _body(self) -> None:
         told = self._shutdown

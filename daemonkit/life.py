@@ -95,6 +95,7 @@ class Life:
         self._ended = threading.Event()
         self._deadline = Deadline(timeout)
         self._failure = ""
+        self._failure_status = 1
         self._asked: list[Component] = []
         self._failed_parts: list[str] = []
         self._workers_wait: Callable[[], list[str]] = list
@@ -108,7 +109,10 @@ class Life:
         self._health.waiting_for = self._waited_for
         try:
             self._start()
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, DaemonkitError):
+                self._tell(logging.CRITICAL, "%s", error)
+                self._failure_status = error.exit_status
             self._failure = "the start failed"
             raise
         else:
@@ -143,7 +147,7 @@ class Life:
             self._attempt(start)
         if not self._shutdown.is_set():
             self._health.enter(RUNNING)
-            self._logger.debug("Started")
+            self._logger.info("Started")
 
     def _attempt(self, start: Callable[[], object]) -> None:
         try:
@@ -277,7 +281,7 @@ class Life:
                 if part.running_threads():
                     self._stop(part, parts_after=2)
             self._stop(parts.server, parts_after=1)
-            left, blocked = self._events_left(), bool(self._running() or self._failed_parts)
+            left, blocked = self.events_left(), bool(self._running() or self._failed_parts)
             if blocked:
                 self._tell_blocked()
             elif left:
@@ -286,11 +290,12 @@ class Life:
             self._stop(parts.notifier, parts_after=0)
         if blocked:
             self._exit_process(STOPPED_BY_DEADLINE)
-        self._tell(logging.DEBUG, "Stopped")
+        status = (
+            STOPPED_BY_DEADLINE if blocked or left else self._failure_status if self._failure else 0
+        )
+        self._tell(logging.INFO, "Stopped" + (f", exit status {status}" if status else ""))
         self._ended.set()
-        if blocked or left:
-            return STOPPED_BY_DEADLINE
-        return 1 if self._failure else 0
+        return status
 
     def _call_stop_hooks(self) -> None:
         self._main_waits("the reload hooks")
@@ -349,7 +354,7 @@ class Life:
                 what,
                 stack_of(thread),
             )
-        self._tell_left(self._events_left())
+        self._tell_left(self.events_left())
         names = [thread.name for thread, _ in threads]
         self._tell(
             logging.CRITICAL,
@@ -360,7 +365,8 @@ class Life:
 
     def _tell_left(self, left: int) -> None:
         if left:
-            self._tell(logging.ERROR, "%d events were left unhandled", left)
+            in_work = self._parts.processor.in_work if self._parts else 0
+            self._tell(logging.ERROR, "%d events were left unhandled, %d in work", left, in_work)
 
     def _tell(self, level: int, text: str, *arguments: Any, exc_info: bool = False) -> None:
         tell(self._logger, level, text, *arguments, exc_info=exc_info)
@@ -371,7 +377,8 @@ class Life:
         """The threads that still run of parts that were asked to stop, with the parts' names."""
         return [(thread, part.name) for part in self._asked for thread in part.running_threads()]
 
-    def _events_left(self) -> int:
+    def events_left(self) -> int:
+        """Events that wait, or that a handler hasn't returned from."""
         parts = self._parts
         return 0 if parts is None else len(parts.queue) + parts.processor.in_work
 

@@ -26,8 +26,8 @@ class RestartPolicy:
     """How a slave is restarted.
 
     restart: "on-failure", "always" or "never"; backoff: the shortest and the longest wait before a
-    restart, in seconds; max_restarts: more restarts than these, within `within` seconds, and it
-    gives up (None: it never does).
+    restart, in seconds; max_restarts: more restarts than these, within `within` seconds of running,
+    and it gives up (None: it never does).
     """
 
     restart: str = ON_FAILURE
@@ -99,6 +99,8 @@ class Restarts:
         self._chance = chance
         self._began = clock()
         self._in_a_row = 0
+        # Doesn't count as time: a longer back-off must not keep a crash loop from being one.
+        self._waited = 0.0
         self._recent: deque[float] = deque()
 
     def began(self) -> None:
@@ -111,7 +113,7 @@ class Restarts:
 
     def delay(self) -> float | None:
         """Seconds to wait before the restart that is due now, or None when it has given up."""
-        policy, now = self._policy, self._clock()
+        policy, now = self._policy, self._clock() - self._waited
         while self._recent and self._recent[0] <= now - policy.within:
             self._recent.popleft()
         if policy.max_restarts is not None and len(self._recent) >= policy.max_restarts:
@@ -119,9 +121,11 @@ class Restarts:
         self._recent.append(now)
         shortest, longest = policy.backoff
         # Once it has lived longer than the longest wait, what ends it is a new trouble.
-        if now - self._began > longest:
+        if self._clock() - self._began > longest:
             self._in_a_row = 0
         # Half as much again at most, and even the longest wait differs from one to the next.
         steady = min(longest / (1 + JITTER), shortest * 2.0 ** min(self._in_a_row, DOUBLINGS))
         self._in_a_row += 1
-        return min(longest, max(shortest, steady) * (1 + JITTER * self._chance()))
+        wait = min(longest, max(shortest, steady) * (1 + JITTER * self._chance()))
+        self._waited += wait
+        return wait

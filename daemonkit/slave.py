@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import inspect
 import logging
@@ -212,8 +213,10 @@ def _checked_class(
     try:
         inspect.signature(target).bind(*args, **kwargs)
     except TypeError as error:
+        near = [difflib.get_close_matches(key, OPTIONS, n=1, cutoff=0.6) for key in kwargs]
+        hint = next((f"did you mean {n[0]!r}?" for n in near if n), "run_slave passes arguments on")
         raise RegistrationError(
-            f"the slave {target.__name__} can't be made: {error}; run_slave passes arguments on"
+            f"the slave {target.__name__} can't be made: {error}; {hint}"
         ) from None
     return target
 

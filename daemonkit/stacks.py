@@ -6,11 +6,21 @@ import sys
 import threading
 import traceback
 from types import CodeType, FrameType
+from typing import Any
 
 
 def stack_of(thread: threading.Thread) -> str:
     """Where a thread is now, as a traceback's text."""
     return _shown(sys._current_frames().get(thread.ident or 0))
+
+
+def awaited_in(coroutine: Any) -> str:
+    """Where a coroutine is now, and the coroutines it awaits one in the other."""
+    parts = []
+    while (frame := getattr(coroutine, "cr_frame", None)) is not None:
+        parts += traceback.format_stack(frame, limit=1)
+        coroutine = coroutine.cr_await
+    return "It awaits:\n" + "".join(parts)
 
 
 def stacks() -> str:

@@ -199,8 +199,8 @@ class Supervisor:
             return list(self._children)
 
     def unsettled(self) -> list[str]:
-        """Names of the slaves that `start` waits for."""
-        return [child.name for child in self.children() if not child.settled]
+        """Names of the slaves that are just being made, and which `start` waits for."""
+        return [c.name for c in self.children() if not c.settled and not c.is_over]
 
     def running_threads(self) -> list[threading.Thread]:
         return [thread for child in self.children() for thread in child.running_threads()]

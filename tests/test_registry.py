@@ -172,6 +172,7 @@ def test_a_second_handler_and_a_second_route_are_refused(app: Daemon) -> None:
         (lambda app: app.slave(critical=0)(none), "critical must be True or False, not 0 (int)"),
         (lambda app: app.slave(after=5)(none), "after must be a slave's name, or a list of names, not 5 (int)"),
         (lambda app: app.slave(after=[none])(none), "after must be a slave's name, or a list of names, not [<function none"),
+        (lambda app: app.run_slave(Demanding, "u", backof=(1, 2)), "the slave Demanding can't be made: got an unexpected keyword argument 'backof'; did you mean 'backoff'?"),
         (lambda app: app.slave(restarts="never")(none), "slave has no option 'restarts'; did you mean 'restart'?"),
         (lambda app: app.add_slave(none, x=1), "slave has no option 'x'; the options are after, backoff, critical, every, max_restarts, name, restart, timeout, within"),
         (lambda app: app.on_event(thread=2)(one), "on_event has no option 'thread'; did you mean 'threads'?"),

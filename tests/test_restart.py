@@ -55,10 +55,15 @@ def test_every_wait_is_within_the_bounds(backoff: tuple[float, float], chance: f
     assert all(backoff[0] <= wait <= backoff[1] for wait in waits)
 
 
+def test_a_longer_back_off_does_not_keep_a_crash_loop_from_being_one() -> None:
+    assert len(crash_loop(RestartPolicy(backoff=(2, 60)), 1, 1000)) == 5
+    assert len(crash_loop(RestartPolicy(backoff=(60, 600)), 1, 10_000)) == 5
+
+
 def test_restarts_further_apart_than_the_window_go_on_for_ever() -> None:
     policy = RestartPolicy(backoff=(1, 1), max_restarts=2, within=10)
 
-    assert len(crash_loop(policy, 0, 1000, lasts=3)) == 2
+    assert len(crash_loop(policy, 0, 1000, lasts=4.9)) == 2
     assert len(crash_loop(policy, 0, 1000, lasts=5)) > 100
 
 

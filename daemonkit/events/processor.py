@@ -175,9 +175,10 @@ class Processor:
         # It may have gone on meanwhile.
         if (events := worker.events) is not None:
             self._logger.error(
-                "The event handler is stalled: it has been at work for %.3g s on %s; "
-                "it is here:\n%s",
+                "The event handler is stalled: it has been at work for %.3g s (timeout %g s) "
+                "on %s; it is here:\n%s",
                 silent,
+                self._timeout,
                 self._which(events),
                 stack_of(worker.thread),
             )

@@ -60,7 +60,7 @@ class Process(Client):
     def wait_ready(self) -> Process:
         """Wait until it has started, and learn where it listens."""
         self.port = int(self.wait_for(LISTENING.pattern)["port"])
-        self.wait_for(r" MainThread +.+ DEBUG +Started\n")
+        self.wait_for(r" MainThread +.+ INFO +Started\n")
         return self
 
     def send_signal(self, number: signal.Signals) -> None:

@@ -315,6 +315,10 @@ def test_a_second_signal_exits_at_once(run_app: Run, second: signal.Signals) -> 
     assert status == 128 + second
     assert time.monotonic() - before < 1
     assert daemon.err == f"app: {second.name} again: exiting at once\n"
+    assert re.search(
+        rf"CRITICAL +{second.name} again: exiting at once; 0 events are left unhandled\n$",
+        daemon.out,
+    )
 
 
 def test_a_signal_in_a_start_hook_stops_it_with_status_0(run_app: Run) -> None:
@@ -559,4 +563,11 @@ def test_why_it_could_not_start_is_also_in_the_log_file(run_app: Run, tmp_path: 
 
     assert daemon.wait() == 3
     lines = (tmp_path / "0" / "app.log").read_text().splitlines()
-    assert lines[-1].endswith("CRITICAL    the start hook connect failed: OSError: away")
+    assert [line.split("app ")[-1].split()[0] for line in lines[-3:]] == [
+        "CRITICAL",
+        "INFO",
+        "INFO",
+    ]
+    assert lines[-3].endswith("CRITICAL    the start hook connect failed: OSError: away")
+    assert lines[-2].endswith("Stopping: the start failed")
+    assert lines[-1].endswith("Stopped, exit status 3")
