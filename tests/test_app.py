@@ -321,7 +321,10 @@ def test_a_reload_brings_new_values_and_keeps_the_old_ones_when_the_file_is_wron
     thread.start()
     app._health.begun.wait(10)
     port = app.master_config["port"]
-    path.write_text("master: {host: '::1', port: 0, queue_size: 5, hidden_opts: [a]}\na: 2\nb: 3\n")
+    path.write_text(
+        "master: {host: '::1', port: 0, queue_size: 5, hidden_opts: [a], log_level: error}\n"
+        "a: 2\nb: 3\n"
+    )
     app._reload()
     shown = app.status()
     path.write_text("a: [")
@@ -330,6 +333,7 @@ def test_a_reload_brings_new_values_and_keeps_the_old_ones_when_the_file_is_wron
     thread.join()
 
     assert reloaded == [2]
+    assert logging.getLogger().level == logging.ERROR
     assert app.config == {"a": 2, "b": 3}
     assert shown["config"] == {"a": "*** HIDDEN ***", "b": 3}
     assert app.master_config["port"] == port != 0
