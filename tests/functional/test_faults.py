@@ -268,11 +268,13 @@ def test_a_storm_of_sighups_is_one_or_two_reloads(run_app: Run, tmp_path: Path) 
     for number in range(1, 101):
         config.write_text(f"a: {number}\n")
         daemon.send_signal(signal.SIGHUP)
-        time.sleep(max(0.0, begun + number / 100 - time.monotonic()))
+        time.sleep(max(0.0, begun + number / 110 - time.monotonic()))
+    took = time.monotonic() - begun
     daemon.wait_until(lambda: daemon.status()["config"]["a"] == 100)
     daemon.stop()
 
-    assert daemon.out.count("reloaded\n") in (1, 2)
+    # More only where sending them took more than a second.
+    assert 1 <= daemon.out.count("reloaded\n") <= 2 + int(took)
 
 
 MAIN_IN_THE_QUEUE = (
@@ -663,7 +665,7 @@ def test_slaves_start_after_and_stop_before_those_they_need(run_app: Run) -> Non
 
 
 def test_a_slave_that_will_not_stop_leaves_time_to_those_it_needs(run_app: Run) -> None:
-    daemon = run_app(DEPENDENT, "--set", "stubborn=c", "--set", "master.shutdown_timeout=1.5")
+    daemon = run_app(DEPENDENT, "--set", "stubborn=c", "--set", "master.shutdown_timeout=3")
     daemon.wait_ready()
     status = daemon.stop()
 

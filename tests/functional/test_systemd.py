@@ -144,14 +144,14 @@ def test_a_reload_is_told_with_its_time(run: Spawn, listener: Listener, tmp_path
 
 
 def test_the_watchdog_is_fed_only_while_health_is_good(run: Spawn, listener: Listener) -> None:
-    daemon = run("--set", "timeout=0.3", environ={"WATCHDOG_USEC": "400000"}).wait_ready()
+    daemon = run("--set", "timeout=0.3", environ={"WATCHDOG_USEC": "1000000"}).wait_ready()
     for _ in range(3):
         fed = seconds_of(lambda: listener.wait_for("WATCHDOG=1"))
-        assert fed < 0.4
+        assert fed < 1
     daemon.send_event("hang")
     listener.wait_for("STATUS=running; the slave worker is stalled")
     listener.messages.clear()
-    listener.socket.settimeout(1)
+    listener.socket.settimeout(1.5)
     with pytest.raises(TimeoutError):
         listener.wait_for("WATCHDOG=1")
     assert daemon.get("/ping").text == "the slave worker is stalled\n"
