@@ -312,13 +312,18 @@ class Child:
         """What the slave's own `status()` returns, with what is known of it where that is a
         mapping."""
         slave = self.slave
-        shown: Any = {"name": self.name, "started": None} if slave is None else slave.status()
-        return {**self._known(), **shown} if isinstance(shown, dict) else shown
+        if slave is None:
+            return self.fallback_status()
+        shown = slave.status()
+        if not isinstance(shown, dict):
+            return shown
+        known = self._known()
+        return {**shown, **{key: known[key] for key in known if key not in shown}}
 
     def fallback_status(self) -> dict[str, Any]:
         """What can be said of the slave without asking it."""
         started = None if self.slave is None else self.slave.started
-        return {**self._known(), "name": self.name, "started": timestamp(started)}
+        return {"name": self.name, "started": timestamp(started), **self._known()}
 
     def _known(self) -> dict[str, Any]:
         failure, incarnation, due = self.last_failure, self._incarnation, self._due
