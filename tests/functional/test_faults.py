@@ -305,10 +305,10 @@ def test_sigterm_while_the_main_thread_is_inside_the_queue(run_app: Run) -> None
 CLOCK = (
     HEAD
     + """
-@app.slave(every=0.1, timeout=5)
+@app.slave(every=0.1, timeout=30)
 def ticks(): ...
 
-@app.slave(timeout=1)
+@app.slave(timeout=30)
 def lives(slave):
     while not slave.sleep(0.2): ...
 
