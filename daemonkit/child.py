@@ -91,6 +91,7 @@ class Child:
         self._logger = logging.getLogger(f"{master.name}.{spec.name}")
         self._lock = threading.Lock()
         self._state = STARTING
+        self._failing = False
         self._retired = False
         self._incarnation: Incarnation | None = None
         self._counted = Restarts(spec.policy, clock)
@@ -113,7 +114,7 @@ class Child:
         with self._lock:
             self._retired = True
             if self._state == WAITING and self.is_over:
-                self._state, self._due = FAILED if self.last_failure else FINISHED, math.inf
+                self._state, self._due = FAILED if self._failing else FINISHED, math.inf
             elif self._state == STARTING and self._incarnation is None:
                 self._state = FINISHED
             self.settled = True
@@ -194,7 +195,7 @@ class Child:
         self.ticks += 1
         if error is None:
             if self._state == WAITING:
-                self._state = RUNNING
+                self._state, self._failing = RUNNING, False
                 self._logger.info("The slave %s works again", self.name)
                 self._parent.changed(self)
             return
@@ -203,7 +204,7 @@ class Child:
         failure, before = self._failure(error), self.last_failure
         still = self._state == WAITING and before is not None and before.error == failure.error
         # The next call is its restart: it may well succeed, and until one does, health shows it.
-        self._state, self.last_failure = WAITING, failure
+        self._state, self._failing, self.last_failure = WAITING, True, failure
         if not still:
             self._repeats = RateLimit(REPEAT_INTERVAL, self._clock)
             self._repeats.allow()
@@ -220,7 +221,7 @@ class Child:
         failure = self.last_failure if error is None else self._failure(error)
         delay = None
         with self._lock:
-            self.last_failure = failure
+            self.last_failure, self._failing = failure, error is not None
             self._reason = failure.error if error is not None and failure else "returned"
             only_try = self._one_try and not self.settled
             wanted = self._counted.wanted(error is not None) and not only_try
@@ -304,7 +305,7 @@ class Child:
             return Problem(f"the slave {self.name} has failed", bearable=not self.spec.critical)
         if state == STALLED:
             return Problem(f"the slave {self.name} is stalled", bearable=not self.spec.critical)
-        if state == WAITING and self.last_failure is not None:
+        if state == WAITING and self._failing:
             return Problem(f"the slave {self.name} is waiting to restart", bearable=True)
         return None
 

@@ -77,6 +77,22 @@ def test_one_that_waits_when_it_is_to_stop_is_over(target: Any, state: str) -> N
     assert child.join(0)
 
 
+def test_a_return_is_no_trouble_even_after_an_earlier_failure() -> None:
+    errors = [ValueError("no")]
+
+    def work() -> None:
+        if errors:
+            raise errors.pop()
+
+    family = Family(work, restart="always", backoff=(4, 4))
+    child = family.live()
+    assert child.problem() is not None
+    child.tend(104)
+    child.join(10)
+
+    assert (child.state, child.restarts, child.problem()) == ("waiting to restart", 1, None)
+
+
 def test_one_that_never_started_is_over_when_it_is_to_stop() -> None:
     child = Family(fail).child
     child.request_stop()
