@@ -422,7 +422,7 @@ class Daemon(Registrars):
             threads=master["http_threads"],
             max_request_size=master["max_request_size"],
         )
-        notifier = Notifier(NotifySocket(environ), health, watchdog_seconds(environ))
+        notifier = Notifier(NotifySocket(environ), health, watchdog_seconds(environ), self.logger)
         for part in (watch, server, processor, supervisor, udp):
             health.add_source(part.problems)
         return Parts(

@@ -218,11 +218,12 @@ class Child:
             )
 
     def ended(self, error: BaseException | None) -> None:
-        failure = self.last_failure if error is None else self._failure(error)
+        failure = None if error is None else self._failure(error)
         delay = None
         with self._lock:
-            self.last_failure, self._failing = failure, error is not None
-            self._reason = failure.error if error is not None and failure else "returned"
+            self._failing, self._reason = failure is not None, "returned"
+            if failure is not None:
+                self.last_failure, self._reason = failure, failure.error
             only_try = self._one_try and not self.settled
             wanted = self._counted.wanted(error is not None) and not only_try
             # A slave that has watched the daemon's own shutdown isn't wanted back.

@@ -50,9 +50,8 @@ class Freshness:
 
     def work(self) -> None:
         """Show life, and begin to do something."""
-        self._last = self._clock()
-        self._resting = False
         self.beat()
+        self._resting = False
 
     def age(self) -> float:
         """Seconds since it last showed life."""

@@ -19,11 +19,13 @@ Tend = Callable[[float], float]
 
 
 class Watch:
-    """Calls functions when they are due; it sleeps until the first one is, or somebody wakes it."""
+    """Calls functions when they are due; it sleeps until the first one is, or somebody wakes it.
 
-    name = "watch"
+    name: also the thread's.
+    """
 
-    def __init__(self, logger: logging.Logger) -> None:
+    def __init__(self, logger: logging.Logger, name: str = "watch") -> None:
+        self.name = name
         self._logger = logger
         self._tends: list[Tend] = []
         self._wakes = threading.Condition()
@@ -69,7 +71,7 @@ class Watch:
                 due = min((tend(now) for tend in self._tends), default=math.inf)
             # Nothing may end this thread while there is something to look after.
             except Exception:
-                self._logger.exception("Looking after slaves and events failed, and goes on")
+                self._logger.exception("The thread %s failed and goes on", self.name)
                 due = now + AFTER_TROUBLE
 
     def _sleep_until(self, due: float) -> bool:

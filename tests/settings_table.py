@@ -10,6 +10,7 @@ from pathlib import Path
 
 import yaml
 
+from daemonkit.cli.options import flag
 from daemonkit.defaults import SETTINGS
 
 PAGE = Path(__file__).parent.parent / "docs" / "configuration.md"
@@ -19,7 +20,7 @@ BEGIN, END = "<!-- settings: made by `python -m tests.settings_table` -->\n", "<
 def table() -> str:
     rows = ["| setting | default | value | what it is |", "| --- | --- | --- | --- |"]
     for setting in SETTINGS.values():
-        option = f" Also `--{setting.name.replace('_', '-')}`." if setting.option else ""
+        option = f" Also `{flag(setting.name)}`." if setting.option else ""
         default = yaml.safe_dump(setting.default).split("\n")[0]
         cells = (f"`{setting.name}`", f"`{default}`", setting.check.text, setting.help + option)
         rows.append(f"| {' | '.join(cells)} |")

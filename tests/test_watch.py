@@ -65,7 +65,7 @@ def test_a_failure_does_not_end_it(
         assert watching.called.acquire(timeout=10)
     watching.end()
 
-    assert caplog.messages == ["Looking after slaves and events failed, and goes on"]
+    assert caplog.messages == ["The thread watch failed and goes on"]
 
 
 def test_that_it_is_gone_is_a_problem_unless_it_was_to_stop(

@@ -24,12 +24,17 @@ def load_daemon(target: str) -> Daemon:
     with `path/to/file.py` for the module.
     """
     module_name, _, attr = target.partition(":")
-    is_file = module_name.endswith(".py") or os.sep in module_name
+    is_file = names_file(module_name)
     names = _parts(attr) + ([] if is_file else module_name.split("."))
     if not module_name or not all(name.isidentifier() for name in names):
         raise LoadError(f"{target!r} is not MODULE or MODULE:ATTR, as in mymod:app")
     module = _import_file(module_name) if is_file else _import(module_name, Path.cwd())
     return _made(_find(module, attr), target) if attr else _only_daemon(module)
+
+
+def names_file(module: str) -> bool:
+    """Whether the module is given by its file's path."""
+    return module.endswith(".py") or os.sep in module
 
 
 def _parts(attr: str) -> list[str]:

@@ -14,6 +14,11 @@ from ..exceptions import DaemonkitError, LoadError
 from .loader import load_daemon
 
 
+def flag(setting: str) -> str:
+    """A setting's short form on the command line."""
+    return f"--{setting.replace('_', '-')}"
+
+
 def daemon_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The arguments that `load_configured` takes."""
     command = click.option(
@@ -25,9 +30,8 @@ def daemon_options(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
     for setting in reversed(SETTINGS.values()):
         if setting.option:
-            name = setting.name.replace("_", "-")
             text = f"{setting.help} [default: {setting.default}]".replace("`", "")
-            command = click.option(f"--{name}", help=text)(command)
+            command = click.option(flag(setting.name), help=text)(command)
     command = click.option("--config", "-c", metavar="FILE", help="The YAML configuration.")(
         command
     )
@@ -44,8 +48,7 @@ def load_configured(
             if text is not None:
                 # An address is not YAML: `::` would be a mapping.
                 raw = isinstance(SETTINGS[name].default, str)
-                option = f"--{name.replace('_', '-')}"
-                overrides.append(Override(f"{SECTION}.{name}", text, option, raw))
+                overrides.append(Override(f"{SECTION}.{name}", text, flag(name), raw))
         token = COMMAND_LINE.set(CommandLine(config, tuple(overrides)))
         try:
             daemon = load_daemon(app)

@@ -11,7 +11,8 @@ from pathlib import Path
 import click
 
 from ..app import Daemon
-from .options import daemon_options, load_configured
+from .loader import names_file
+from .options import daemon_options, flag, load_configured
 
 WATCHDOG = 30
 """Seconds without WATCHDOG=1 after which systemd ends the daemon and starts it again."""
@@ -96,7 +97,7 @@ def systemd(
         arguments += ["--config", os.path.abspath(config)]
     for name, text in short.items():
         if text is not None:
-            arguments += [f"--{name.replace('_', '-')}", text]
+            arguments += [flag(name), text]
     for assignment in assignments:
         arguments += ["--set", assignment]
     click.echo(unit(daemon, arguments, user), nl=False)
@@ -145,8 +146,7 @@ def _literal(text: str) -> str:
 
 def _absolute_target(app: str) -> str:
     module, colon, attr = app.partition(":")
-    is_file = module.endswith(".py") or os.sep in module
-    return (os.path.abspath(module) if is_file else module) + colon + attr
+    return (os.path.abspath(module) if names_file(module) else module) + colon + attr
 
 
 def _closed(path: str) -> str | None:

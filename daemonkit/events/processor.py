@@ -54,6 +54,7 @@ class Processor:
         self._timeout = timeout
         self._is_wanted = False
         self._forked = ForkFlag()
+        self._guard = ForkGuard()
         self._changed = changed
         names = ["events"] if threads == 1 else [f"events-{n}" for n in range(1, threads + 1)]
         self._workers = [_Worker(name) for name in names]
@@ -124,15 +125,14 @@ class Processor:
         return min(worker.freshness.tend(now) for worker in self._workers)
 
     def _work(self, worker: _Worker) -> None:
-        guard = ForkGuard()
         while True:
             try:
                 if self._batch is None:
-                    self._call(worker, *self._split(self._queue.get()), 1, guard)
+                    self._call(worker, *self._split(self._queue.get()), 1)
                 else:
                     entries = self._queue.get_batch(self._batch, self._linger)
                     events, metas = zip(*map(self._split, entries), strict=True)
-                    self._call(worker, list(events), list(metas), len(entries), guard)
+                    self._call(worker, list(events), list(metas), len(entries))
             except QueueClosed:
                 return
             # Nothing may end this thread while events are still taken in.
@@ -142,7 +142,7 @@ class Processor:
     def _split(self, entry: Any) -> tuple[Event, Meta | None]:
         return entry if isinstance(entry, Tagged) else (entry, None)
 
-    def _call(self, worker: _Worker, events: Any, metas: Any, count: int, guard: ForkGuard) -> None:
+    def _call(self, worker: _Worker, events: Any, metas: Any, count: int) -> None:
         worker.in_work = count
         timed = self._timeout is not None
         if timed:
@@ -153,11 +153,11 @@ class Processor:
             if result is not None:
                 refuse_coroutine(result)
             if self._forked.is_child:
-                guard.end_child()
+                self._guard.end_child()
             worker.handled += count
         # A handler's SystemExit is a failed event too, not the end of the event processor.
         except BaseException as error:
-            guard.end_child(error)
+            self._guard.end_child(error)
             worker.failed += count
             self._logger.exception("The event handler failed on %s", self._which(events))
         finally:
