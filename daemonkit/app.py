@@ -38,6 +38,7 @@ from .types import Event, EventQueue
 from .udp import UdpListener
 from .watch import Watch
 from .web.blueprint import OK, Views, WebApp
+from .web.lane import Lane
 from .web.server import Server
 
 SAME_SIGNAL = 0.03
@@ -174,6 +175,7 @@ class Daemon(Registrars):
             **self._health.shown(),
             "events_queue": len(queue),
             "events": {**intake.counters(), **(parts.processor.counters() if parts else {})},
+            "http": parts.server.counters() if parts else {},
             "udp": parts.udp.counters() if parts else {},
             "juggler": self._outbox.counters(),
             "slaves": [
@@ -409,18 +411,27 @@ class Daemon(Registrars):
         )
         self._config.set_address(bound.host if given else master["host"], bound.port)
         try:
-            udp = UdpListener(bound.udp, intake, self.logger)
+            udp = UdpListener(bound.udp, intake, self.logger, master["udp_buffer"])
         except OSError:
             bound.close()
             raise
         whose = ", on the sockets that systemd gave" if given else ""
         self.logger.info("Listening on %s%s", sockets.join(bound.host, bound.port), whose)
+        lane = Lane(
+            intake,
+            self.flask.has_events_to_itself,
+            self._config.redact,
+            master["max_request_size"],
+        )
         server = Server(
             self.flask,
             bound.tcp,
             self.logger,
+            lane=lane if master["fast_events"] else None,
             threads=master["http_threads"],
             max_request_size=master["max_request_size"],
+            connection_limit=master["connection_limit"],
+            request_timeout=master["request_timeout"],
         )
         notifier = Notifier(NotifySocket(environ), health, watchdog_seconds(environ), self.logger)
         for part in (watch, server, processor, supervisor, udp):

@@ -65,6 +65,17 @@ def one_of(*names: str, fold: Callable[[str], str]) -> Kind:
     return Kind("one of " + ", ".join(names), convert)
 
 
+def or_none(kind: Kind) -> Kind:
+    """The same, or null."""
+    return Kind(f"{kind.text} or null", lambda v: None if v is None else kind.convert(v))
+
+
+def _yes_or_no(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError
+    return value
+
+
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError
@@ -89,7 +100,8 @@ def _url(value: Any) -> str:
 TEXT = Kind("a string, not empty", _text)
 URL = Kind("an http or https URL", _url)
 TEXTS = Kind("a list of strings", _texts)
-TEXT_OR_NONE = Kind("a string or null", lambda value: None if value is None else _text(value))
+YES_OR_NO = Kind("true or false", _yes_or_no)
+TEXT_OR_NONE = or_none(Kind("a string", _text))
 
 
 @dataclass(frozen=True)
@@ -132,6 +144,31 @@ SETTINGS: dict[str, Setting] = {
             10 * 1024 * 1024,
             whole(1),
             "Largest body of an HTTP request, in bytes; a larger one is answered 413.",
+        ),
+        Setting(
+            "request_timeout",
+            30,
+            seconds(0.1, 86_400),
+            "Seconds that a client may take to send a whole request; then it is answered 408.",
+        ),
+        Setting(
+            "connection_limit",
+            1000,
+            whole(1),
+            "HTTP connections at a time. To let in more, idle ones are closed, the oldest first.",
+        ),
+        Setting(
+            "fast_events",
+            True,
+            YES_OR_NO,
+            "Answer `POST /events` without Flask where that makes no difference but speed.",
+        ),
+        Setting(
+            "udp_buffer",
+            None,
+            or_none(whole(1, 2**30)),
+            "Bytes the kernel keeps of datagrams that wait to be read. By default 4 MiB, or as "
+            "much of that as the system allows.",
         ),
         Setting(
             "http_threads",

@@ -27,6 +27,7 @@ STATUS_KEYS = frozenset(
         "config",
         "events",
         "events_queue",
+        "http",
         "juggler",
         "master_config",
         "name",

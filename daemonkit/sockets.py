@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,12 @@ ANY_ADDRESS = "::"
 ANY_ADDRESS_V4 = "0.0.0.0"
 BACKLOG = 1024
 PORT_TRIES = 32
+BUFFER = 4 * 1024 * 1024
+"""Bytes the kernel keeps of datagrams unless something else is wished: some 10,000 short ones."""
+# Of Linux, and not in Python's socket module (asm-generic/socket.h; SK_MEMINFO_DROPS is the last).
+_SO_RCVBUFFORCE = 33
+_SO_MEMINFO = 55
+_MEMINFO = struct.Struct("9I")
 _NO_IPV6 = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT}
 
 
@@ -114,6 +121,42 @@ def _bound(family: int, kind: socket.SocketKind, address: Any) -> socket.socket:
         error.filename = "UDP" if kind == socket.SOCK_DGRAM else "TCP"
         raise
     return sock
+
+
+def size_buffer(sock: socket.socket, size: int | None, warn: Callable[[str], None]) -> None:
+    """Have the kernel keep `size` bytes that wait to be read, past its own limit where it lets us
+    (socket(7), SO_RCVBUFFORCE), else with a warning. None: BUFFER, or what can be had of it."""
+    wanted = BUFFER if size is None else size
+    # Who passed the socket, or set the system's default, may have had reason for more.
+    if size is None and _buffer(sock) >= wanted:
+        return
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, wanted)
+    except OSError:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, wanted)
+    if size is not None and (got := _buffer(sock)) < wanted:
+        warn(
+            f"udp_buffer: the system gives {got} bytes instead of {wanted}; raise "
+            "net.core.rmem_max, or give the process CAP_NET_ADMIN"
+        )
+
+
+def _buffer(sock: socket.socket) -> int:
+    # The kernel doubles what it is told, for its own bookkeeping.
+    return sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2
+
+
+def kernel_drops(sock: socket.socket) -> int | None:
+    """Datagrams that the kernel has dropped because the buffer was full; None if it can't tell.
+
+    It is the number that SO_RXQ_OVFL attaches to datagrams, but not only as of the one read last.
+    """
+    try:
+        figures = sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size)
+        drops: int = _MEMINFO.unpack(figures)[-1]
+    except (OSError, struct.error):
+        return None
+    return drops
 
 
 def _start_error(host: str, port: int, error: OSError) -> StartError:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, Protocol
+
+from .exceptions import QueueFull
 
 Event = Any
 """Any JSON value; its inner form is the user's business."""
@@ -77,11 +79,13 @@ class EventQueue(Protocol):
 
     def __len__(self) -> int: ...
 
-    def put(self, item: Any) -> None:
-        """Add one; raises QueueFull."""
-
-    def put_many(self, items: list[Any]) -> None:
+    def put_many(self, items: Sequence[Any]) -> None:
         """Add all or none; raises QueueFull or BatchTooLarge."""
+
+    def put_some(self, items: Sequence[Any]) -> tuple[int, QueueFull | None]:
+        """Add the first ones that there is room for; returns how many, and what refuses the
+        others."""
+        ...
 
     def get(self) -> Any:
         """Wait for one and take it; raises QueueClosed once closed and empty."""

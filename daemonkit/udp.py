@@ -12,40 +12,46 @@ from typing import Any
 
 from .events.codec import decode
 from .events.intake import Intake
-from .exceptions import InvalidEvent, QueueFull
+from .exceptions import InvalidEvent
 from .log import RateLimit
-from .sockets import join, plain_address
+from .sockets import join, kernel_drops, plain_address, size_buffer
 from .types import Problem, lost
 
 LARGEST_DATAGRAM = 65535
-READ_AT_ONCE = 1000
-"""Datagrams between two looks at whether to stop."""
+BATCH = 256
+"""Datagrams that are put on the queue at once, at most."""
 LAST_READ = 0.5
 """Seconds at most for reading what the kernel holds when stopping."""
-PROC_TABLES = ("/proc/net/udp6", "/proc/net/udp")
 LOG_INTERVAL = 10.0
 """Seconds between two lines about datagrams of one kind."""
 
 
 class UdpListener:
-    """A thread that reads datagrams, checks them and puts them on the queue; it never answers."""
+    """A thread that reads datagrams, checks them and puts them on the queue; it never answers.
+
+    buffer: bytes the kernel is to keep for it, None for the default.
+    """
 
     name = "udp"
 
-    def __init__(self, sock: socket.socket, intake: Intake, logger: logging.Logger) -> None:
+    def __init__(
+        self, sock: socket.socket, intake: Intake, logger: logging.Logger, buffer: int | None
+    ) -> None:
         sock.setblocking(False)
+        size_buffer(sock, buffer, logger.warning)
         self._socket = sock
-        self._inode = os.fstat(sock.fileno()).st_ino
         self._intake = intake
         self._logger = logger
         self._stopping = False
         self._wake_read, self._wake_write = os.pipe()
         self._thread = threading.Thread(target=self._listen, name=self.name, daemon=True)
-        self._limits = {kind: RateLimit(LOG_INTERVAL) for kind in ("invalid", "refused", "error")}
+        kinds = ("invalid", "refused", "error", "dropped")
+        self._limits = {kind: RateLimit(LOG_INTERVAL) for kind in kinds}
+        self._senders_until = 0.0
         self._received = 0
         self._invalid = 0
         self._refused = 0
-        self._drops = 0
+        self._drops = kernel_drops(sock)
 
     def start(self) -> None:
         self._thread.start()
@@ -73,32 +79,21 @@ class UdpListener:
     def close(self) -> None:
         """Close the descriptors; for a listener that has stopped, or never started."""
         if self._socket.fileno() >= 0:
-            self._drops = self.kernel_drops()
+            self._drops = kernel_drops(self._socket)
             self._socket.close()
             os.close(self._wake_read)
             os.close(self._wake_write)
 
-    def counters(self) -> dict[str, int]:
-        """Datagrams received, invalid, refused for lack of room, and dropped by the kernel."""
+    def counters(self) -> dict[str, int | None]:
+        """Datagrams received, invalid, refused for lack of room, and dropped by the kernel (None
+        where it can't tell)."""
+        drops = kernel_drops(self._socket) if self._socket.fileno() >= 0 else self._drops
         return {
             "received": self._received,
             "invalid": self._invalid,
             "refused": self._refused,
-            "kernel_drops": self.kernel_drops(),
+            "kernel_drops": drops,
         }
-
-    def kernel_drops(self) -> int:
-        """Datagrams the kernel threw away because the socket's buffer was full (proc(5))."""
-        for table in PROC_TABLES:
-            try:
-                with open(table, encoding="ascii") as lines:
-                    for line in lines:
-                        columns = line.split()
-                        if columns[9:10] == [str(self._inode)]:
-                            return int(columns[-1])
-            except OSError:
-                continue
-        return self._drops
 
     def _listen(self) -> None:
         poll = select.poll()
@@ -106,43 +101,93 @@ class UdpListener:
         poll.register(self._wake_read, select.POLLIN)
         while not self._stopping:
             poll.poll()
-            self._read(READ_AT_ONCE)
+            self._take_batch()
         # A sender that never pauses must not keep it from stopping.
         until = time.monotonic() + LAST_READ
-        while self._read(READ_AT_ONCE) and time.monotonic() < until:
+        while self._take_batch() and time.monotonic() < until:
             pass
 
-    def _read(self, limit: int) -> bool:
-        """Read up to `limit` datagrams; True when there may be more."""
-        for _ in range(limit):
-            try:
-                data, address = self._socket.recvfrom(LARGEST_DATAGRAM)
-            except BlockingIOError:
-                return False
-            except OSError as error:
-                self._report("error", f"cannot read a datagram: {error}")
-                return False
-            self._received += 1
-            self._take(data, address)
-        return True
-
-    def _take(self, data: bytes, address: Any) -> None:
-        peer = join(plain_address(address[0]), address[1])
+    def _take_batch(self) -> bool:
+        """Read and queue up to BATCH datagrams; True when there may be more."""
         try:
-            self._intake.put(decode(data), "udp", peer)
-        except InvalidEvent as error:
-            self._invalid += 1
-            self._report("invalid", f"a datagram from {peer} is not valid JSON: {error}")
-        except QueueFull as error:
-            self._refused += 1
-            self._report("refused", f"a datagram from {peer} is refused: {error}")
+            return self._read_batch()
+        # Nothing may end this thread.
+        except Exception:
+            self._logger.exception("The UDP listener failed and goes on")
+            return False
+
+    def _read_batch(self) -> bool:
+        datagrams, senders, more = self._receive()
+        self._received += len(datagrams)
+        events: list[Any] = []
+        bad: set[int] = set()
+        for data in datagrams:
+            try:
+                events.append(decode(data))
+            except Exception as error:
+                number = len(events) + len(bad)
+                bad.add(number)
+                self._complain_invalid(error, senders[number : number + 1])
+        if events:
+            good = [s for number, s in enumerate(senders) if number not in bad] if bad else senders
+            accepted, refusal = self._intake.put_some(events, "udp", lambda: map(_name, good))
+            if refusal is not None:
+                self._refused += len(events) - accepted
+                self._complain("refused", good[accepted : accepted + 1], f"is refused: {refusal}")
+        self._look_for_drops()
+        return more
+
+    def _receive(self) -> tuple[list[bytes], list[Any], bool]:
+        """Datagrams, the senders of the first ones, and whether there may be more."""
+        datagrams: list[bytes] = []
+        senders: list[Any] = []
+        # Asking for the sender costs half as much as the datagram itself.
+        named = self._intake.with_meta or time.monotonic() < self._senders_until
+        receive = self._socket.recv
+        try:
+            for _ in range(BATCH if named else 1):
+                data, sender = self._socket.recvfrom(LARGEST_DATAGRAM)
+                datagrams.append(data)
+                senders.append(sender)
+            while len(datagrams) < BATCH:
+                datagrams.append(receive(LARGEST_DATAGRAM))
+        except BlockingIOError:
+            return datagrams, senders, False
+        except OSError as error:
+            self._report("error", f"cannot read a datagram: {error}")
+            return datagrams, senders, False
+        return datagrams, senders, True
+
+    def _complain_invalid(self, error: Exception, sender: list[Any]) -> None:
+        self._invalid += 1
+        if isinstance(error, InvalidEvent):
+            self._complain("invalid", sender, f"is not valid JSON: {error}")
         # Nothing that a datagram holds may end the thread.
-        except Exception as error:
-            self._invalid += 1
-            self._report("error", f"a datagram from {peer} could not be taken: {error!r}")
+        else:
+            self._complain("error", sender, f"could not be taken: {error!r}")
+
+    def _complain(self, kind: str, sender: list[Any], what: str) -> None:
+        # So that the next line names the sender, even of one that comes in a flood.
+        self._senders_until = time.monotonic() + 2 * LOG_INTERVAL
+        whose = f"from {_name(sender[0])}" if sender else "of a flood"
+        self._report(kind, f"a datagram {whose} {what}")
+
+    def _look_for_drops(self) -> None:
+        drops = kernel_drops(self._socket)
+        if drops != self._drops:
+            new, self._drops = (drops or 0) - (self._drops or 0), drops
+            self._report(
+                "dropped",
+                f"the kernel has dropped {new} datagrams, {drops} in all: its buffer was full "
+                "(udp_buffer)",
+            )
 
     def _report(self, kind: str, text: str) -> None:
         held = self._limits[kind].allow()
         if held is not None:
             more = f" (and {held} more since the last such line)" if held else ""
             self._logger.warning("UDP: %s%s", text, more)
+
+
+def _name(address: Any) -> str:
+    return join(plain_address(address[0]), address[1])

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -136,3 +139,79 @@ def test_a_picked_port_that_udp_cannot_have_is_picked_again(
 
     assert len(tried) == 3
     assert bound.port == tried[-1]
+
+
+@pytest.fixture
+def udp() -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        yield sock
+
+
+def no_force(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Take the right to pass the system's limit; returns the limit."""
+    monkeypatch.setattr(sockets, "_SO_RCVBUFFORCE", 9999)
+    return int(Path("/proc/sys/net/core/rmem_max").read_text())
+
+
+def buffer_of(sock: socket.socket) -> int:
+    return sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2
+
+
+def test_a_buffer_has_the_size_asked_for_even_past_the_system_s_limit(udp: socket.socket) -> None:
+    limit = int(Path("/proc/sys/net/core/rmem_max").read_text())
+    sockets.size_buffer(udp, 2 * limit, no_warning)
+
+    assert buffer_of(udp) == 2 * limit
+
+
+def test_a_size_that_cannot_be_had_is_warned_of_once(
+    udp: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit, warnings = no_force(monkeypatch), []
+    sockets.size_buffer(udp, 2 * limit, warnings.append)
+
+    assert buffer_of(udp) == limit
+    assert warnings == [
+        f"udp_buffer: the system gives {limit} bytes instead of {2 * limit}; raise "
+        "net.core.rmem_max, or give the process CAP_NET_ADMIN"
+    ]
+
+
+def test_the_default_size_is_had_or_approached_without_a_word(
+    udp: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sockets.size_buffer(udp, None, no_warning)
+    assert buffer_of(udp) == sockets.BUFFER
+
+    limit = no_force(monkeypatch)
+    monkeypatch.setattr(sockets, "BUFFER", 2 * limit)
+    sockets.size_buffer(udp, None, no_warning)
+    assert buffer_of(udp) == limit
+
+
+def test_a_buffer_that_is_larger_already_is_left_alone_unless_told(udp: socket.socket) -> None:
+    sockets.size_buffer(udp, 2 * sockets.BUFFER, no_warning)
+    sockets.size_buffer(udp, None, no_warning)
+    assert buffer_of(udp) == 2 * sockets.BUFFER
+
+    sockets.size_buffer(udp, 100_000, no_warning)
+    assert buffer_of(udp) == 100_000
+
+
+def test_drops_are_known_at_once_and_exactly(udp: socket.socket) -> None:
+    """Also of datagrams after which none was read."""
+    sockets.size_buffer(udp, 10_000, no_warning)
+    assert sockets.kernel_drops(udp) == 0
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        for _ in range(500):
+            sender.sendto(b"x", udp.getsockname())
+    drops = sockets.kernel_drops(udp)
+    udp.setblocking(False)
+    read = 0
+    with suppress(BlockingIOError):
+        while udp.recv(10):
+            read += 1
+
+    assert drops == 500 - read
+    assert drops > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
@@ -54,21 +55,48 @@ class Intake:
         """Queue one event; raises QueueFull."""
         self.put_many([event], source, peer)
 
-    def put_many(self, events: list[Event], source: Source, peer: str | None = None) -> None:
+    def put_many(self, events: Sequence[Event], source: Source, peer: str | None = None) -> None:
         """Queue all events or none; raises QueueFull or BatchTooLarge."""
-        items: list[Any] = events
+        items: Sequence[Any] = events
         if self.with_meta:
-            meta = Meta(source, peer, datetime.now(timezone.utc))
-            items = [Tagged(event, meta) for event in events]
+            items = self._tagged(events, source, [peer] * len(events))
         try:
             self._admit()
             self._queue.put_many(items)
         except Exception:
-            with self._lock:
-                self._refused += len(events)
+            self._count(0, len(events))
             raise
+        self._count(len(events), 0)
+
+    def put_some(
+        self, events: Sequence[Event], source: Source, peers: Callable[[], Iterable[str]]
+    ) -> tuple[int, QueueFull | None]:
+        """Queue the first events that there is room for; returns how many that were, and what
+        refuses the others. peers: called for the sender of each if anyone wants to know."""
+        items: Sequence[Any] = events
+        if self.with_meta:
+            items = self._tagged(events, source, peers())
+        try:
+            self._admit()
+            accepted, refusal = self._queue.put_some(items)
+        except QueueFull as error:
+            accepted, refusal = 0, error
+        self._count(accepted, len(events) - accepted)
+        return accepted, refusal
+
+    def _tagged(
+        self, events: Sequence[Event], source: Source, peers: Iterable[str | None]
+    ) -> list[Tagged]:
+        now = datetime.now(timezone.utc)
+        return [
+            Tagged(event, Meta(source, peer, now))
+            for event, peer in zip(events, peers, strict=True)
+        ]
+
+    def _count(self, received: int, refused: int) -> None:
         with self._lock:
-            self._received += len(events)
+            self._received += received
+            self._refused += refused
 
     def _admit(self) -> None:
         refusal = self._refusal

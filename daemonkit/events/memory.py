@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 from ..exceptions import BatchTooLarge, QueueFull
@@ -32,33 +33,42 @@ class MemoryQueue:
     def __len__(self) -> int:
         return len(self._items)
 
-    def put(self, item: Any) -> None:
-        """Add one entry; raises QueueFull, also once closed."""
-        with self._not_empty:
-            self._check_room(1)
-            self._items.append(item)
-            if self._waiting:
-                self._not_empty.notify()
-
-    def put_many(self, items: list[Any]) -> None:
-        """Add all entries or none; raises QueueFull, or BatchTooLarge when they never fit."""
+    def put_many(self, items: Sequence[Any]) -> None:
+        """Add all entries or none; raises QueueFull, also once closed, or BatchTooLarge when they
+        never fit."""
         if len(items) > self.size:
             raise BatchTooLarge(
                 f"{len(items)} events at once are more than the queue holds "
                 f"(queue_size is {self.size})"
             )
         with self._not_empty:
-            self._check_room(len(items))
-            self._items.extend(items)
-            if self._waiting:
-                self._not_empty.notify(len(items))
+            if self._room() < len(items):
+                raise self._refusal()
+            self._add(items)
 
-    def _check_room(self, wanted: int) -> None:
-        # Here, under the lock, or an event could slip in behind the last taker.
+    def put_some(self, items: Sequence[Any]) -> tuple[int, QueueFull | None]:
+        """Add as many entries as there is room for, the first ones; returns how many that were,
+        and what refuses the others."""
+        with self._not_empty:
+            count = min(self._room(), len(items))
+            if count:
+                self._add(items[:count])
+            return count, self._refusal() if count < len(items) else None
+
+    # All under the lock, or an event could slip in behind the last taker.
+
+    def _room(self) -> int:
+        return 0 if self._closed else max(0, self.size - len(self._items))
+
+    def _refusal(self) -> QueueFull:
         if self._closed:
-            raise QueueFull(STOPPING, retry_after=5)
-        if len(self._items) + wanted > self.size:
-            raise QueueFull(f"The event queue is full ({self.size} events)")
+            return QueueFull(STOPPING, retry_after=5)
+        return QueueFull(f"The event queue is full ({self.size} events)")
+
+    def _add(self, items: Sequence[Any]) -> None:
+        self._items.extend(items)
+        if self._waiting:
+            self._not_empty.notify(len(items))
 
     def get(self) -> Any:
         """Take the oldest entry, waiting for one; raises QueueClosed once closed and empty."""

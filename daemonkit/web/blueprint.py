@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from flask import Blueprint, Flask, Response, make_response, request
+from flask import Blueprint, Flask, Response, make_response, request, signals
 from werkzeug.exceptions import (
     HTTPException,
     InternalServerError,
@@ -16,6 +16,7 @@ from werkzeug.exceptions import (
     MethodNotAllowed,
     NotFound,
 )
+from werkzeug.utils import cached_property
 
 from ..events.codec import decode, decode_lines
 from ..events.intake import Intake
@@ -23,13 +24,14 @@ from ..exceptions import BatchTooLarge, InvalidEvent, PingError, QueueFull
 from ..health import Health
 from ..sockets import join
 from ..status import jsonable
-from .envelope import CONTENT_TYPE, envelope
+from .envelope import CONTENT_TYPE, NDJSON, RECEIVED, batch_received, envelope
 
-NDJSON = "application/x-ndjson"
 OK = "OK\n"
+EVENTS_ENDPOINT = "daemonkit._events"
 LIBRARY_ENDPOINTS = {
     None,
-    *(f"daemonkit.{name}" for name in ("_events", "_status", "_ping", "_ready")),
+    EVENTS_ENDPOINT,
+    *(f"daemonkit.{name}" for name in ("_status", "_ping", "_ready")),
 }
 
 
@@ -45,6 +47,25 @@ class Views:
     logger: logging.Logger
 
 
+# What replaces one of these could see requests; caches of Flask's own look the same.
+_REPLACEABLE = frozenset(
+    name
+    for cls in Flask.__mro__
+    for name, value in vars(cls).items()
+    if not isinstance(value, cached_property)
+)
+_SIGNALS = (
+    signals.appcontext_popped,
+    signals.appcontext_pushed,
+    signals.appcontext_tearing_down,
+    signals.got_request_exception,
+    signals.request_finished,
+    signals.request_started,
+    signals.request_tearing_down,
+)
+_LIMITS = ("MAX_CONTENT_LENGTH", "SERVER_NAME", "TRUSTED_HOSTS")
+
+
 class WebApp(Flask):
     """The Flask app of a daemon. Routes may be added to its blueprint until the first request."""
 
@@ -56,8 +77,11 @@ class WebApp(Flask):
         self.logger = views.logger
         self._views = views
         self._seal_lock = threading.Lock()
+        self._routes_events: bool | None = None
         # Before anything of the user's, whose handlers for the same errors then win.
         _add_error_handlers(self, views)
+        self._own_handlers = dict(self.error_handler_spec[None][None])
+        self._own_attributes = frozenset(vars(self))
 
     def seal(self) -> None:
         """Add the library's routes, after the user's so that those win, and take no more."""
@@ -66,11 +90,54 @@ class WebApp(Flask):
                 self.sealed = True
                 _add_routes(self.daemon_blueprint, self._views)
                 self.register_blueprint(self.daemon_blueprint)
+                self._events_view = self.view_functions.get(EVENTS_ENDPOINT)
 
     def open_or_close(self, why: str | None) -> None:
         """Answer users' routes, or refuse them with 503 and the reason: what the start hooks open
         is not there yet, or what the stop hooks close is there no more."""
         self.closed = why
+
+    def add_url_rule(self, *arguments: Any, **options: Any) -> None:
+        self._routes_events = None
+        super().add_url_rule(*arguments, **options)
+
+    def has_events_to_itself(self) -> bool:
+        """Whether nothing of the user's could see a request to `/events` or change its answer."""
+        if self._routes_events is None:
+            self._routes_events = self._route_is_ours()
+        if (
+            not self._routes_events
+            or self.view_functions.get(EVENTS_ENDPOINT) is not self._events_view
+            or not _REPLACEABLE.isdisjoint(vars(self).keys() - self._own_attributes)
+            or self.teardown_appcontext_funcs
+            or self.error_handler_spec[None][None] != self._own_handlers
+            or any(signal.receivers for signal in _SIGNALS)
+            or any(self.config.get(name) is not None for name in _LIMITS)
+        ):
+            return False
+        name = self.daemon_blueprint.name
+        return not (
+            # Flask's own looking for handlers leaves empty entries.
+            any(self.error_handler_spec.get(name, {}).values())
+            or any(
+                hooks.get(None) or hooks.get(name)
+                for hooks in (
+                    self.before_request_funcs,
+                    self.after_request_funcs,
+                    self.teardown_request_funcs,
+                    self.url_value_preprocessors,
+                )
+            )
+        )
+
+    def _route_is_ours(self) -> bool:
+        if self.url_map.host_matching or self.subdomain_matching:
+            return False
+        try:
+            endpoint, _ = self.url_map.bind("localhost").match("/events", method="POST")
+        except HTTPException:
+            return False
+        return bool(endpoint == EVENTS_ENDPOINT)
 
     def dispatch_request(self) -> Any:
         if self.closed is not None and request.endpoint not in LIBRARY_ENDPOINTS:
@@ -93,11 +160,9 @@ def _add_routes(blueprint: Blueprint, views: Views) -> None:
         if request.mimetype == NDJSON:
             batch = decode_lines(data)
             views.intake().put_many(batch, "http", peer)
-            count = len(batch)
-            text = f"{count} event{'' if count == 1 else 's'} received"
-            return _answer(200, envelope(text, True, accepted=count))
+            return _answer(200, batch_received(len(batch)))
         views.intake().put(decode(data), "http", peer)
-        return _answer(200, envelope("Event received", True))
+        return _answer(200, RECEIVED)
 
     def status() -> Response:
         return _answer(200, envelope(jsonable(views.status(), views.redact), True))

@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 import socket
 import time
+from typing import Any
 
 from waitress import task
 from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser, ParsingError
+from waitress.utilities import Error
 
+from ..sockets import join
 from .envelope import CONTENT_TYPE, envelope
 
 LINGER = 2.0
@@ -21,6 +24,10 @@ _TRANSFER_ENCODING = re.compile(rb"(?im)^transfer-encoding:[ \t]*(.*?)[ \t]*\r?$
 
 class Parser(HTTPRequestParser):
     """Refuses what could be read as two requests by different servers (RFC 9112 section 6.3)."""
+
+    def __init__(self, adj: Any) -> None:
+        super().__init__(adj)
+        self.began = time.monotonic()
 
     def received(self, data: bytes) -> int:
         consumed: int = super().received(data)
@@ -88,6 +95,13 @@ class ErrorTask(task.ErrorTask):
         self.write(body)
 
 
+class RequestTimeout(Error):
+    """The client took too long to send a request (RFC 9110 section 15.5.9)."""
+
+    code = 408
+    reason = "Request Timeout"
+
+
 class Channel(HTTPChannel):
     """One connection."""
 
@@ -95,12 +109,128 @@ class Channel(HTTPChannel):
     error_task_class = ErrorTask
     parser_class = Parser
 
+    request: Any
+    partial = b""
+    """What has come of a request that the lane has begun to read, and waitress's parser has not."""
+    _partial_began = 0.0
     _lingers = False
     _answered_and_closing = False
+
+    # Waitress writes the time of day here, which may be set back.
+    @property
+    def last_activity(self) -> float:
+        """When something was last answered or a request came, in monotonic seconds."""
+        return self._last_activity
+
+    @last_activity.setter
+    def last_activity(self, _: float) -> None:
+        self._last_activity = time.monotonic()
+
+    @property
+    def peer(self) -> str:
+        """The client's address and port."""
+        return join(self.addr[0], self.addr[1])
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether a thread may change what it waits for."""
+        return bool(self.requests)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request is being read or answered."""
+        return bool(self.requests or self.partial or self.request or self.total_outbufs_len)
+
+    def add_channel(self, map: Any = None) -> None:
+        super().add_channel(map)
+        self.server.poller.unsettled.add(self)
+
+    def del_channel(self, map: Any = None) -> None:
+        self.server.poller.forget(self._fileno)
+        super().del_channel(map)
 
     def readable(self) -> bool:
         # While stopping, what is not yet read of a request is not read any more.
         return self._lingers or (not self.server.stopping and bool(super().readable()))
+
+    def handle_read(self) -> None:
+        try:
+            data = self.recv(self.adj.recv_bytes)
+        except OSError:
+            self.handle_close()
+            return
+        # Reading alone is no sign of life: a request has a deadline of its own.
+        if data:
+            self.received(data)
+
+    def received(self, data: bytes) -> bool:
+        if self._lingers:
+            return False
+        before, self.partial = self.partial, b""
+        data = before + data
+        rest = data
+        lane = self.server.lane
+        if lane is not None and not (
+            self.requests or self.request or self.will_close or self.close_when_flushed
+        ):
+            rest = lane.take(self, data)
+        if self.partial and not (before and len(self.partial) == len(data)):
+            self._partial_began = time.monotonic()
+        taken = not rest or bool(super().received(rest))
+        self._note_receiving()
+        return taken
+
+    def _note_receiving(self) -> None:
+        """Tell the server since when a request is being read."""
+        began = None
+        if self.partial:
+            began = self._partial_began
+        elif self.request is not None:
+            began = self.request.began
+        receiving = self.server.receiving
+        if began != receiving.get(self):
+            # At the end of it: the server looks at the oldest first.
+            receiving.pop(self, None)
+            if began is not None:
+                receiving[self] = began
+
+    def time_out(self, seconds: float) -> None:
+        """Refuse the request that is being read; it has taken too long."""
+        if self.will_close or self.close_when_flushed or self._lingers:
+            self.server.receiving.pop(self)
+            return
+        partial, self.partial = self.partial, b""
+        super().received(partial)
+        with self.requests_lock:
+            if self.requests:
+                # It isn't read while the one before it is in work.
+                self.request.began = time.monotonic()
+            else:
+                self.request.error = RequestTimeout(
+                    f"the request was not complete after {seconds:g} s (request_timeout)"
+                )
+                self.requests.append(self.request)
+                self.request = None
+                self.server.timed_out += 1
+                self.server.poller.unsettled.add(self)
+                self.server.add_task(self)
+        self._note_receiving()
+
+    def answer(self, data: bytes) -> None:
+        """Send an answer that no task has made; for the loop's thread, with no request in work."""
+        self._last_activity = time.monotonic()
+        if not self.connected:
+            return
+        if not self.total_outbufs_len:
+            try:
+                data = data[self.send(data) :]
+            except OSError:
+                self.drop()
+        if data and self.connected:
+            with self.outbuf_lock:
+                self.outbufs[-1].append(data)
+                self.current_outbuf_count += len(data)
+                self.total_outbufs_len += len(data)
 
     def handle_write(self) -> None:
         self._answered_and_closing = self.close_when_flushed
@@ -123,7 +253,5 @@ class Channel(HTTPChannel):
     def drop(self) -> None:
         """Close the connection at once, and what is kept in files for it."""
         self.server.lingering.pop(self, None)
+        self.server.receiving.pop(self, None)
         super().handle_close()
-
-    def received(self, data: bytes) -> bool:
-        return False if self._lingers else bool(super().received(data))

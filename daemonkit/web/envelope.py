@@ -6,8 +6,19 @@ import json
 from typing import Any
 
 CONTENT_TYPE = "application/json"
+NDJSON = "application/x-ndjson"
+SERVER = "daemonkit"
 
 
 def envelope(message: Any, result: bool, **more: Any) -> bytes:
     """The body of an answer; `message` must be what JSON can hold."""
     return json.dumps({"message": message, "result": result, **more}).encode() + b"\n"
+
+
+RECEIVED = envelope("Event received", True)
+
+
+def batch_received(count: int) -> bytes:
+    """The body of the answer to a batch of `count` events."""
+    text = f"{count} event{'' if count == 1 else 's'} received"
+    return envelope(text, True, accepted=count)

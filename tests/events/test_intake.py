@@ -41,6 +41,38 @@ def test_received_and_refused_events_are_counted(intake: Intake) -> None:
     assert intake.counters() == {"received": 2, "refused": 1}
 
 
+def test_of_several_events_those_are_taken_that_find_room(
+    intake: Intake, queue: MemoryQueue
+) -> None:
+    count, refusal = intake.put_some([1, 2, 3], "udp", lambda: ["a:1", "b:2", "c:3"])
+
+    assert count == 2
+    assert str(refusal) == "The event queue is full (2 events)"
+    assert intake.counters() == {"received": 2, "refused": 1}
+    assert [(e.event, e.meta.source, e.meta.peer) for e in (queue.get(), queue.get())] == [
+        (1, "udp", "a:1"),
+        (2, "udp", "b:2"),
+    ]
+
+
+def test_who_sent_them_is_asked_only_if_somebody_wants_to_know(
+    intake: Intake, queue: MemoryQueue
+) -> None:
+    intake.with_meta = False
+
+    assert intake.put_some([1], "udp", lambda: pytest.fail("asked")) == (1, None)
+    assert queue.get() == 1
+
+
+def test_a_closed_intake_takes_none_of_several(intake: Intake) -> None:
+    intake.close()
+    count, refusal = intake.put_some([1, 2], "udp", lambda: ["a:1", "b:2"])
+
+    assert count == 0
+    assert str(refusal) == "The daemon is stopping"
+    assert intake.counters() == {"received": 0, "refused": 2}
+
+
 def test_while_starting_only_the_starting_thread_may_queue(intake: Intake) -> None:
     holder = threading.Thread(target=lambda: (intake.hold(), intake.put(1, "app")))
     holder.start()

@@ -101,7 +101,7 @@ def test_it_tells_what_is_in_work_and_which_threads_still_run() -> None:
     queue = MemoryQueue(10)
     processor = Processor(queue, handle, LOGGER)
     assert processor.problems() == []
-    queue.put(1)
+    queue.put_many([1])
     processor.start()
     entered.wait(10)
     processor.request_stop()

@@ -1,0 +1,407 @@
+"""Many clients, slow ones and idle ones: who is waited for, and who is let go."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
+
+import pytest
+from waitress.server import TcpWSGIServer
+
+from daemonkit import Daemon
+from daemonkit.testing import Client, running
+from daemonkit.web.channel import Channel
+
+PING = b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n"
+EVENT = b"POST /events HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
+
+
+@pytest.fixture
+def app() -> Daemon:
+    return Daemon("app")
+
+
+@contextmanager
+def serving(app: Daemon, **master: Any) -> Iterator[tuple[Client, Any]]:
+    """A running daemon's client, and its server."""
+    with running(app, {"master": master}) as client:
+        assert app._parts is not None
+        yield client, app._parts.server._server
+
+
+def connect(client: Client) -> socket.socket:
+    return socket.create_connection((client.host, client.port), 10)
+
+
+def ask(sock: socket.socket, request: bytes) -> bytes:
+    """Send a request and read its answer."""
+    sock.sendall(request)
+    return read_until(sock, b"\n")
+
+
+def read_until(sock: socket.socket, end: bytes) -> bytes:
+    """Read the body of an answer with that at its end."""
+    answer = b""
+    while b"\r\n\r\n" not in answer or answer.endswith(b"\r\n\r\n") or not answer.endswith(end):
+        chunk = sock.recv(65536)
+        assert chunk, answer
+        answer += chunk
+    return answer
+
+
+def read_all(sock: socket.socket) -> bytes:
+    chunks = []
+    while chunk := sock.recv(65536):
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def is_closed(sock: socket.socket) -> bool:
+    """Whether the server has closed it; doesn't wait."""
+    sock.setblocking(False)
+    try:
+        return sock.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionResetError:
+        return True
+    finally:
+        sock.settimeout(10)
+
+
+def hold(client: Client, stack: ExitStack, count: int) -> list[socket.socket]:
+    """Connections, in the order in which they were last used."""
+    socks = [stack.enter_context(connect(client)) for _ in range(count)]
+    for sock in socks:
+        assert ask(sock, EVENT).startswith(b"HTTP/1.1 200 OK")
+    return socks
+
+
+# Too many
+
+
+def test_over_the_limit_the_connections_idle_for_longest_are_closed(
+    app: Daemon, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serving(app, connection_limit=5) as (client, server), ExitStack() as stack:
+        old = hold(client, stack, 5)
+        # Used again: now the second is the oldest.
+        ask(old[0], EVENT)
+        new = hold(client, stack, 2)
+        client.wait_until(lambda: server.shed == 2)
+
+        assert [is_closed(sock) for sock in old] == [False, True, True, False, False]
+        assert [is_closed(sock) for sock in new] == [False, False]
+        assert len(server.active_channels) == 5
+    assert (
+        caplog.messages.count(
+            "The limit of 5 connections (connection_limit) is reached: idle connections are closed for "
+            "new ones, the oldest first"
+        )
+        == 1
+    )
+
+
+def test_a_client_over_the_limit_is_served_at_once_and_status_tells_of_it(app: Daemon) -> None:
+    with serving(app, connection_limit=3) as (client, _), ExitStack() as stack:
+        hold(client, stack, 3)
+        before = time.monotonic()
+        told = client.status()["http"]
+
+        assert time.monotonic() - before < 2
+        assert told == {"connections": 3, "fast_events": 3, "shed": 1, "timed_out": 0}
+
+
+def test_connections_at_work_are_not_closed_for_new_ones(
+    app: Daemon, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One is being answered, one is being read: a third has to wait for them."""
+    entered, release = threading.Event(), threading.Event()
+
+    @app.route("/slow")
+    def slow() -> str:
+        entered.set()
+        release.wait(10)
+        return "done"
+
+    with serving(app, connection_limit=2) as (client, server), ExitStack() as stack:
+        answered, read = (stack.enter_context(connect(client)) for _ in range(2))
+        answered.sendall(PING.replace(b"/ping", b"/slow"))
+        entered.wait(10)
+        read.sendall(PING[:-2])
+        client.wait_until(lambda: server.receiving)
+        waiting = stack.enter_context(connect(client))
+        waiting.sendall(PING)
+        client.wait_until(lambda: "all of them are busy" in caplog.text)
+
+        assert not is_closed(answered)
+        assert not is_closed(read)
+        assert not is_closed(waiting)
+        release.set()
+        assert read_until(answered, b"done")
+        # Now one is idle.
+        assert read_until(waiting, b"OK\n")
+        assert server.shed == 1
+
+
+def test_a_flood_of_connections_leaves_ping_answering(app: Daemon) -> None:
+    with serving(app, connection_limit=50) as (client, server), ExitStack() as stack:
+        for _ in range(200):
+            stack.enter_context(connect(client))
+        assert client.get("/ping").text == "OK\n"
+        client.wait_until(lambda: server.shed >= 150)
+        assert len(server.active_channels) <= 50
+
+
+def test_out_of_descriptors_an_idle_connection_makes_room(
+    app: Daemon, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(app) as (client, server), ExitStack() as stack:
+        (idle,) = hold(client, stack, 1)
+        real, failed = TcpWSGIServer.accept, []
+
+        def out(self: TcpWSGIServer) -> Any:
+            if not failed:
+                failed.append(1)
+                raise OSError(errno.EMFILE, "Too many open files")
+            return real(self)
+
+        monkeypatch.setattr(TcpWSGIServer, "accept", out)
+        before = time.monotonic()
+        assert client.get("/ping").text == "OK\n"
+
+        assert time.monotonic() - before < 0.9, "there is no pause"
+        assert is_closed(idle)
+        assert server.shed == 1
+    assert any("Too many open files: idle connections are closed" in m for m in caplog.messages)
+
+
+# Too slow
+
+
+@pytest.mark.parametrize(
+    ("begin", "version"),
+    [
+        (b"G", b"1.0"),
+        (b"GET /ping HTTP/1.1\r\nX: ", b"1.0"),
+        (b"POST /hello HTTP/1.1\r\nHost: x\r\nContent-Length: 9999\r\n\r\n", b"1.1"),
+        (b"POST /events HTTP/1.1\r\nHost: x\r\nContent-Length: 9999\r\n\r\n", b"1.1"),
+        (EVENT + b"POST /events HTTP/1.1\r\nHost: x\r\nContent-Length: 9999\r\n\r\n", b"1.1"),
+        (PING + b"POST /x HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nff\r\n", b"1.1"),
+    ],
+)
+def test_a_request_that_trickles_in_is_refused_after_its_time(
+    app: Daemon, begin: bytes, version: bytes
+) -> None:
+    """Whatever the client sends meanwhile."""
+    with serving(app, request_timeout=0.3) as (client, server), connect(client) as sock:
+        before = time.monotonic()
+        sock.sendall(begin)
+        answer = b""
+        sock.settimeout(0.01)
+        while b"HTTP/%s 408 " % version not in answer:
+            try:
+                # Once it has refused, it doesn't matter to it any more.
+                with suppress(BrokenPipeError):
+                    sock.send(b"1")
+                answer += sock.recv(65536)
+            except TimeoutError:
+                pass
+            assert time.monotonic() < before + 5, answer
+        took = time.monotonic() - before
+        sock.settimeout(10)
+        sock.shutdown(socket.SHUT_WR)
+        answer += read_all(sock)
+
+        assert 0.3 <= took < 2
+        assert b"HTTP/%s 408 Request Timeout\r\nConnection: close\r\n" % version in answer
+        assert answer.endswith(
+            b'{"message": "Request Timeout: the request was not complete after 0.3 s '
+            b'(request_timeout)", "result": false}\n'
+        )
+        assert client.status()["http"]["timed_out"] == 1
+        assert not server.receiving
+
+
+def test_a_fresh_request_gets_its_full_time(app: Daemon) -> None:
+    """The deadline is that of a request, not that of a connection."""
+    with serving(app, request_timeout=0.5) as (client, server), connect(client) as sock:
+        until = time.monotonic() + 1.2
+        while time.monotonic() < until:
+            sock.sendall(EVENT[:-1])
+            client.wait_until(lambda: server.receiving)
+            assert ask(sock, EVENT[-1:]).startswith(b"HTTP/1.1 200 OK")
+        assert client.status()["http"]["timed_out"] == 0
+
+
+def test_a_request_behind_a_slow_route_is_not_held_against_the_client(app: Daemon) -> None:
+    entered, release = threading.Event(), threading.Event()
+
+    @app.route("/slow")
+    def slow() -> str:
+        entered.set()
+        release.wait(10)
+        return "done"
+
+    with serving(app, request_timeout=0.2) as (client, server), connect(client) as sock:
+        sock.sendall(PING.replace(b"/ping", b"/slow") + EVENT[:-1])
+        entered.wait(10)
+        (began,) = server.receiving.values()
+        client.wait_until(lambda: list(server.receiving.values()) > [began + 0.2])
+        release.set()
+        assert read_until(sock, b"done")
+        assert b'"Event received"' in ask(sock, EVENT[-1:])
+
+
+def test_the_time_of_day_counts_for_nothing(app: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = time.time
+    with serving(app) as (client, server), connect(client) as idle, connect(client) as slow:
+        ask(idle, PING)
+        slow.sendall(EVENT[:-1])
+        client.wait_until(lambda: server.receiving)
+        monkeypatch.setattr("time.time", lambda: real() + 1e6)
+        assert client.get("/ping").text == "OK\n"
+        monkeypatch.setattr("time.time", lambda: real() - 1e6)
+        assert client.get("/ping").text == "OK\n"
+
+        assert not is_closed(idle)
+        assert ask(slow, EVENT[-1:]).startswith(b"HTTP/1.1 200 OK")
+
+
+# Idle
+
+
+def test_an_idle_connection_is_closed_after_a_while_and_a_busy_one_is_not(
+    app: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daemonkit.web.server.IDLE_TIMEOUT", 0.3)
+    release = threading.Event()
+    app.route("/slow", endpoint="slow")(lambda: release.wait(10) and "done")
+    with serving(app) as (client, server), ExitStack() as stack:
+        idle, silent, slow, read = (stack.enter_context(connect(client)) for _ in range(4))
+        ask(idle, EVENT)
+        slow.sendall(PING.replace(b"/ping", b"/slow"))
+        read.sendall(EVENT[:-1])
+        client.wait_until(lambda: is_closed(idle) and is_closed(silent))
+        # It looks again.
+        looks = server._next_sweep
+        client.wait_until(lambda: server._next_sweep != looks)
+
+        assert not is_closed(slow)
+        assert not is_closed(read)
+        release.set()
+        assert read_until(slow, b"done")
+        assert ask(read, EVENT[-1:]).startswith(b"HTTP/1.1 200 OK")
+
+
+def test_blank_lines_are_no_sign_of_life(app: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("daemonkit.web.server.IDLE_TIMEOUT", 0.3)
+    with serving(app) as (client, _), connect(client) as sock:
+        until = time.monotonic() + 5
+        while not is_closed(sock):
+            assert time.monotonic() < until
+            try:
+                sock.send(b"\r\n\r\n")
+            except OSError:
+                break
+
+
+def test_idle_connections_cost_no_turn_of_the_loop(
+    app: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    real = Channel.readable
+
+    def readable(self: Channel) -> bool:
+        asked.append(self._fileno)
+        return real(self)
+
+    with serving(app) as (client, _), ExitStack() as stack:
+        hold(client, stack, 50)
+        with connect(client) as sock:
+            ask(sock, EVENT)
+            monkeypatch.setattr(Channel, "readable", readable)
+            for _ in range(20):
+                ask(sock, EVENT)
+            monkeypatch.undo()
+
+    assert 20 <= len(asked) <= 45
+    assert len(set(asked)) == 1
+
+
+def test_without_connections_the_loop_sleeps_for_good(app: Daemon) -> None:
+    with serving(app) as (client, server):
+        assert client.get("/ping").text == "OK\n"
+        client.wait_until(lambda: not server.active_channels)
+        server._next_sweep = time.monotonic()
+        client.wait_until(lambda: (server.pull_trigger(), server._next_sweep is None)[1])
+
+        assert server.tend(None) is None
+
+
+def test_a_connection_that_a_forked_child_keeps_open_is_forgotten(app: Daemon) -> None:
+    """The kernel goes on telling epoll of it, unless it is told not to."""
+    with serving(app) as (client, server), connect(client) as sock:
+        ask(sock, PING)
+        child = os.fork()
+        if child == 0:
+            signal.pause()
+        try:
+            (channel,) = server.active_channels.values()
+            sock.shutdown(socket.SHUT_RDWR)
+            client.wait_until(lambda: not channel.connected)
+            turns = []
+            real, server.tend = server.tend, lambda at_most: turns.append(1) or real(at_most)
+            assert client.get("/ping").text == "OK\n"
+            client.wait_until(lambda: not server.active_channels)
+            assert len(turns) < 20
+        finally:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+
+
+def test_without_epoll_it_polls(app: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("daemonkit.web.poller._HAS_EPOLL", False)
+    with serving(app, request_timeout=0.2) as (client, _), connect(client) as sock:
+        assert ask(sock, EVENT).startswith(b"HTTP/1.1 200 OK")
+        sock.sendall(EVENT[:-1])
+        assert b" 408 " in read_all(sock)
+        assert client.get("/ping").text == "OK\n"
+
+
+def test_an_answer_that_does_not_fit_is_sent_on_when_there_is_room(app: Daemon) -> None:
+    """So many pipelined requests that the client's window and the server's buffer are full."""
+    with serving(app) as (client, server), socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.settimeout(10)
+        sock.connect((client.host, client.port))
+        client.wait_until(lambda: server.active_channels)
+        for channel in list(server.active_channels.values()):
+            channel.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        count = 1000
+        sender = threading.Thread(target=sock.sendall, args=[EVENT * count])
+        sender.start()
+        client.wait_until(lambda: any(c.total_outbufs_len for c in server.active_channels.values()))
+        answers = b""
+        while answers.count(b"HTTP/1.1 200 OK") < count:
+            answers += sock.recv(65536)
+        sender.join()
+        client.wait_until(lambda: client.status()["events"]["handled"] == count)
+
+
+def test_a_client_that_is_gone_before_its_answer_harms_nobody(app: Daemon) -> None:
+    app.on_event(lambda event: None)
+    with serving(app) as (client, server):
+        for _ in range(20):
+            with connect(client) as sock:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+                sock.sendall(EVENT * 20)
+        assert client.get("/ping").text == "OK\n"
+        client.wait_until(lambda: not server.active_channels)

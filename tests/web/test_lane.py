@@ -1,0 +1,633 @@
+"""The fast lane and Flask: from outside nobody can tell which of the two has answered."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import flask
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from daemonkit import BatchTooLarge, Daemon, QueueFull, Secret
+from daemonkit.testing import Client, running
+from daemonkit.web.lane import LARGEST_BATCH, LARGEST_BODY, LARGEST_HEAD, Head, read_head
+
+LAST = b"GET /last HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+LIMIT = 100_000
+
+
+class Side:
+    """A daemon that takes events one of the two ways, and the events that it has handled."""
+
+    def __init__(self, app: Daemon, client: Client) -> None:
+        self.app, self.client = app, client
+        self.events: list[Any] = []
+
+    @property
+    def server(self) -> Any:
+        assert self.app._parts is not None
+        return self.app._parts.server._server
+
+    def talk(self, *pieces: bytes) -> bytes:
+        """Send the pieces, each when the one before has been read, and then a last request;
+        returns all answers but for their dates."""
+        with socket.create_connection((self.client.host, self.client.port), 10) as sock:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for piece in pieces:
+                sock.sendall(piece)
+                if piece is not pieces[-1]:
+                    self.client.wait_until(lambda: self.server.receiving, "a request begun")
+            try:
+                sock.sendall(LAST)
+                sock.shutdown(socket.SHUT_WR)
+            except OSError:
+                pass  # It has refused the first one and closed.
+            return without_dates(read_all(sock))
+
+    def fast_events(self) -> int:
+        """How many events the lane has taken."""
+        count: int = self.client.status()["http"]["fast_events"]
+        return count
+
+
+def read_all(sock: socket.socket) -> bytes:
+    chunks = []
+    while chunk := sock.recv(65536):
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def without_dates(answers: bytes) -> bytes:
+    return re.sub(rb"\r\nDate: [^\r]+", b"", answers)
+
+
+def make(fast_events: bool) -> Iterator[Side]:
+    app = Daemon("app")
+    app.route("/last", endpoint="last")(lambda: "last")
+    app.set_event_handler(lambda event: side.events.append(event))
+    config = {"master": {"fast_events": fast_events, "max_request_size": LIMIT, "queue_size": 1000}}
+    with running(app, config) as client:
+        side = Side(app, client)
+        yield side
+
+
+@pytest.fixture(scope="module")
+def fast() -> Iterator[Side]:
+    yield from make(True)
+
+
+@pytest.fixture(scope="module")
+def slow() -> Iterator[Side]:
+    yield from make(False)
+
+
+def request(
+    body: bytes = b"{}",
+    *headers: str,
+    line: str = "POST /events HTTP/1.1",
+    length: int | str | None = -1,
+) -> bytes:
+    """A request's bytes; length: of the body by default, None for no such header."""
+    lines = [line, "Host: x", *headers]
+    if length is not None:
+        lines.append(f"Content-Length: {len(body) if length == -1 else length}")
+    return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
+
+
+def chunked(*chunks: bytes) -> bytes:
+    return b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in (*chunks, b""))
+
+
+NDJSON = "Content-Type: application/x-ndjson"
+CHUNKED = "Transfer-Encoding: chunked"
+BODIES = [
+    *(b"1", b"0", b"-0.5e3", b'""', b"null", b"true", b"false", b"[]", b"{}", b'"\\ud800"'),
+    *(b' {"a": 1}', b'{"a": 1}\n', b"\t[1,\r\n2]\r\n", b'{"a": 1, "a": 2}', b"[1.5, 1e400]"),
+    *("\ufeff{}".encode(), '"ä€😀"'.encode(), '{"ключ": "знач"}'.encode(), b"\xef\xbb\xbf"),
+    *(b"", b" ", b"\n", b"nope", b"{", b"[1,]", b"{'a': 1}", b"01", b"1 2", b"{} x", b"\x00"),
+    *(b"NaN", b"-Infinity", b"[Infinity]", b'"\t"', b'"\\x"', b"\xff", b'"\xc3"', b"\xff\xfe1\x00"),
+    *(b"9" * 4300, b"9" * 4301, b"1e999", b"[" * 200 + b"]" * 200, b"[" * 201 + b"]" * 201),
+    *(b'"' + b"[" * 300 + b'"', b'{"a":' * 150 + b"1" + b"}" * 150, b'{"s": "%s"}' % (b"x" * 500)),
+    b'"%s"' % (b"x" * (LARGEST_BODY - 2)),
+    b'"%s"' % (b"x" * (LARGEST_BODY - 1)),
+    b'"%s"' % (b"x" * (LIMIT - 2)),
+    b'"%s"' % (b"x" * (LIMIT - 1)),
+]
+BATCHES = [
+    *(b"1", b"1\n", b"1\n2", b"1\r\n2\r\n", b"\n\n1\n\n \n2\n", b'{"a": 1}\n{"b": 2}\n'),
+    *(b"", b"\n", b" \r\n\t", b"1\nx\n3", b"1\n\n2 3", b"[1\n]", b"\xef\xbb\xbf1\n2", b"1\n\xff"),
+    *(b"1,2\n[3\n4]", b"NaN\n1", b"1\n" + b"[" * 201, b" 1\n2 ", b"1\n" * 1000, b"1\n" * 1001),
+    b"1\n" + b" " * (LARGEST_BATCH - 2),
+    b"1\n" + b" " * (LARGEST_BATCH - 1),
+]
+HEADERS = [
+    *(
+        "Content-Type: application/json",
+        "Content-Type: text/plain; charset=utf-16",
+        "Content-Type:",
+    ),
+    *("content-type:application/json", "Content-Type: APPLICATION/X-NDJSON", f"{NDJSON}; a=b"),
+    *("Content-Type: application/x-ndjson ;a", "Content-Type: x application/x-ndjson", "X-Empty:"),
+    *("Content-Type: application/x-ndjson,text/plain", "Content-Type:  application/x-ndjson  "),
+    *("Content-Type: multipart/form-data; boundary=a", "Content-Type: a=b", "Content-Type: ;"),
+    *(
+        "Content-Type: application/x-www-form-urlencoded",
+        "Accept: text/html",
+        "Accept-Encoding: gzip",
+    ),
+    *("Connection: keep-alive", "Connection: Keep-Alive", "Connection: close", "Connection: CLOSE"),
+    *(
+        "Connection: upgrade",
+        "Connection: keep-alive, close",
+        "Connection: close, x",
+        "Connection:",
+    ),
+    *(
+        "Expect: 100-continue",
+        "Expect: 200-ok",
+        "Expect:",
+        "Upgrade: websocket",
+        "Range: bytes=0-1",
+    ),
+    *("Transfer-Encoding: identity", "Transfer-Encoding:", CHUNKED, "TE: trailers", "X_Y: z"),
+    *("Content-Length: 2", "Content-Length: 3", "Content_Length: 9", "Content-length : 2"),
+    *("Host: y", "Host: a..b", "Host:", "Cookie: session=abc.def; a=b", "Cookie: ,,=;\x7f"),
+    *("X-Forwarded-For: 1.2.3.4", "Forwarded: for=1.2.3.4;host=a b", "X-HTTP-Method-Override: PUT"),
+    *("If-Match: *", "If-None-Match: *", "Authorization: Basic !!!", "Authorization: Bearer \xe4"),
+    *(
+        "X: \xe4",
+        "X: a\tb",
+        "X: \x01",
+        "X: \x0b",
+        "X\x00: a",
+        "X: a\rb",
+        "X: a\nb",
+        ": a",
+        "nocolon",
+    ),
+    *(
+        " folded: a",
+        "X: a\r\n folded",
+        "X:a",
+        "X:    a   ",
+        "Content-Encoding: gzip",
+        "Date: never",
+    ),
+    *(
+        f"X: {'x' * (LARGEST_HEAD - 100)}",
+        f"X: {'x' * LARGEST_HEAD}",
+        "Retry-After: 1",
+        "Max-Forwards: 0",
+    ),
+    *("!#$%&'*+-.^`|~: odd", "X-Two: 1\r\nX-Two: 2", "Connection: close\r\nConnection: keep-alive"),
+]
+HOSTS = [
+    *("localhost", "LOCALHOST:80", "127.0.0.1:5151", "[::1]", "[::1]:5151", "a-b.c_d:1", "x:99999"),
+    *(
+        "x:",
+        "x:y",
+        ":80",
+        "a b",
+        "a/b",
+        "a@b",
+        "ä",
+        "xn--a",
+        "a..b",
+        ".a",
+        "a.",
+        "[::1",
+        "[x]",
+        "*",
+    ),
+    *("a" * 63, "a" * 64, ".".join(["a"] * 150), "x,y", "x:80:80", "x:123456", "x\\y", "", "[]"),
+]
+LINES = [
+    *("POST /events HTTP/1.0", "POST /events HTTP/1.2", "POST /events HTTP/2.0", "POST /events"),
+    *(
+        "POST /events?a=b HTTP/1.1",
+        "POST /events# HTTP/1.1",
+        "POST /events/ HTTP/1.1",
+        "POST * HTTP/1.1",
+    ),
+    *("POST /%65vents HTTP/1.1", "POST //events HTTP/1.1", "POST http://x/events HTTP/1.1"),
+    *(
+        "GET /events HTTP/1.1",
+        "PUT /events HTTP/1.1",
+        "HEAD /events HTTP/1.1",
+        "OPTIONS /events HTTP/1.1",
+    ),
+    *(
+        "post /events HTTP/1.1",
+        "POST  /events HTTP/1.1",
+        "POST /events  HTTP/1.1",
+        "POST /events HTTP/1.1 ",
+    ),
+    *(
+        "POST /EVENTS HTTP/1.1",
+        "POST /event HTTP/1.1",
+        "POST /events http/1.1",
+        "DELETE /events HTTP/1.1",
+    ),
+    *(
+        "POST /./events HTTP/1.1",
+        "POST /events\tHTTP/1.1",
+        "\r\nPOST /events HTTP/1.1",
+        "POST /events;a HTTP/1.1",
+    ),
+]
+ONE = request(b'{"a": 1}')
+CORPUS = {
+    **{f"body {body[:30]!r} of {len(body)}": request(body) for body in BODIES},
+    **{f"ndjson {body[:30]!r} of {len(body)}": request(body, NDJSON) for body in BATCHES},
+    **{f"header {header[:50]!r}": request(b"{}", header) for header in HEADERS},
+    **{f"ndjson, header {h[:50]!r}": request(b"1\n2", NDJSON, h) for h in HEADERS[-8:]},
+    **{
+        f"host {host[:70]!r}": ONE.replace(b"Host: x", f"Host: {host}".encode("latin-1"))
+        for host in HOSTS
+    },
+    **{f"line {line!r}": request(b"{}", line=line) for line in LINES},
+    **{f"1.0, {h!r}": request(b"{}", h, line="POST /events HTTP/1.0") for h in HEADERS[15:24]},
+    **{
+        f"length {n!r}": request(b"{}", length=n)
+        for n in ("0", "1", "002", "+2", "-2", "2.0", "0x2", "2 ", "", "9" * 30, "2,2", None)
+    },
+    "no host": ONE.replace(b"Host: x\r\n", b""),
+    "bare line feeds": ONE.replace(b"\r\n", b"\n"),
+    "two events": ONE + ONE,
+    "fifty events": ONE * 50,
+    "good, bad, good": ONE + request(b"nope") + ONE,
+    "event, status line, event": ONE + request(b"", line="GET /last HTTP/1.1") + ONE,
+    "event, batch, event": ONE + request(b"1\n2\n", NDJSON) + ONE,
+    "batch, bad batch, event": request(b"1\n2", NDJSON) + request(b"1\nx", NDJSON) + ONE,
+    "event, close, event": ONE + request(b"{}", "Connection: close") + ONE,
+    "event, unframed, event": ONE + request(b"", length=None) + ONE,
+    "event, nonsense, event": ONE + b"nonsense\r\n\r\n" + ONE,
+    "event, blank lines, event": ONE + b"\r\n\r\n\r\n" + ONE,
+    "chunked": request(chunked(b'{"a":', b" 1}"), CHUNKED, length=None),
+    "chunked, empty": request(chunked(), CHUNKED, length=None),
+    "chunked, bad JSON": request(chunked(b"nope"), CHUNKED, length=None),
+    "chunked, bad framing": request(b"zz\r\n", CHUNKED, length=None),
+    "chunked ndjson": request(chunked(b"1\n", b"2\n"), CHUNKED, NDJSON, length=None),
+    "chunked, then an event": request(chunked(b"1"), CHUNKED, length=None) + ONE,
+    "event, then chunked": ONE + request(chunked(b"1"), CHUNKED, length=None),
+}
+
+
+def test_the_corpus_is_as_large_as_it_should_be() -> None:
+    assert len(CORPUS) >= 200
+
+
+def same_both_ways(fast: Side, slow: Side, *pieces: bytes) -> None:
+    for side in (fast, slow):
+        side.events.clear()
+    answers = [side.talk(*pieces) for side in (fast, slow)]
+
+    assert answers[0] == answers[1]
+    assert answers[0].startswith(b"HTTP/1.")
+    assert handled(fast) == handled(slow)
+
+
+def handled(side: Side) -> str:
+    """The events that the handler has been given; as text, in which 1 is not true."""
+
+    def is_idle() -> bool:
+        status = side.client.status()
+        return not (status["events_queue"] or status["events"]["in_work"])
+
+    side.client.wait_until(is_idle)
+    return json.dumps(side.events)
+
+
+@pytest.mark.parametrize("data", CORPUS.values(), ids=CORPUS)
+def test_both_ways_answer_the_same(fast: Side, slow: Side, data: bytes) -> None:
+    same_both_ways(fast, slow, data)
+    assert slow.fast_events() == 0
+
+
+def test_both_ways_answer_the_same_but_for_an_interim_answer(fast: Side, slow: Side) -> None:
+    """Waitress leaves it out while the request before is in work; the lane is done with that."""
+    data = ONE + request(b"{}", "Expect: 100-continue") + ONE
+    interim = b"HTTP/1.1 100 Continue\r\n\r\n"
+    answers = [side.talk(data).replace(interim, b"") for side in (fast, slow)]
+
+    assert answers[0] == answers[1]
+    assert answers[0].count(b"HTTP/1.1 200 OK") == 4
+
+
+@pytest.mark.parametrize("at", range(1, len(ONE)))
+def test_both_ways_answer_the_same_split_at_every_byte(fast: Side, slow: Side, at: int) -> None:
+    same_both_ways(fast, slow, ONE[:at], ONE[at:])
+
+
+@pytest.mark.parametrize("name", ["two events", "event, batch, event", "good, bad, good"])
+def test_both_ways_answer_the_same_in_three_pieces(fast: Side, slow: Side, name: str) -> None:
+    data = CORPUS[name]
+    for first in range(1, len(ONE) - 1, 7):
+        same_both_ways(fast, slow, data[:first], data[first : first + 1], data[first + 1 :])
+
+
+def test_the_lane_is_really_taken(fast: Side) -> None:
+    before = fast.fast_events()
+    plain = [request(b"[1]"), request(b"1\n2", NDJSON), request(b"{}", "Connection: keep-alive")]
+    fast.talk(b"".join(plain))
+
+    assert fast.fast_events() - before == 4
+
+
+JSON_TEXTS = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+).map(lambda value: json.dumps(value).encode())
+TOKENS = st.text("abcXYZ019-_!~", min_size=1, max_size=8)
+VALUES = st.text(st.characters(max_codepoint=255, exclude_characters="\r\n"), max_size=12)
+FIELDS = st.sampled_from(HEADERS) | st.builds("{}: {}".format, TOKENS, VALUES)
+REQUESTS = st.builds(
+    lambda body, headers, line, length: request(body, *headers, line=line, length=length),
+    JSON_TEXTS | st.binary(max_size=20) | st.sampled_from(BATCHES[:18]),
+    st.lists(FIELDS, max_size=3),
+    st.just("POST /events HTTP/1.1") | st.sampled_from(LINES),
+    st.sampled_from([-1, -1, -1, -1, 0, 1, None]),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.just(ONE) | REQUESTS, min_size=1, max_size=3))
+def test_both_ways_answer_the_same_whatever_comes(
+    fast: Side, slow: Side, requests: list[bytes]
+) -> None:
+    same_both_ways(fast, slow, b"".join(requests))
+
+
+@contextmanager
+def full(app: Daemon, *, word: str = "", **master: Any) -> Iterator[Client]:
+    """A daemon with one event in work and one in the queue, which holds no more than that."""
+    entered = threading.Event()
+
+    @app.on_event
+    def handle(event: Any) -> None:
+        entered.set()
+        app.shutdown.wait(10)
+
+    with running(app, {"word": word, "master": {"queue_size": 1, **master}}) as client:
+        app.put_event(0)
+        entered.wait(10)
+        app.put_event(1)
+        yield client
+
+
+def test_a_full_queue_and_a_stopping_daemon_are_told_the_same_way() -> None:
+    answers = []
+    for fast_events in (True, False):
+        app = Daemon("app")
+        app.route("/last", endpoint="last")(lambda: "last")
+        with full(app, fast_events=fast_events) as client:
+            side = Side(app, client)
+            found = [side.talk(ONE + ONE), side.talk(request(b"1\n2", NDJSON))]
+            found += [side.talk(request(b"1", NDJSON))]
+            assert app._parts is not None
+            app._parts.intake.close()
+            found += [side.talk(ONE + ONE), side.talk(request(b"1\n2", NDJSON))]
+            answers.append((found, client.status()["events"]["refused"]))
+
+    assert answers[0] == answers[1]
+    busy, too_many, batch, stopping, _ = answers[0][0]
+    assert answers[0][1] == 9
+    assert busy.count(b"\r\nRetry-After: 1\r\n") == 2
+    assert b'"The event queue is full (1 events)"' in busy
+    assert too_many.startswith(b"HTTP/1.1 413 REQUEST ENTITY TOO LARGE\r\n")
+    assert batch.startswith(b"HTTP/1.1 503 SERVICE UNAVAILABLE\r\n")
+    assert stopping.count(b'"The daemon is stopping"') == 2
+    assert stopping.count(b"\r\nRetry-After: 5\r\n") == 2
+
+
+def test_what_finds_room_is_taken_and_the_rest_of_the_turn_refused() -> None:
+    """Pipelined, so that all of it comes in one turn of the loop."""
+    app = Daemon("app")
+    entered: list[Any] = []
+
+    @app.on_event
+    def handle(event: Any) -> None:
+        entered.append(event)
+        app.shutdown.wait(10)
+
+    with running(app, {"master": {"queue_size": 2}}) as client:
+        app.put_event(0)
+        client.wait_until(lambda: entered)
+        with socket.create_connection((client.host, client.port), 10) as sock:
+            sock.sendall(b"".join(request(b"%d" % n) for n in range(1, 5)))
+            answers = b""
+            while answers.count(b"}\n") < 4:
+                answers += sock.recv(65536)
+        counted = client.status()["events"]
+
+    assert re.findall(rb"HTTP/1.1 (\d+)", answers) == [b"200", b"200", b"503", b"503"]
+    assert (counted["received"], counted["refused"]) == (3, 2)
+    assert entered == [0, 1, 2]
+
+
+def test_a_message_that_holds_a_secret_is_redacted() -> None:
+    app = Daemon("app")
+    with full(app, word=Secret("queue")) as client:
+        answer = client.post("/events", data=b"1")
+
+        assert client.status()["http"]["fast_events"] == 0
+    assert answer.json()["message"] == "The event *** HIDDEN *** is full (1 events)"
+
+
+def test_a_handler_that_wants_to_know_is_told_who_sent_each() -> None:
+    app = Daemon("app")
+    seen: list[Any] = []
+    app.set_event_handler(lambda event, meta: seen.append((event, meta)))
+    with running(app) as client:
+        with socket.create_connection((client.host, client.port), 10) as sock:
+            sock.sendall(ONE + request(b"1\n2", NDJSON) + LAST)
+            read_all(sock)
+            port = sock.getsockname()[1] if sock.fileno() >= 0 else 0
+        client.wait_until(lambda: len(seen) == 3)
+        assert client.status()["http"]["fast_events"] == 3
+
+    assert [event for event, _ in seen] == [{"a": 1}, 1, 2]
+    assert {(meta.source, meta.peer) for _, meta in seen} == {("http", f"127.0.0.1:{port}")}
+
+
+def wrap_wsgi(app: Daemon, seen: list[str]) -> None:
+    inner = app.flask.wsgi_app
+
+    def middleware(environ: Any, start_response: Any) -> Any:
+        seen.append(environ["PATH_INFO"])
+        return inner(environ, start_response)
+
+    app.flask.wsgi_app = middleware  # type: ignore[method-assign]
+
+
+def note(seen: list[str]) -> Callable[..., Any]:
+    def hook(*arguments: Any, **options: Any) -> Any:
+        seen.append("/events")
+        return arguments[0] if arguments and isinstance(arguments[0], flask.Response) else None
+
+    return hook
+
+
+def own_route(app: Daemon, seen: list[str]) -> None:
+    @app.route("/events", methods=["POST"])
+    def mine() -> str:
+        seen.append("/events")
+        return "mine"
+
+
+def own_view(app: Daemon, seen: list[str]) -> None:
+    app.flask.seal()
+    app.flask.view_functions["daemonkit._events"] = lambda: seen.append("/events") or "mine"  # type: ignore[func-returns-value]
+
+
+def own_request_class(app: Daemon, seen: list[str]) -> None:
+    class Request(flask.Request):
+        def __init__(self, environ: Any, **options: Any) -> None:
+            super().__init__(environ, **options)
+            seen.append(self.path)
+
+    app.flask.request_class = Request
+
+
+def signal(app: Daemon, seen: list[str]) -> None:
+    def started(sender: Any, **_: Any) -> None:
+        seen.append("/events")
+
+    flask.request_started.connect(started, app.flask)
+    app.on_stop(lambda: flask.request_started.disconnect(started, app.flask))
+
+
+WATCHERS: dict[str, Callable[[Daemon, list[str]], Any]] = {
+    "before_request": lambda app, seen: app.flask.before_request(note(seen)),
+    "after_request": lambda app, seen: app.flask.after_request(note(seen)),
+    "teardown_request": lambda app, seen: app.flask.teardown_request(note(seen)),
+    "teardown_appcontext": lambda app, seen: app.flask.teardown_appcontext(note(seen)),
+    "url_value_preprocessor": lambda app, seen: app.flask.url_value_preprocessor(note(seen)),
+    "blueprint's before_request": lambda app, seen: app.blueprint.before_request(note(seen)),
+    "blueprint's after_request": lambda app, seen: app.blueprint.after_request(note(seen)),
+    "blueprint's before_app_request": lambda app, seen: app.blueprint.before_app_request(
+        note(seen)
+    ),
+    "middleware": wrap_wsgi,
+    "own route": own_route,
+    "own view": own_view,
+    "request class": own_request_class,
+    "signal": signal,
+}
+
+
+@pytest.mark.parametrize("watch", WATCHERS.values(), ids=WATCHERS)
+def test_whoever_wants_to_see_events_requests_sees_them(
+    watch: Callable[[Daemon, list[str]], Any],
+) -> None:
+    app, seen = Daemon("app"), list[str]()
+    watch(app, seen)
+    with running(app) as client:
+        assert client.post("/events", data=b"1").status_code == 200
+        assert "/events" in seen
+        assert client.status()["http"]["fast_events"] == 0
+
+
+def test_a_hook_that_comes_later_sees_the_next_request() -> None:
+    """Flask allows it until its first request, and the lane's are none of Flask's."""
+    app, seen = Daemon("app"), list[str]()
+    with running(app) as client:
+        client.post("/events", data=b"1")
+        assert app._parts is not None
+        assert app._parts.server.counters()["fast_events"] == 1
+        app.flask.before_request(note(seen))
+        client.post("/events", data=b"1")
+
+        assert seen == ["/events"]
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        (lambda flask_app: flask_app.config.update(MAX_CONTENT_LENGTH=1), 413),
+        (lambda flask_app: flask_app.config.update(TRUSTED_HOSTS=["elsewhere"]), 400),
+        (lambda flask_app: setattr(flask_app.url_map, "host_matching", True), 404),
+    ],
+)
+def test_limits_set_for_flask_hold(change: Callable[[Any], Any], status: int) -> None:
+    app = Daemon("app")
+    change(app.flask)
+    with running(app) as client:
+        assert client.post("/events", data=b"12").status_code in (status, 200)
+        assert app._parts is not None
+        assert app._parts.server.counters()["fast_events"] == 0
+
+
+def test_error_handlers_of_the_users_own_answer() -> None:
+    app = Daemon("app")
+    app.flask.errorhandler(QueueFull)(lambda error: ("mine", 418))
+    app.blueprint.errorhandler(BatchTooLarge)(lambda error: ("mine too", 418))
+    with full(app) as client:
+        single = client.post("/events", data=b"1")
+        batch = client.post("/events", data=b"1\n2", headers={"Content-Type": NDJSON[14:]})
+
+    assert (single.text, batch.text) == ("mine", "mine too")
+
+
+@pytest.mark.parametrize("body", [b"nope", b"1"])
+def test_an_answer_of_flask_leaves_the_lane_open(body: bytes) -> None:
+    """Flask notes what it has looked for, hooks and error handlers, even when there are none."""
+    app = Daemon("app")
+    with running(app) as client:
+        client.post("/events", data=body, headers={"Connection": "close"})
+        client.post("/events", data=b"1")
+
+        assert client.status()["http"]["fast_events"] == 1
+
+
+def test_other_routes_and_hooks_leave_the_lane_open() -> None:
+    app = Daemon("app")
+    other = flask.Blueprint("other", "other")
+    other.before_request(lambda: None)
+    other.add_url_rule("/other", view_func=lambda: "other")
+    app.flask.register_blueprint(other)
+    app.route("/hello", endpoint="hello")(lambda: "hello")
+    app.flask.errorhandler(404)(lambda error: ("nothing", 404))
+    with running(app) as client:
+        assert client.get("/hello").text == "hello"
+        assert client.get("/other").text == "other"
+        assert client.get("/nowhere").text == "nothing"
+        assert client.post("/events", data=b"1").status_code == 200
+        assert client.status()["http"]["fast_events"] == 1
+
+
+def head(*fields: str) -> bytes:
+    return "\r\n".join(["POST /events HTTP/1.1", *fields, "", ""]).encode("latin-1")
+
+
+def test_a_plain_head_is_read() -> None:
+    assert read_head(head("Host: a", "Content-Length: 7")) == Head(7, False)
+    assert read_head(head("host:a", "content-length:7", f"{NDJSON}; x")) == Head(7, True)
+    assert read_head(head("Host: a", f"Content-Length: {LARGEST_BATCH + 1}", NDJSON)) is None
+    assert read_head(head("Host: a", f"Content-Length: {LARGEST_BODY}")) == Head(
+        LARGEST_BODY, False
+    )
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        ("Host: a",),
+        ("Content-Length: 7",),
+        ("Host: a", "Content-Length: 7", "Content-Length: 7"),
+        ("Host: a", "Content-Length: 7", CHUNKED),
+        ("Host: a", "Content-Length: 7", "Expect: 100-continue"),
+        ("Host: a", "Content-Length: 7", "Connection: close"),
+        ("Host: a", "Content-Length: 7", " folded"),
+    ],
+)
+def test_any_other_head_is_left_to_waitress(fields: tuple[str, ...]) -> None:
+    assert read_head(head(*fields)) is None
