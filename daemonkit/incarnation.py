@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .calls import refuse_coroutine
 from .forks import ForkGuard
@@ -15,6 +14,9 @@ from .freshness import Freshness, ShutdownEvent
 from .slave import Cadence, Slave, SlaveSpec
 from .stacks import awaited_in, stack_of
 from .types import Master
+
+if TYPE_CHECKING:
+    import asyncio
 
 
 class Watcher(Protocol):
@@ -75,13 +77,10 @@ class Incarnation:
         return text
 
     def _body(self) -> None:
-        told = self._shutdown
         error = self._run()
         self._guard.end_child(error)
-        if isinstance(error, asyncio.CancelledError) and told.is_set():
-            error = None
         # For helpers that the slave has started, and that watch its event.
-        told.set()
+        self._shutdown.set()
         self.freshness.beat()
         self.is_over = True
         self._watcher.ended(error)
@@ -99,7 +98,7 @@ class Incarnation:
             self._logger.debug("Started")
             self.freshness.beat()
             if self._spec.is_async:
-                asyncio.run(self._run_async(slave))
+                self._run_async(slave)
             elif self._spec.every is None:
                 self._call(slave)
             else:
@@ -136,23 +135,35 @@ class Incarnation:
                 self._watcher.ticked(None)
             self._shutdown.wait(cadence.delay())
 
-    async def _run_async(self, slave: Slave) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        with self._lock:
-            if self._shutdown.is_set():
-                return
-            self._async_task = (asyncio.get_running_loop(), task)
-        try:
-            if self._spec.every is None:
-                await self._call_async(slave)
-            else:
-                await self._tick_async(slave, Cadence(self._spec.every))
-        finally:
-            with self._lock:
-                self._async_task = None
+    def _run_async(self, slave: Slave) -> None:
+        # Imported late: it takes a tenth of the start-up time, and few daemons have coroutines.
+        import asyncio  # noqa: PLC0415
 
-    async def _tick_async(self, slave: Slave, cadence: Cadence) -> None:
+        async def run() -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            with self._lock:
+                if self._shutdown.is_set():
+                    return
+                self._async_task = (asyncio.get_running_loop(), task)
+            try:
+                if self._spec.every is None:
+                    await self._call_async(slave)
+                else:
+                    await self._tick_async(slave, Cadence(self._spec.every), asyncio.sleep)
+            finally:
+                with self._lock:
+                    self._async_task = None
+
+        try:
+            asyncio.run(run())
+        except asyncio.CancelledError:
+            if not self._shutdown.is_set():
+                raise
+
+    async def _tick_async(
+        self, slave: Slave, cadence: Cadence, sleep: Callable[[float], Awaitable[None]]
+    ) -> None:
         while not self._shutdown.is_set():
             self.freshness.work()
             try:
@@ -162,4 +173,4 @@ class Incarnation:
             else:
                 self._watcher.ticked(None)
             self.freshness.rest()
-            await asyncio.sleep(cadence.delay())
+            await sleep(cadence.delay())
