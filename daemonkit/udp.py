@@ -10,15 +10,15 @@ import threading
 import time
 from typing import Any
 
-from .events.codec import decode
+from .events.codec import decode, decode_each
 from .events.intake import Intake
 from .exceptions import InvalidEvent
 from .log import RateLimit
 from .sockets import join, kernel_drops, plain_address, size_buffer
-from .types import Problem, lost
+from .types import Event, Problem, lost
 
 LARGEST_DATAGRAM = 65535
-BATCH = 256
+BATCH = 512
 """Datagrams that are put on the queue at once, at most."""
 LAST_READ = 0.5
 """Seconds at most for reading what the kernel holds when stopping."""
@@ -119,15 +119,17 @@ class UdpListener:
     def _read_batch(self) -> bool:
         datagrams, senders, more = self._receive()
         self._received += len(datagrams)
-        events: list[Any] = []
         bad: set[int] = set()
-        for data in datagrams:
+
+        def otherwise(number: int, data: bytes) -> list[Event]:
             try:
-                events.append(decode(data))
+                return [decode(data)]
             except Exception as error:
-                number = len(events) + len(bad)
                 bad.add(number)
                 self._complain_invalid(error, senders[number : number + 1])
+                return []
+
+        events = decode_each(datagrams, otherwise)
         if events:
             good = [s for number, s in enumerate(senders) if number not in bad] if bad else senders
             accepted, refusal = self._intake.put_some(events, "udp", lambda: map(_name, good))
@@ -143,14 +145,14 @@ class UdpListener:
         senders: list[Any] = []
         # Asking for the sender costs half as much as the datagram itself.
         named = self._intake.with_meta or time.monotonic() < self._senders_until
-        receive = self._socket.recv
+        receive, append = self._socket.recv, datagrams.append
         try:
             for _ in range(BATCH if named else 1):
                 data, sender = self._socket.recvfrom(LARGEST_DATAGRAM)
-                datagrams.append(data)
+                append(data)
                 senders.append(sender)
-            while len(datagrams) < BATCH:
-                datagrams.append(receive(LARGEST_DATAGRAM))
+            for _ in range(BATCH - len(datagrams)):
+                append(receive(LARGEST_DATAGRAM))
         except BlockingIOError:
             return datagrams, senders, False
         except OSError as error:

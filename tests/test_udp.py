@@ -191,7 +191,7 @@ def test_a_failing_read_is_logged_and_the_listener_goes_on(
         client.send_datagram(b"2")
         client.wait_until(lambda: events)
         monkeypatch.setattr("daemonkit.udp.decode", lambda data: 1 / 0)
-        client.send_datagram(b"3")
+        client.send_datagram(b" 3")
         client.wait_until(lambda: client.status()["udp"]["invalid"])
         caplog.set_level(logging.WARNING)
 
@@ -248,11 +248,11 @@ def test_a_flood_is_taken_in_batches_and_in_order(
         monkeypatch.setattr(
             app._parts.queue, "put_some", lambda items: (sizes.append(len(items)), real(items))[1]
         )
-        flood(client, [b"%d" % number for number in range(600)])
-        client.wait_until(lambda: len(events) == 601)
+        flood(client, [b"%d" % number for number in range(1200)])
+        client.wait_until(lambda: len(events) == 1201)
 
-    assert events == ["first", *range(600)]
-    assert sizes[-3:] == [256, 256, 88]
+    assert events == ["first", *range(1200)]
+    assert sizes[-3:] == [512, 512, 176]
 
 
 def test_who_sends_bad_datagrams_is_named_even_in_a_flood(

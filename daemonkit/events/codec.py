@@ -10,6 +10,7 @@ import json
 import math
 import re
 import sys
+from collections.abc import Callable, Iterable
 from itertools import accumulate
 from typing import Any
 
@@ -26,18 +27,39 @@ _STRING = r'"[^"\\]*(?:\\.[^"\\]*)*"'
 
 def decode(data: bytes) -> Event:
     """The JSON value that `data` holds; raises InvalidEvent that says what is wrong, and where."""
-    return _decode(data.removeprefix(_BOM), "the body is empty")
+    event = _quick(data)
+    return _decode(data.removeprefix(_BOM), "the body is empty") if event is _SLOW else event
+
+
+def decode_each(
+    items: Iterable[bytes], otherwise: Callable[[int, bytes], list[Event]]
+) -> list[Event]:
+    """The JSON values that `items` hold, one each.
+
+    otherwise: called with the number and the bytes of an item that takes more than a quick look, or
+    isn't valid; returns its values, or raises.
+    """
+    events: list[Event] = []
+    for number, data in enumerate(items):
+        event = _quick(data)
+        if event is _SLOW:
+            events += otherwise(number, data)
+        else:
+            events.append(event)
+    return events
 
 
 def decode_lines(data: bytes) -> list[Event]:
     """The values of NDJSON, one a line, empty lines left out; raises InvalidEvent with the line."""
-    events = []
-    for number, line in enumerate(data.removeprefix(_BOM).split(b"\n"), 1):
-        if line := line.rstrip(b" \t\r"):
-            try:
-                events.append(_decode(line, ""))
-            except InvalidEvent as error:
-                raise InvalidEvent(f"line {number}: {error}") from None
+
+    def otherwise(number: int, line: bytes) -> list[Event]:
+        line = line.rstrip(b" \t\r")
+        try:
+            return [_decode(line, "")] if line else []
+        except InvalidEvent as error:
+            raise InvalidEvent(f"line {number + 1}: {error}") from None
+
+    events = decode_each(data.removeprefix(_BOM).split(b"\n"), otherwise)
     if not events:
         raise InvalidEvent("the body is empty")
     return events
@@ -86,20 +108,25 @@ def _finite(literal: str) -> float:
 
 
 _decoder = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
+_SLOW = object()
 _TOO_DEEP = f"nested deeper than {MAX_DEPTH} levels"
 
 
-def _decode(data: bytes, when_empty: str) -> Event:
-    # Nearly every event is short and has no space around it: half the time of what follows.
+def _quick(data: bytes) -> Event:
+    """The value of a short text without space around it, as nearly every event is; else _SLOW."""
+    # What takes no more than MAX_DEPTH bytes isn't nested deeper.
     if len(data) <= MAX_DEPTH:
         try:
             text = data.decode()
             value, end = _decoder.raw_decode(text)
             if end == len(text):
                 return value
-        # What is wrong is said below.
         except Exception:
             pass
+    return _SLOW
+
+
+def _decode(data: bytes, when_empty: str) -> Event:
     if data.count(b"[") + data.count(b"{") > MAX_DEPTH and _depth(data) > MAX_DEPTH:
         raise InvalidEvent(f"{_TOO_DEEP}: {_where_too_deep(data.decode(errors='replace'))}")
     try:

@@ -125,46 +125,51 @@ class Processor:
         return min(worker.freshness.tend(now) for worker in self._workers)
 
     def _work(self, worker: _Worker) -> None:
+        # One function, without calls of its own between one event and the next.
+        events: Any
+        metas: Any
+        get, handle, with_meta = self._queue.get, self._handle, self.with_meta
+        batch, timed, forked = self._batch, self._timeout is not None, self._forked
         while True:
             try:
-                if self._batch is None:
-                    self._call(worker, *self._split(self._queue.get()), 1)
+                if batch is None:
+                    events, metas, count = get(), None, 1
+                    if type(events) is Tagged:
+                        events, metas = events
                 else:
-                    entries = self._queue.get_batch(self._batch, self._linger)
-                    events, metas = zip(*map(self._split, entries), strict=True)
-                    self._call(worker, list(events), list(metas), len(entries))
+                    events, metas, count = self._get_batch(batch)
+                worker.in_work = count
+                if timed:
+                    worker.events = events
+                    worker.freshness.work()
+                try:
+                    result = handle(events, metas) if with_meta else handle(events)
+                    if result is not None:
+                        refuse_coroutine(result)
+                    if forked.is_child:
+                        self._guard.end_child()
+                    worker.handled += count
+                # A handler's SystemExit is a failed event too, not the end of the event processor.
+                except BaseException as error:
+                    self._guard.end_child(error)
+                    worker.failed += count
+                    self._logger.exception("The event handler failed on %s", self._which(events))
+                finally:
+                    worker.in_work = 0
+                    if timed:
+                        worker.freshness.rest()
+                        worker.events = None
             except QueueClosed:
                 return
             # Nothing may end this thread while events are still taken in.
             except BaseException:
                 self._logger.exception("The event processor failed and goes on")
 
-    def _split(self, entry: Any) -> tuple[Event, Meta | None]:
-        return entry if isinstance(entry, Tagged) else (entry, None)
-
-    def _call(self, worker: _Worker, events: Any, metas: Any, count: int) -> None:
-        worker.in_work = count
-        timed = self._timeout is not None
-        if timed:
-            worker.events = events
-            worker.freshness.work()
-        try:
-            result = self._handle(events, metas) if self.with_meta else self._handle(events)
-            if result is not None:
-                refuse_coroutine(result)
-            if self._forked.is_child:
-                self._guard.end_child()
-            worker.handled += count
-        # A handler's SystemExit is a failed event too, not the end of the event processor.
-        except BaseException as error:
-            self._guard.end_child(error)
-            worker.failed += count
-            self._logger.exception("The event handler failed on %s", self._which(events))
-        finally:
-            worker.in_work = 0
-            if timed:
-                worker.freshness.rest()
-                worker.events = None
+    def _get_batch(self, limit: int) -> tuple[list[Event], list[Meta | None], int]:
+        entries = self._queue.get_batch(limit, self._linger)
+        pairs = [entry if type(entry) is Tagged else (entry, None) for entry in entries]
+        events, metas = map(list, zip(*pairs, strict=True))
+        return events, metas, len(entries)
 
     def _which(self, events: Any) -> str:
         what = f"{len(events)} events, beginning" if self._batch else "the event"
