@@ -1,0 +1,1 @@
+"""Daemonkit and its peers doing the same job, measured side by side."""

@@ -1,0 +1,101 @@
+"""`python -m tests.benchmarks`: run daemonkit and its peers in turn, and print who did how well."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import sys
+from importlib.metadata import PackageNotFoundError, version
+
+from . import report
+from .bench import Bench, run
+from .processes import CheckFailed, Cores
+from .rows import ROWS
+
+PEER_PACKAGES = (
+    *("aiohttp", "fastapi", "gunicorn", "starlette", "uvicorn", "uvloop", "httptools"),
+    "matplotlib",
+)
+EPILOG = """\
+exit status: 0 all bars are met; 1 a server did not do its job; 2 usage, or something that is
+needed is missing; 3 a bar is not met"""
+
+
+def missing() -> str | None:
+    """What has to be installed first, and how."""
+    absent = []
+    for package in PEER_PACKAGES:
+        try:
+            version(package)
+        except PackageNotFoundError:
+            absent.append(package)
+    wanted = []
+    if shutil.which("wrk") is None:
+        wanted.append("wrk is missing: apt-get install wrk")
+    if absent:
+        wanted.append(f"{', '.join(absent)} missing: pip install -e '.[bench]'")
+    return "; ".join(wanted) or None
+
+
+def at_least_one(text: str) -> int:
+    """A whole number from 1 on."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return number
+
+
+def main() -> int:
+    """Measure what the command line asks for; the exit status."""
+    if lack := missing():
+        print(lack, file=sys.stderr)
+        return 2
+    names = [row.name for row in ROWS]
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks",
+        description="Measure daemonkit and its peers doing the same job.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(names)}; all")
+    parser.add_argument("--rounds", type=at_least_one, metavar="N", default=5, help="default 5")
+    parser.add_argument(
+        "--seconds", type=at_least_one, metavar="S", default=3, help="of a wrk run, default 3"
+    )
+    parser.add_argument("--quick", action="store_true", help="one round of one second")
+    parser.add_argument("--plot", metavar="FILE", help="draw the results, as PNG for example")
+    parser.add_argument("--json", metavar="FILE", help="write the raw figures")
+    options = parser.parse_args()
+    for name in options.rows:
+        if name not in names:
+            parser.error(f"there is no row {name!r}; there are {', '.join(names)}")
+    cores = Cores.choose()
+    if cores is None:
+        print("at least two cores are needed, one of them for the load", file=sys.stderr)
+        return 2
+    if options.quick:
+        options.rounds = options.seconds = 1
+    # So that a SIGTERM too unwinds the stack, and ends the servers.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    os.sched_setaffinity(0, {cores.load})
+    chosen = [row for row in ROWS if not options.rows or row.name in options.rows]
+    bench = Bench(cores, options.rounds, options.seconds)
+    facts = report.machine(cores)
+    try:
+        run(bench, chosen)
+    except CheckFailed as error:
+        print(f"{error}\nA bar met by not doing the job is a defect.", file=sys.stderr)
+        return 1
+    results = report.lines(bench, chosen)
+    report.show(facts, bench, results)
+    if options.json:
+        report.write_json(options.json, facts, bench, results)
+    if options.plot:
+        report.plot(options.plot, facts, bench, results)
+    return 3 if any(line.met is False for line in results) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,108 @@
+"""A run of rows: rounds in which everybody has a turn, figures, and the bars they have to meet."""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from .datagrams import check_datagrams
+from .load import check_exactly
+from .processes import Cores
+from .servers import Peer, Server, Shares
+
+FLOOD_SECONDS = 2.0
+"""Of a flood of datagrams, at most."""
+FLOODED = 0.9
+"""Share of its core that a flooded server should use; with less, the flood is measured again."""
+ATTEMPTS = 2
+
+Value = TypeVar("Value")
+
+
+@dataclass
+class Bench:
+    """A run: its settings, and what it has found out so far."""
+
+    cores: Cores
+    rounds: int
+    seconds: int
+    figures: dict[str, dict[str, list[float]]] = field(
+        default_factory=lambda: defaultdict(lambda: defaultdict(list))
+    )
+    """By figure and by who it is of, a value for each time it was measured."""
+    shares: dict[str, list[Shares]] = field(default_factory=lambda: defaultdict(list))
+    """By figure, how the server's core was shared in each flood that counts."""
+
+    @property
+    def flood_seconds(self) -> float:
+        return min(FLOOD_SECONDS, self.seconds)
+
+    def undisturbed(self, figure: str, measure: Callable[[], tuple[Value, Shares]]) -> Value:
+        """What `measure` returns, where the server had most of its core: on a machine that does
+        something else too, one flood may have been slowed down."""
+        attempts = []
+        for _ in range(ATTEMPTS):
+            attempts.append(measure())
+            if attempts[-1][1].server >= FLOODED:
+                break
+        value, shares = max(attempts, key=lambda attempt: attempt[1].server)
+        self.shares[figure].append(shares)
+        return value
+
+    def server(self, peer: Peer, *, udp: bool = False) -> Server:
+        return Server(peer, self.cores.server, udp=udp)
+
+
+Sample = tuple[str, str, float]
+"""The figure, whose it is, and its value."""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """What a figure is compared with, and what is demanded of it.
+
+    peers: by whose figures daemonkit's is divided; of several, the best one carries the bar. With
+    none, the bar is for daemonkit's figure itself. bar: None shows the comparison only.
+    """
+
+    figure: str
+    unit: str
+    peers: tuple[str, ...] = ()
+    bar: float | None = None
+    at_most: bool = False
+    exactly: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row: what it yields each time it is measured, and which peers it relies on."""
+
+    name: str
+    measure: Callable[[Bench], Iterator[Sample]]
+    bars: tuple[Bar, ...]
+    http: tuple[Peer, ...] = ()
+    udp: tuple[Peer, ...] = ()
+
+
+def run(bench: Bench, rows: Sequence[Row]) -> None:
+    """Check that each peer does its job, and then measure each row once a round."""
+    for peer in dict.fromkeys(peer for row in rows for peer in row.http):
+        _tell(f"check over HTTP: {peer.name}")
+        with bench.server(peer) as server:
+            check_exactly(server)
+    for peer in dict.fromkeys(peer for row in rows for peer in row.udp):
+        _tell(f"check over UDP: {peer.name}")
+        with bench.server(peer, udp=True) as server:
+            check_datagrams(server)
+    for number in range(1, bench.rounds + 1):
+        for row in rows:
+            for figure, whose, value in row.measure(bench):
+                bench.figures[figure][whose].append(value)
+                _tell(f"round {number} of {bench.rounds}, {figure}, {whose}: {value:,.6g}")
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

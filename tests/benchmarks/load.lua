@@ -1,0 +1,28 @@
+-- What wrk sends: one body, in requests that are all alike or have one header that differs.
+-- Arguments: the path, the content type, the file of the body, "alike" or "differing".
+
+function init(args)
+   local file = assert(io.open(args[3], "rb"))
+   wrk.method = "POST"
+   wrk.path = args[1]
+   wrk.body = file:read("*a")
+   wrk.headers["Content-Type"] = args[2]
+   file:close()
+   if args[4] == "differing" then
+      wrk.headers["X-Request-Id"] = "@"
+      local before, after = string.match(wrk.format(), "^(.*X%-Request%-Id: )@(.*)$")
+      local count = 0
+      function request()
+         count = count + 1
+         return before .. count .. after
+      end
+   end
+end
+
+function done(summary, latency, requests)
+   local e = summary.errors
+   io.write(string.format(
+      '\n{"requests": %d, "microseconds": %d, "errors": {"connect": %d, "read": %d, ' ..
+      '"write": %d, "status": %d, "timeout": %d}}\n',
+      summary.requests, summary.duration, e.connect, e.read, e.write, e.status, e.timeout))
+end

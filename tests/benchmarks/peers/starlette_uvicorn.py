@@ -1,0 +1,66 @@
+"""Starlette on uvicorn, with uvloop and httptools."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+queue: asyncio.Queue[Any] = asyncio.Queue()
+count = 0
+# A response that is always the same can be made once; it holds no state of a request.
+RECEIVED = JSONResponse({"message": "Event received", "result": True})
+
+
+async def consume() -> None:
+    global count
+    while True:
+        await queue.get()
+        count += 1
+
+
+async def events(request: Request) -> JSONResponse:
+    try:
+        event = await request.json()
+    except ValueError as error:
+        return JSONResponse({"message": f"Invalid JSON: {error}", "result": False}, 400)
+    queue.put_nowait(event)
+    return RECEIVED
+
+
+async def counted(request: Request) -> JSONResponse:
+    return JSONResponse({"count": count})
+
+
+@asynccontextmanager
+async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    consumer = asyncio.create_task(consume())
+    yield
+    consumer.cancel()
+
+
+app = Starlette(
+    routes=[Route("/events", events, methods=["POST"]), Route("/count", counted)],
+    lifespan=lifespan,
+)
+
+if __name__ == "__main__":
+    uvicorn.run(
+        app,
+        port=int(sys.argv[1]),
+        loop="uvloop",
+        http="httptools",
+        access_log=False,
+        log_level="warning",
+        proxy_headers=False,
+        # The default of 5 s would close the idle connections during longer runs.
+        timeout_keep_alive=120,
+    )

@@ -1,0 +1,314 @@
+"""The servers: how each is started on its own core, watched, asked for its count, and stopped."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from .processes import (
+    TIMEOUT,
+    CheckFailed,
+    busy_seconds,
+    end_group,
+    ends,
+    field,
+    rss_kib,
+    spawn,
+)
+
+PEERS = Path(__file__).parent / "peers"
+WINDOW = 0.01
+"""Seconds in which a server at rest uses its core for less than a tenth of them."""
+QUIET_WINDOWS = 3
+PROC_TABLES = ("/proc/net/udp", "/proc/net/udp6")
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One implementation of the job: its name, and its command for a port."""
+
+    name: str
+    command: Callable[[int], Sequence[str]]
+    ready_path: str = "/count"
+
+
+def _script(name: str, module: str, *options: str) -> Peer:
+    return Peer(name, lambda port: ("-m", f"{__package__}.peers.{module}", str(port), *options))
+
+
+DAEMONKIT = Peer(
+    "daemonkit",
+    lambda port: (
+        *("-m", "daemonkit", "run", f"{PEERS / 'daemonkit_app.py'}:app"),
+        *("--set", f"master.port={port}", "--set", "master.log_level=WARNING"),
+    ),
+    ready_path="/ready",
+)
+WAITRESS = _script("Flask on waitress", "flask_waitress")
+GUNICORN = Peer(
+    "Flask on gunicorn",
+    lambda port: (
+        *("-m", "gunicorn", "--bind", f"127.0.0.1:{port}", "--log-level", "warning"),
+        *("--worker-class", "gthread", "--workers", "1", "--threads", "4"),
+        f"{__package__}.peers.flask_app:app",
+    ),
+)
+STARLETTE = _script("Starlette on uvicorn", "starlette_uvicorn")
+AIOHTTP = _script("aiohttp", "aiohttp_server")
+FASTAPI = _script("FastAPI on uvicorn", "fastapi_uvicorn")
+HTTP_PEERS = (DAEMONKIT, STARLETTE, AIOHTTP, FASTAPI, WAITRESS, GUNICORN)
+
+UDP_BARE = _script("bare loop", "udp_bare")
+UDP_ASYNCIO = _script("asyncio", "udp_asyncio")
+UDP_UVLOOP = _script("uvloop", "udp_asyncio", "--uvloop")
+UDP_SOCKETSERVER = _script("socketserver", "udp_socketserver")
+UDP_PEERS = (DAEMONKIT, UDP_BARE, UDP_UVLOOP, UDP_SOCKETSERVER, UDP_ASYNCIO)
+
+
+def free_port() -> int:
+    """A port that is free for TCP and for UDP."""
+    for _ in range(100):
+        with (
+            socket.socket(socket.AF_INET, socket.SOCK_STREAM) as tcp,
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,
+        ):
+            tcp.bind(("127.0.0.1", 0))
+            with suppress(OSError):
+                udp.bind(tcp.getsockname())
+                port: int = tcp.getsockname()[1]
+                return port
+    raise CheckFailed("there is no port that is free for both TCP and UDP")
+
+
+def wait_until(condition: Callable[[], Any], what: str, interval: float = 0.005) -> Any:
+    """Wait until `condition()` is true, and return it."""
+    until = time.monotonic() + TIMEOUT
+    while not (result := condition()):
+        if time.monotonic() > until:
+            raise CheckFailed(f"{what} did not come true within {TIMEOUT:g} s")
+        time.sleep(interval)
+    return result
+
+
+class Server:
+    """A peer that runs, for the time of a `with` block that begins once it is ready."""
+
+    def __init__(self, peer: Peer, core: int, *, udp: bool = False) -> None:
+        self.peer = peer
+        self.core = core
+        self.port = free_port()
+        self._udp = udp
+        with ExitStack() as stack:
+            self._log = stack.enter_context(tempfile.TemporaryFile())
+            self._process = spawn(
+                peer.command(self.port), core, stdout=self._log, stderr=subprocess.STDOUT
+            )
+            stack.callback(end_group, self._process)
+            self._stack = stack.pop_all()
+        self.pid = self._process.pid
+
+    def __enter__(self) -> Server:
+        try:
+            if not self._udp or self.peer is DAEMONKIT:
+                wait_until(self._answers, f"{self.peer.name} answering {self.peer.ready_path}")
+            if self._udp:
+                wait_until(self._is_bound, f"{self.peer.name} having its UDP socket")
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        try:
+            # It doesn't answer, or it is gone.
+            if isinstance(error, OSError | http.client.HTTPException):
+                self.fail(repr(error))
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """End it at once, whatever it does."""
+        self._stack.close()
+
+    def fail(self, text: str) -> NoReturn:
+        """Raise CheckFailed, with what the server had to say."""
+        self._log.seek(0)
+        said = self._log.read()[-2000:].decode(errors="replace").strip()
+        raise CheckFailed(f"{self.peer.name}: {text}" + (f"\nIt said:\n{said}" if said else ""))
+
+    def _alive(self) -> None:
+        if (status := self._process.poll()) is not None:
+            self.fail(f"it ended, exit status {status}")
+
+    def _answers(self) -> bool:
+        self._alive()
+        with suppress(OSError, http.client.HTTPException):
+            return self.get(self.peer.ready_path)[0] == 200
+        return False
+
+    def _is_bound(self) -> bool:
+        self._alive()
+        return self.kernel_drops() is not None
+
+    def connect(self) -> http.client.HTTPConnection:
+        """A connection that is opened by its first request."""
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT)
+
+    def get(self, path: str) -> tuple[int, bytes]:
+        """The status and the body of a GET on a new connection."""
+        connection = self.connect()
+        try:
+            connection.request("GET", path)
+            response = connection.getresponse()
+            return response.status, response.read()
+        finally:
+            connection.close()
+
+    def count(self) -> int:
+        """How many events its consumer has counted so far."""
+        counted: int = json.loads(self.get("/count")[1])["count"]
+        return counted
+
+    def settled_count(self) -> int:
+        """The consumer's count, once it stands still."""
+        self.rest()
+        seen = [self.count()]
+
+        def settled() -> bool:
+            seen.append(self.count())
+            return seen[-1] == seen[-2]
+
+        wait_until(settled, f"the count of {self.peer.name} standing still", 0.05)
+        return seen[-1]
+
+    def status(self) -> dict[str, Any]:
+        """The message of daemonkit's /status."""
+        message: dict[str, Any] = json.loads(self.get("/status")[1])["message"]
+        return message
+
+    def kernel_drops(self) -> int | None:
+        """Datagrams dropped at its socket; None while there is no such socket."""
+        row = self._udp_row()
+        return None if row is None else int(row[-1])
+
+    def _udp_row(self) -> list[str] | None:
+        """The columns that proc(5) has of its UDP socket."""
+        ending = f":{self.port:04X}"
+        for table in PROC_TABLES:
+            for line in Path(table).read_text("ascii").splitlines()[1:]:
+                columns = line.split()
+                if columns[1].endswith(ending):
+                    return columns
+        return None
+
+    def cpu_seconds(self) -> float:
+        """CPU time that it and its children have used."""
+        return sum(
+            # The clock of another process, see clock_getcpuclockid(3).
+            time.clock_gettime((~pid << 3) | 2)
+            for pid in self._pids()
+        )
+
+    def _pids(self) -> list[int]:
+        """Its own process's, and those of the children of its main thread."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text("ascii")
+        return [self.pid, *map(int, children.split())]
+
+    def rest(self) -> float:
+        """Wait until it has nothing more to do; the monotonic time at which that began."""
+        until = time.monotonic() + TIMEOUT
+        rested, used, quiet = time.monotonic(), self.cpu_seconds(), 0
+        while quiet < QUIET_WINDOWS:
+            if time.monotonic() > until:
+                self.fail(f"still busy {TIMEOUT:g} s after the load has ended")
+            time.sleep(WINDOW)
+            used, used_before = self.cpu_seconds(), used
+            if used - used_before > WINDOW / 10 or self._has_work():
+                rested, quiet = time.monotonic(), 0
+            else:
+                quiet += 1
+        return rested
+
+    def _has_work(self) -> bool:
+        """Whether a thread would run if only it got a core, or a datagram waits to be read."""
+        threads = [task for pid in self._pids() for task in Path(f"/proc/{pid}/task").iterdir()]
+        states = [
+            (task / "stat").read_text("ascii").rpartition(")")[2].split()[0] for task in threads
+        ]
+        if "R" in states:
+            return True
+        row = self._udp_row()
+        return row is not None and not row[4].endswith(":00000000")
+
+    def rss_kib(self) -> int:
+        """Resident memory, in KiB."""
+        return rss_kib(self.pid)
+
+    def voluntary_switches(self) -> int:
+        """Voluntary context switches of all its threads so far."""
+        return sum(
+            field(task / "status", "voluntary_ctxt_switches")
+            for task in Path(f"/proc/{self.pid}/task").iterdir()
+        )
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        self._process.send_signal(number)
+
+    def stop(self) -> float:
+        """Stop it with SIGTERM; the seconds until it has ended."""
+        began = time.perf_counter()
+        self._process.terminate()
+        if not ends(self._process):
+            self.fail(f"still runs {TIMEOUT:g} s after SIGTERM")
+        taken = time.perf_counter() - began
+        if status := self._process.wait():
+            self.fail(f"exit status {status} on SIGTERM")
+        return taken
+
+    def stop_and_count(self) -> int:
+        """Stop it, and read the count that it prints at its end."""
+        self.stop()
+        self._log.seek(0)
+        try:
+            counted: int = json.loads(self._log.read().splitlines()[-1])["count"]
+        except (IndexError, ValueError, TypeError, KeyError):
+            self.fail("no count at its end")
+        return counted
+
+
+@dataclass(frozen=True)
+class Shares:
+    """How a core was shared: what a server had of it, and what others, or the hypervisor, took."""
+
+    server: float
+    others: float
+
+
+class CoreWatch:
+    """Looks at a server's core, from its making until `shares` is called."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._before = self._now()
+
+    def shares(self) -> Shares:
+        """How it was shared."""
+        began, server_before, busy_before = self._before
+        now, server_now, busy_now = self._now()
+        seconds = now - began
+        server = (server_now - server_before) / seconds
+        return Shares(server, max(0.0, (busy_now - busy_before) / seconds - server))
+
+    def _now(self) -> tuple[float, float, float]:
+        return time.monotonic(), self._server.cpu_seconds(), busy_seconds(self._server.core)
