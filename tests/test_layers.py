@@ -46,6 +46,7 @@ LAYERS = [
         "web.lane",
         "web.poller",
         "web.channel",
+        "web.listener",
         "web.server",
     ],
     ["life", "registry", "app"],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import socket
 import threading
@@ -12,28 +11,16 @@ from typing import Any
 
 from waitress import wasyncore
 from waitress.adjustments import Adjustments
-from waitress.server import TcpWSGIServer
 from waitress.task import ThreadedTaskDispatcher
 
 from ..forks import ForkGuard
-from ..log import RateLimit
-from ..sockets import plain_address
 from ..types import Problem, lost
-from .channel import Channel
 from .envelope import SERVER
 from .lane import Lane
+from .listener import Listener
 from .poller import Poller
 
-IDLE_TIMEOUT = 120.0
-"""Seconds after which a connection without a request is closed."""
 READ_AT_ONCE = 64 * 1024
-ACCEPT_AT_ONCE = 64
-LOG_INTERVAL = 60.0
-"""Seconds between two lines about connections of one kind."""
-PAUSE = 1.0
-"""Seconds without accepting connections when descriptors or memory have run out."""
-OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
-SHEDDING = "idle connections are closed for new ones, the oldest first"
 STOPPING_TURN = 0.1
 UNREAD = 5.0
 """Seconds that stopping waits for clients to read their answers."""
@@ -78,7 +65,6 @@ class Server:
             log_socket_errors=False,
         )
         self._map: dict[int, Any] = {}
-        self._poller = Poller()
         self._lane = lane
         self._connection_limit = connection_limit
         self._request_timeout = request_timeout
@@ -89,8 +75,9 @@ class Server:
         self._give_up = False
 
     def start(self) -> None:
+        self._poller = Poller()
         self._pool.set_thread_count(self._adjustments.threads)
-        self._server = _Server(
+        self._server = Listener(
             self._logger,
             self._poller,
             self._lane,
@@ -211,187 +198,3 @@ class _Pool(ThreadedTaskDispatcher):
         thread = threading.Thread(target=target, name=name, args=(thread_no,), daemon=True)
         self.made.append(thread)
         thread.start()
-
-
-class _Server(TcpWSGIServer):
-    """The listening socket, and what concerns all its connections."""
-
-    channel_class = Channel
-    unsettled = True
-
-    def __init__(
-        self,
-        logger: logging.Logger,
-        poller: Poller,
-        lane: Lane | None,
-        connection_limit: int,
-        request_timeout: float,
-        *args: Any,
-        **kwargs: Any,
-    ) -> None:
-        self.poller = poller
-        self.lane = lane
-        self.lingering: dict[Channel, float] = {}
-        self.receiving: dict[Channel, float] = {}
-        """Connections that a request is being read from, and since when, the oldest first."""
-        self.stopping = False
-        self.shed = 0
-        self.timed_out = 0
-        self._own_logger = logger
-        self._limit = connection_limit
-        self._request_timeout = request_timeout
-        self._limits = {kind: RateLimit(LOG_INTERVAL) for kind in ("shed", "full")}
-        self._idle_since: list[tuple[float, int, Channel]] = []
-        self._next_sweep: float | None = None
-        self._paused_until: float | None = None
-        self._trigger_lock = threading.Lock()
-        self._trigger_closed = False
-        super().__init__(*args, **kwargs)
-        poller.unsettled.add(self.trigger)
-
-    # What is due at a certain time
-
-    def tend(self, at_most: float | None) -> float | None:
-        """Do what is due; returns the seconds until something is again, but `at_most`; None for
-        never."""
-        now = time.monotonic()
-        dues = [None if at_most is None else now + at_most]
-        if self.lingering:
-            dues.append(self._close_lingering(now))
-        if self.receiving:
-            dues.append(self._time_out_slow(now))
-        if self._next_sweep is not None:
-            if now >= self._next_sweep:
-                self._next_sweep = self._close_idle(now)
-            dues.append(self._next_sweep)
-        if self._is_paused(now):
-            dues.append(self._paused_until)
-        due = min((due for due in dues if due is not None), default=None)
-        return None if due is None else max(0.0, due - now)
-
-    def _close_lingering(self, now: float) -> float | None:
-        """Let go of the refused clients that had time enough to read their answer."""
-        for channel in [c for c, until in self.lingering.items() if now >= until]:
-            channel.handle_close()
-        return min(self.lingering.values(), default=None)
-
-    def _time_out_slow(self, now: float) -> float | None:
-        while self.receiving:
-            channel, began = next(iter(self.receiving.items()))
-            if now < began + self._request_timeout:
-                return began + self._request_timeout
-            channel.time_out(self._request_timeout)
-        return None
-
-    def _close_idle(self, now: float) -> float | None:
-        """Close the connections that have been idle for too long, or don't read their answers."""
-        oldest = None
-        for channel in list(self.active_channels.values()):
-            is_read_or_answered = channel.requests or channel in self.receiving
-            since = now if is_read_or_answered else channel.last_activity
-            if now >= since + IDLE_TIMEOUT:
-                channel.drop()
-            else:
-                oldest = since if oldest is None else min(since, oldest)
-        return None if oldest is None else max(oldest + IDLE_TIMEOUT, now + 1)
-
-    # New connections
-
-    def readable(self) -> bool:
-        if not self.accepting or self._is_paused(time.monotonic()):
-            return False
-        channels = self.active_channels
-        if len(channels) < self._limit or not all(c.is_busy for c in channels.values()):
-            return True
-        self._tell_limit("full", "all of them are busy, so new ones have to wait")
-        return False
-
-    def handle_accept(self) -> None:
-        if len(self.active_channels) >= self._limit:
-            self._tell_limit("shed", SHEDDING)
-            self._shed_oldest()
-        for _ in range(ACCEPT_AT_ONCE):
-            count = len(self.active_channels)
-            if count >= self._limit:
-                break
-            super().handle_accept()
-            if len(self.active_channels) == count:
-                break
-        if self._next_sweep is None:
-            self._next_sweep = time.monotonic() + IDLE_TIMEOUT
-
-    def _tell_limit(self, kind: str, what: str) -> None:
-        if self._limits[kind].allow() is not None:
-            self._own_logger.warning(
-                "The limit of %d connections (connection_limit) is reached: %s", self._limit, what
-            )
-
-    def _is_paused(self, now: float) -> bool:
-        return self._paused_until is not None and now < self._paused_until
-
-    def accept(self) -> Any:
-        try:
-            accepted = super().accept()
-        except OSError as error:
-            if error.errno not in OUT_OF_RESOURCES:
-                raise
-            if self._shed_oldest():
-                if self._limits["shed"].allow() is not None:
-                    self._own_logger.warning("%s: %s", error.strerror, SHEDDING)
-                return None
-            # The connection stays in the backlog, so without a pause this would be a busy loop.
-            if self._paused_until is None:
-                self._own_logger.error("No connections can be accepted: %s", error.strerror)
-            self._paused_until = time.monotonic() + PAUSE
-            return None
-        if accepted is not None and self._paused_until is not None:
-            self._paused_until = None
-            self._own_logger.info("Connections are accepted again")
-        return accepted
-
-    def _shed_oldest(self) -> bool:
-        """Close the connection that has been idle for longest; False when there is none."""
-        if self._shed_next():
-            return True
-        self._idle_since = sorted(
-            (
-                (channel.last_activity, number, channel)
-                for number, channel in self.active_channels.items()
-                if not channel.is_busy
-            ),
-            reverse=True,
-        )
-        return self._shed_next()
-
-    def _shed_next(self) -> bool:
-        while self._idle_since:
-            since, _, channel = self._idle_since.pop()
-            if channel.connected and not channel.is_busy and channel.last_activity == since:
-                channel.drop()
-                self.shed += 1
-                return True
-        return False
-
-    # What waitress calls
-
-    def add_channel(self, map: Any = None) -> None:
-        super().add_channel(map)
-        self.poller.unsettled.add(self)
-
-    def del_channel(self, map: Any = None) -> None:
-        self.poller.forget(self._fileno)
-        super().del_channel(map)
-
-    def fix_addr(self, addr: Any) -> Any:
-        return (plain_address(addr[0]), *addr[1:])
-
-    def pull_trigger(self) -> None:
-        # A request that outlives the loop would write into a descriptor that is another file's.
-        with self._trigger_lock:
-            if not self._trigger_closed:
-                super().pull_trigger()
-
-    def close_trigger(self) -> None:
-        with self._trigger_lock:
-            self._trigger_closed = True
-            self.trigger.close()

@@ -281,7 +281,7 @@ def test_the_time_of_day_counts_for_nothing(app: Daemon, monkeypatch: pytest.Mon
 def test_an_idle_connection_is_closed_after_a_while_and_a_busy_one_is_not(
     app: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("daemonkit.web.server.IDLE_TIMEOUT", 0.3)
+    monkeypatch.setattr("daemonkit.web.listener.IDLE_TIMEOUT", 0.3)
     release = threading.Event()
     app.route("/slow", endpoint="slow")(lambda: release.wait(10) and "done")
     with serving(app) as (client, server), ExitStack() as stack:
@@ -302,7 +302,7 @@ def test_an_idle_connection_is_closed_after_a_while_and_a_busy_one_is_not(
 
 
 def test_blank_lines_are_no_sign_of_life(app: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("daemonkit.web.server.IDLE_TIMEOUT", 0.3)
+    monkeypatch.setattr("daemonkit.web.listener.IDLE_TIMEOUT", 0.3)
     with serving(app) as (client, _), connect(client) as sock:
         until = time.monotonic() + 5
         while not is_closed(sock):

@@ -217,7 +217,7 @@ def test_out_of_descriptors_it_waits_and_says_so_once(
     app: Daemon, client: Client, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level("INFO")
-    monkeypatch.setattr("daemonkit.web.server.PAUSE", 0.02)
+    monkeypatch.setattr("daemonkit.web.listener.PAUSE", 0.02)
     real, tried = TcpWSGIServer.accept, []
 
     def out(self: TcpWSGIServer) -> Any:
@@ -320,7 +320,7 @@ def test_a_failing_turn_of_the_loop_is_logged_and_the_next_serves(
         monkeypatch.undo()
         raise ValueError("bad turn")
 
-    monkeypatch.setattr("daemonkit.web.server.Channel.readable", fail)
+    monkeypatch.setattr("daemonkit.web.channel.Channel.readable", fail)
     with connect(client):
         client.wait_until(lambda: caplog.messages)
         assert client.get("/ping").text == "OK\n"
