@@ -419,7 +419,7 @@ class Daemon(Registrars):
         self.logger.info("Listening on %s%s", sockets.join(bound.host, bound.port), whose)
         lane = Lane(
             intake,
-            self.flask.has_events_to_itself,
+            self.flask.who_sees_events,
             self._config.redact,
             master["max_request_size"],
         )

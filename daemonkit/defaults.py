@@ -166,7 +166,7 @@ SETTINGS: dict[str, Setting] = {
         Setting(
             "udp_buffer",
             None,
-            or_none(whole(1, 2**30)),
+            or_none(whole(1, 2**30 - 1)),
             "Bytes the kernel keeps of datagrams that wait to be read. By default 4 MiB, or as "
             "much of that as the system allows.",
         ),

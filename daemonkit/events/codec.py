@@ -22,7 +22,9 @@ _WHITESPACE = " \t\r\n"
 _BOM = b"\xef\xbb\xbf"
 _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 _NOT_BRACKETS = bytes(set(range(256)) - set(b'[{]}"'))
-_STRING = r'"[^"\\]*(?:\\.[^"\\]*)*"'
+# It may lack its end: looking for strings anew behind each quote would take quadratic time.
+_STRING = r'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)'
+_NUMBER = r"-?(?:Infinity|(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][-+]?\d+)?)|NaN"
 
 
 def decode(data: bytes) -> Event:
@@ -128,7 +130,7 @@ def _quick(data: bytes) -> Event:
 
 def _decode(data: bytes, when_empty: str) -> Event:
     if data.count(b"[") + data.count(b"{") > MAX_DEPTH and _depth(data) > MAX_DEPTH:
-        raise InvalidEvent(f"{_TOO_DEEP}: {_where_too_deep(data.decode(errors='replace'))}")
+        _refuse_if_too_deep(data.decode(errors="replace"))
     try:
         text = data.decode()
         return _decoder.decode(text)
@@ -138,12 +140,12 @@ def _decode(data: bytes, when_empty: str) -> Event:
         raise InvalidEvent(str(error) if text.strip(_WHITESPACE) else when_empty) from None
     except _Refused as error:
         literal, why = error.args
-        where = _first_outside_strings(text, re.escape(literal))
+        where = _first_number(text, lambda number: number == literal)
         raise InvalidEvent(f"{_shorten(literal)} {why}: {where}") from None
     except ValueError:
         # int() refuses more digits than it can convert in reasonable time.
         limit = sys.get_int_max_str_digits()
-        where = _first_outside_strings(text, rf"-?\d{{{limit + 1}}}")
+        where = _first_number(text, lambda n: len(n.lstrip("-")) > limit and _is_whole(n))
         raise InvalidEvent(f"a whole number of more than {limit} digits: {where}") from None
 
 
@@ -159,20 +161,24 @@ def _shorten(literal: str) -> str:
     return literal if len(literal) <= 20 else literal[:20] + "..."
 
 
-def _first_outside_strings(text: str, pattern: str) -> str:
-    for match in re.finditer(f"{_STRING}|({pattern})", text, re.DOTALL):
-        if match[1]:
+def _first_number(text: str, is_wanted: Callable[[str], bool]) -> str:
+    for match in re.finditer(f"{_STRING}|({_NUMBER})", text, re.DOTALL):
+        if match[1] and is_wanted(match[1]):
             return _place(text, match.start())
     raise AssertionError("the parser saw it")  # pragma: no cover
 
 
-def _where_too_deep(text: str) -> str:
+def _is_whole(number: str) -> bool:
+    return number.lstrip("-").isdigit()
+
+
+def _refuse_if_too_deep(text: str) -> None:
+    """Raise InvalidEvent with the place, if there is one: text that isn't JSON may only seem so."""
     depth = 0
     for match in re.finditer(rf"{_STRING}|[\[{{]|[]}}]", text, re.DOTALL):
         depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(match[0], 0)
         if depth > MAX_DEPTH:
-            return _place(text, match.start())
-    raise AssertionError("the count found it")  # pragma: no cover
+            raise InvalidEvent(f"{_TOO_DEEP}: {_place(text, match.start())}")
 
 
 def _place(text: str, position: int) -> str:

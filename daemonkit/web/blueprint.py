@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any
 
+import flask
 from flask import Blueprint, Flask, Response, make_response, request, signals
 from werkzeug.exceptions import (
     HTTPException,
@@ -64,6 +67,24 @@ _SIGNALS = (
     signals.request_tearing_down,
 )
 _LIMITS = ("MAX_CONTENT_LENGTH", "SERVER_NAME", "TRUSTED_HOSTS")
+_FLASK = os.path.dirname(flask.__file__)
+_ON_THE_WAY = ("__call__", "wsgi_app", "full_dispatch_request", "dispatch_request")
+
+
+def _flask_is_patched() -> bool:
+    """Whether something else has put its own functions into Flask's classes, to trace requests for
+    instance; most that do have done so before this module is imported."""
+    return Flask.request_class is not flask.Request or not all(
+        _is_flask_s(getattr(value, "__func__", value))
+        for cls in Flask.__mro__[:-1]
+        for value in vars(cls).values()
+    )
+
+
+def _is_flask_s(value: Any) -> bool:
+    if isinstance(value, FunctionType):
+        return value.__code__.co_filename.startswith(_FLASK)
+    return isinstance(value, type) or not callable(value)
 
 
 class WebApp(Flask):
@@ -77,10 +98,11 @@ class WebApp(Flask):
         self.logger = views.logger
         self._views = views
         self._seal_lock = threading.Lock()
-        self._routes_events: bool | None = None
+        self._routes = -1
         # Before anything of the user's, whose handlers for the same errors then win.
         _add_error_handlers(self, views)
-        self._own_handlers = dict(self.error_handler_spec[None][None])
+        handlers = self.error_handler_spec[None][None]
+        self._own_refusals = [(error, handlers[error]) for error in (QueueFull, BatchTooLarge)]
         self._own_attributes = frozenset(vars(self))
 
     def seal(self) -> None:
@@ -97,40 +119,51 @@ class WebApp(Flask):
         is not there yet, or what the stop hooks close is there no more."""
         self.closed = why
 
-    def add_url_rule(self, *arguments: Any, **options: Any) -> None:
-        self._routes_events = None
-        super().add_url_rule(*arguments, **options)
-
-    def has_events_to_itself(self) -> bool:
-        """Whether nothing of the user's could see a request to `/events` or change its answer."""
-        if self._routes_events is None:
-            self._routes_events = self._route_is_ours()
-        if (
-            not self._routes_events
-            or self.view_functions.get(EVENTS_ENDPOINT) is not self._events_view
-            or not _REPLACEABLE.isdisjoint(vars(self).keys() - self._own_attributes)
-            or self.teardown_appcontext_funcs
-            or self.error_handler_spec[None][None] != self._own_handlers
-            or any(signal.receivers for signal in _SIGNALS)
-            or any(self.config.get(name) is not None for name in _LIMITS)
+    def who_sees_events(self) -> str:
+        """What of the user's could see a request to `/events` or change its answer; "" if nothing
+        could."""
+        routes = len([*self.url_map.iter_rules()])
+        if routes != self._routes:
+            self._routes, self._route_is_ours = routes, self._events_route_is_ours()
+            self._is_patched = _flask_is_patched()
+            self._way = self._look_at_way()
+        if not self._route_is_ours or (
+            self.view_functions.get(EVENTS_ENDPOINT) is not self._events_view
         ):
-            return False
+            return "a route of your own for /events"
+        if self._is_patched or self._look_at_way() != self._way:
+            return "a patch of Flask's classes"
+        if replaced := _REPLACEABLE & (vars(self).keys() - self._own_attributes):
+            return f"a replaced {min(replaced)}"
+        if any(signal.receivers for signal in _SIGNALS):
+            return "a receiver of Flask's signals"
         name = self.daemon_blueprint.name
-        return not (
-            # Flask's own looking for handlers leaves empty entries.
-            any(self.error_handler_spec.get(name, {}).values())
-            or any(
-                hooks.get(None) or hooks.get(name)
-                for hooks in (
-                    self.before_request_funcs,
-                    self.after_request_funcs,
-                    self.teardown_request_funcs,
-                    self.url_value_preprocessors,
-                )
+        if self.teardown_appcontext_funcs or any(
+            hooks.get(None) or hooks.get(name)
+            for hooks in (
+                self.before_request_funcs,
+                self.after_request_funcs,
+                self.teardown_request_funcs,
+                self.url_value_preprocessors,
             )
-        )
+        ):
+            return "a function that Flask calls with each request"
+        handlers = self.error_handler_spec[None][None]
+        if (
+            any(handlers[error] is not own for error, own in self._own_refusals)
+            # Flask's own looking for handlers leaves empty entries.
+            or any(self.error_handler_spec.get(name, {}).values())
+        ):
+            return "an error handler of your own"
+        for name in _LIMITS:
+            if self.config.get(name) is not None:
+                return f"{name} in app.flask.config"
+        return ""
 
-    def _route_is_ours(self) -> bool:
+    def _look_at_way(self) -> list[Any]:
+        return [getattr(Flask, name) for name in _ON_THE_WAY]
+
+    def _events_route_is_ours(self) -> bool:
         if self.url_map.host_matching or self.subdomain_matching:
             return False
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+import threading
 import time
 from typing import Any
 
@@ -114,7 +115,19 @@ class Channel(HTTPChannel):
     """What has come of a request that the lane has begun to read, and waitress's parser has not."""
     _partial_began = 0.0
     _lingers = False
+    _closes_when_flushed = False
     _answered_and_closing = False
+
+    # Waitress sets this once the last answer is made, on whatever thread made it.
+    @property
+    def close_when_flushed(self) -> bool:
+        """Whether the connection is closed once everything is sent."""
+        return self._closes_when_flushed
+
+    @close_when_flushed.setter
+    def close_when_flushed(self, value: bool) -> None:
+        self._closes_when_flushed = value
+        self._answered_and_closing |= value
 
     # Waitress writes the time of day here, which may be set back.
     @property
@@ -139,11 +152,30 @@ class Channel(HTTPChannel):
     @property
     def is_busy(self) -> bool:
         """Whether a request is being read or answered."""
-        return bool(self.requests or self.partial or self.request or self.total_outbufs_len)
+        return bool(self.requests or self.total_outbufs_len or self._began is not None)
+
+    def has_unread(self) -> bool:
+        """Whether the client has sent something that isn't read yet."""
+        try:
+            return bool(self.socket.recv(1, socket.MSG_PEEK))
+        except OSError:
+            return False
+
+    @property
+    def _began(self) -> float | None:
+        """Since when a request is being read, None while none is."""
+        if self.partial:
+            return self._partial_began
+        request = self.request
+        # Blank lines before it don't count (RFC 9112 section 2.2).
+        if request is None or not (request.headers_finished or _is_more(request.header_plus)):
+            return None
+        began: float = request.began
+        return began
 
     def add_channel(self, map: Any = None) -> None:
         super().add_channel(map)
-        self.server.poller.unsettled.add(self)
+        self.server.poller.look_again(self)
 
     def del_channel(self, map: Any = None) -> None:
         self.server.poller.forget(self._fileno)
@@ -182,11 +214,7 @@ class Channel(HTTPChannel):
 
     def _note_receiving(self) -> None:
         """Tell the server since when a request is being read."""
-        began = None
-        if self.partial:
-            began = self._partial_began
-        elif self.request is not None:
-            began = self.request.began
+        began = self._began if self.connected else None
         receiving = self.server.receiving
         if began != receiving.get(self):
             # At the end of it: the server looks at the oldest first.
@@ -212,7 +240,7 @@ class Channel(HTTPChannel):
                 self.requests.append(self.request)
                 self.request = None
                 self.server.timed_out += 1
-                self.server.poller.unsettled.add(self)
+                self.server.poller.look_again(self)
                 self.server.add_task(self)
         self._note_receiving()
 
@@ -232,11 +260,18 @@ class Channel(HTTPChannel):
                 self.current_outbuf_count += len(data)
                 self.total_outbufs_len += len(data)
 
-    def handle_write(self) -> None:
-        self._answered_and_closing = self.close_when_flushed
-        super().handle_write()
+    def send_continue(self) -> None:
+        super().send_continue()
+        # A pool thread does this when it is done with the request before.
+        self.server.poller.look_again(self)
 
     def handle_close(self) -> None:
+        if threading.get_ident() != self.server.loop_thread:
+            # The loop may be about to wait for this very descriptor.
+            self.will_close = True
+            self.server.poller.look_again(self)
+            self.server.pull_trigger()
+            return
         # Closing with input unread resets the connection, and the answer could be lost with it.
         if self._answered_and_closing and self.connected and not self._lingers:
             self.will_close = False
@@ -250,8 +285,17 @@ class Channel(HTTPChannel):
                 return
         self.drop()
 
+    def handle_error(self) -> None:
+        self.server.own_logger.exception("A connection failed and is closed")
+        self.drop()
+
     def drop(self) -> None:
         """Close the connection at once, and what is kept in files for it."""
         self.server.lingering.pop(self, None)
         self.server.receiving.pop(self, None)
         super().handle_close()
+
+
+def _is_more(head: bytes) -> bool:
+    """Whether there is more in it than blank lines."""
+    return bool(head) and not head.isspace()

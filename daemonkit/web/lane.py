@@ -21,20 +21,23 @@ from .envelope import CONTENT_TYPE, NDJSON, RECEIVED, SERVER, batch_received, en
 LARGEST_HEAD = 2048
 LARGEST_BODY = 64 * 1024
 LARGEST_BATCH = 32 * 1024
-"""Bytes of NDJSON that are decoded here: while that lasts, everybody else waits."""
+MOST_LINES = 1000
+"""Lines of NDJSON that are decoded here: while that lasts, a millisecond, everybody else waits."""
 HEADS_KEPT = 1000
 
 _END = b"\r\n\r\n"
 # Narrower than what waitress and Werkzeug take (RFC 9112, RFC 1123 section 2.1): nothing in it can
 # be understood in two ways.
-_HEAD = re.compile(rb"POST /events HTTP/1\.1\r\n(?:[A-Za-z0-9-]+:[ -~]*\r\n)+\r\n")
+_LINE = b"POST /events HTTP/1.1\r\n"
+_HEAD = re.compile(re.escape(_LINE) + rb"(?:[A-Za-z0-9-]+:[ -~]*\r\n)+\r\n")
 _FIELDS = re.compile(
-    rb"\n(host|content-length|content-type|connection|expect|transfer-encoding): *([^\r]*?) *\r"
+    rb"\n(host|content-length|content-type|connection|cookie|expect|transfer-encoding):([^\r]*)"
 )
 _HOST = re.compile(
     rb"(?:(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}|\[[0-9a-f:.]{2,45}\])(?::[0-9]{1,5})?"
 )
-_LONG_WAY = {b"expect", b"transfer-encoding"}
+# With a cookie, Flask may answer with one.
+_LONG_WAY = {b"cookie", b"expect", b"transfer-encoding"}
 
 
 class Head(NamedTuple):
@@ -49,7 +52,7 @@ def read_head(head: bytes) -> Head | None:
     if _HEAD.fullmatch(head) is None:
         return None
     found = _FIELDS.findall(head.lower())
-    fields = dict(found)
+    fields = {name: value.strip(b" ") for name, value in found}
     length = fields.get(b"content-length", b"")
     if (
         len(fields) < len(found)
@@ -62,6 +65,12 @@ def read_head(head: bytes) -> Head | None:
     is_batch = fields.get(b"content-type", b"").partition(b";")[0].rstrip() == NDJSON.encode()
     fits = int(length) <= (LARGEST_BATCH if is_batch else LARGEST_BODY)
     return Head(int(length), is_batch) if fits else None
+
+
+def _may_become_plain(beginning: bytes) -> bool:
+    """Whether what has come of a head may be the beginning of a plain one."""
+    same = min(len(beginning), len(_LINE))
+    return len(beginning) < LARGEST_HEAD and beginning[:same] == _LINE[:same]
 
 
 class Connection(Protocol):
@@ -79,19 +88,19 @@ class Lane:
     """Takes events out of what connections read, puts them on the queue once a turn of the loop,
     and then answers them.
 
-    is_open: whether nobody else wants to see requests to `/events`; redact: hides secrets in a
-    message; max_request_size: bytes of a body.
+    who_else: names who else wants to see requests to `/events`, "" if nobody does; redact: hides
+    secrets in a message; max_request_size: bytes of a body.
     """
 
     def __init__(
         self,
         intake: Intake,
-        is_open: Callable[[], bool],
+        who_else: Callable[[], str],
         redact: Callable[[str], str],
         max_request_size: int,
     ) -> None:
         self._intake = intake
-        self._is_open = is_open
+        self._who_else = who_else
         self._redact = redact
         self._limit = max_request_size
         self._open_now: bool | None = None
@@ -104,6 +113,11 @@ class Lane:
         self._second = 0
         self._received = b""
 
+    def state(self) -> str:
+        """Whether it is open, or why not."""
+        who = self._who_else()
+        return f"closed: {who}" if who else "open"
+
     def take(self, connection: Connection, data: bytes) -> bytes:
         """Take the plain requests at the beginning of `data`, and return the rest.
 
@@ -111,7 +125,16 @@ class Lane:
         """
         start, size = 0, len(data)
         while start < size and self._is_open_now():
+            if data.startswith(b"\r\n", start):
+                # Some clients end a body so (RFC 9112 section 2.2).
+                start += 2
+                continue
             body = data.find(_END, start) + len(_END)
+            if body < len(_END):
+                if _may_become_plain(data[start:]):
+                    connection.partial = data[start:]
+                    return b""
+                break
             head = self._read_head(data[start:body]) if body - start <= LARGEST_HEAD else None
             if head is None or head.length > self._limit:
                 break
@@ -154,12 +177,14 @@ class Lane:
 
     def _is_open_now(self) -> bool:
         if self._open_now is None:
-            self._open_now = self._is_open()
+            self._open_now = not self._who_else()
         return self._open_now
 
     def _accept(self, connection: Connection, is_batch: bool, body: bytes) -> bool:
         try:
             if is_batch:
+                if body.count(b"\n") > MOST_LINES:
+                    return False
                 self._put_batch(connection, decode_lines(body))
                 return True
             self._events.append(decode(body))

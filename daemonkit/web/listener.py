@@ -55,17 +55,20 @@ class Listener(TcpWSGIServer):
         self.stopping = False
         self.shed = 0
         self.timed_out = 0
-        self._own_logger = logger
+        self.own_logger = logger
         self._limit = connection_limit
         self._request_timeout = request_timeout
         self._limits = {kind: RateLimit(LOG_INTERVAL) for kind in ("shed", "full")}
         self._idle_since: list[tuple[float, int, Channel]] = []
         self._next_sweep: float | None = None
         self._paused_until: float | None = None
+        self._none_is_idle = False
+        self._idle: Channel | None = None
+        self.loop_thread = 0
         self._trigger_lock = threading.Lock()
         self._trigger_closed = False
         super().__init__(*args, **kwargs)
-        poller.unsettled.add(self.trigger)
+        poller.look_again(self.trigger)
 
     # What is due at a certain time
 
@@ -118,16 +121,34 @@ class Listener(TcpWSGIServer):
     def readable(self) -> bool:
         if not self.accepting or self._is_paused(time.monotonic()):
             return False
-        channels = self.active_channels
-        if len(channels) < self._limit or not all(c.is_busy for c in channels.values()):
+        if len(self.active_channels) < self._limit:
+            self._none_is_idle = False
+            return True
+        if self._one_is_idle():
             return True
         self._tell_limit("full", "all of them are busy, so new ones have to wait")
         return False
+
+    def _one_is_idle(self) -> bool:
+        idle = self._idle
+        if idle is None or not idle.connected or idle.is_busy:
+            # Once none was, only those can be that something has happened to.
+            channels = (
+                self.poller.unsettled if self._none_is_idle else self.active_channels.values()
+            )
+            self._idle = next(
+                (c for c in channels if isinstance(c, Channel) and c.connected and not c.is_busy),
+                None,
+            )
+        self._none_is_idle = self._idle is None
+        return self._idle is not None
 
     def handle_accept(self) -> None:
         if len(self.active_channels) >= self._limit:
             self._tell_limit("shed", SHEDDING)
             self._shed_oldest()
+        else:
+            self._idle_since.clear()
         for _ in range(ACCEPT_AT_ONCE):
             count = len(self.active_channels)
             if count >= self._limit:
@@ -140,7 +161,7 @@ class Listener(TcpWSGIServer):
 
     def _tell_limit(self, kind: str, what: str) -> None:
         if self._limits[kind].allow() is not None:
-            self._own_logger.warning(
+            self.own_logger.warning(
                 "The limit of %d connections (connection_limit) is reached: %s", self._limit, what
             )
 
@@ -155,16 +176,16 @@ class Listener(TcpWSGIServer):
                 raise
             if self._shed_oldest():
                 if self._limits["shed"].allow() is not None:
-                    self._own_logger.warning("%s: %s", error.strerror, SHEDDING)
+                    self.own_logger.warning("%s: %s", error.strerror, SHEDDING)
                 return None
             # The connection stays in the backlog, so without a pause this would be a busy loop.
             if self._paused_until is None:
-                self._own_logger.error("No connections can be accepted: %s", error.strerror)
+                self.own_logger.error("No connections can be accepted: %s", error.strerror)
             self._paused_until = time.monotonic() + PAUSE
             return None
         if accepted is not None and self._paused_until is not None:
             self._paused_until = None
-            self._own_logger.info("Connections are accepted again")
+            self.own_logger.info("Connections are accepted again")
         return accepted
 
     def _shed_oldest(self) -> bool:
@@ -184,7 +205,8 @@ class Listener(TcpWSGIServer):
     def _shed_next(self) -> bool:
         while self._idle_since:
             since, _, channel = self._idle_since.pop()
-            if channel.connected and not channel.is_busy and channel.last_activity == since:
+            unchanged = channel.connected and channel.last_activity == since
+            if unchanged and not channel.is_busy and not channel.has_unread():
                 channel.drop()
                 self.shed += 1
                 return True
@@ -192,9 +214,13 @@ class Listener(TcpWSGIServer):
 
     # What waitress calls
 
+    def handle_error(self) -> None:
+        self.own_logger.exception("Taking a connection failed")
+        self._paused_until = time.monotonic() + PAUSE
+
     def add_channel(self, map: Any = None) -> None:
         super().add_channel(map)
-        self.poller.unsettled.add(self)
+        self.poller.look_again(self)
 
     def del_channel(self, map: Any = None) -> None:
         self.poller.forget(self._fileno)

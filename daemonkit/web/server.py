@@ -20,7 +20,10 @@ from .lane import Lane
 from .listener import Listener
 from .poller import Poller
 
-READ_AT_ONCE = 64 * 1024
+READ_AT_ONCE = 16 * 1024
+"""Bytes of one connection between two looks at the others."""
+AFTER_FAILURE = 0.1
+"""Seconds, so that a failure which stays isn't all that happens."""
 STOPPING_TURN = 0.1
 UNREAD = 5.0
 """Seconds that stopping waits for clients to read their answers."""
@@ -115,15 +118,16 @@ class Server:
     def running_threads(self) -> list[threading.Thread]:
         return [t for t in (self._thread, *self._pool.made) if t.is_alive()]
 
-    def counters(self) -> dict[str, int]:
-        """Connections open now and closed to make room for others, events taken by the fast lane,
-        and requests that came too slowly."""
-        server = self._server
+    def counters(self) -> dict[str, Any]:
+        """Connections open now and closed to make room for others, requests that came too slowly,
+        whether the fast lane is open, and how many events it has taken."""
+        listener, lane = self._server, self._lane
         return {
-            "connections": 0 if server is None else len(server.active_channels),
-            "fast_events": 0 if self._lane is None else self._lane.accepted,
-            "shed": 0 if server is None else server.shed,
-            "timed_out": 0 if server is None else server.timed_out,
+            "connections": 0 if listener is None else len(listener.active_channels),
+            "shed": 0 if listener is None else listener.shed,
+            "timed_out": 0 if listener is None else listener.timed_out,
+            "fast_lane": "closed: fast_events is false" if lane is None else lane.state(),
+            "fast_events": 0 if lane is None else lane.accepted,
         }
 
     def problems(self) -> list[Problem]:
@@ -136,10 +140,12 @@ class Server:
 
     def _loop(self) -> None:
         server = self._server
+        server.loop_thread = threading.get_ident()
         while not self._stopping:
             self._turn(None)
         wasyncore.dispatcher.close(server)
-        self._poller.unsettled.update(server.active_channels.values())
+        for channel in server.active_channels.values():
+            self._poller.look_again(channel)
         while not self._give_up and self._in_work():
             self._turn(STOPPING_TURN)
         unread_until = time.monotonic() + UNREAD
@@ -153,18 +159,30 @@ class Server:
         self._poller.close()
 
     def _turn(self, at_most: float | None) -> None:
+        listener = self._server
         try:
-            for fd, flags in self._poller.wait(self._server.tend(at_most)):
-                # One that is ready may have been closed by the one before.
-                item = self._map.get(fd)
-                if item is not None:
-                    self._poller.unsettled.add(item)
-                    wasyncore.readwrite(item, flags)
-            if self._lane is not None:
-                self._lane.turn_ended()
+            ready = dict(self._poller.wait(listener.tend(at_most)))
+            # New connections come last: for them, others are closed that seem to be idle.
+            accepts = ready.pop(listener._fileno, 0)
+            try:
+                for fd, flags in ready.items():
+                    self._handle(fd, flags)
+            finally:
+                if self._lane is not None:
+                    self._lane.turn_ended()
+            if accepts:
+                self._handle(listener._fileno, accepts)
         # Whatever one connection brings about, the others must go on being served.
         except Exception:
             self._logger.exception("The HTTP loop failed and goes on")
+            time.sleep(AFTER_FAILURE)
+
+    def _handle(self, fd: int, flags: int) -> None:
+        # One that is ready may have been closed by the one before.
+        item = self._map.get(fd)
+        if item is not None:
+            self._poller.look_again(item)
+            wasyncore.readwrite(item, flags)
 
     def _in_work(self) -> bool:
         return any(channel.requests for channel in self._server.active_channels.values())

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daemonkit import InvalidEvent
@@ -162,3 +164,33 @@ def test_the_beginning_of_an_event_is_short_and_keeps_what_it_can() -> None:
     assert beginning(_circle()) == "(an event that can't be shown: ValueError)"
     assert beginning({"a": "й\ud800"}) == '{"a": "й\ud800"}'
     assert beginning("x" * 300) == '"' + "x" * 199 + "..."
+
+
+PIECES = ['"', "\\", '\\"', "[" * 150, "{", "]", "}", ":", ",", " ", "0", "12", "9" * 4301, "1e999", "-", ".", "e",
+          "NaN", "-Infinity", "\n", "\ufeff", "a"]  # fmt: skip
+
+
+@settings(max_examples=500)
+@given(st.lists(st.sampled_from(PIECES), max_size=12).map("".join))
+def test_whatever_comes_is_valid_or_refused_with_a_reason(text: str) -> None:
+    with contextlib.suppress(InvalidEvent):
+        assert decode(text.encode()) == json.loads(text.removeprefix("\ufeff"))
+
+
+SLOW = {
+    "escaped quotes before too deep a nesting": b'\\"' * 30_000 + b"[" * 201,
+    "an open string after too deep a nesting": b"[" * 201 + b'"' + b'\\"' * 30_000,
+    "many long numbers and one too long": b"[" + b"9" * 4300 + b"," + b"1" * 60_000 + b"]",
+    "long numbers that begin like the wrong one": b"[0.%s1,0.%s1e999]"
+    % (b"0" * 30_000, b"0" * 30_000),
+}
+
+
+@pytest.mark.parametrize("data", SLOW.values(), ids=SLOW)
+def test_what_is_wrong_is_found_in_a_time_that_the_length_gives(data: bytes) -> None:
+    """One datagram must not keep the process for seconds."""
+    before = time.process_time()
+    with contextlib.suppress(InvalidEvent):
+        decode(data)
+
+    assert time.process_time() - before < 0.2

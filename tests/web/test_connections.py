@@ -8,7 +8,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
@@ -116,7 +116,13 @@ def test_a_client_over_the_limit_is_served_at_once_and_status_tells_of_it(app: D
         told = client.status()["http"]
 
         assert time.monotonic() - before < 2
-        assert told == {"connections": 3, "fast_events": 3, "shed": 1, "timed_out": 0}
+        assert told == {
+            "connections": 3,
+            "shed": 1,
+            "timed_out": 0,
+            "fast_lane": "open",
+            "fast_events": 3,
+        }
 
 
 def test_connections_at_work_are_not_closed_for_new_ones(
@@ -181,6 +187,96 @@ def test_out_of_descriptors_an_idle_connection_makes_room(
         assert is_closed(idle)
         assert server.shed == 1
     assert any("Too many open files: idle connections are closed" in m for m in caplog.messages)
+
+
+def test_who_has_just_sent_an_event_is_not_closed_for_a_new_connection(app: Daemon) -> None:
+    """Both are found in one turn of the loop, which is kept busy meanwhile."""
+    events: list[Any] = []
+    app.on_event(events.append)
+    with serving(app, connection_limit=2) as (client, server), ExitStack() as stack:
+        first, second = hold(client, stack, 2)
+        release = keep_busy(server)
+        for sock in (first, second):
+            sock.sendall(EVENT)
+        new = stack.enter_context(connect(client))
+        new.sendall(PING)
+        release()
+        for sock in (first, second):
+            assert read_until(sock, b"\n").startswith(b"HTTP/1.1 200 OK")
+        assert read_until(new, b"OK\n")
+        client.wait_until(lambda: len(events) == 4)
+
+
+def test_idle_connections_are_found_however_many_are_busy_in_between(app: Daemon) -> None:
+    """The one that was found idle at first gets to work, and then there are others."""
+    with serving(app, connection_limit=4) as (client, server), ExitStack() as stack:
+        socks = hold(client, stack, 4)
+        client.wait_until(lambda: server._idle is not None)
+        for sock in socks[:2]:
+            sock.sendall(EVENT[:-1])
+        client.wait_until(lambda: len(server.receiving) == 2)
+        hold(client, stack, 2)
+
+        assert [is_closed(sock) for sock in socks] == [False, False, True, True]
+        assert server.shed == 2
+
+
+def test_a_connection_with_something_unread_is_not_closed_for_a_new_one(app: Daemon) -> None:
+    with serving(app, connection_limit=2) as (client, server), ExitStack() as stack:
+        first, second = hold(client, stack, 2)
+        release = keep_busy(server)
+        first.sendall(EVENT)
+        oldest = next(iter(server.active_channels.values()))
+        client.wait_until(oldest.has_unread)
+
+        # In the loop's place, which stands still.
+        assert server._shed_oldest()
+        release()
+        assert is_closed(second)
+        assert read_until(first, b"\n").startswith(b"HTTP/1.1 200 OK")
+
+
+def keep_busy(server: Any) -> Callable[[], None]:
+    """Have the loop stand still until what is returned is called."""
+    entered, release = threading.Event(), threading.Event()
+    real = server.tend
+
+    def tend(at_most: float | None) -> Any:
+        server.tend = real
+        entered.set()
+        release.wait(10)
+        return real(at_most)
+
+    server.tend = tend
+    server.pull_trigger()
+    entered.wait(10)
+    return release.set
+
+
+def test_connections_that_are_all_busy_are_not_looked_at_each_turn(
+    app: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[int] = []
+    real = Channel.is_busy.fget  # type: ignore[attr-defined]
+
+    def is_busy(self: Channel) -> bool:
+        looks.append(self._fileno)
+        return bool(real(self))
+
+    with serving(app, connection_limit=51) as (client, server), ExitStack() as stack:
+        socks = hold(client, stack, 51)
+        for sock in socks[1:]:
+            sock.sendall(EVENT[:-1])
+        client.wait_until(lambda: len(server.receiving) == 50)
+        socks[0].sendall(EVENT[:-1])
+        client.wait_until(lambda: len(server.receiving) == 51)
+        monkeypatch.setattr(Channel, "is_busy", property(is_busy))
+        for _ in range(20):
+            # The rest of one event, and the beginning of the next.
+            ask(socks[0], EVENT[-1:] + EVENT[:-1])
+        monkeypatch.undo()
+
+    assert len(looks) < 200
 
 
 # Too slow
@@ -275,6 +371,17 @@ def test_the_time_of_day_counts_for_nothing(app: Daemon, monkeypatch: pytest.Mon
         assert ask(slow, EVENT[-1:]).startswith(b"HTTP/1.1 200 OK")
 
 
+def test_blank_lines_begin_no_request(app: Daemon) -> None:
+    options = {"request_timeout": 0.2, "fast_events": False}
+    with serving(app, **options) as (client, server), connect(client) as sock:
+        ask(sock, EVENT + b"\r\n")
+        (channel,) = server.active_channels.values()
+        client.wait_until(lambda: not channel.is_busy)
+        assert not server.receiving
+        sock.sendall(b"G")
+        client.wait_until(lambda: server.receiving)
+
+
 # Idle
 
 
@@ -365,6 +472,79 @@ def test_a_connection_that_a_forked_child_keeps_open_is_forgotten(app: Daemon) -
         finally:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
+
+
+def test_urgent_data_costs_nothing(app: Daemon) -> None:
+    """What nobody reads would be told of again and again."""
+    with serving(app) as (client, server), connect(client) as sock:
+        ask(sock, EVENT)
+        turns: list[int] = []
+        real, server.tend = server.tend, lambda at_most: turns.append(1) or real(at_most)
+        sock.send(b"!", socket.MSG_OOB)
+        ask(sock, EVENT)
+        assert client.get("/ping").text == "OK\n"
+        assert len(turns) < 20
+
+
+def test_only_the_loop_closes_connections(app: Daemon) -> None:
+    """A pool thread that finds one broken leaves it to the loop, which may be about to wait for it."""
+    with serving(app) as (client, server), connect(client) as sock:
+        ask(sock, EVENT)
+        (channel,) = server.active_channels.values()
+        channel.handle_close()
+        client.wait_until(lambda: not channel.connected)
+
+        assert is_closed(sock)
+        assert server.active_channels == {}
+
+
+def test_a_connection_that_fails_is_closed_and_the_others_are_served(
+    app: Daemon, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(app) as (client, server), connect(client) as bad, connect(client) as good:
+        ask(good, EVENT)
+        ask(bad, EVENT)
+        broken = next(
+            c for c in server.active_channels.values() if c.addr[1] == bad.getsockname()[1]
+        )
+        broken.readable = lambda: 1 / 0
+        bad.sendall(EVENT)
+
+        assert is_closed_in_time(client, bad)
+        assert ask(good, EVENT).startswith(b"HTTP/1.1 200 OK")
+        assert client.get("/ping").text == "OK\n"
+    assert caplog.messages.count("A connection failed and is closed") == 1
+
+
+def is_closed_in_time(client: Client, sock: socket.socket) -> bool:
+    def look() -> bool:
+        sock.setblocking(False)
+        try:
+            return sock.recv(65536) == b""
+        except BlockingIOError:
+            return False
+        except ConnectionResetError:
+            return True
+
+    return bool(client.wait_until(look))
+
+
+def test_a_failure_to_take_a_connection_is_logged_and_later_ones_are_taken(
+    app: Daemon, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daemonkit.web.listener.PAUSE", 0.05)
+    with serving(app) as (client, _):
+        real, failed = TcpWSGIServer.accept, []
+
+        def fail_once(self: TcpWSGIServer) -> Any:
+            if not failed:
+                failed.append(1)
+                raise RuntimeError("bad luck")
+            return real(self)
+
+        monkeypatch.setattr(TcpWSGIServer, "accept", fail_once)
+        assert client.get("/ping").text == "OK\n"
+    assert caplog.messages.count("Taking a connection failed") == 1
 
 
 def test_without_epoll_it_polls(app: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,14 +12,17 @@ from typing import Any
 
 import flask
 import pytest
+import requests
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from werkzeug.routing import Rule
 
 from daemonkit import BatchTooLarge, Daemon, QueueFull, Secret
 from daemonkit.testing import Client, running
 from daemonkit.web.lane import LARGEST_BATCH, LARGEST_BODY, LARGEST_HEAD, Head, read_head
 
 LAST = b"GET /last HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+INTERIM = b"HTTP/1.1 100 Continue\r\n\r\n"
 LIMIT = 100_000
 
 
@@ -284,10 +287,11 @@ def test_the_corpus_is_as_large_as_it_should_be() -> None:
     assert len(CORPUS) >= 200
 
 
-def same_both_ways(fast: Side, slow: Side, *pieces: bytes) -> None:
+def same_both_ways(fast: Side, slow: Side, *pieces: bytes, interim: bytes = b"") -> None:
+    """interim: what to leave out of the comparison."""
     for side in (fast, slow):
         side.events.clear()
-    answers = [side.talk(*pieces) for side in (fast, slow)]
+    answers = [side.talk(*pieces).replace(interim, b"") for side in (fast, slow)]
 
     assert answers[0] == answers[1]
     assert answers[0].startswith(b"HTTP/1.")
@@ -313,12 +317,7 @@ def test_both_ways_answer_the_same(fast: Side, slow: Side, data: bytes) -> None:
 
 def test_both_ways_answer_the_same_but_for_an_interim_answer(fast: Side, slow: Side) -> None:
     """Waitress leaves it out while the request before is in work; the lane is done with that."""
-    data = ONE + request(b"{}", "Expect: 100-continue") + ONE
-    interim = b"HTTP/1.1 100 Continue\r\n\r\n"
-    answers = [side.talk(data).replace(interim, b"") for side in (fast, slow)]
-
-    assert answers[0] == answers[1]
-    assert answers[0].count(b"HTTP/1.1 200 OK") == 4
+    same_both_ways(fast, slow, ONE + request(b"{}", "Expect: 100-continue") + ONE, interim=INTERIM)
 
 
 @pytest.mark.parametrize("at", range(1, len(ONE)))
@@ -341,6 +340,31 @@ def test_the_lane_is_really_taken(fast: Side) -> None:
     assert fast.fast_events() - before == 4
 
 
+def test_a_flood_of_pipelined_events_stays_in_the_lane(fast: Side) -> None:
+    """However the reads cut them into pieces."""
+    before, count = fast.fast_events(), 900
+    answers = fast.talk(ONE * count)
+
+    assert answers.count(b"HTTP/1.1 200 OK") == count + 1
+    assert fast.fast_events() - before == count
+
+
+def test_a_batch_of_many_lines_is_decoded_elsewhere(fast: Side) -> None:
+    before = fast.fast_events()
+    fast.talk(request(b"1\n" * 1001, NDJSON))
+    assert fast.fast_events() == before
+
+    fast.talk(request(b"1\n" * 1000, NDJSON))
+    assert fast.fast_events() == before + 1000
+
+
+def test_blank_lines_between_requests_lead_nobody_out_of_the_lane(fast: Side) -> None:
+    before = fast.fast_events()
+    fast.talk((b"\r\n" + ONE) * 3)
+
+    assert fast.fast_events() - before == 3
+
+
 JSON_TEXTS = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
@@ -361,9 +385,9 @@ REQUESTS = st.builds(
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.just(ONE) | REQUESTS, min_size=1, max_size=3))
 def test_both_ways_answer_the_same_whatever_comes(
-    fast: Side, slow: Side, requests: list[bytes]
+    fast: Side, slow: Side, datas: list[bytes]
 ) -> None:
-    same_both_ways(fast, slow, b"".join(requests))
+    same_both_ways(fast, slow, b"".join(datas), interim=INTERIM)
 
 
 @contextmanager
@@ -505,6 +529,15 @@ def signal(app: Daemon, seen: list[str]) -> None:
     app.on_stop(lambda: flask.request_started.disconnect(started, app.flask))
 
 
+def rule(app: Daemon, seen: list[str]) -> None:
+    def late() -> str:
+        seen.append("/events")
+        return "mine"
+
+    app.flask.view_functions["late"] = late
+    app.flask.url_map.add(Rule("/events", methods=["POST"], endpoint="late"))
+
+
 WATCHERS: dict[str, Callable[[Daemon, list[str]], Any]] = {
     "before_request": lambda app, seen: app.flask.before_request(note(seen)),
     "after_request": lambda app, seen: app.flask.after_request(note(seen)),
@@ -519,6 +552,7 @@ WATCHERS: dict[str, Callable[[Daemon, list[str]], Any]] = {
     "middleware": wrap_wsgi,
     "own route": own_route,
     "own view": own_view,
+    "rule": rule,
     "request class": own_request_class,
     "signal": signal,
 }
@@ -533,7 +567,9 @@ def test_whoever_wants_to_see_events_requests_sees_them(
     with running(app) as client:
         assert client.post("/events", data=b"1").status_code == 200
         assert "/events" in seen
-        assert client.status()["http"]["fast_events"] == 0
+        told = client.status()["http"]
+        assert told["fast_events"] == 0
+        assert told["fast_lane"].startswith("closed: a")
 
 
 def test_a_hook_that_comes_later_sees_the_next_request() -> None:
@@ -547,6 +583,61 @@ def test_a_hook_that_comes_later_sees_the_next_request() -> None:
         client.post("/events", data=b"1")
 
         assert seen == ["/events"]
+
+
+def patch_flask(name: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Do what tools do that trace requests; returns what they see."""
+    seen: list[str] = []
+    real = getattr(flask.Flask, name)
+
+    def patched(self: Any, *arguments: Any) -> Any:
+        seen.append(name)
+        return real(self, *arguments)
+
+    monkeypatch.setattr(flask.Flask, name, patched)
+    return seen
+
+
+ON_THE_WAY = ["__call__", "wsgi_app", "full_dispatch_request"]
+
+
+@pytest.mark.parametrize("name", [*ON_THE_WAY, "make_response"])
+def test_a_tool_that_has_patched_flask_s_class_sees_events_requests(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = patch_flask(name, monkeypatch)
+    with running(Daemon("app")) as client:
+        client.post("/events", data=b"1")
+
+        assert seen == [name]
+        assert client.status()["http"]["fast_lane"] == "closed: a patch of Flask's classes"
+
+
+@pytest.mark.parametrize("name", ON_THE_WAY)
+def test_so_does_one_that_patches_it_later(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with running(Daemon("app")) as client:
+        client.post("/events", data=b"1")
+        seen = patch_flask(name, monkeypatch)
+        client.post("/events", data=b"1")
+
+        assert seen == [name]
+
+
+def test_a_cookie_that_flask_renews_is_renewed() -> None:
+    app = Daemon("app")
+    app.flask.secret_key = "secret"
+
+    @app.route("/login")
+    def login() -> str:
+        flask.session["user"] = 1
+        flask.session.permanent = True
+        return "hello"
+
+    with running(app) as client, requests.Session() as session:
+        session.get(client.url + "/login")
+        answer = session.post(client.url + "/events", data=b"1")
+
+    assert "session=" in answer.headers["Set-Cookie"]
 
 
 @pytest.mark.parametrize(
@@ -596,6 +687,7 @@ def test_other_routes_and_hooks_leave_the_lane_open() -> None:
     app.flask.register_blueprint(other)
     app.route("/hello", endpoint="hello")(lambda: "hello")
     app.flask.errorhandler(404)(lambda error: ("nothing", 404))
+    app.flask.errorhandler(KeyError)(lambda error: ("no such key", 404))
     with running(app) as client:
         assert client.get("/hello").text == "hello"
         assert client.get("/other").text == "other"
@@ -627,6 +719,7 @@ def test_a_plain_head_is_read() -> None:
         ("Host: a", "Content-Length: 7", "Expect: 100-continue"),
         ("Host: a", "Content-Length: 7", "Connection: close"),
         ("Host: a", "Content-Length: 7", " folded"),
+        ("Host: a", "Content-Length: 7", "Cookie: a=b"),
     ],
 )
 def test_any_other_head_is_left_to_waitress(fields: tuple[str, ...]) -> None:
