@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
-from ..exceptions import QueueFull
+from ..exceptions import BatchTooLarge, QueueFull
 from ..types import Event, EventQueue, Meta, Source
 from .memory import STOPPING
 
@@ -67,6 +67,44 @@ class Intake:
             self._count(0, len(events))
             raise
         self._count(len(events), 0)
+
+    def put_each(
+        self,
+        batches: Sequence[Sequence[Event]],
+        source: Source,
+        peers: Callable[[], Iterable[str]],
+    ) -> Sequence[QueueFull | BatchTooLarge | None]:
+        """Queue each batch whole or not at all; returns for each what refuses it. peers: called for
+        the sender of each batch if anyone wants to know."""
+        whose = list(peers()) if self.with_meta else [None] * len(batches)
+        events = [event for batch in batches for event in batch]
+        items: Sequence[Any] = events
+        if self.with_meta:
+            items = self._tagged(
+                events,
+                source,
+                [peer for peer, batch in zip(whose, batches, strict=True) for _ in batch],
+            )
+        try:
+            self._admit()
+            self._queue.put_many(items)
+        # Together they find no room; one or the other of them may.
+        except (QueueFull, BatchTooLarge):
+            return [
+                self._put_or_why(batch, source, peer)
+                for peer, batch in zip(whose, batches, strict=True)
+            ]
+        self._count(len(events), 0)
+        return [None] * len(batches)
+
+    def _put_or_why(
+        self, events: Sequence[Event], source: Source, peer: str | None
+    ) -> QueueFull | BatchTooLarge | None:
+        try:
+            self.put_many(events, source, peer)
+        except (QueueFull, BatchTooLarge) as error:
+            return error
+        return None
 
     def put_some(
         self, events: Sequence[Event], source: Source, peers: Callable[[], Iterable[str]]

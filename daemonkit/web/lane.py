@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from waitress.utilities import build_http_date
 
 from ..events.codec import decode, decode_lines
 from ..events.intake import Intake
 from ..exceptions import BatchTooLarge, InvalidEvent, QueueFull
+from ..types import Event
 from .envelope import CONTENT_TYPE, NDJSON, RECEIVED, SERVER, batch_received, envelope
 
 LARGEST_HEAD = 2048
@@ -84,6 +85,14 @@ class Connection(Protocol):
     def answer(self, data: bytes) -> None: ...
 
 
+class Taken(NamedTuple):
+    """A request that is to be put on the queue, and then answered."""
+
+    connection: Connection
+    events: list[Event]
+    is_batch: bool
+
+
 class Lane:
     """Takes events out of what connections read, puts them on the queue once a turn of the loop,
     and then answers them.
@@ -106,12 +115,12 @@ class Lane:
         self._open_now: bool | None = None
         # Most clients send the same head each time.
         self._read_head = lru_cache(HEADS_KEPT)(read_head)
-        self._events: list[Any] = []
-        self._waiting: dict[Connection, int] = {}
+        self._taken: list[Taken] = []
         self.accepted = 0
         """Events taken this way."""
         self._second = 0
-        self._received = b""
+        self._received: dict[int | None, bytes] = {}
+        """Answers of this second: the date is part of them."""
 
     def state(self) -> str:
         """Whether it is open, or why not."""
@@ -146,34 +155,34 @@ class Lane:
                 break
             start = end
         # Answers keep the order of the requests.
-        if start < size and connection in self._waiting:
+        if start < size and self._taken:
             self.commit()
         return data[start:]
 
     def turn_ended(self) -> None:
         """Answer what was taken in this turn of the loop."""
         self._open_now = None
-        if self._waiting:
+        if self._taken:
             self.commit()
 
     def commit(self) -> None:
         """Put on the queue what was taken, and then answer it."""
-        events, self._events = self._events, []
-        waiting, self._waiting = self._waiting, {}
-        accepted, refusal = self._intake.put_some(
-            events, "http", lambda: [c.peer for c, count in waiting.items() for _ in range(count)]
+        taken, self._taken = self._taken, []
+        refusals = self._intake.put_each(
+            [request.events for request in taken],
+            "http",
+            lambda: [request.connection.peer for request in taken],
         )
-        self.accepted += accepted
-        received = self._received_answer()
-        if refusal is None:
-            for connection, count in waiting.items():
-                connection.answer(received * count)
-            return
-        refused = self._refused_answer(refusal)
-        for connection, count in waiting.items():
-            good = min(count, accepted)
-            accepted -= good
-            connection.answer(received * good + refused * (count - good))
+        answers: dict[Connection, list[bytes]] = {}
+        for request, refusal in zip(taken, refusals, strict=True):
+            if refusal is None:
+                self.accepted += len(request.events)
+                answer = self._received_answer(request)
+            else:
+                answer = self._refused_answer(refusal)
+            answers.setdefault(request.connection, []).append(answer)
+        for connection, parts in answers.items():
+            connection.answer(b"".join(parts))
 
     def _is_open_now(self) -> bool:
         if self._open_now is None:
@@ -181,35 +190,25 @@ class Lane:
         return self._open_now
 
     def _accept(self, connection: Connection, is_batch: bool, body: bytes) -> bool:
+        if is_batch and body.count(b"\n") > MOST_LINES:
+            return False
         try:
-            if is_batch:
-                if body.count(b"\n") > MOST_LINES:
-                    return False
-                self._put_batch(connection, decode_lines(body))
-                return True
-            self._events.append(decode(body))
+            events = decode_lines(body) if is_batch else [decode(body)]
         # What is wrong is said there.
         except InvalidEvent:
             return False
-        self._waiting[connection] = self._waiting.get(connection, 0) + 1
+        self._taken.append(Taken(connection, events, is_batch))
         return True
 
-    def _put_batch(self, connection: Connection, events: Sequence[Any]) -> None:
-        if self._waiting:
-            self.commit()
-        try:
-            self._intake.put_many(events, "http", connection.peer)
-        except (QueueFull, BatchTooLarge) as error:
-            connection.answer(self._refused_answer(error))
-        else:
-            self.accepted += len(events)
-            connection.answer(_answer("200 OK", batch_received(len(events))))
-
-    def _received_answer(self) -> bytes:
+    def _received_answer(self, request: Taken) -> bytes:
         now = int(time.time())
         if now != self._second:
-            self._second, self._received = now, _answer("200 OK", RECEIVED)
-        return self._received
+            self._second, self._received = now, {}
+        count = len(request.events) if request.is_batch else None
+        if (answer := self._received.get(count)) is None:
+            body = RECEIVED if count is None else batch_received(count)
+            answer = self._received[count] = _answer("200 OK", body)
+        return answer
 
     def _refused_answer(self, error: QueueFull | BatchTooLarge) -> bytes:
         body = envelope(self._redact(str(error)), False)

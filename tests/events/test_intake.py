@@ -55,6 +55,37 @@ def test_of_several_events_those_are_taken_that_find_room(
     ]
 
 
+def test_each_batch_is_taken_whole_or_not_at_all(intake: Intake, queue: MemoryQueue) -> None:
+    refusals = intake.put_each(
+        [[1], [2, 3], [4, 5, 6], [7]], "http", lambda: ["a:1", "b:2", "c:3", "d:4"]
+    )
+
+    assert [str(refusal) for refusal in refusals] == [
+        "None",
+        "The event queue is full (2 events)",
+        "3 events at once are more than the queue holds (queue_size is 2)",
+        "None",
+    ]
+    assert intake.counters() == {"received": 2, "refused": 5}
+    assert [(e.event, e.meta.peer) for e in (queue.get(), queue.get())] == [(1, "a:1"), (7, "d:4")]
+
+
+def test_batches_that_fit_are_taken_in_one_go(intake: Intake, queue: MemoryQueue) -> None:
+    intake.with_meta = False
+
+    assert intake.put_each([[1], [2]], "http", lambda: pytest.fail("asked")) == [None, None]
+    assert intake.counters() == {"received": 2, "refused": 0}
+    assert (queue.get(), queue.get()) == (1, 2)
+
+
+def test_a_closed_intake_takes_no_batch(intake: Intake) -> None:
+    intake.close()
+    refusals = intake.put_each([[1], [2, 3]], "http", lambda: ["a:1", "b:2"])
+
+    assert [str(refusal) for refusal in refusals] == ["The daemon is stopping"] * 2
+    assert intake.counters() == {"received": 0, "refused": 3}
+
+
 def test_who_sent_them_is_asked_only_if_somebody_wants_to_know(
     intake: Intake, queue: MemoryQueue
 ) -> None:
