@@ -85,14 +85,6 @@ class Connection(Protocol):
     def answer(self, data: bytes) -> None: ...
 
 
-class Taken(NamedTuple):
-    """A request that is to be put on the queue, and then answered."""
-
-    connection: Connection
-    events: list[Event]
-    is_batch: bool
-
-
 class Lane:
     """Takes events out of what connections read, puts them on the queue once a turn of the loop,
     and then answers them.
@@ -115,7 +107,8 @@ class Lane:
         self._open_now: bool | None = None
         # Most clients send the same head each time.
         self._read_head = lru_cache(HEADS_KEPT)(read_head)
-        self._taken: list[Taken] = []
+        self._taken: list[tuple[Connection, list[Event], bool]] = []
+        """Connections, what each has sent, and whether as a batch; to be queued and answered."""
         self.accepted = 0
         """Events taken this way."""
         self._second = 0
@@ -169,18 +162,20 @@ class Lane:
         """Put on the queue what was taken, and then answer it."""
         taken, self._taken = self._taken, []
         refusals = self._intake.put_each(
-            [request.events for request in taken],
+            [events for _, events, _ in taken],
             "http",
-            lambda: [request.connection.peer for request in taken],
+            lambda: [connection.peer for connection, _, _ in taken],
         )
+        if (now := int(time.time())) != self._second:
+            self._second, self._received = now, {}
         answers: dict[Connection, list[bytes]] = {}
-        for request, refusal in zip(taken, refusals, strict=True):
+        for (connection, events, is_batch), refusal in zip(taken, refusals, strict=True):
             if refusal is None:
-                self.accepted += len(request.events)
-                answer = self._received_answer(request)
+                self.accepted += len(events)
+                answer = self._received_answer(len(events) if is_batch else None)
             else:
                 answer = self._refused_answer(refusal)
-            answers.setdefault(request.connection, []).append(answer)
+            answers.setdefault(connection, []).append(answer)
         for connection, parts in answers.items():
             connection.answer(b"".join(parts))
 
@@ -197,14 +192,11 @@ class Lane:
         # What is wrong is said there.
         except InvalidEvent:
             return False
-        self._taken.append(Taken(connection, events, is_batch))
+        self._taken.append((connection, events, is_batch))
         return True
 
-    def _received_answer(self, request: Taken) -> bytes:
-        now = int(time.time())
-        if now != self._second:
-            self._second, self._received = now, {}
-        count = len(request.events) if request.is_batch else None
+    def _received_answer(self, count: int | None) -> bytes:
+        """The answer to a batch of `count` events, or to a single event for None."""
         if (answer := self._received.get(count)) is None:
             body = RECEIVED if count is None else batch_received(count)
             answer = self._received[count] = _answer("200 OK", body)
