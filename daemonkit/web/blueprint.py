@@ -135,7 +135,7 @@ class WebApp(Flask):
             return "a patch of Flask's classes"
         if replaced := _REPLACEABLE & (vars(self).keys() - self._own_attributes):
             return f"a replaced {min(replaced)}"
-        if any(signal.receivers for signal in _SIGNALS):
+        if any(signal.receivers and signal.has_receivers_for(self) for signal in _SIGNALS):
             return "a receiver of Flask's signals"
         name = self.daemon_blueprint.name
         if self.teardown_appcontext_funcs or any(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +17,8 @@ from waitress.server import TcpWSGIServer
 
 from daemonkit import Daemon
 from daemonkit.testing import Client, running
+
+from .raw import connect, read_all
 
 
 @pytest.fixture
@@ -35,22 +36,11 @@ def client(app: Daemon) -> Iterator[Client]:
         yield client
 
 
-def connect(client: Client) -> socket.socket:
-    return socket.create_connection((client.host, client.port), 10)
-
-
 def talk(client: Client, data: bytes) -> bytes:
     """Send bytes and read until the server closes."""
     with connect(client) as sock:
         sock.sendall(data)
         return read_all(sock)
-
-
-def read_all(sock: socket.socket) -> bytes:
-    chunks = []
-    while chunk := sock.recv(65536):
-        chunks.append(chunk)
-    return b"".join(chunks)
 
 
 def parse(answer: bytes) -> tuple[bytes, dict[str, Any]]:
@@ -176,7 +166,6 @@ def test_pipelined_requests_are_answered_in_order(client: Client) -> None:
 
 def test_a_request_split_at_every_byte_is_read(client: Client) -> None:
     with connect(client) as sock:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for byte in b"POST /events HTTP/1.1\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}":
             sock.send(bytes([byte]))
         answer = read_all(sock)
@@ -329,19 +318,6 @@ def test_a_failing_turn_of_the_loop_is_logged_and_the_next_serves(
     assert client.get("/ping").text == "OK\n"
 
     assert caplog.messages == ["The HTTP loop failed and goes on"]
-
-
-@pytest.fixture
-def slow(app: Daemon) -> tuple[threading.Event, threading.Event]:
-    entered, release = threading.Event(), threading.Event()
-
-    @app.route("/slow")
-    def slow() -> str:
-        entered.set()
-        release.wait(10)
-        return "done"
-
-    return entered, release
 
 
 def in_background(action: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
