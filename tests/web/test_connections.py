@@ -410,7 +410,8 @@ def test_idle_connections_cost_no_turn_of_the_loop(
             monkeypatch.undo()
 
     assert 10 <= len(asked) <= 45
-    assert len(set(asked)) == 1
+    # The one that asks, and perhaps one that is just being closed.
+    assert len(set(asked)) <= 2
 
 
 def test_without_connections_the_loop_sleeps_for_good(app: Daemon) -> None:
@@ -456,16 +457,27 @@ def test_urgent_data_costs_nothing(app: Daemon) -> None:
         assert len(turns) < 20
 
 
-def test_only_the_loop_closes_connections(app: Daemon) -> None:
+def test_only_the_loop_closes_connections(app: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
     """A pool thread that finds one broken leaves it to the loop, which may be about to wait for it."""
+    closers: list[str] = []
+    real = Channel.drop
+
+    def drop(self: Channel) -> None:
+        closers.append(threading.current_thread().name)
+        real(self)
+
+    monkeypatch.setattr(Channel, "drop", drop)
     with serving(app) as (client, server), connect(client) as sock:
         ask(sock, EVENT)
-        (channel,) = server.active_channels.values()
+        (channel,) = [
+            c for c in server.active_channels.values() if c.addr[1] == sock.getsockname()[1]
+        ]
+        closers.clear()
         channel.handle_close()
         client.wait_until(lambda: not channel.connected)
 
         assert is_closed(sock)
-        assert server.active_channels == {}
+        assert closers == ["http"]
 
 
 def test_a_connection_that_fails_is_closed_and_the_others_are_served(
