@@ -98,7 +98,7 @@ class WebApp(Flask):
         self.logger = views.logger
         self._views = views
         self._seal_lock = threading.Lock()
-        self._routes = -1
+        self._own_events_view: Callable[..., Any] | None = None
         # Before anything of the user's, whose handlers for the same errors then win.
         _add_error_handlers(self, views)
         handlers = self.error_handler_spec[None][None]
@@ -112,7 +112,9 @@ class WebApp(Flask):
                 self.sealed = True
                 _add_routes(self.daemon_blueprint, self._views)
                 self.register_blueprint(self.daemon_blueprint)
-                self._events_view = self.view_functions.get(EVENTS_ENDPOINT)
+                if self._events_route_is_ours():
+                    self._own_events_view = self.view_functions.get(EVENTS_ENDPOINT)
+                self._is_patched, self._way = _flask_is_patched(), self._look_at_way()
 
     def open_or_close(self, why: str | None) -> None:
         """Answer users' routes, or refuse them with 503 and the reason: what the start hooks open
@@ -122,14 +124,8 @@ class WebApp(Flask):
     def who_sees_events(self) -> str:
         """What of the user's could see a request to `/events` or change its answer; "" if nothing
         could."""
-        routes = len([*self.url_map.iter_rules()])
-        if routes != self._routes:
-            self._routes, self._route_is_ours = routes, self._events_route_is_ours()
-            self._is_patched = _flask_is_patched()
-            self._way = self._look_at_way()
-        if not self._route_is_ours or (
-            self.view_functions.get(EVENTS_ENDPOINT) is not self._events_view
-        ):
+        own_view = self._own_events_view
+        if own_view is None or self.view_functions.get(EVENTS_ENDPOINT) is not own_view:
             return "a route of your own for /events"
         if self._is_patched or self._look_at_way() != self._way:
             return "a patch of Flask's classes"

@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import flask
@@ -18,7 +19,7 @@ from waitress.server import TcpWSGIServer
 from daemonkit import Daemon
 from daemonkit.testing import Client, running
 
-from .raw import connect, read_all
+from .raw import connect, read_all, read_until
 
 
 @pytest.fixture
@@ -343,6 +344,28 @@ def test_a_request_in_flight_at_stop_is_answered(
 
     assert result == ["done"]
     assert client.exit_status == 0
+
+
+def test_what_comes_while_it_stops_is_not_read_any_more(
+    app: Daemon, slow: tuple[threading.Event, threading.Event]
+) -> None:
+    entered, release = slow
+    with running(app) as client, connect(client) as idle:
+        idle.sendall(b"GET /ping HTTP/1.1\r\n\r\n")
+        assert read_until(idle, b"OK\n")
+        thread, result = in_background(lambda: client.get("/slow").text)
+        entered.wait(10)
+        app.stop()
+        assert app._parts is not None
+        server = app._parts.server._server
+        client.wait_until(lambda: server.stopping and not server.accepting)
+        idle.sendall(b"GET /ping HTTP/1.1\r\n\r\n")
+        release.set()
+        thread.join()
+        with suppress(ConnectionResetError):
+            assert read_all(idle) == b""
+
+    assert result == ["done"]
 
 
 def test_a_request_that_outlives_the_deadline_is_named_and_given_up(
