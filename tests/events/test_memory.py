@@ -77,7 +77,11 @@ def test_a_queue_made_smaller_than_what_it_holds_takes_nothing() -> None:
 def test_putting_several_wakes_as_many_takers() -> None:
     queue = MemoryQueue(10)
     got: list[int] = []
-    takers = [threading.Thread(target=lambda: got.append(queue.get())) for _ in range(3)]
+    takers = [
+        # So that one which isn't woken doesn't keep the tests from ending.
+        threading.Thread(target=lambda: got.append(queue.get()), daemon=True)
+        for _ in range(3)
+    ]
     for taker in takers:
         taker.start()
     while queue._waiting < 3:
