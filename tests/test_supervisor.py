@@ -228,6 +228,15 @@ def test_an_async_slave_runs_in_a_loop_and_is_cancelled_at_shutdown(app: Daemon)
     assert client.exit_status == 0
 
 
+def test_a_coroutine_cancelled_by_somebody_else_has_failed(app: Daemon) -> None:
+    @app.slave(restart="never", critical=False)
+    async def stream() -> None:
+        raise asyncio.CancelledError
+
+    with running(app) as client:
+        wait_for_state(client, "stream", "failed")
+
+
 def test_a_periodic_async_slave_keeps_one_loop(app: Daemon) -> None:
     loops: list[int] = []
 
