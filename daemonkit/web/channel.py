@@ -230,14 +230,15 @@ class Channel(HTTPChannel):
         partial, self.partial = self.partial, b""
         super().received(partial)
         with self.requests_lock:
-            if self.requests:
+            request = self.request
+            if request is not None and self.requests:
                 # It isn't read while the one before it is in work.
-                self.request.began = time.monotonic()
-            else:
-                self.request.error = RequestTimeout(
+                request.began = time.monotonic()
+            elif request is not None:
+                request.error = RequestTimeout(
                     f"the request was not complete after {seconds:g} s (request_timeout)"
                 )
-                self.requests.append(self.request)
+                self.requests.append(request)
                 self.request = None
                 self.server.timed_out += 1
                 self.server.poller.look_again(self)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import statistics
-import subprocess
 import time
 from collections.abc import Iterator
 from functools import partial
+from subprocess import DEVNULL, PIPE
 
 from .bench import Bar, Bench, Row, Sample
 from .datagrams import Datagrams, count_datagrams, softnet_drops, stopped
 from .load import BATCH, Wrk, first_answer, idle_connections, pings
-from .processes import CheckFailed, end_group, ends, output_of, rss_kib, spawn
+from .processes import CheckFailed, end_group, output_of, rss_kib, spawn
 from .servers import (
     AIOHTTP,
     DAEMONKIT,
@@ -155,7 +155,7 @@ def _start_daemonkit(bench: Bench) -> float:
     port = free_port()
     command = DAEMONKIT.command(port)
     began = time.perf_counter()
-    process = spawn(command, bench.cores.server, stdout=subprocess.DEVNULL)
+    process = spawn(command, bench.cores.server, stdout=DEVNULL)
     try:
         return first_answer(port, "/ping", process) - began
     finally:
@@ -164,10 +164,12 @@ def _start_daemonkit(bench: Bench) -> float:
 
 def _import(bench: Bench) -> float:
     began = time.perf_counter()
-    process = spawn(("-c", BARE_IMPORT), bench.cores.server)
+    process = spawn(("-c", f"{BARE_IMPORT}; print(flush=True)"), bench.cores.server, stdout=PIPE)
     try:
-        if not ends(process) or process.wait():
-            raise CheckFailed(f"python -c '{BARE_IMPORT}' failed: {process.returncode}")
+        assert process.stdout is not None
+        # Until it is done with that, and not until it has ended.
+        if process.stdout.readline() != b"\n":
+            raise CheckFailed(f"python -c '{BARE_IMPORT}' failed: {process.wait()}")
         return time.perf_counter() - began
     finally:
         end_group(process)
@@ -178,7 +180,7 @@ def _memory(bench: Bench) -> Iterator[Sample]:
         time.sleep(1.0)
         yield MEMORY, OURS, server.rss_kib() / 1024
     code = f"{BARE_IMPORT}, sys, time; print(flush=True); time.sleep(60)"
-    process = spawn(("-c", code), bench.cores.server, stdout=subprocess.PIPE)
+    process = spawn(("-c", code), bench.cores.server, stdout=PIPE)
     try:
         assert process.stdout is not None
         process.stdout.readline()
