@@ -53,7 +53,7 @@ def machine(cores: Cores) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "server_core": cores.server,
         "load_core": cores.load,
-        "kernel": platform.release(),
+        "kernel": platform.release().partition("-")[0],
         "python": platform.python_version(),
         "versions": {name: version(name) for name in PACKAGES} | {"wrk": wrk.split()[1]},
     }
