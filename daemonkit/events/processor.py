@@ -178,7 +178,8 @@ class Processor:
     def _stalled(self, worker: _Worker, silent: float) -> None:
         self._changed()
         # It may have gone on meanwhile.
-        if (events := worker.events) is not None:
+        if worker.in_work:
+            events = worker.events
             self._logger.error(
                 "The event handler is stalled: it has been at work for %.3g s (timeout %g s) "
                 "on %s; it is here:\n%s",

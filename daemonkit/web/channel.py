@@ -31,6 +31,9 @@ class Parser(HTTPRequestParser):
         self.began = time.monotonic()
 
     def received(self, data: bytes) -> int:
+        if not (self.headers_finished or _is_more(self.header_plus)):
+            # Blank lines before it don't count (RFC 9112 section 2.2).
+            self.began = time.monotonic()
         consumed: int = super().received(data)
         if self.completed:
             # Asked to continue a request that is complete or refused, waitress would read the next
@@ -227,14 +230,18 @@ class Channel(HTTPChannel):
         if self.will_close or self.close_when_flushed or self._lingers:
             self.server.receiving.pop(self)
             return
+        if self.requests or self.total_outbufs_len:
+            # It isn't read while the one before it is in work, or its answer is not yet sent.
+            self._partial_began = time.monotonic()
+            if self.request is not None:
+                self.request.began = self._partial_began
+            self._note_receiving()
+            return
         partial, self.partial = self.partial, b""
         super().received(partial)
         with self.requests_lock:
             request = self.request
-            if request is not None and self.requests:
-                # It isn't read while the one before it is in work.
-                request.began = time.monotonic()
-            elif request is not None:
+            if request is not None:
                 request.error = RequestTimeout(
                     f"the request was not complete after {seconds:g} s (request_timeout)"
                 )
@@ -261,6 +268,19 @@ class Channel(HTTPChannel):
                 self.current_outbuf_count += len(data)
                 self.total_outbufs_len += len(data)
 
+    def _flush_some(self, do_close: bool = True) -> bool:
+        # Waitress does without the lock where no request is in work; a pool thread that has just
+        # finished one may still be sending an interim answer then.
+        with self.outbuf_lock:
+            return bool(super()._flush_some(do_close))
+
+    def linger(self) -> None:
+        """Let the client read its answers, if it has sent more than was read (else closing would
+        reset the connection, and what is under way to the client be lost)."""
+        if not self._lingers and self.has_unread():
+            self._answered_and_closing = True
+            self.handle_close()
+
     def send_continue(self) -> None:
         super().send_continue()
         # A pool thread does this when it is done with the request before.
@@ -275,7 +295,7 @@ class Channel(HTTPChannel):
             return
         # Closing with input unread resets the connection, and the answer could be lost with it.
         if self._answered_and_closing and self.connected and not self._lingers:
-            self.will_close = False
+            self.will_close = self.close_when_flushed = False
             try:
                 self.socket.shutdown(socket.SHUT_WR)
             except OSError:
@@ -283,6 +303,7 @@ class Channel(HTTPChannel):
             else:
                 self._lingers = True
                 self.server.lingering[self] = time.monotonic() + LINGER
+                self.server.poller.look_again(self)
                 return
         self.drop()
 

@@ -35,7 +35,6 @@ class Listener(TcpWSGIServer):
     """
 
     channel_class = Channel
-    unsettled = True
 
     def __init__(
         self,
@@ -68,6 +67,7 @@ class Listener(TcpWSGIServer):
         self._trigger_lock = threading.Lock()
         self._trigger_closed = False
         super().__init__(*args, **kwargs)
+        poller.last = self
         poller.look_again(self.trigger)
 
     # What is due at a certain time
@@ -108,8 +108,8 @@ class Listener(TcpWSGIServer):
         """Close the connections that have been idle for too long, or don't read their answers."""
         oldest = None
         for channel in list(self.active_channels.values()):
-            is_read_or_answered = channel.requests or channel in self.receiving
-            since = now if is_read_or_answered else channel.last_activity
+            is_read = channel in self.receiving and not channel.total_outbufs_len
+            since = now if is_read or channel.requests else channel.last_activity
             if now >= since + IDLE_TIMEOUT:
                 channel.drop()
             else:
@@ -217,10 +217,6 @@ class Listener(TcpWSGIServer):
     def handle_error(self) -> None:
         self.own_logger.exception("Taking a connection failed")
         self._paused_until = time.monotonic() + PAUSE
-
-    def add_channel(self, map: Any = None) -> None:
-        super().add_channel(map)
-        self.poller.look_again(self)
 
     def del_channel(self, map: Any = None) -> None:
         self.poller.forget(self._fileno)

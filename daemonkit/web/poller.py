@@ -20,6 +20,8 @@ class Poller:
     def __init__(self) -> None:
         self.unsettled: set[Any] = set()
         """Those that are asked before the next wait."""
+        self.last: Any = None
+        """What is asked before each wait, after all others: what it answers depends on them."""
         self._again: deque[Any] = deque()
         self._poll: Any = select.epoll() if _HAS_EPOLL else select.poll()
         self._flags: dict[int, int] = {}
@@ -39,8 +41,8 @@ class Poller:
     def _settle(self) -> None:
         while self._again:
             self.unsettled.add(self._again.popleft())
-        settled = []
-        for item in self.unsettled:
+        settled = [self.last]
+        for item in (*(self.unsettled - {self.last}), self.last):
             # Before the flags, or a thread could change them between the two questions.
             if not getattr(item, "unsettled", False):
                 settled.append(item)

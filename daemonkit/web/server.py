@@ -107,12 +107,17 @@ class Server:
         if self._thread.ident is None:
             self._socket.close()
             return True
+        until = time.monotonic() + timeout
         self._thread.join(timeout)
         stopped = not self._thread.is_alive()
         if not stopped:
             self._give_up = True
             self._wake()
             self._thread.join(2 * GIVING_UP)
+            until = time.monotonic() + GIVING_UP
+        # They have left the pool when the loop ends, but maybe not ended.
+        for thread in self._pool.made:
+            thread.join(max(0.0, until - time.monotonic()))
         return stopped
 
     def running_threads(self) -> list[threading.Thread]:
@@ -150,6 +155,10 @@ class Server:
             self._turn(STOPPING_TURN)
         unread_until = time.monotonic() + UNREAD
         while not self._give_up and self._unsent() and time.monotonic() < unread_until:
+            self._turn(STOPPING_TURN)
+        for channel in list(server.active_channels.values()):
+            channel.linger()
+        while not self._give_up and server.lingering:
             self._turn(STOPPING_TURN)
         self._pool.shutdown(timeout=GIVING_UP if self._give_up else 5)
         server.close_trigger()

@@ -158,6 +158,18 @@ def test_a_queue_that_fails_once_does_not_end_the_processor(
     assert caplog.messages == ["The event processor failed and goes on"]
 
 
+def test_a_stall_on_null_is_told_as_any_other(caplog: pytest.LogCaptureFixture) -> None:
+    processor = Processor(MemoryQueue(1), print, LOGGER, timeout=5)
+    worker = processor._workers[0]
+    worker.thread.start()
+    worker.in_work, worker.events = 1, None
+    processor._stalled(worker, 6)
+    processor.request_stop()
+
+    assert processor.join(10)
+    assert "(timeout 5 s) on the event null; it is here:" in caplog.text
+
+
 def test_a_stall_that_is_over_before_it_is_told_is_not_told(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

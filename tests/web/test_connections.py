@@ -351,6 +351,30 @@ def test_blank_lines_begin_no_request(app: Daemon) -> None:
         client.wait_until(lambda: server.receiving)
 
 
+def test_the_time_of_a_request_begins_after_blank_lines(app: Daemon) -> None:
+    with (
+        serving(app, request_timeout=0.3, fast_events=False) as (client, _),
+        connect(client) as sock,
+    ):
+        ask(sock, EVENT + b"\r\n")
+        until = time.monotonic() + 0.4
+        client.wait_until(lambda: time.monotonic() > until)
+        sock.sendall(EVENT[:-1])
+        assert ask(sock, EVENT[-1:]).startswith(b"HTTP/1.1 200 OK")
+
+
+def test_a_request_behind_an_answer_that_is_not_yet_read_has_its_time(app: Daemon) -> None:
+    app.route("/large", endpoint="large")(lambda: b"x" * 20_000_000)
+    with serving(app, request_timeout=0.2) as (client, server), connect(client) as sock:
+        sock.sendall(PING.replace(b"/ping", b"/large") + EVENT[:-1])
+        client.wait_until(lambda: server.receiving)
+        (began,) = server.receiving.values()
+        client.wait_until(lambda: list(server.receiving.values()) > [began + 0.3])
+        assert read_until(sock, b"x" * 1000)
+        while b"Event received" not in (answer := ask(sock, EVENT[-1:])):
+            assert b" 408 " not in answer
+
+
 # Idle
 
 
@@ -455,6 +479,22 @@ def test_urgent_data_costs_nothing(app: Daemon) -> None:
         ask(sock, EVENT)
         assert client.get("/ping").text == "OK\n"
         assert len(turns) < 20
+
+
+def test_what_is_to_be_sent_is_sent_by_one_thread_at_a_time(app: Daemon) -> None:
+    """A pool thread may still send an interim answer when no request is in work any more."""
+    with serving(app) as (client, server), connect(client) as sock:
+        ask(sock, EVENT)
+        (channel,) = [
+            c for c in server.active_channels.values() if c.addr[1] == sock.getsockname()[1]
+        ]
+        flush = threading.Thread(target=channel._flush_some)
+        with channel.outbuf_lock:
+            flush.start()
+            flush.join(0.05)
+            assert flush.is_alive()
+        flush.join(10)
+        assert not flush.is_alive()
 
 
 def test_only_the_loop_closes_connections(app: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:

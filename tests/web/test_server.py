@@ -15,6 +15,7 @@ import flask
 import pytest
 import requests
 from waitress.server import TcpWSGIServer
+from waitress.task import ThreadedTaskDispatcher
 
 from daemonkit import Daemon
 from daemonkit.testing import Client, running
@@ -343,6 +344,45 @@ def test_a_request_in_flight_at_stop_is_answered(
         thread.join()
 
     assert result == ["done"]
+    assert client.exit_status == 0
+
+
+def test_an_answer_is_read_to_its_end_although_the_client_has_sent_more(
+    app: Daemon, slow: tuple[threading.Event, threading.Event]
+) -> None:
+    """Closing with that unread would reset the connection and throw away what is under way."""
+    _, release = slow
+    app.route("/large", endpoint="large")(lambda: (release.wait(10), b"x" * 3_000_000)[1])
+    more = b"POST /events HTTP/1.1\r\nContent-Length: 1\r\n\r\n1"
+    with running(app) as client, connect(client) as sock:
+        sock.sendall(b"GET /large HTTP/1.1\r\n\r\n")
+        assert app._parts is not None
+        server = app._parts.server._server
+        client.wait_until(lambda: any(c.requests for c in server.active_channels.values()))
+        sock.sendall(more * 3)
+        app.stop()
+        client.wait_until(lambda: server.stopping)
+        release.set()
+        client.wait_until(lambda: server.lingering)
+        answer = read_all(sock)
+
+    assert answer.endswith(b"x" * 3_000_000)
+    assert client.exit_status == 0
+
+
+def test_pool_threads_that_take_long_to_end_are_waited_for(
+    app: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = ThreadedTaskDispatcher.handler_thread
+
+    def handler_thread(self: ThreadedTaskDispatcher, number: int) -> None:
+        real(self, number)
+        time.sleep(0.1)
+
+    monkeypatch.setattr(ThreadedTaskDispatcher, "handler_thread", handler_thread)
+    with running(app) as client:
+        assert client.get("/ping").text == "OK\n"
+
     assert client.exit_status == 0
 
 
