@@ -532,23 +532,10 @@ def test_a_connection_that_fails_is_closed_and_the_others_are_served(
         broken.readable = lambda: 1 / 0
         bad.sendall(EVENT)
 
-        assert is_closed_in_time(client, bad)
+        client.wait_until(lambda: is_closed(bad))
         assert ask(good, EVENT).startswith(b"HTTP/1.1 200 OK")
         assert client.get("/ping").text == "OK\n"
     assert caplog.messages.count("A connection failed and is closed") == 1
-
-
-def is_closed_in_time(client: Client, sock: socket.socket) -> bool:
-    def look() -> bool:
-        sock.setblocking(False)
-        try:
-            return sock.recv(65536) == b""
-        except BlockingIOError:
-            return False
-        except ConnectionResetError:
-            return True
-
-    return bool(client.wait_until(look))
 
 
 def test_a_failure_to_take_a_connection_is_logged_and_later_ones_are_taken(
