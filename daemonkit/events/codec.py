@@ -115,13 +115,14 @@ _TOO_DEEP = f"nested deeper than {MAX_DEPTH} levels"
 
 
 def _quick(data: bytes) -> Event:
-    """The value of a short text without space around it, as nearly every event is; else _SLOW."""
+    """The value of a short text without space before it, as nearly every event is; else _SLOW."""
     # What takes no more than MAX_DEPTH bytes isn't nested deeper.
     if len(data) <= MAX_DEPTH:
         try:
             text = data.decode()
             value, end = _decoder.raw_decode(text)
-            if end == len(text):
+            # `echo` without -n, and CRLF.
+            if end == len(text) or not text[end:].strip(_WHITESPACE):
                 return value
         except Exception:
             pass
