@@ -19,9 +19,11 @@ from .config import COMMAND_LINE, ConfigInForce, ConfigSource, Override
 from .defaults import SETTINGS
 from .ending import Deadline, ExitWatch, exit_by_signal, exit_now, settle_output
 from .events.codec import beginning, normalize
+from .events.entry import EventQueue, RetryPolicy
 from .events.intake import Intake
 from .events.memory import MemoryQueue
 from .events.processor import Processor
+from .events.spool import Spool
 from .exceptions import ConfigError, DaemonkitError, PingError, RegistrationError, StartError
 from .health import Health
 from .juggler import Outbox
@@ -34,7 +36,7 @@ from .stacks import stacks
 from .status import Gatherer
 from .supervisor import Supervisor
 from .systemd import NotifySocket, take_sockets, watchdog_seconds
-from .types import Event, EventQueue
+from .types import Event
 from .udp import UdpListener
 from .watch import Watch
 from .web.blueprint import OK, Views, WebApp
@@ -64,7 +66,7 @@ class Daemon(Registrars):
         self.shutdown = threading.Event()
         self._config = ConfigInForce(config)
         self._lazy_lock = threading.RLock()
-        self._lazy_intake: tuple[MemoryQueue, Intake] | None = None
+        self._lazy_intake: tuple[EventQueue, Intake] | None = None
         self._lazy_flask: WebApp | None = None
         self._lazy_outbox: Outbox | None = None
         self._gatherer = Gatherer(self.logger)
@@ -92,8 +94,15 @@ class Daemon(Registrars):
         self._config.load(config, overrides)
         with self._lazy_lock:
             if self._lazy_intake is not None:
-                # Events were queued before the configuration was known.
-                self._lazy_intake[0].size = self.master_config["queue_size"]
+                self._requeue(self._lazy_intake[0])
+
+    def _requeue(self, queue: EventQueue) -> None:
+        """Events were queued before the configuration was known."""
+        queue.size = self.master_config["queue_size"]
+        if isinstance(queue, MemoryQueue) and self.master_config["queue"] is not None:
+            self._lazy_intake = None
+            for event in queue.drained():
+                self.put_event(event)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -174,7 +183,11 @@ class Daemon(Registrars):
             "uptime": round(uptime, 6),
             **self._health.shown(),
             "events_queue": len(queue),
-            "events": {**intake.counters(), **(parts.processor.counters() if parts else {})},
+            "events": {
+                **intake.counters(),
+                **queue.counters(),
+                **(parts.processor.counters() if parts else {}),
+            },
             "http": parts.server.counters() if parts else {},
             "udp": parts.udp.counters() if parts else {},
             "juggler": self._outbox.counters(),
@@ -227,7 +240,7 @@ class Daemon(Registrars):
         Raises QueueFull when there is no room or the daemon is stopping, InvalidEvent (a
         ValueError) for what isn't a JSON value.
         """
-        self._intake_and_queue()[1].put(normalize(event), "app")
+        self._intake_and_queue()[1].put(*normalize(event), "app")
 
     def send_event_to_juggler(self, host: str, service: str, status: str, description: str) -> None:
         """Have an event sent to the monitoring system Juggler; returns at once.
@@ -273,12 +286,26 @@ class Daemon(Registrars):
                 )
             return self._lazy_outbox
 
-    def _intake_and_queue(self) -> tuple[MemoryQueue, Intake]:
+    def _intake_and_queue(self) -> tuple[EventQueue, Intake]:
         with self._lazy_lock:
             if self._lazy_intake is None:
-                queue = MemoryQueue(self.master_config["queue_size"])
+                queue = self._make_queue()
                 self._lazy_intake = queue, Intake(queue)
             return self._lazy_intake
+
+    def _make_queue(self) -> EventQueue:
+        master = self.master_config
+        if master["queue"] is None:
+            return MemoryQueue(master["queue_size"])
+        return Spool(
+            master["queue"],
+            self.logger,
+            name=self.name,
+            size=master["queue_size"],
+            disk=master["queue_disk"],
+            ack_batch=master["ack_batch"],
+            changed=self._health.changed,
+        )
 
     # Life
 
@@ -351,8 +378,14 @@ class Daemon(Registrars):
         def make_parts() -> Parts:
             try:
                 self._parts = self._make_parts(environ, given)
-            except OSError as error:
-                raise StartError(f"cannot start: {error}") from error
+            except BaseException as error:
+                # Or the next start in this process would find its file in use.
+                queue, _ = self._intake_and_queue()
+                queue.request_stop()
+                queue.join(1.0)
+                if isinstance(error, OSError):
+                    raise StartError(f"cannot start: {error}") from error
+                raise
             return self._parts
 
         self._life = Life(
@@ -394,7 +427,6 @@ class Daemon(Registrars):
         master, health, watch = self.master_config, self._health, Watch(self.logger)
         queue, intake = self._intake_and_queue()
         processor = self._make_processor(queue, watch)
-        intake.with_meta = processor.with_meta
         # From here on run_slave goes to the supervisor, and not to the registry.
         with self._lazy_lock:
             supervisor = self._supervisor = Supervisor(
@@ -434,7 +466,7 @@ class Daemon(Registrars):
             request_timeout=master["request_timeout"],
         )
         notifier = Notifier(NotifySocket(environ), health, watchdog_seconds(environ), self.logger)
-        for part in (watch, server, processor, supervisor, udp):
+        for part in (watch, server, processor, supervisor, udp, queue):
             health.add_source(part.problems)
         return Parts(
             queue, intake, server, processor, supervisor, udp, self._outbox, watch, notifier
@@ -462,6 +494,8 @@ class Daemon(Registrars):
             linger=handler.linger,
             with_meta=with_meta,
             timeout=handler.timeout,
+            retry=RetryPolicy(handler.retries, handler.backoff),
+            redact=self._config.redact,
             wake=watch.wake,
             changed=self._health.changed,
         )

@@ -138,7 +138,28 @@ SETTINGS: dict[str, Setting] = {
             TEXTS,
             "Options shown as `*** HIDDEN ***` in `/status`: names, dotted paths or globs.",
         ),
+        Setting(
+            "queue",
+            None,
+            TEXT_OR_NONE,
+            "File that keeps the events until they are handled. By default they are kept in "
+            "memory, and lost with the process.",
+        ),
         Setting("queue_size", 100_000, whole(1), "How many events may wait in the queue."),
+        Setting(
+            "queue_disk",
+            1024 * 1024 * 1024,
+            whole(1024 * 1024),
+            "Largest size of the file `queue`, in bytes, dead letters included; beside it stand up "
+            "to 5 MiB more.",
+        ),
+        Setting(
+            "ack_batch",
+            100,
+            whole(1, 10_000),
+            "How many handled events are removed from the file `queue` together. Some more than "
+            "that may be handled twice after a crash.",
+        ),
         Setting(
             "max_request_size",
             10 * 1024 * 1024,

@@ -40,6 +40,26 @@ class ForkFlag:
         os.register_at_fork(after_in_child=in_child)
 
 
+class CloseInChild:
+    """A descriptor that a forked child closes; as with ForkFlag, there may be only few."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        reference = weakref.ref(self)
+
+        def in_child() -> None:
+            closing = reference()
+            if closing is not None and closing._fd >= 0:
+                os.close(closing._fd)
+                closing._fd = -1
+
+        os.register_at_fork(after_in_child=in_child)
+
+    def forget(self) -> None:
+        """Leave it alone from now on."""
+        self._fd = -1
+
+
 def _end(error: BaseException | None) -> NoReturn:
     status = 0
     if isinstance(error, SystemExit):

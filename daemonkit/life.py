@@ -10,6 +10,7 @@ from typing import Any
 
 from .calls import error_text, function_name
 from .ending import Deadline, briefly, tell
+from .events.entry import EventQueue
 from .events.intake import Intake
 from .events.processor import Processor
 from .exceptions import DaemonkitError, StartError
@@ -19,7 +20,7 @@ from .juggler import Outbox
 from .notifier import Notifier
 from .stacks import stack_of
 from .supervisor import Supervisor
-from .types import Component, EventQueue, Hook
+from .types import Component, Hook
 from .udp import UdpListener
 from .watch import Watch
 from .web.server import Server
@@ -165,6 +166,7 @@ class Life:
         assert parts is not None
         yield parts.notifier.start
         yield parts.watch.start
+        yield parts.queue.start
         yield parts.server.start
         yield self._call_start_hooks
         yield lambda: self._routes(None)
@@ -243,14 +245,14 @@ class Life:
             self._tell(logging.INFO, "Stopping: %s", self._failure or self._reason())
             if self._health.phase == DRAINING:
                 self._drain(deadline)
-            if self._started.wait(deadline.left(keep=7 * self._share)):
+            if self._started.wait(deadline.left(keep=8 * self._share)):
                 self._stop_workers()
         finally:
             self._workers_stopped.set()
 
     def _drain(self, deadline: Deadline) -> None:
         """Leave time for those who send events to see that it isn't ready any more."""
-        delay = min(self._drain_delay, deadline.left(keep=7 * self._share))
+        delay = min(self._drain_delay, deadline.left(keep=8 * self._share))
         if delay > 0:
             self._wait_for(lambda: [f"senders (drain_delay, {self._drain_delay:g} s)"])
             # Set only when all is over: another signal exits at once.
@@ -260,12 +262,12 @@ class Life:
     def _stop_workers(self) -> None:
         parts = self._parts
         if parts is not None:
-            self._stop(parts.udp, parts_after=6)
+            self._stop(parts.udp, parts_after=7)
             parts.intake.close()
             # What a slave fails at from now on may well be the stopping itself.
             parts.supervisor.retire()
-            self._stop(parts.processor, parts_after=5)
-            self._stop(parts.supervisor, parts_after=4)
+            self._stop(parts.processor, parts_after=6)
+            self._stop(parts.supervisor, parts_after=5)
 
     def _end(self) -> int:
         """The main thread's half of stopping; returns the exit status."""
@@ -274,12 +276,14 @@ class Life:
         self._call_stop_hooks()
         left, blocked = 0, False
         if (parts := self._parts) is not None:
-            self._stop(parts.outbox, parts_after=3)
-            self._stop(parts.watch, parts_after=2)
+            self._stop(parts.outbox, parts_after=4)
+            self._stop(parts.watch, parts_after=3)
             # They get what is left of the time, while HTTP can still tell.
             for part in (parts.udp, parts.processor, parts.supervisor):
                 if part.running_threads():
                     self._stop(part, parts_after=2)
+            # What has been handled until now needn't be handled again.
+            self._stop(parts.queue, parts_after=1)
             self._stop(parts.server, parts_after=1)
             left, blocked = self.events_left(), bool(self._running() or self._failed_parts)
             if blocked:
@@ -299,7 +303,7 @@ class Life:
 
     def _call_stop_hooks(self) -> None:
         self._main_waits("the reload hooks")
-        if self._reloading.acquire(timeout=self._deadline.left(keep=4 * self._share)):
+        if self._reloading.acquire(timeout=self._deadline.left(keep=5 * self._share)):
             self._reloading.release()
         for hook in reversed(self._stop_hooks):
             self._main_waits(f"the stop hook {function_name(hook)}")
@@ -380,7 +384,9 @@ class Life:
     def events_left(self) -> int:
         """Events that wait, or that a handler hasn't returned from."""
         parts = self._parts
-        return 0 if parts is None else len(parts.queue) + parts.processor.in_work
+        if parts is None:
+            return 0
+        return parts.queue.lost_at_exit() + parts.processor.in_work
 
     def _wait_for(self, what: Callable[[], list[str]]) -> None:
         self._workers_wait = what
@@ -398,8 +404,8 @@ class Life:
     def _described(self, part: Component) -> str:
         names = [thread.name for thread in part.running_threads()]
         parts = self._parts
-        if parts is not None and part is parts.processor and len(parts.queue):
-            names.append(f"{len(parts.queue)} in the queue")
+        if parts is not None and part is parts.processor and (left := parts.queue.lost_at_exit()):
+            names.append(f"{left} in the queue")
         return f"{part.name} ({', '.join(names)})" if names else part.name
 
 

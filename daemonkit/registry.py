@@ -51,6 +51,8 @@ class HandlerOptions(TypedDict, total=False):
     batch: int | None
     linger: float
     timeout: float | None
+    retries: int
+    backoff: float
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,8 @@ class HandlerSpec:
     batch: int | None = None
     linger: float = 0.0
     timeout: float | None = None
+    retries: int = 0
+    backoff: float = 1.0
     with_meta: bool = False
 
 
@@ -137,7 +141,8 @@ class Registrars:
         threads: how many threads call it (1); batch: hand over lists of up to so many events (and
         of their metas); linger: seconds to wait for a list to fill, counted from its first event;
         timeout: seconds after which a call that hasn't returned is called stalled, in the log and
-        by the health check.
+        by the health check; retries: how often an event is handled again when the handler raises
+        (0), then it is a dead letter; backoff: seconds until the first of these, doubled each time.
         """
         return _bare_or_called(function, lambda f: self.set_event_handler(f, **options))
 
@@ -158,6 +163,11 @@ class Registrars:
                 f"linger must be a number of seconds >= 0, not {describe(spec.linger)}"
             )
         check_timeout("timeout", spec.timeout)
+        _check_whole("retries", spec.retries, 0)
+        if not is_seconds(spec.backoff):
+            raise RegistrationError(
+                f"backoff must be a number of seconds >= 0, not {describe(spec.backoff)}"
+            )
         present = self._registry.handler
         _check_single("event handler", present.function if present else None)
         self._registry.handler = spec
@@ -337,6 +347,6 @@ def _check_single(what: str, present: Callable[..., Any] | None) -> None:
         )
 
 
-def _check_whole(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise RegistrationError(f"{name} must be an int >= 1, not {describe(value)}")
+def _check_whole(name: str, value: Any, least: int = 1) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise RegistrationError(f"{name} must be an int >= {least}, not {describe(value)}")

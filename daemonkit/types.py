@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal, Protocol
-
-from .exceptions import QueueFull
 
 Event = Any
 """Any JSON value; its inner form is the user's business."""
@@ -34,6 +32,10 @@ class Meta:
     peer: str | None
     received: datetime
     attempt: int = 1
+
+    def of_attempt(self, attempt: int) -> Meta:
+        """The same for another attempt."""
+        return replace(self, attempt=attempt)
 
 
 @dataclass(frozen=True)
@@ -72,30 +74,6 @@ class Component(Protocol):
     def running_threads(self) -> list[threading.Thread]:
         """Its threads that still run, to be named when it doesn't stop."""
         ...
-
-
-class EventQueue(Protocol):
-    """Where events wait for the event processor; entries are opaque to it."""
-
-    def __len__(self) -> int: ...
-
-    def put_many(self, items: Sequence[Any]) -> None:
-        """Add all or none; raises QueueFull or BatchTooLarge."""
-
-    def put_some(self, items: Sequence[Any]) -> tuple[int, QueueFull | None]:
-        """Add the first ones that there is room for; returns how many, and what refuses the
-        others."""
-        ...
-
-    def get(self) -> Any:
-        """Wait for one and take it; raises QueueClosed once closed and empty."""
-
-    def get_batch(self, limit: int, linger: float) -> list[Any]:
-        """Wait for one, then up to `linger` seconds for up to `limit`; raises QueueClosed."""
-        ...
-
-    def close(self) -> None:
-        """Let takers run the queue empty and then raise QueueClosed."""
 
 
 class Master(Protocol):

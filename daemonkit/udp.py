@@ -131,8 +131,13 @@ class UdpListener:
 
         events = decode_each(datagrams, otherwise)
         if events:
-            good = [s for number, s in enumerate(senders) if number not in bad] if bad else senders
-            accepted, refusal = self._intake.put_some(events, "udp", lambda: map(_name, good))
+            good, lines = senders, datagrams
+            if bad:
+                good = [s for number, s in enumerate(senders) if number not in bad]
+                lines = [d for number, d in enumerate(datagrams) if number not in bad]
+            accepted, refusal = self._intake.put_some(
+                events, lines, "udp", lambda: map(_name, good)
+            )
             if refusal is not None:
                 self._refused += len(events) - accepted
                 self._complain("refused", good[accepted : accepted + 1], f"is refused: {refusal}")
@@ -144,7 +149,7 @@ class UdpListener:
         datagrams: list[bytes] = []
         senders: list[Any] = []
         # Asking for the sender costs half as much as the datagram itself.
-        named = self._intake.with_meta or time.monotonic() < self._senders_until
+        named = self._intake.asks_who or time.monotonic() < self._senders_until
         receive, append = self._socket.recv, datagrams.append
         try:
             for _ in range(BATCH if named else 1):

@@ -246,7 +246,9 @@ def test_a_flood_is_taken_in_batches_and_in_order(
         sizes: list[int] = []
         real = app._parts.queue.put_some
         monkeypatch.setattr(
-            app._parts.queue, "put_some", lambda items: (sizes.append(len(items)), real(items))[1]
+            app._parts.queue,
+            "put_some",
+            lambda batch: (sizes.append(len(batch.events)), real(batch))[1],
         )
         flood(client, [b"%d" % number for number in range(1200)])
         client.wait_until(lambda: len(events) == 1201)

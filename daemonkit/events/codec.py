@@ -51,8 +51,9 @@ def decode_each(
     return events
 
 
-def decode_lines(data: bytes) -> list[Event]:
-    """The values of NDJSON, one a line, empty lines left out; raises InvalidEvent with the line."""
+def decode_lines(data: bytes) -> tuple[list[Event], list[bytes]]:
+    """The values of NDJSON, one a line, and their lines, empty ones left out; raises InvalidEvent
+    with the line."""
 
     def otherwise(number: int, line: bytes) -> list[Event]:
         line = line.rstrip(b" \t\r")
@@ -61,14 +62,18 @@ def decode_lines(data: bytes) -> list[Event]:
         except InvalidEvent as error:
             raise InvalidEvent(f"line {number + 1}: {error}") from None
 
-    events = decode_each(data.removeprefix(_BOM).split(b"\n"), otherwise)
+    lines = data.removeprefix(_BOM).split(b"\n")
+    events = decode_each(lines, otherwise)
     if not events:
         raise InvalidEvent("the body is empty")
-    return events
+    if len(events) < len(lines):
+        lines = [line for line in lines if line.rstrip(b" \t\r")]
+    return events, lines
 
 
-def normalize(value: Any) -> Event:
-    """A copy of a Python value in the form it would have come in as JSON; raises InvalidEvent."""
+def normalize(value: Any) -> tuple[Event, bytes]:
+    """A copy of a Python value in the form it would have come in as JSON, and that JSON; raises
+    InvalidEvent."""
     try:
         text = json.dumps(value, allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -79,7 +84,7 @@ def normalize(value: Any) -> Event:
     # A place in this text would tell the caller nothing.
     if _depth(data) > MAX_DEPTH:
         raise InvalidEvent(_TOO_DEEP)
-    return decode(data)
+    return decode(data), data
 
 
 def beginning(event: Event, limit: int = 200) -> str:

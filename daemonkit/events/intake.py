@@ -4,30 +4,20 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime, timezone
-from typing import Any, NamedTuple
 
 from ..exceptions import BatchTooLarge, QueueFull
-from ..types import Event, EventQueue, Meta, Source
-from .memory import STOPPING
-
-
-class Tagged(NamedTuple):
-    """A queue entry that carries the circumstances of its event."""
-
-    event: Event
-    meta: Meta
+from ..types import Event, Source
+from .bounded import STOPPING
+from .entry import Batch, EventQueue
 
 
 class Intake:
     """Puts events on the queue, or says why not.
 
-    with_meta: whether the event processor wants the circumstances of each event; they are made
-    only if it does.
+    Who sent them is asked for only if the queue wants to know, for the event handler.
     """
 
     def __init__(self, queue: EventQueue) -> None:
-        self.with_meta = True
         self._queue = queue
         self._refusal: QueueFull | None = None
         self._stopping = False
@@ -35,6 +25,11 @@ class Intake:
         self._lock = threading.Lock()
         self._received = 0
         self._refused = 0
+
+    @property
+    def asks_who(self) -> bool:
+        """Whether somebody wants to know who sent an event."""
+        return self._queue.with_meta
 
     def hold(self) -> None:
         """Refuse events until `open`, but for those this thread puts: start hooks run in it."""
@@ -51,18 +46,22 @@ class Intake:
         self._stopping = True
         self._refusal = QueueFull(STOPPING, retry_after=5)
 
-    def put(self, event: Event, source: Source, peer: str | None = None) -> None:
-        """Queue one event; raises QueueFull."""
-        self.put_many([event], source, peer)
+    def put(self, event: Event, line: bytes, source: Source, peer: str | None = None) -> None:
+        """Queue one event, with its text; raises QueueFull."""
+        self.put_many([event], [line], source, peer)
 
-    def put_many(self, events: Sequence[Event], source: Source, peer: str | None = None) -> None:
+    def put_many(
+        self,
+        events: Sequence[Event],
+        lines: Sequence[bytes],
+        source: Source,
+        peer: str | None = None,
+    ) -> None:
         """Queue all events or none; raises QueueFull or BatchTooLarge."""
-        items: Sequence[Any] = events
-        if self.with_meta:
-            items = self._tagged(events, source, [peer] * len(events))
+        peers = [peer] * len(events) if self.asks_who else None
         try:
             self._admit()
-            self._queue.put_many(items)
+            self._queue.put_many(Batch(events, lines, source, peers))
         except Exception:
             self._count(0, len(events))
             raise
@@ -70,66 +69,53 @@ class Intake:
 
     def put_each(
         self,
-        batches: Sequence[Sequence[Event]],
+        batches: Sequence[tuple[Sequence[Event], Sequence[bytes]]],
         source: Source,
         peers: Callable[[], Iterable[str]],
     ) -> Sequence[QueueFull | BatchTooLarge | None]:
         """Queue each batch whole or not at all; returns for each what refuses it. peers: called for
         the sender of each batch if anyone wants to know."""
-        whose = list(peers()) if self.with_meta else [None] * len(batches)
-        events = [event for batch in batches for event in batch]
-        items: Sequence[Any] = events
-        if self.with_meta:
-            items = self._tagged(
-                events,
-                source,
-                [peer for peer, batch in zip(whose, batches, strict=True) for _ in batch],
-            )
+        whose = list(peers()) if self.asks_who else [None] * len(batches)
+        refusals: list[QueueFull | BatchTooLarge | None] = [None] * len(batches)
         try:
             self._admit()
-            self._queue.put_many(items)
-        # Together they find no room; one or the other of them may.
+            together = Batch(
+                [event for events, _ in batches for event in events],
+                [line for _, lines in batches for line in lines],
+                source,
+                [peer for peer, (events, _) in zip(whose, batches, strict=True) for _ in events]
+                if self.asks_who
+                else None,
+            )
+            self._queue.put_many(together)
         except (QueueFull, BatchTooLarge):
-            return [
-                self._put_or_why(batch, source, peer)
-                for peer, batch in zip(whose, batches, strict=True)
-            ]
-        self._count(len(events), 0)
-        return [None] * len(batches)
-
-    def _put_or_why(
-        self, events: Sequence[Event], source: Source, peer: str | None
-    ) -> QueueFull | BatchTooLarge | None:
-        try:
-            self.put_many(events, source, peer)
-        except (QueueFull, BatchTooLarge) as error:
-            return error
-        return None
+            # Together they find no room; one or the other of them may.
+            for number, (peer, batch) in enumerate(zip(whose, batches, strict=True)):
+                try:
+                    self.put_many(*batch, source, peer)
+                except (QueueFull, BatchTooLarge) as error:
+                    refusals[number] = error
+        else:
+            self._count(len(together.events), 0)
+        return refusals
 
     def put_some(
-        self, events: Sequence[Event], source: Source, peers: Callable[[], Iterable[str]]
+        self,
+        events: Sequence[Event],
+        lines: Sequence[bytes],
+        source: Source,
+        peers: Callable[[], Iterable[str]],
     ) -> tuple[int, QueueFull | None]:
         """Queue the first events that there is room for; returns how many that were, and what
         refuses the others. peers: called for the sender of each if anyone wants to know."""
-        items: Sequence[Any] = events
-        if self.with_meta:
-            items = self._tagged(events, source, peers())
+        batch = Batch(events, lines, source, list(peers()) if self.asks_who else None)
         try:
             self._admit()
-            accepted, refusal = self._queue.put_some(items)
+            accepted, refusal = self._queue.put_some(batch)
         except QueueFull as error:
             accepted, refusal = 0, error
         self._count(accepted, len(events) - accepted)
         return accepted, refusal
-
-    def _tagged(
-        self, events: Sequence[Event], source: Source, peers: Iterable[str | None]
-    ) -> list[Tagged]:
-        now = datetime.now(timezone.utc)
-        return [
-            Tagged(event, Meta(source, peer, now))
-            for event, peer in zip(events, peers, strict=True)
-        ]
 
     def _count(self, received: int, refused: int) -> None:
         with self._lock:

@@ -6,114 +6,170 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
+from datetime import datetime, timezone
+from itertools import repeat
 from typing import Any
 
-from ..exceptions import BatchTooLarge, QueueFull
+from ..exceptions import QueueFull
+from ..types import Event, Meta, Problem
+from .bounded import Bounded
+from .codec import beginning, decode
+from .entry import Batch, Entry, Failure
+from .waiting import Waiting
 
-STOPPING = "The daemon is stopping"
+DEAD_LETTERS = 100
+"""How many are kept; then the oldest are dropped."""
+LONGEST_EVENT = 10_000
+"""Characters of a dead letter's event that are shown."""
+AGE_STEP = 0.1
+"""Seconds: how exactly the age of the oldest event is known."""
 
 
-class QueueClosed(Exception):
-    """The queue is closed and empty: there will be nothing more to take."""
-
-
-class MemoryQueue:
+class MemoryQueue(Bounded):
     """A bounded first-in-first-out queue.
 
-    size: how many entries may wait; it may be changed.
+    size: how many events may wait; it may be changed.
     """
 
+    is_durable = False
+
     def __init__(self, size: int) -> None:
-        self.size = size
-        self._items: deque[Any] = deque()
-        self._not_empty = threading.Condition(threading.Lock())
-        self._waiting = 0
-        self._closed = False
+        super().__init__(size, Waiting(_revived))
+        self._lock = threading.Lock()
+        self._added = 0
+        self._ages: deque[tuple[int, float]] = deque()
+        """How many had been added when, in monotonic seconds, for those that still wait."""
+        self._retried = 0
+        self._dead = 0
+        self._dead_letters: deque[dict[str, Any]] = deque(maxlen=DEAD_LETTERS)
 
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def put_many(self, items: Sequence[Any]) -> None:
-        """Add all entries or none; raises QueueFull, also once closed, or BatchTooLarge when they
+    def put_many(self, batch: Batch) -> None:
+        """Add all events or none; raises QueueFull, also once closed, or BatchTooLarge when they
         never fit."""
-        if len(items) > self.size:
-            raise BatchTooLarge(
-                f"{len(items)} events at once are more than the queue holds "
-                f"(queue_size is {self.size})"
-            )
-        with self._not_empty:
-            if self._room() < len(items):
+        count = len(batch.events)
+        self._check_size(count)
+        # Under the lock, or an event could slip in behind the last taker.
+        with self._lock:
+            if self._room() < count:
                 raise self._refusal()
-            self._add(items)
+            self._add(batch, count)
 
-    def put_some(self, items: Sequence[Any]) -> tuple[int, QueueFull | None]:
-        """Add as many entries as there is room for, the first ones; returns how many that were,
+    def put_some(self, batch: Batch) -> tuple[int, QueueFull | None]:
+        """Add as many events as there is room for, the first ones; returns how many that were,
         and what refuses the others."""
-        with self._not_empty:
-            count = min(self._room(), len(items))
-            if count:
-                self._add(items[:count])
-            return count, self._refusal() if count < len(items) else None
+        count = len(batch.events)
+        with self._lock:
+            fits = min(self._room(), count)
+            if fits:
+                self._add(batch if fits == count else batch.part(0, fits), fits)
+            return fits, self._refusal() if fits < count else None
 
-    # All under the lock, or an event could slip in behind the last taker.
+    def _add(self, batch: Batch, count: int) -> None:
+        now = time.monotonic()
+        ages, taken = self._ages, self._added - self._waiting.ready
+        while ages and ages[0][0] <= taken:
+            ages.popleft()
+        self._added += count
+        if not ages or now - ages[-1][1] >= AGE_STEP:
+            ages.append((self._added, now))
+        else:
+            ages[-1] = self._added, ages[-1][1]
+        self._waiting.add(self._entries(batch), count)
 
-    def _room(self) -> int:
-        return 0 if self._closed else max(0, self.size - len(self._items))
+    def _entries(self, batch: Batch) -> Sequence[Any]:
+        lines = batch.lines if self.keep_lines else repeat(None)
+        if self.with_meta:
+            now = datetime.now(timezone.utc)
+            peers = repeat(None) if batch.peers is None else batch.peers
+            return [
+                Entry(event, Meta(batch.source, peer, now), 0, 1, line)
+                for event, peer, line in zip(batch.events, peers, lines)  # noqa: B905
+            ]
+        if self.keep_lines:
+            return [
+                Entry(event, None, 0, 1, line)
+                for event, line in zip(batch.events, lines)  # noqa: B905
+            ]
+        return batch.events
 
-    def _refusal(self) -> QueueFull:
-        if self._closed:
-            return QueueFull(STOPPING, retry_after=5)
-        return QueueFull(f"The event queue is full ({self.size} events)")
+    def done(self, entries: Sequence[Entry]) -> None:
+        """Forget entries that have been handled: those taken are gone already."""
 
-    def _add(self, items: Sequence[Any]) -> None:
-        self._items.extend(items)
-        if self._waiting:
-            self._not_empty.notify(len(items))
+    def fail(self, entry: Entry, failure: Failure, delay: float | None) -> None:
+        """Have an entry tried again in `delay` seconds, or put it with the dead letters."""
+        with self._lock:
+            if delay is not None:
+                self._retried += 1
+                again = entry._replace(attempt=entry.attempt + 1, failed=failure.first)
+                self._waiting.put_back(again, delay)
+                return
+            self._dead += 1
+            self._dead_letters.append(
+                {
+                    "event": beginning(entry.event, LONGEST_EVENT),
+                    "error": failure.error,
+                    "traceback": failure.traceback,
+                    "attempts": failure.attempts,
+                    "first_failed": _time(failure.first),
+                    "last_failed": _time(failure.last),
+                }
+            )
 
-    def get(self) -> Any:
-        """Take the oldest entry, waiting for one; raises QueueClosed once closed and empty."""
-        try:
-            # deque.popleft is atomic: a taker that needn't wait needs no lock either.
-            return self._items.popleft()
-        except IndexError:
-            return self._wait(None)
+    def drained(self) -> list[Event]:
+        """Take everything that waits now, of a queue that nobody takes from."""
+        return [self.get() for _ in range(len(self))]
 
-    def get_batch(self, limit: int, linger: float) -> list[Any]:
-        """Take up to `limit` entries, at the latest `linger` seconds after the first.
+    def counters(self) -> dict[str, Any]:
+        """Events that wait, wait to be tried again, were tried again and are dead letters, the
+        age of the oldest in seconds, and the dead letters."""
+        with self._lock:
+            return {
+                "waiting": len(self),
+                "retrying": self._waiting.retrying,
+                "retried": self._retried,
+                "dead": self._dead,
+                "oldest_age": self._oldest_age(),
+                "dead_letters": list(self._dead_letters),
+            }
 
-        Raises QueueClosed once closed and empty.
-        """
-        batch = [self.get()]
-        until = time.monotonic() + linger
-        while len(batch) < limit:
-            try:
-                batch.append(self._items.popleft())
-            except IndexError:
-                try:
-                    batch.append(self._wait(until))
-                except (TimeoutError, QueueClosed):
-                    break
-        return batch
+    def _oldest_age(self) -> float | None:
+        taken = self._added - self._waiting.ready
+        for added, when in self._ages:
+            if added > taken:
+                return round(time.monotonic() - when, 3)
+        return None
 
-    def _wait(self, until: float | None) -> Any:
-        with self._not_empty:
-            while True:
-                try:
-                    return self._items.popleft()
-                except IndexError:
-                    if self._closed:
-                        raise QueueClosed from None
-                left = None if until is None else until - time.monotonic()
-                if left is not None and left <= 0:
-                    raise TimeoutError
-                self._waiting += 1
-                try:
-                    self._not_empty.wait(left)
-                finally:
-                    self._waiting -= 1
+    def lost_at_exit(self) -> int:
+        """How many events that wait would be lost if the process ended now."""
+        return len(self)
 
     def close(self) -> None:
         """Let takers run the queue empty, and wake those that wait."""
-        with self._not_empty:
-            self._closed = True
-            self._not_empty.notify_all()
+        with self._lock:
+            self._waiting.close(drain=True)
+
+    # It has no thread and no file.
+
+    def start(self) -> None: ...
+
+    def request_stop(self) -> None: ...
+
+    def join(self, timeout: float) -> bool:  # noqa: ARG002
+        return True
+
+    def running_threads(self) -> list[threading.Thread]:
+        return []
+
+    def problems(self) -> list[Problem]:
+        return []
+
+
+def _revived(entry: Entry) -> Entry:
+    # The handler may have changed what it was given.
+    event = entry.event if entry.line is None else decode(entry.line)
+    meta = None if entry.meta is None else entry.meta.of_attempt(entry.attempt)
+    return entry._replace(event=event, meta=meta)
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds).isoformat(sep=" ", timespec="seconds")

@@ -13,10 +13,10 @@ from ..calls import refuse_coroutine
 from ..forks import ForkFlag, ForkGuard
 from ..freshness import Freshness
 from ..stacks import stack_of
-from ..types import Event, EventQueue, Meta, Problem
+from ..types import Event, Meta, Problem
 from .codec import beginning
-from .intake import Tagged
-from .memory import QueueClosed
+from .entry import ONCE, Entry, EventQueue, RetryPolicy, failure_of
+from .waiting import QueueClosed
 
 
 class Processor:
@@ -25,8 +25,9 @@ class Processor:
     handle: called with an event, or a list of them when `batch` is given, and with their Meta (or
     list of them) when `with_meta`; threads: how many call it at a time; batch: how many events a
     list has at most; linger: seconds after the first event at which a list is handed over at the
-    latest; timeout: seconds after which a call that hasn't returned is stalled; wake: called to
-    have `tend` called soon; changed: called when a call stalls or goes on.
+    latest; timeout: seconds after which a call that hasn't returned is stalled; retry: how often a
+    failing event is handled again; redact: hides secrets in what is kept of an error; wake: called
+    to have `tend` called soon; changed: called when a call stalls or goes on.
     """
 
     name = "event processor"
@@ -42,6 +43,8 @@ class Processor:
         linger: float = 0.0,
         with_meta: bool = False,
         timeout: float | None = None,
+        retry: RetryPolicy = ONCE,
+        redact: Callable[[str], str] = str,
         wake: Callable[[], None] = lambda: None,
         changed: Callable[[], None] = lambda: None,
     ) -> None:
@@ -50,7 +53,10 @@ class Processor:
         self._logger = logger
         self._batch = batch
         self._linger = linger
-        self.with_meta = with_meta
+        queue.with_meta = self._with_meta = with_meta
+        queue.keep_lines = retry.retries > 0
+        self._retry = retry
+        self._redact = redact
         self._timeout = timeout
         self._is_wanted = False
         self._forked = ForkFlag()
@@ -126,18 +132,20 @@ class Processor:
 
     def _work(self, worker: _Worker) -> None:
         # One function, without calls of its own between one event and the next.
+        taken: Any
         events: Any
         metas: Any
-        get, handle, with_meta = self._queue.get, self._handle, self.with_meta
+        get, handle, with_meta = self._queue.get, self._handle, self._with_meta
         batch, timed, forked = self._batch, self._timeout is not None, self._forked
+        done = self._queue.done if self._queue.is_durable else None
         while True:
             try:
                 if batch is None:
-                    events, metas, count = get(), None, 1
-                    if type(events) is Tagged:
-                        events, metas = events
+                    taken, count = get(), 1
+                    events, metas = taken[:2] if type(taken) is Entry else (taken, None)
                 else:
-                    events, metas, count = self._get_batch(batch)
+                    taken = self._queue.get_batch(batch, self._linger)
+                    events, metas, count = _parted(taken)
                 worker.in_work = count
                 if timed:
                     worker.events = events
@@ -153,7 +161,10 @@ class Processor:
                 except BaseException as error:
                     self._guard.end_child(error)
                     worker.failed += count
-                    self._logger.exception("The event handler failed on %s", self._which(events))
+                    self._failed([taken] if batch is None else taken, events, error)
+                else:
+                    if done is not None:
+                        done([taken] if batch is None else taken)
                 finally:
                     worker.in_work = 0
                     if timed:
@@ -165,11 +176,21 @@ class Processor:
             except BaseException:
                 self._logger.exception("The event processor failed and goes on")
 
-    def _get_batch(self, limit: int) -> tuple[list[Event], list[Meta | None], int]:
-        entries = self._queue.get_batch(limit, self._linger)
-        pairs = [entry if type(entry) is Tagged else (entry, None) for entry in entries]
-        events, metas = map(list, zip(*pairs, strict=True))
-        return events, metas, len(entries)
+    def _failed(self, taken: list[Any], events: Any, error: BaseException) -> None:
+        entries = [item if type(item) is Entry else Entry(item) for item in taken]
+        # One that is tried again comes alone.
+        attempt, delay = entries[0].attempt, self._retry.delay(entries[0].attempt)
+        then = "it is now a dead letter" if delay is None else f"the next one in {delay:g} s"
+        tried = f", attempt {attempt} of {self._retry.retries + 1}; {then}"
+        self._logger.error(
+            "The event handler failed on %s%s",
+            self._which(events),
+            tried if self._retry.retries else "",
+            exc_info=error,
+        )
+        failure = failure_of(error, entries[0], self._redact)
+        for entry in entries:
+            self._queue.fail(entry, failure, delay)
 
     def _which(self, events: Any) -> str:
         what = f"{len(events)} events, beginning" if self._batch else "the event"
@@ -192,6 +213,12 @@ class Processor:
     def _recovered(self, silent: float) -> None:
         self._changed()
         self._logger.info("The event handler goes on, after %.3g s", silent)
+
+
+def _parted(taken: list[Any]) -> tuple[list[Event], list[Meta | None], int]:
+    pairs = [item[:2] if type(item) is Entry else (item, None) for item in taken]
+    events, metas = map(list, zip(*pairs, strict=True))
+    return events, metas, len(taken)
 
 
 class _Worker:

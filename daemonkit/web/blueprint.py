@@ -187,10 +187,10 @@ def _add_routes(blueprint: Blueprint, views: Views) -> None:
         peer = join(request.remote_addr or "", request.environ.get("REMOTE_PORT", "0"))
         data = request.get_data(cache=False)
         if request.mimetype == NDJSON:
-            batch = decode_lines(data)
-            views.intake().put_many(batch, "http", peer)
-            return _answer(200, batch_received(len(batch)))
-        views.intake().put(decode(data), "http", peer)
+            events, lines = decode_lines(data)
+            views.intake().put_many(events, lines, "http", peer)
+            return _answer(200, batch_received(len(events)))
+        views.intake().put(decode(data), data, "http", peer)
         return _answer(200, RECEIVED)
 
     def status() -> Response:

@@ -107,8 +107,9 @@ class Lane:
         self._open_now: bool | None = None
         # Most clients send the same head each time.
         self._read_head = lru_cache(HEADS_KEPT)(read_head)
-        self._taken: list[tuple[Connection, list[Event], bool]] = []
-        """Connections, what each has sent, and whether as a batch; to be queued and answered."""
+        self._taken: list[tuple[Connection, tuple[list[Event], list[bytes]], bool]] = []
+        """Connections, the events and lines each has sent, and whether as a batch; to be queued and
+        answered."""
         self.accepted = 0
         """Events taken this way."""
         self._second = 0
@@ -162,14 +163,14 @@ class Lane:
         """Put on the queue what was taken, and then answer it."""
         taken, self._taken = self._taken, []
         refusals = self._intake.put_each(
-            [events for _, events, _ in taken],
+            [batch for _, batch, _ in taken],
             "http",
             lambda: [connection.peer for connection, _, _ in taken],
         )
         if (now := int(time.time())) != self._second:
             self._second, self._received = now, {}
         answers: dict[Connection, list[bytes]] = {}
-        for (connection, events, is_batch), refusal in zip(taken, refusals, strict=True):
+        for (connection, (events, _), is_batch), refusal in zip(taken, refusals, strict=True):
             if refusal is None:
                 self.accepted += len(events)
                 answer = self._received_answer(len(events) if is_batch else None)
@@ -188,11 +189,11 @@ class Lane:
         if is_batch and body.count(b"\n") > MOST_LINES:
             return False
         try:
-            events = decode_lines(body) if is_batch else [decode(body)]
+            batch = decode_lines(body) if is_batch else ([decode(body)], [body])
         # What is wrong is said there.
         except InvalidEvent:
             return False
-        self._taken.append((connection, events, is_batch))
+        self._taken.append((connection, batch, is_batch))
         return True
 
     def _received_answer(self, count: int | None) -> bytes:

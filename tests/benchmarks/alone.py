@@ -14,6 +14,7 @@ import time
 from json import JSONDecoder
 from typing import Any
 
+from daemonkit.events.entry import Batch
 from daemonkit.events.memory import MemoryQueue
 from daemonkit.events.processor import Processor
 
@@ -46,7 +47,7 @@ def queue_rate() -> float:
         handled += 1
 
     processor = Processor(queue, handle, logging.getLogger("benchmark"))
-    batch = [{"Hello": "World"}] * AT_A_TIME
+    batch = Batch([{"Hello": "World"}] * AT_A_TIME)
 
     def produce() -> None:
         for _ in range(EVENTS // AT_A_TIME):

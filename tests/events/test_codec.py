@@ -104,7 +104,10 @@ def test_whatever_comes_is_an_event_or_an_invalid_event(data: bytes | str) -> No
 
 
 def test_ndjson_is_one_event_a_line_and_empty_lines_are_left_out() -> None:
-    assert decode_lines(b'\xef\xbb\xbf{"a": 1}\r\n\n2\n') == [{"a": 1}, 2]
+    events, lines = decode_lines(b'\xef\xbb\xbf{"a": 1}\r\n\n2\n')
+
+    assert events == [{"a": 1}, 2]
+    assert lines == [b'{"a": 1}\r', b"2"]
 
 
 @pytest.mark.parametrize(
@@ -126,7 +129,10 @@ def test_ndjson_names_the_bad_line(data: bytes, message: str) -> None:
 
 
 def test_a_python_value_becomes_what_it_would_be_as_json() -> None:
-    assert normalize({"a": (1, 2), 3: None}) == {"a": [1, 2], "3": None}
+    assert normalize({"a": (1, 2), 3: None}) == (
+        {"a": [1, 2], "3": None},
+        b'{"a": [1, 2], "3": null}',
+    )
 
 
 def _circle() -> list[object]:

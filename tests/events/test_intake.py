@@ -5,13 +5,19 @@ import threading
 import pytest
 
 from daemonkit import QueueFull
-from daemonkit.events.intake import Intake, Tagged
+from daemonkit.events.entry import Entry
+from daemonkit.events.intake import Intake
 from daemonkit.events.memory import MemoryQueue
 
 
 @pytest.fixture
 def queue() -> MemoryQueue:
     return MemoryQueue(2)
+
+
+def batch(*events: int) -> tuple[list[int], list[bytes]]:
+    """Events and their lines."""
+    return list(events), [b"%d" % event for event in events]
 
 
 @pytest.fixture
@@ -22,21 +28,22 @@ def intake(queue: MemoryQueue) -> Intake:
 def test_an_event_carries_its_circumstances_only_when_wanted(
     intake: Intake, queue: MemoryQueue
 ) -> None:
-    intake.put({"a": 1}, "udp", "[::1]:9")
-    intake.with_meta = False
-    intake.put(None, "app")
+    queue.with_meta = True
+    intake.put({"a": 1}, b'{"a": 1}', "udp", "[::1]:9")
+    queue.with_meta = False
+    intake.put(None, b"null", "app")
     tagged = queue.get()
 
-    assert isinstance(tagged, Tagged)
+    assert isinstance(tagged, Entry)
     assert (tagged.meta.source, tagged.meta.peer, tagged.meta.attempt) == ("udp", "[::1]:9", 1)
     assert tagged.meta.received.tzinfo is not None
     assert queue.get() is None
 
 
 def test_received_and_refused_events_are_counted(intake: Intake) -> None:
-    intake.put_many([1, 2], "http")
+    intake.put_many([1, 2], [b"1", b"2"], "http")
     with pytest.raises(QueueFull):
-        intake.put(3, "http")
+        intake.put(3, b"3", "http")
 
     assert intake.counters() == {"received": 2, "refused": 1}
 
@@ -44,7 +51,10 @@ def test_received_and_refused_events_are_counted(intake: Intake) -> None:
 def test_of_several_events_those_are_taken_that_find_room(
     intake: Intake, queue: MemoryQueue
 ) -> None:
-    count, refusal = intake.put_some([1, 2, 3], "udp", lambda: ["a:1", "b:2", "c:3"])
+    queue.with_meta = True
+    count, refusal = intake.put_some(
+        [1, 2, 3], [b"1", b"2", b"3"], "udp", lambda: ["a:1", "b:2", "c:3"]
+    )
 
     assert count == 2
     assert str(refusal) == "The event queue is full (2 events)"
@@ -56,8 +66,11 @@ def test_of_several_events_those_are_taken_that_find_room(
 
 
 def test_each_batch_is_taken_whole_or_not_at_all(intake: Intake, queue: MemoryQueue) -> None:
+    queue.with_meta = True
     refusals = intake.put_each(
-        [[1], [2, 3], [4, 5, 6], [7]], "http", lambda: ["a:1", "b:2", "c:3", "d:4"]
+        [batch(1), batch(2, 3), batch(4, 5, 6), batch(7)],
+        "http",
+        lambda: ["a:1", "b:2", "c:3", "d:4"],
     )
 
     assert [str(refusal) for refusal in refusals] == [
@@ -71,16 +84,17 @@ def test_each_batch_is_taken_whole_or_not_at_all(intake: Intake, queue: MemoryQu
 
 
 def test_batches_that_fit_are_taken_in_one_go(intake: Intake, queue: MemoryQueue) -> None:
-    intake.with_meta = False
-
-    assert intake.put_each([[1], [2]], "http", lambda: pytest.fail("asked")) == [None, None]
+    assert intake.put_each([batch(1), batch(2)], "http", lambda: pytest.fail("asked")) == [
+        None,
+        None,
+    ]
     assert intake.counters() == {"received": 2, "refused": 0}
     assert (queue.get(), queue.get()) == (1, 2)
 
 
 def test_a_closed_intake_takes_no_batch(intake: Intake) -> None:
     intake.close()
-    refusals = intake.put_each([[1], [2, 3]], "http", lambda: ["a:1", "b:2"])
+    refusals = intake.put_each([batch(1), batch(2, 3)], "http", lambda: ["a:1", "b:2"])
 
     assert [str(refusal) for refusal in refusals] == ["The daemon is stopping"] * 2
     assert intake.counters() == {"received": 0, "refused": 3}
@@ -89,15 +103,13 @@ def test_a_closed_intake_takes_no_batch(intake: Intake) -> None:
 def test_who_sent_them_is_asked_only_if_somebody_wants_to_know(
     intake: Intake, queue: MemoryQueue
 ) -> None:
-    intake.with_meta = False
-
-    assert intake.put_some([1], "udp", lambda: pytest.fail("asked")) == (1, None)
+    assert intake.put_some([1], [b"1"], "udp", lambda: pytest.fail("asked")) == (1, None)
     assert queue.get() == 1
 
 
 def test_a_closed_intake_takes_none_of_several(intake: Intake) -> None:
     intake.close()
-    count, refusal = intake.put_some([1, 2], "udp", lambda: ["a:1", "b:2"])
+    count, refusal = intake.put_some([1, 2], [b"1", b"2"], "udp", lambda: ["a:1", "b:2"])
 
     assert count == 0
     assert str(refusal) == "The daemon is stopping"
@@ -105,15 +117,15 @@ def test_a_closed_intake_takes_none_of_several(intake: Intake) -> None:
 
 
 def test_while_starting_only_the_starting_thread_may_queue(intake: Intake) -> None:
-    holder = threading.Thread(target=lambda: (intake.hold(), intake.put(1, "app")))
+    holder = threading.Thread(target=lambda: (intake.hold(), intake.put(1, b"1", "app")))
     holder.start()
     holder.join()
 
     for source in ("http", "app"):
         with pytest.raises(QueueFull, match="^The daemon is starting$"):
-            intake.put(2, source)  # type: ignore[arg-type]
+            intake.put(2, b"2", source)  # type: ignore[arg-type]
     intake.open()
-    intake.put(2, "http")
+    intake.put(2, b"2", "http")
     assert intake.counters()["received"] == 2
 
 
@@ -123,5 +135,5 @@ def test_a_closed_intake_refuses_everyone_for_good(intake: Intake) -> None:
 
     for source in ("http", "udp", "app"):
         with pytest.raises(QueueFull, match="^The daemon is stopping$") as caught:
-            intake.put(1, source)  # type: ignore[arg-type]
+            intake.put(1, b"1", source)  # type: ignore[arg-type]
         assert caught.value.retry_after == 5

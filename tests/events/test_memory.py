@@ -6,31 +6,33 @@ import time
 import pytest
 
 from daemonkit import BatchTooLarge, QueueFull
-from daemonkit.events.memory import MemoryQueue, QueueClosed
+from daemonkit.events.entry import Batch
+from daemonkit.events.memory import MemoryQueue
+from daemonkit.events.waiting import QueueClosed
 
 
 def test_entries_come_out_in_order() -> None:
     queue = MemoryQueue(10)
-    queue.put_many([1])
-    queue.put_many([2, 3])
+    queue.put_many(Batch([1]))
+    queue.put_many(Batch([2, 3]))
 
     assert [queue.get(), queue.get(), queue.get()] == [1, 2, 3]
 
 
 def test_a_full_queue_refuses_and_says_its_size() -> None:
     queue = MemoryQueue(2)
-    queue.put_many([1, 2])
+    queue.put_many(Batch([1, 2]))
 
     with pytest.raises(QueueFull, match=r"^The event queue is full \(2 events\)$"):
-        queue.put_many([3])
+        queue.put_many(Batch([3]))
 
 
 def test_a_batch_goes_in_whole_or_not_at_all() -> None:
     queue = MemoryQueue(3)
-    queue.put_many([1])
+    queue.put_many(Batch([1]))
 
     with pytest.raises(QueueFull):
-        queue.put_many([2, 3, 4])
+        queue.put_many(Batch([2, 3, 4]))
     assert len(queue) == 1
 
 
@@ -38,16 +40,16 @@ def test_a_batch_that_never_fits_is_told_apart_from_a_full_queue() -> None:
     with pytest.raises(
         BatchTooLarge, match=r"^3 events at once are more than the queue holds \(queue_size is 2\)$"
     ):
-        MemoryQueue(2).put_many([1, 2, 3])
+        MemoryQueue(2).put_many(Batch([1, 2, 3]))
 
 
 def test_as_many_go_in_as_there_is_room_for() -> None:
     queue = MemoryQueue(3)
-    queue.put_many([1])
+    queue.put_many(Batch([1]))
 
-    assert queue.put_some([2]) == (1, None)
-    assert queue.put_some([]) == (0, None)
-    count, refusal = queue.put_some([3, 4, 5])
+    assert queue.put_some(Batch([2])) == (1, None)
+    assert queue.put_some(Batch([])) == (0, None)
+    count, refusal = queue.put_some(Batch([3, 4, 5]))
     assert count == 1
     assert str(refusal) == "The event queue is full (3 events)"
     assert [queue.get() for _ in range(3)] == [1, 2, 3]
@@ -56,7 +58,7 @@ def test_as_many_go_in_as_there_is_room_for() -> None:
 def test_none_goes_into_a_closed_queue() -> None:
     queue = MemoryQueue(3)
     queue.close()
-    count, refusal = queue.put_some([1])
+    count, refusal = queue.put_some(Batch([1]))
 
     assert count == 0
     assert str(refusal) == "The daemon is stopping"
@@ -66,12 +68,12 @@ def test_none_goes_into_a_closed_queue() -> None:
 
 def test_a_queue_made_smaller_than_what_it_holds_takes_nothing() -> None:
     queue = MemoryQueue(3)
-    queue.put_many([1, 2, 3])
+    queue.put_many(Batch([1, 2, 3]))
     queue.size = 1
 
-    assert queue.put_some([4])[0] == 0
+    assert queue.put_some(Batch([4]))[0] == 0
     with pytest.raises(QueueFull):
-        queue.put_many([4])
+        queue.put_many(Batch([4]))
 
 
 def test_putting_several_wakes_as_many_takers() -> None:
@@ -84,9 +86,9 @@ def test_putting_several_wakes_as_many_takers() -> None:
     ]
     for taker in takers:
         taker.start()
-    while queue._waiting < 3:
+    while queue._waiting.takers < 3:
         time.sleep(0.001)
-    queue.put_some([1, 2, 3])
+    queue.put_some(Batch([1, 2, 3]))
     for taker in takers:
         taker.join(10)
 
@@ -98,9 +100,9 @@ def test_get_waits_for_an_entry() -> None:
     got: list[int] = []
     taker = threading.Thread(target=lambda: got.append(queue.get()))
     taker.start()
-    while not queue._waiting:
+    while not queue._waiting.takers:
         time.sleep(0.001)
-    queue.put_many([7])
+    queue.put_many(Batch([7]))
     taker.join()
 
     assert got == [7]
@@ -108,7 +110,7 @@ def test_get_waits_for_an_entry() -> None:
 
 def test_a_closed_queue_is_run_empty_first() -> None:
     queue = MemoryQueue(2)
-    queue.put_many([1])
+    queue.put_many(Batch([1]))
     queue.close()
 
     assert queue.get() == 1
@@ -128,7 +130,7 @@ def test_closing_wakes_every_taker() -> None:
     takers = [threading.Thread(target=take) for _ in range(3)]
     for taker in takers:
         taker.start()
-    while queue._waiting < 3:
+    while queue._waiting.takers < 3:
         time.sleep(0.001)
     queue.close()
     for taker in takers:
@@ -139,16 +141,16 @@ def test_closing_wakes_every_taker() -> None:
 
 def test_a_batch_is_handed_over_when_full() -> None:
     queue = MemoryQueue(10)
-    queue.put_many([1, 2, 3])
+    queue.put_many(Batch([1, 2, 3]))
 
     assert queue.get_batch(2, linger=60) == [1, 2]
 
 
 def test_a_batch_lingers_for_more_but_no_longer_than_told() -> None:
     queue = MemoryQueue(10)
-    queue.put_many([1])
+    queue.put_many(Batch([1]))
     before = time.monotonic()
-    late = threading.Timer(0.05, queue.put_many, [[2]])
+    late = threading.Timer(0.05, queue.put_many, [Batch([2])])
     late.start()
     batch = queue.get_batch(10, linger=0.2)
     took = time.monotonic() - before
@@ -160,7 +162,7 @@ def test_a_batch_lingers_for_more_but_no_longer_than_told() -> None:
 
 def test_closing_ends_the_linger() -> None:
     queue = MemoryQueue(10)
-    queue.put_many([1])
+    queue.put_many(Batch([1]))
     queue.close()
 
     assert queue.get_batch(10, linger=60) == [1]
@@ -172,7 +174,7 @@ def test_many_producers_and_consumers_lose_and_double_nothing() -> None:
 
     def produce(start: int) -> None:
         for number in range(start, start + 5000):
-            queue.put_many([number])
+            queue.put_many(Batch([number]))
 
     def consume(into: list[int]) -> None:
         try:
@@ -199,7 +201,7 @@ def test_a_closed_queue_takes_nothing_more() -> None:
     queue.close()
 
     with pytest.raises(QueueFull, match="^The daemon is stopping$") as caught:
-        queue.put_many([1])
+        queue.put_many(Batch([1]))
     with pytest.raises(QueueFull):
-        queue.put_many([1])
+        queue.put_many(Batch([1]))
     assert caught.value.retry_after == 5

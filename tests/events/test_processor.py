@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from daemonkit.events.intake import Intake
+from daemonkit.events.entry import Batch
 from daemonkit.events.memory import MemoryQueue
 from daemonkit.events.processor import Processor
 
@@ -17,10 +17,8 @@ LOGGER = logging.getLogger("test")
 def process(events: list[Any], handle: Callable[..., Any], **options: Any) -> Processor:
     """Run events through a processor to the end."""
     queue = MemoryQueue(1000)
-    intake = Intake(queue)
-    intake.with_meta = options.get("with_meta", False)
-    intake.put_many(events, "http", "peer")
     processor = Processor(queue, handle, LOGGER, **options)
+    queue.put_many(Batch(events, (), "http", ["peer"] * len(events)))
     processor.start()
     processor.request_stop()
     assert processor.join(10)
@@ -101,7 +99,7 @@ def test_it_tells_what_is_in_work_and_which_threads_still_run() -> None:
     queue = MemoryQueue(10)
     processor = Processor(queue, handle, LOGGER)
     assert processor.problems() == []
-    queue.put_many([1])
+    queue.put_many(Batch([1]))
     processor.start()
     entered.wait(10)
     processor.request_stop()

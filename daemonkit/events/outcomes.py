@@ -1,0 +1,133 @@
+"""What has become of the events of a durable queue that were taken, until the file knows it too."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+
+from .entry import Entry, Failure
+from .store import STRIDE, Store, StoredBatch, StoredFailure
+
+
+class Row:
+    """A batch that takers are given events of."""
+
+    __slots__ = ("handled", "left", "received", "size")
+
+    def __init__(self, count: int, size: int, received: float) -> None:
+        self.left = count
+        self.size = size
+        self.received = received
+        self.handled: set[int] = set()
+        """Numbers of the events that are; counted from 0."""
+
+
+class Outcomes:
+    """Events handled and failed, to be written to `store` some at a time.
+
+    Not for several threads at once, but for `unsaved`.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.rows: dict[int, Row] = {}
+        self.bytes = 0
+        """Of the rows."""
+        self.tried: dict[int, float | None] = {}
+        """Events that had failed: when each is due again, None while it is in work."""
+        self._finished: list[int] = []
+        self._partly: set[int] = set()
+        self._recovered: list[int] = []
+        self._failures: list[tuple[Entry, Failure, float | None]] = []
+
+    def add_row(self, id: int, row: Row) -> None:
+        """Take on a batch."""
+        self.rows[id] = row
+        self.bytes += row.size
+
+    def handled(self, entries: Iterable[Entry]) -> None:
+        """Note that events needn't be handled any more."""
+        for entry in entries:
+            if entry.id in self.tried:
+                self._recovered.append(entry.id)
+            else:
+                self.settle(entry.id)
+
+    def failed(self, failures: Iterable[tuple[Entry, Failure, float | None]]) -> None:
+        """Note events that have failed, and in how many seconds each is due again, if ever."""
+        for failure in failures:
+            id = failure[0].id
+            # Unless it was dropped meanwhile, from another process.
+            if id in self.tried or self.settle(id):
+                self._failures.append(failure)
+
+    def settle(self, id: int) -> bool:
+        """Note that there is nothing more to do for an event in its batch; False if there was
+        nothing anyway, for it has been dropped from another process."""
+        number = id % STRIDE
+        first = id - number
+        row = self.rows.get(first)
+        if row is None or number in row.handled:
+            return False
+        row.handled.add(number)
+        row.left -= 1
+        if row.left:
+            self._partly.add(first)
+        else:
+            self._partly.discard(first)
+            self._finished.append(first)
+            self.forget_row(first)
+        return True
+
+    def forget_row(self, id: int) -> None:
+        """A batch is done with."""
+        self.bytes -= self.rows.pop(id).size
+        self._partly.discard(id)
+
+    def write(self) -> None:
+        """Write what was noted, in a transaction of the caller's; may be done again if it fails."""
+        store = self._store
+        finished, partly = list(self._finished), set(self._partly)
+        lines: dict[int, tuple[StoredBatch, list[bytes]]] = {}
+        now = time.time()
+        for entry, failure, delay in self._failures:
+            due = None if delay is None else now + delay
+            if (event := self._event(entry.id, failure, lines)) is not None:
+                store.add_failed(event, failure, due)
+        if self._recovered:
+            store.remove_failed(self._recovered)
+        for id in partly:
+            store.mark_handled(id, self.rows[id].handled)
+        if finished:
+            store.remove(finished)
+
+    def _event(
+        self, id: int, failure: Failure, lines: dict[int, tuple[StoredBatch, list[bytes]]]
+    ) -> StoredFailure | None:
+        if id in self.tried:
+            return self._store.failed(id)
+        first, number = id - id % STRIDE, id % STRIDE
+        if first not in lines:
+            batch = self._store.batch(first)
+            if batch is None:
+                return None
+            lines[first] = batch, batch.lines.split(b"\n")
+        batch, texts = lines[first]
+        return StoredFailure(
+            id,
+            None,
+            0,
+            batch.received,
+            batch.source,
+            batch.peer(number),
+            failure.first,
+            texts[number],
+        )
+
+    def written(self) -> Sequence[tuple[Entry, float | None]]:
+        """What was written is in the file; returns what has failed, and when it is due again."""
+        failures, self._failures = self._failures, []
+        for id in self._recovered:
+            self.tried.pop(id, None)
+        self._finished, self._partly, self._recovered = [], set(), []
+        return [(entry, delay) for entry, _, delay in failures]

@@ -1,0 +1,100 @@
+"""Whose the file of a durable queue is, and whether it still is where it was."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from datetime import datetime
+
+from ..exceptions import StartError
+from ..forks import CloseInChild
+
+
+class Owner:
+    """Keeps a second daemon from using one file, as long as this process lives (flock(2)).
+
+    path: the file; name: what a second daemon is told of the first. Raises StartError, which names
+    the owner.
+    """
+
+    def __init__(self, path: str, name: str) -> None:
+        self.path = f"{path}-lock"
+        try:
+            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StartError(f"cannot lock the event queue {path}: {error}") from None
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            owner = os.read(self._fd, 1000).decode(errors="replace").strip()
+            os.close(self._fd)
+            raise StartError(
+                f"the event queue {path} is in use by {owner or 'another process'}; "
+                "each daemon needs a file of its own (master.queue)"
+            ) from None
+        # A child that lives on would keep the lock.
+        self._child = CloseInChild(self._fd)
+        os.ftruncate(self._fd, 0)
+        since = datetime.now().isoformat(sep=" ", timespec="seconds")
+        os.pwrite(self._fd, f"process {os.getpid()} ({name}, since {since})\n".encode(), 0)
+
+    def release(self) -> None:
+        """Leave the file to others."""
+        self._child.forget()
+        os.ftruncate(self._fd, 0)
+        os.close(self._fd)
+
+
+class Place:
+    """The files of a queue as they were when it was opened."""
+
+    def __init__(self, path: str) -> None:
+        self._identities = {name: _identity(name) for name in (path, f"{path}-wal")}
+
+    def problem(self) -> str:
+        """What has become of them, "" if they are where they were."""
+        for name, identity in self._identities.items():
+            now = _identity(name)
+            if now != identity:
+                return f"{name} was {'removed' if now is None else 'replaced'}"
+        return ""
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+class Reserve:
+    """Room on the disk that is kept for acknowledging events when there is no other.
+
+    A file beside the queue's, of `size` bytes or, on a small disk, of an eighth of what is free.
+    """
+
+    def __init__(self, path: str, size: int) -> None:
+        self._path = f"{path}-reserve"
+        free = os.statvfs(os.path.dirname(os.path.abspath(path)))
+        self._size = min(size, free.f_bavail * free.f_frsize // 8)
+        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._size = max(self._size, os.fstat(self._fd).st_size)
+        self.is_there = False
+
+    def take(self) -> bool:
+        """Reserve it; whether that could be done."""
+        try:
+            os.posix_fallocate(self._fd, 0, max(self._size, 1))
+            self.is_there = True
+        except OSError:
+            self.release()
+        return self.is_there
+
+    def release(self) -> None:
+        """Let the room be used."""
+        os.ftruncate(self._fd, 0)
+        self.is_there = False
+
+    def close(self) -> None:
+        os.close(self._fd)
