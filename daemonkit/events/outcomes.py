@@ -37,6 +37,8 @@ class Outcomes:
         """Events that had failed: when each is due again, None while it is in work."""
         self._finished: list[int] = []
         self._partly: set[int] = set()
+        self._marked: set[int] = set()
+        """Batches of which the file has marks."""
         self._recovered: list[int] = []
         self._failures: list[tuple[Entry, Failure, float | None]] = []
 
@@ -44,6 +46,8 @@ class Outcomes:
         """Take on a batch."""
         self.rows[id] = row
         self.bytes += row.size
+        if row.handled:
+            self._marked.add(id)
 
     def handled(self, entries: Iterable[Entry]) -> None:
         """Note that events needn't be handled any more."""
@@ -84,10 +88,17 @@ class Outcomes:
         self.bytes -= self.rows.pop(id).size
         self._partly.discard(id)
 
-    def write(self) -> None:
-        """Write what was noted, in a transaction of the caller's; may be done again if it fails."""
-        store = self._store
-        finished, partly = list(self._finished), set(self._partly)
+    @property
+    def has_news(self) -> bool:
+        """Whether there is something to be written."""
+        return bool(self._finished or self._partly or self._recovered or self._failures)
+
+    def write(self, newest: int) -> None:
+        """Write what was noted, in a transaction of the caller's; may be done again if it fails.
+
+        newest: the largest id of a batch in the file.
+        """
+        store, finished = self._store, self._finished
         lines: dict[int, tuple[StoredBatch, list[bytes]]] = {}
         now = time.time()
         for entry, failure, delay in self._failures:
@@ -96,10 +107,13 @@ class Outcomes:
                 store.add_failed(event, failure, due)
         if self._recovered:
             store.remove_failed(self._recovered)
-        for id in partly:
+        for id in self._partly:
             store.mark_handled(id, self.rows[id].handled)
         if finished:
-            store.remove(finished)
+            # One more page to be written, if there is no need.
+            store.remove(finished, with_last=newest in finished)
+            if not self._marked.isdisjoint(finished):
+                store.unmark(finished)
 
     def _event(
         self, id: int, failure: Failure, lines: dict[int, tuple[StoredBatch, list[bytes]]]
@@ -129,5 +143,7 @@ class Outcomes:
         failures, self._failures = self._failures, []
         for id in self._recovered:
             self.tried.pop(id, None)
+        self._marked |= self._partly
+        self._marked.difference_update(self._finished)
         self._finished, self._partly, self._recovered = [], set(), []
         return [(entry, delay) for entry, _, delay in failures]

@@ -84,12 +84,19 @@ class Reserve:
 
     def take(self) -> bool:
         """Reserve it; whether that could be done."""
+        if self.is_there:
+            return True
         try:
             os.posix_fallocate(self._fd, 0, max(self._size, 1))
             self.is_there = True
         except OSError:
             self.release()
         return self.is_there
+
+    def has_more(self, size: int) -> bool:
+        """Whether it is reserved, and so many bytes are free beside it."""
+        free = os.statvfs(os.path.dirname(os.path.abspath(self._path)))
+        return self.take() and free.f_bavail * free.f_frsize >= size
 
     def release(self) -> None:
         """Let the room be used."""

@@ -211,6 +211,10 @@ class Store:
         for row in self.db.execute("SELECT * FROM batches WHERE id > ? ORDER BY id", (after,)):
             yield StoredBatch(*row)
 
+    def ids(self) -> set[int]:
+        """Those of all batches."""
+        return {id for (id,) in self.db.execute("SELECT id FROM batches")}
+
     def batch(self, id: int) -> StoredBatch | None:
         """One batch."""
         row = self.db.execute("SELECT * FROM batches WHERE id = ?", (id,)).fetchone()
@@ -240,14 +244,20 @@ class Store:
         text = json.dumps(ranges_of(numbers))
         self.db.execute("INSERT OR REPLACE INTO handled VALUES (?, ?)", (id, text))
 
-    def remove(self, ids: Sequence[int]) -> None:
-        """Remove whole batches."""
-        text = json.dumps(ids)
-        for table in ("batches", "handled"):
-            self.db.execute(
-                f"DELETE FROM {table} WHERE id IN (SELECT value FROM json_each(?))", (text,)
-            )
-        self.db.execute("UPDATE last SET id = max(id, ?)", (max(ids),))
+    def remove(self, ids: Sequence[int], *, with_last: bool = True) -> None:
+        """Remove whole batches; with_last: one of them may have the largest id of all."""
+        self._remove("batches", ids)
+        if with_last:
+            self.db.execute("UPDATE last SET id = max(id, ?)", (max(ids),))
+
+    def unmark(self, ids: Sequence[int]) -> None:
+        """Forget what of these batches was marked as handled."""
+        self._remove("handled", ids)
+
+    def _remove(self, table: str, ids: Sequence[int]) -> None:
+        self.db.execute(
+            f"DELETE FROM {table} WHERE id IN (SELECT value FROM json_each(?))", (json.dumps(ids),)
+        )
 
     def oldest(self, after: int) -> float | None:
         """When the first batch with an id over `after` was received."""
@@ -296,9 +306,7 @@ class Store:
 
     def remove_failed(self, ids: Sequence[int]) -> None:
         """Remove events that had failed."""
-        self.db.execute(
-            "DELETE FROM failed WHERE id IN (SELECT value FROM json_each(?))", (json.dumps(ids),)
-        )
+        self._remove("failed", ids)
 
 
 def ranges_of(numbers: Iterable[int]) -> Ranges:

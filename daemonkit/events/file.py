@@ -1,0 +1,141 @@
+"""The file of the durable queue as a daemon holds it: alone, and with room kept on the disk."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+from collections.abc import Callable
+from datetime import datetime
+
+from .owner import Owner, Place, Reserve
+from .store import Broken, Store, check_place
+
+PATIENCE = 0.25
+"""Seconds to wait for another process that writes to the file."""
+WAL_BYTES = 4 * 1024 * 1024
+"""Of the write-ahead log: so much is written to it before it goes to its place in the file."""
+RESERVE_BYTES = 1024 * 1024
+NEARLY_FULL = 16
+"""Pages."""
+
+
+class File:
+    """An open file.
+
+    path: where it is; name: told to a second daemon that wants it; disk: bytes that it may have.
+    Raises StartError when it can't be used. What isn't a database, or is torn, is moved aside.
+    """
+
+    def __init__(self, path: str, name: str, disk: int, logger: logging.Logger) -> None:
+        self.path = path
+        self._logger = logger
+        check_place(path, create=True)
+        self._owner = Owner(path, name)
+        try:
+            self.reserve = Reserve(path, RESERVE_BYTES)
+            # Opening needs some room itself.
+            self.reserve.release()
+            self.store = self._open_store()
+            self._page: int = self.store.value("PRAGMA page_size")
+            self._pages = max(NEARLY_FULL, disk // self._page)
+            self._limit_pages(self._pages)
+            pages = max(NEARLY_FULL, self._reserve_wal() // (self._page + 24))
+            self.store.db.execute(f"PRAGMA wal_autocheckpoint = {pages}")
+            self.place = Place(path)
+            self.reserve.take()
+        except BaseException:
+            self._owner.release()
+            raise
+
+    def _open_store(self) -> Store:
+        try:
+            store = Store(self.path, create=True, patience=PATIENCE)
+        except Broken as error:
+            aside = _move_aside(self.path)
+            self._logger.critical(
+                "The event queue %s can't be read (%s): it was moved to %s, and an empty one is "
+                "begun",
+                self.path,
+                error,
+                aside,
+            )
+            store = Store(self.path, create=True, patience=PATIENCE)
+        if store.migrated_from is not None:
+            self._logger.info(
+                "The event queue %s had format %d and was brought to the present one",
+                self.path,
+                store.migrated_from,
+            )
+        return store
+
+    def _reserve_wal(self) -> int:
+        """Have room for the write-ahead log, also when there is no other; returns its bytes."""
+        free = os.statvfs(os.path.dirname(os.path.abspath(self.path)))
+        size = min(WAL_BYTES, free.f_bavail * free.f_frsize // 4)
+        # It is made with the first write.
+        with self.store.transaction():
+            self.store.db.execute("UPDATE last SET id = id")
+        fd = os.open(f"{self.path}-wal", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            os.posix_fallocate(fd, 0, size)
+        # SQLite will find out itself.
+        except OSError:
+            pass
+        finally:
+            os.close(fd)
+        return size
+
+    def _limit_pages(self, pages: int) -> None:
+        self.store.db.execute(f"PRAGMA max_page_count = {pages}")
+
+    def is_at_limit(self) -> bool:
+        """Whether it has as many bytes as it may have."""
+        pages: int = self.store.value("PRAGMA page_count")
+        return pages > self._pages - NEARLY_FULL
+
+    def has_room(self) -> bool:
+        """Whether there is room for more events, and some that is reserved."""
+        return self.reserve.has_more(NEARLY_FULL * self._page)
+
+    def write_even_if_full(self, write: Callable[[], None]) -> None:
+        """Call `write` in a transaction; in the room that is reserved if there is no other."""
+        try:
+            with self.store.transaction():
+                write()
+        except sqlite3.OperationalError as error:
+            if not is_full(error):
+                raise
+            self.reserve.release()
+            self._limit_pages(2**31)
+            try:
+                with self.store.transaction():
+                    write()
+            finally:
+                self._limit_pages(self._pages)
+
+    def close(self) -> None:
+        """Leave it to others."""
+        self.store.close()
+        self.reserve.close()
+        self._owner.release()
+
+
+def is_full(error: sqlite3.Error) -> bool:
+    """Whether it says that there is no room."""
+    # Python 3.10 has no error codes.
+    return "database or disk is full" in str(error)
+
+
+def _move_aside(path: str) -> str:
+    """Rename the files, and return the new name."""
+    aside = f"{path}.broken-{datetime.now():%Y-%m-%dT%H-%M-%S}"
+    number = 1
+    while os.path.exists(aside):
+        number += 1
+        aside = f"{aside.removesuffix(f'_{number - 1}')}_{number}"
+    # The log first: an old one would be taken for the new file's.
+    for suffix in ("-wal", "-shm", ""):
+        if os.path.exists(path + suffix):
+            os.rename(path + suffix, aside + suffix)
+    return aside
