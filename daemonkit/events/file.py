@@ -38,7 +38,7 @@ class File:
             self.reserve.release()
             self.store = self._open_store()
             self._page: int = self.store.value("PRAGMA page_size")
-            self._pages = max(NEARLY_FULL, disk // self._page)
+            self._pages: int = max(NEARLY_FULL, disk // self._page)
             self._limit_pages(self._pages)
             pages = max(NEARLY_FULL, self._reserve_wal() // (self._page + 24))
             self.store.db.execute(f"PRAGMA wal_autocheckpoint = {pages}")
@@ -89,10 +89,10 @@ class File:
     def _limit_pages(self, pages: int) -> None:
         self.store.db.execute(f"PRAGMA max_page_count = {pages}")
 
-    def is_at_limit(self) -> bool:
-        """Whether it has as many bytes as it may have."""
-        pages: int = self.store.value("PRAGMA page_count")
-        return pages > self._pages - NEARLY_FULL
+    def is_at_limit(self, size: int) -> bool:
+        """Whether with so many bytes more it would have more than it may have."""
+        pages = int(self.store.value("PRAGMA page_count"))
+        return (self._pages - pages - NEARLY_FULL) * self._page < size
 
     def has_room(self) -> bool:
         """Whether there is room for more events, and some that is reserved."""

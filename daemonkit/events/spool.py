@@ -182,7 +182,8 @@ class Spool(Bounded):
         try:
             written = self._insert(merged(puts))
         except sqlite3.Error as error:
-            return self._failed_to("take events", error)
+            size = sum(len(line) for put in puts for line in put.batch.lines)
+            return self._failed_to("take events", error, size)
         # It takes events even when it is no longer where the next start looks for it.
         if self._look_for_file():
             return self._refusal_for(self._lost)
@@ -360,11 +361,11 @@ class Spool(Bounded):
             self._lost.tell(f"{problem}: the event queue takes nothing until the next start")
         return problem
 
-    def _failed_to(self, what: str, error: sqlite3.Error) -> QueueFull:
+    def _failed_to(self, what: str, error: sqlite3.Error, size: int = 0) -> QueueFull:
         if not is_full(error):
             self._trouble.tell(f"the event queue can't {what}: {error} ({self._file.path})")
             return self._refusal_for(self._trouble)
-        if self._file.is_at_limit():
+        if self._file.is_at_limit(size):
             return QueueFull(f"The event queue is full (queue_disk, {self._disk} bytes)")
         return self._without_room()
 
@@ -380,10 +381,11 @@ class Spool(Bounded):
 
     def problems(self) -> list[Problem]:
         """What the health check has to say of it."""
-        is_stopping = self._stopping.is_set()
-        return (
-            lost("the event queue", self._thread, stopping=is_stopping) + self._trouble.problems()
-        )
+        troubles = (self._lost, self._no_room, self._trouble)
+        return [
+            *lost("the event queue", self._thread, stopping=self._stopping.is_set()),
+            *(trouble.problem for trouble in troubles if trouble.problem is not None),
+        ]
 
     def lost_at_exit(self) -> int:
         """None: they are in the file."""
