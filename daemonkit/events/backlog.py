@@ -198,6 +198,7 @@ class Backlog:
         self.dead = store.dead()
         self._cold = store.count(self._loaded)
         self.next_id = max(self.next_id, store.next_id())
+        self.waiting.look_again()
 
     def oldest(self) -> float | None:
         """When the oldest event that waits for its first attempt was received, in Unix seconds."""

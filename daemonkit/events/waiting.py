@@ -72,6 +72,11 @@ class Waiting:
             # They have to wait for less long than they do, maybe.
             self._changed.notify_all()
 
+    def look_again(self) -> None:
+        """Have those who wait ask for more: there may be some."""
+        with self._changed:
+            self._changed.notify_all()
+
     def get(self) -> Any:
         """Take the next one, waiting for it; raises QueueClosed once closed and empty."""
         if not self._retries:

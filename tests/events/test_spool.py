@@ -1,0 +1,659 @@
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daemonkit import BatchTooLarge, QueueFull
+from daemonkit.events import backlog, spool, waiting
+from daemonkit.events.entry import Batch, Entry, Failure
+from daemonkit.events.spool import Spool
+from daemonkit.events.store import Store, StoredBatch
+
+LOGGER = logging.getLogger("test")
+FAILURE = Failure("ValueError: no", "Traceback ...", 1, 100.0, 100.0)
+
+Open = Callable[..., Spool]
+
+
+def batch(*events: Any, source: Any = "http", peers: Sequence[str] | None = None) -> Batch:
+    return Batch(events, [json.dumps(event).encode() for event in events], source, peers)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    return str(tmp_path / "events.db")
+
+
+@pytest.fixture
+def opened(path: str) -> Iterator[Open]:
+    """Opens the queue; what is open already is closed before, as at a stop."""
+    queues: list[Spool] = []
+
+    def open_it(**options: Any) -> Spool:
+        close()
+        with_meta = options.pop("with_meta", False)
+        queue = Spool(path, LOGGER, **options)
+        queue.with_meta = with_meta
+        queue.start()
+        queues.append(queue)
+        return queue
+
+    def close() -> None:
+        for queue in queues:
+            queue.request_stop()
+            assert queue.join(10)
+        queues.clear()
+
+    yield open_it
+    close()
+
+
+def take(queue: Spool, count: int) -> list[Entry]:
+    return [queue.get() for _ in range(count)]
+
+
+def events_of(entries: Sequence[Entry]) -> list[Any]:
+    return [entry.event for entry in entries]
+
+
+def until(condition: Callable[[], Any]) -> Any:
+    end = time.monotonic() + 10
+    while not (result := condition()):
+        assert time.monotonic() < end
+        time.sleep(0.002)
+    return result
+
+
+def rows(path: str, statement: str) -> list[Any]:
+    """What another process sees in the file."""
+    db = sqlite3.connect(path)
+    try:
+        return db.execute(statement).fetchall()
+    finally:
+        db.close()
+
+
+def test_events_come_out_in_order_and_are_in_the_file_until_handled(
+    opened: Open, path: str
+) -> None:
+    queue = opened()
+    queue.put_many(batch(1, {"a": [2]}))
+    queue.put_many(batch(None))
+    assert len(queue) == 3
+    assert rows(path, "SELECT count, source, lines FROM batches") == [
+        (2, "http", b'1\n{"a": [2]}'),
+        (1, "http", b"null"),
+    ]
+    entries = take(queue, 3)
+
+    assert events_of(entries) == [1, {"a": [2]}, None]
+    assert len(queue) == 0
+    queue.done(entries)
+    until(lambda: rows(path, "SELECT * FROM batches") == [])
+
+
+def test_what_was_not_handled_comes_again_and_nothing_else(opened: Open) -> None:
+    queue = opened()
+    queue.put_many(batch(*range(10)))
+    queue.put_many(batch(*range(10, 20)))
+    entries = take(queue, 13)
+    queue.done([entry for entry in entries if entry.event not in (3, 4, 12)])
+    again = opened()
+
+    assert len(again) == 10
+    assert events_of(take(again, 10)) == [3, 4, 12, *range(13, 20)]
+
+
+def test_an_id_is_never_used_again(opened: Open) -> None:
+    queue = opened()
+    queue.put_many(batch(1))
+    (first,) = take(queue, 1)
+    queue.done([first])
+    again = opened()
+    again.put_many(batch(2))
+
+    assert take(again, 1)[0].id > first.id
+
+
+def test_what_is_handled_is_written_within_50_ms_though_nothing_else_happens(
+    opened: Open, path: str
+) -> None:
+    queue = opened()
+    queue.put_many(batch(1))
+    entries = take(queue, 1)
+    queue.done(entries)
+    handled = time.monotonic()
+    until(lambda: rows(path, "SELECT * FROM batches") == [])
+
+    # On a loaded machine the thread may come late; 50 ms are what it aims at.
+    assert time.monotonic() - handled < 1
+
+
+def test_a_taker_waits_when_as_many_as_may_be_are_not_yet_known_to_the_file(
+    opened: Open, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool, "ACK_DELAY", 60.0)
+    queue = opened(ack_batch=4)
+    queue.put_many(batch(*range(8)))
+    entries = take(queue, 8)
+    queue.done(entries[:3])
+    assert rows(path, "SELECT * FROM handled") == []
+    queue.done(entries[3:4])
+
+    assert rows(path, "SELECT * FROM handled") == [(1000, "[[0, 3]]")]
+
+
+def test_a_put_takes_the_acknowledgements_along(
+    opened: Open, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool, "ACK_DELAY", 60.0)
+    queue = opened(ack_batch=4)
+    queue.put_many(batch(*range(3)))
+    queue.done(take(queue, 3))
+    queue.put_many(batch(3))
+
+    assert [id for (id,) in rows(path, "SELECT id FROM batches")] == [2000]
+
+
+def test_threads_that_put_at_the_same_time_share_commits(opened: Open) -> None:
+    queue = opened()
+    commits: list[str] = []
+    queue._file.store.db.set_trace_callback(commits.append)
+    threads = [
+        threading.Thread(target=lambda: [queue.put_many(batch(n)) for n in range(50)])
+        for _ in range(8)
+    ]
+    with queue._writing:
+        for thread in threads:
+            thread.start()
+        until(lambda: len(queue) == 8)
+    for thread in threads:
+        thread.join()
+
+    assert len(queue) == 400
+    assert commits[0].startswith("INSERT")
+    assert len(commits) < 400
+
+
+def test_what_threads_put_is_all_there_and_each_one_in_its_order(opened: Open) -> None:
+    queue = opened()
+
+    def put(thread: int) -> None:
+        for number in range(0, 60, 3):
+            queue.put_many(batch(*([thread, number + n] for n in range(3))))
+
+    threads = [threading.Thread(target=put, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    events = events_of(take(queue, 240))
+
+    for thread_number in range(4):
+        assert [n for t, n in events if t == thread_number] == list(range(60))
+
+
+def test_the_size_counts_what_the_file_has_too(opened: Open) -> None:
+    opened().put_many(batch(1, 2))
+    queue = opened(size=3)
+
+    with pytest.raises(QueueFull, match=r"^The event queue is full \(3 events\)$"):
+        queue.put_many(batch(3, 4))
+    with pytest.raises(BatchTooLarge):
+        queue.put_many(batch(3, 4, 5, 6))
+    count, refusal = queue.put_some(batch(3, 4))
+    assert (count, str(refusal)) == (1, "The event queue is full (3 events)")
+    assert queue.put_some(batch(5))[0] == 0
+    assert events_of(take(queue, 3)) == [1, 2, 3]
+
+
+def test_a_closed_queue_gives_nothing_more_and_takes_nothing(opened: Open) -> None:
+    queue = opened()
+    queue.put_many(batch(1, 2))
+    queue.close()
+
+    with pytest.raises(waiting.QueueClosed):
+        queue.get()
+    with pytest.raises(QueueFull, match="^The daemon is stopping$"):
+        queue.put_many(batch(3))
+    assert len(queue) == 2
+    assert len(opened()) == 2
+
+
+def test_a_put_that_comes_behind_the_end_is_refused(opened: Open) -> None:
+    queue = opened()
+    queue.request_stop()
+    assert queue.join(10)
+    queue._waiting.closed = False
+
+    with pytest.raises(QueueFull, match="^The event queue is full"):
+        queue.put_many(batch(1))
+
+
+def test_what_does_not_fit_into_memory_is_read_from_the_file_in_order(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backlog, "READY_EVENTS", 10)
+    monkeypatch.setattr(backlog, "AT_ONCE", 7)
+    queue = opened()
+    for n in range(0, 60, 4):
+        queue.put_many(batch(*range(n, n + 4)))
+    assert queue._waiting.ready == 12
+    got = take(queue, 20)
+    queue.put_many(batch(60))
+    got += take(queue, 41)
+
+    assert events_of(got) == list(range(61))
+    assert len(queue) == 0
+    queue.put_many(batch(61))
+    assert queue._waiting.ready == 1
+
+
+def test_large_events_are_not_all_kept_in_memory(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backlog, "READY_BYTES", 1000)
+    queue = opened()
+    for n in range(5):
+        queue.put_many(batch(str(n) * 600))
+
+    assert queue._waiting.ready == 2
+    assert [entry.event[0] for entry in take(queue, 5)] == list("01234")
+
+
+def test_more_events_than_a_batch_may_have_are_parted(opened: Open, path: str) -> None:
+    queue = opened()
+    queue.put_many(batch(*range(2500)))
+
+    assert rows(path, "SELECT count FROM batches") == [(1000,), (1000,), (500,)]
+    assert events_of(take(opened(), 2500)) == list(range(2500))
+
+
+@pytest.mark.parametrize(
+    ("line", "event"),
+    [
+        (b'{\n  "a":\r\n 1\n}\n', {"a": 1}),
+        (b"\xef\xbb\xbf[1]", [1]),
+        (b'"\\ud800\\n"', "\ud800\n"),
+        (b"1.0e5", 1e5),
+        ('"й\u2028"'.encode(), "й\u2028"),
+    ],
+)
+def test_the_text_of_an_event_is_kept_whatever_its_form(
+    opened: Open, line: bytes, event: Any
+) -> None:
+    opened().put_many(Batch([event, 7], [line, b"7"], "http"))
+
+    assert events_of(take(opened(), 2)) == [event, 7]
+
+
+def test_the_circumstances_are_kept_if_the_handler_wants_them(opened: Open) -> None:
+    before = time.time()
+    queue = opened(with_meta=True)
+    queue.put_many(batch(1, 2, source="udp", peers=["a:1", "b:2"]))
+    direct = take(queue, 2)
+    read = take(opened(with_meta=True), 2)
+
+    for entries in direct, read:
+        assert [(e.meta.source, e.meta.peer, e.meta.attempt) for e in entries if e.meta] == [
+            ("udp", "a:1", 1),
+            ("udp", "b:2", 1),
+        ]
+    assert direct[0].meta == read[0].meta
+    assert read[0].meta is not None
+    assert before <= read[0].meta.received.timestamp() <= time.time()
+
+
+def test_batches_are_handed_over_as_lists(opened: Open) -> None:
+    queue = opened()
+    queue.put_many(batch(1, 2, 3))
+
+    assert events_of(queue.get_batch(2, 0)) == [1, 2]
+    assert events_of(queue.get_batch(2, 0)) == [3]
+
+
+# Failing events
+
+
+def test_a_failed_event_is_tried_again_when_due_and_counts_its_attempts(
+    opened: Open, path: str
+) -> None:
+    queue = opened(with_meta=True)
+    queue.put_many(batch({"n": 1}, 2, peers=["a:1", "b:2"]))
+    first = queue.get()
+    first.event["spoilt"] = True
+    queue.fail(first, FAILURE, 0.1)
+    failed = time.monotonic()
+    assert queue.get().event == 2
+    again = queue.get()
+
+    assert time.monotonic() - failed >= 0.1
+    assert (again.id, again.event, again.attempt, again.failed) == (first.id, {"n": 1}, 2, 100.0)
+    assert again.meta is not None
+    assert (again.meta.attempt, again.meta.peer) == (2, "a:1")
+    assert queue.counters()["retried"] == 1
+    queue.done([again])
+    until(lambda: rows(path, "SELECT * FROM failed") == [])
+
+
+def test_a_dead_letter_is_kept_with_all_that_is_known(opened: Open, path: str) -> None:
+    queue = opened()
+    queue.put_many(batch(1, {"a": 2}, source="udp", peers=["a:1", "b:2"]))
+    entries = take(queue, 2)
+    queue.fail(entries[1], FAILURE._replace(attempts=3, last=200.0), None)
+    until(lambda: queue.counters()["dead"])
+
+    (row,) = rows(
+        path,
+        "SELECT id, due, attempts, source, peer, first_failed, last_failed, error, traceback, line"
+        " FROM failed",
+    )
+    assert row == (
+        *(1001, None, 3, "udp", "b:2", 100.0, 200.0),
+        *("ValueError: no", "Traceback ...", b'{"a": 2}'),
+    )
+    queue.done(entries[:1])
+    assert opened().counters() == {
+        "waiting": 0,
+        "retrying": 0,
+        "retried": 0,
+        "dead": 1,
+        "oldest_age": None,
+    }
+
+
+def test_attempts_go_on_after_a_new_start(opened: Open) -> None:
+    queue = opened()
+    queue.put_many(batch(1))
+    queue.fail(queue.get(), FAILURE, 0.05)
+    again = opened()
+    assert again.counters()["retrying"] == 1
+    entry = again.get()
+
+    assert (entry.event, entry.attempt) == (1, 2)
+    again.fail(entry, FAILURE._replace(attempts=2, last=200.0), None)
+    until(lambda: again.counters()["dead"] == 1)
+    assert len(again) == 0
+
+
+def test_an_event_that_fails_again_stays_one(opened: Open, path: str) -> None:
+    queue = opened()
+    queue.put_many(batch(1))
+    queue.fail(queue.get(), FAILURE, 0)
+    second = queue.get()
+    queue.fail(second, FAILURE._replace(attempts=2, first=100.0, last=300.0), 3600)
+    until(lambda: queue.counters()["retried"] == 2)
+
+    assert rows(path, "SELECT attempts, first_failed, last_failed FROM failed") == [
+        (2, 100.0, 300.0)
+    ]
+    assert rows(path, "SELECT * FROM batches") == []
+    assert len(queue) == 1
+
+
+def test_a_line_that_was_damaged_in_the_file_is_a_dead_letter(opened: Open, path: str) -> None:
+    opened().put_many(batch(1, 2, 3))
+    opened().request_stop()
+    db = sqlite3.connect(path)
+    db.execute("UPDATE batches SET lines = ?", (b"1\n{2\n3",))
+    db.commit()
+    db.close()
+    queue = opened()
+
+    assert events_of(take(queue, 2)) == [1, 3]
+    until(lambda: queue.counters()["dead"] == 1)
+    ((error, line),) = rows(path, "SELECT error, line FROM failed")
+    assert error.startswith("InvalidEvent: ")
+    assert line == b"{2"
+
+
+# What other processes do
+
+
+@pytest.fixture
+def other(path: str) -> Iterator[Callable[[], Store]]:
+    stores: list[Store] = []
+
+    def connect() -> Store:
+        stores.append(Store(path, create=False, patience=5))
+        return stores[-1]
+
+    yield connect
+    for store in stores:
+        store.close()
+
+
+def test_what_another_process_adds_is_handled_and_no_id_is_used_twice(
+    opened: Open, other: Callable[[], Store]
+) -> None:
+    queue, store = opened(), other()
+    queue.put_many(batch(1))
+    with store.transaction():
+        store.add(StoredBatch(store.next_id(), 2, time.time(), "app", None, b"2\n3"))
+    queue.put_many(batch(4))
+
+    entries = take(queue, 4)
+    assert events_of(entries) == [1, 2, 3, 4]
+    assert len({entry.id for entry in entries}) == 4
+
+
+def test_what_another_process_adds_is_noticed_without_a_put(
+    opened: Open, other: Callable[[], Store]
+) -> None:
+    queue, store = opened(), other()
+    with store.transaction():
+        store.add(StoredBatch(store.next_id(), 1, time.time(), "app", None, b"2"))
+
+    assert queue.get().event == 2
+
+
+def test_what_another_process_drops_is_not_handled(
+    opened: Open, other: Callable[[], Store]
+) -> None:
+    queue, store = opened(), other()
+    queue.put_many(batch(1, 2, 3))
+    queue.put_many(batch(4, 5))
+    queue.put_many(batch(6))
+    entry = queue.get()
+    with store.transaction():
+        store.mark_handled(1000, [1])
+        store.remove([2000])
+    until(lambda: queue._backlog.dropped)
+
+    rest = take(queue, 2)
+    assert events_of(rest) == [3, 6]
+    queue.done([entry, *rest])
+    until(lambda: store.ids() == set())
+
+
+def test_another_process_can_have_a_dead_letter_tried_again(
+    opened: Open, other: Callable[[], Store]
+) -> None:
+    queue, store = opened(), other()
+    queue.put_many(batch(1))
+    queue.fail(queue.get(), FAILURE._replace(attempts=3), None)
+    until(lambda: queue.counters()["dead"])
+    store.db.execute("UPDATE failed SET due = ?, attempts = 0", (time.time(),))
+    entry = queue.get()
+
+    assert (entry.event, entry.attempt) == (1, 1)
+    assert queue.counters()["dead"] == 0
+    queue.done([entry])
+    until(lambda: store.value("SELECT count(*) FROM failed") == 0)
+
+
+def test_an_event_that_another_process_wants_tried_earlier_is_tried_once(
+    opened: Open, other: Callable[[], Store]
+) -> None:
+    queue, store = opened(), other()
+    queue.put_many(batch(1))
+    queue.fail(queue.get(), FAILURE, 1.5)
+    until(lambda: queue.counters()["retrying"])
+    store.db.execute("UPDATE failed SET due = ?", (time.time(),))
+    began = time.monotonic()
+    queue.done([queue.get()])
+    assert time.monotonic() - began < 1.2
+    until(lambda: queue.counters()["retrying"] == 1)
+    # The first time that it was due for is still in memory, and leads to nothing.
+    late = threading.Timer(2, lambda: queue.put_many(batch(2)))
+    late.start()
+
+    assert queue.get().event == 2
+    late.join()
+
+
+# What goes wrong
+
+
+class Broken:
+    """A store whose writes fail for as long as `error` is set."""
+
+    def __init__(self, queue: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.error: str | None = None
+        real = queue._file.store.db
+
+        class Connection:
+            def __getattr__(_, name: str) -> Any:
+                return getattr(real, name)
+
+            def execute(_, statement: str, *arguments: Any) -> Any:
+                if self.error and statement.startswith(("INSERT", "BEGIN")):
+                    raise sqlite3.OperationalError(self.error)
+                return real.execute(statement, *arguments)
+
+        monkeypatch.setattr(queue._file.store, "db", Connection())
+
+
+def test_an_event_that_can_not_be_written_is_refused_until_it_can(
+    opened: Open, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, path: str
+) -> None:
+    caplog.set_level("INFO")
+    changes: list[bool] = []
+    queue = opened(changed=lambda: changes.append(True))
+    disk = Broken(queue, monkeypatch)
+    disk.error = "disk I/O error"
+    for _ in range(2):
+        with pytest.raises(QueueFull) as caught:
+            queue.put_many(batch(1))
+
+    message = f"he event queue can't take events: disk I/O error ({path})"
+    assert str(caught.value) == "T" + message
+    assert len(queue) == 0
+    assert [(p.text, p.bearable) for p in queue.problems()] == [("t" + message, False)]
+    disk.error = None
+    queue.put_many(batch(1))
+    assert queue.problems() == []
+    assert len(changes) == 2
+    assert caplog.messages == ["T" + message, "The event queue works again"]
+
+
+def test_takers_wait_while_it_can_not_be_written_that_events_are_handled(
+    opened: Open, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.setattr(spool, "AFTER_FAILURE", 0.02)
+    queue = opened(ack_batch=2)
+    queue.put_many(batch(1, 2, 3))
+    disk = Broken(queue, monkeypatch)
+    disk.error = "disk I/O error"
+    entries = take(queue, 2)
+    taker = threading.Thread(target=queue.done, args=(entries,))
+    taker.start()
+    until(queue.problems)
+    assert taker.is_alive()
+    disk.error = None
+    taker.join(10)
+
+    assert not taker.is_alive()
+    assert queue.problems() == []
+    assert rows(path, "SELECT * FROM handled") == [(1000, "[[0, 1]]")]
+
+
+def test_a_full_file_refuses_with_the_name_of_the_limit_and_removes_what_is_handled(
+    opened: Open,
+) -> None:
+    queue = opened(disk=1024 * 1024)
+    text = "x" * 10_000
+    refusal = None
+    while refusal is None:
+        _, refusal = queue.put_some(batch(text))
+
+    assert str(refusal) == "The event queue is full (queue_disk, 1048576 bytes)"
+    assert queue.problems() == []
+    assert 50 < len(queue) < 105
+    entries = take(queue, len(queue))
+    queue.done(entries)
+    until(lambda: queue._unsaved == 0)
+    queue.put_many(batch(text))
+
+
+def test_a_file_that_was_removed_or_replaced_takes_nothing(
+    opened: Open, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    queue = opened()
+    queue.put_many(batch(1))
+    os.rename(path, path + ".old")
+    with pytest.raises(QueueFull) as caught:
+        queue.put_many(batch(2))
+
+    message = f"{path} was removed: the event queue takes nothing until the next start"
+    assert str(caught.value) == message[0].upper() + message[1:]
+    assert [problem.text for problem in queue.problems()] == [message]
+    assert len(queue) == 1
+    Path(path).touch()
+    with pytest.raises(QueueFull):
+        queue.put_many(batch(2))
+
+
+@pytest.mark.parametrize("suffix", ["", "-wal"])
+def test_a_missing_file_is_noticed_without_a_put(opened: Open, path: str, suffix: str) -> None:
+    queue = opened()
+    os.unlink(path + suffix)
+
+    assert until(queue.problems)[0].text.startswith(f"{path}{suffix} was removed")
+
+
+def test_an_error_of_our_own_refuses_and_is_logged(
+    opened: Open, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    queue = opened()
+    monkeypatch.setattr(queue._backlog, "hand_over", lambda *_: 1 / 0)
+
+    with pytest.raises(QueueFull, match="^The event queue failed: ZeroDivisionError"):
+        queue.put_many(batch(1))
+    assert "The event queue failed and goes on" in caplog.messages
+    assert len(queue) == 0
+
+
+def test_a_keeper_that_ends_is_a_problem(opened: Open) -> None:
+    queue = opened()
+    queue._stopping.set()
+    queue._dirty.set()
+    queue._thread.join()
+    queue._stopping.clear()
+
+    assert [problem.text for problem in queue.problems()] == ["the event queue is not running"]
+
+
+def test_the_age_of_the_oldest_is_told_wherever_it_is(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backlog, "READY_EVENTS", 1)
+    queue = opened()
+    assert queue.counters()["oldest_age"] is None
+    queue.put_many(batch(1))
+    queue.put_many(batch(2))
+
+    assert 0 <= queue.counters()["oldest_age"] < 5
+    queue.get()
+    assert 0 <= queue.counters()["oldest_age"] < 5
+    queue.get()
+    assert queue.counters()["oldest_age"] is None
