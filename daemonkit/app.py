@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from . import log, sockets
-from .calls import accepts, describe, require_function
+from .calls import accepts, describe, require_function, timestamp
 from .config import COMMAND_LINE, ConfigInForce, ConfigSource, Override
 from .defaults import SETTINGS
 from .ending import Deadline, ExitWatch, exit_by_signal, exit_now, settle_output
@@ -31,7 +31,7 @@ from .life import STOPPED_BY_DEADLINE, Life, Parts, call_hook
 from .notifier import Notifier
 from .registry import HandlerSpec, Registrars
 from .signals import Coalesced, Signals
-from .slave import Slave, SlaveSpec, SlaveTarget, split_options, timestamp
+from .slave import Slave, SlaveSpec, SlaveTarget, split_options
 from .stacks import stacks
 from .status import Gatherer
 from .supervisor import Supervisor

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Callable, Iterable
+from datetime import datetime
 from typing import Any
 
 from .exceptions import RegistrationError
@@ -25,6 +26,11 @@ def error_text(error: BaseException) -> str:
     except BaseException as worse:
         text = f"(its __str__ raises {type(worse).__name__})"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def timestamp(moment: datetime | None) -> str | None:
+    """Local time as `/status` shows it: 2018-02-01 18:41:37.876631."""
+    return None if moment is None else moment.isoformat(sep=" ", timespec="microseconds")
 
 
 def function_name(function: Callable[..., Any]) -> str:

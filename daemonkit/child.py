@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
-from .calls import error_text
+from .calls import error_text, timestamp
 from .incarnation import Incarnation
 from .log import RateLimit
 from .restart import NEVER, Restarts
-from .slave import Slave, SlaveSpec, timestamp
+from .slave import Slave, SlaveSpec
 from .types import Master, Problem
 
 STARTING = "starting"

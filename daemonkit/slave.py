@@ -14,7 +14,15 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
-from .calls import accepts, check_options, describe, function_name, is_async, require_function
+from .calls import (
+    accepts,
+    check_options,
+    describe,
+    function_name,
+    is_async,
+    require_function,
+    timestamp,
+)
 from .exceptions import RegistrationError
 from .freshness import Freshness, ShutdownEvent
 from .restart import RestartPolicy, check_timeout
@@ -254,8 +262,3 @@ class Cadence:
             missed = math.ceil((now - self._next) / self._every)
             self._next += missed * self._every
         return max(0.0, self._next - now)
-
-
-def timestamp(moment: datetime | None) -> str | None:
-    """Local time as `/status` shows it: 2018-02-01 18:41:37.876631."""
-    return None if moment is None else moment.isoformat(sep=" ", timespec="microseconds")

@@ -181,6 +181,8 @@ def test_a_second_handler_and_a_second_route_are_refused(app: Daemon) -> None:
         (lambda app: app.on_event(threads=0)(one), "threads must be an int >= 1, not 0 (int)"),
         (lambda app: app.on_event(batch=True)(one), "batch must be an int >= 1, not True (bool)"),
         (lambda app: app.on_event(batch=5, linger=-1)(one), "linger must be a number of seconds >= 0, not -1 (int)"),
+        (lambda app: app.on_event(retries=-1)(one), "retries must be an int >= 0, not -1 (int)"),
+        (lambda app: app.on_event(backoff="1")(one), "backoff must be a number of seconds >= 0, not '1' (str)"),
         (lambda app: app.on_event(linger=1)(one), "linger needs batch: single events are handed over at once"),
         (lambda app: app.status_field(name="uptime")(none), "'uptime' is a status field of daemonkit's own; choose another by name="),
         (lambda app: app.run_slave(none, 5), "run_slave passes arguments to a Slave subclass only; none() is a function: use functools.partial"),

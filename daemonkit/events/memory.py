@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from itertools import repeat
 from typing import Any
 
+from ..calls import timestamp
 from ..exceptions import QueueFull
 from ..types import Event, Meta, Problem
 from .bounded import Bounded
@@ -110,8 +111,8 @@ class MemoryQueue(Bounded):
                     "error": failure.error,
                     "traceback": failure.traceback,
                     "attempts": failure.attempts,
-                    "first_failed": _time(failure.first),
-                    "last_failed": _time(failure.last),
+                    "first_failed": timestamp(datetime.fromtimestamp(failure.first)),
+                    "last_failed": timestamp(datetime.fromtimestamp(failure.last)),
                 }
             )
 
@@ -169,7 +170,3 @@ def _revived(entry: Entry) -> Entry:
     event = entry.event if entry.line is None else decode(entry.line)
     meta = None if entry.meta is None else entry.meta.of_attempt(entry.attempt)
     return entry._replace(event=event, meta=meta)
-
-
-def _time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds).isoformat(sep=" ", timespec="seconds")

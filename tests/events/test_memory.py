@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import threading
 import time
+from datetime import datetime
 
 import pytest
 
 from daemonkit import BatchTooLarge, QueueFull
-from daemonkit.events.entry import Batch
-from daemonkit.events.memory import MemoryQueue
+from daemonkit.events import memory
+from daemonkit.events.entry import Batch, Entry, Failure
+from daemonkit.events.memory import DEAD_LETTERS, MemoryQueue
 from daemonkit.events.waiting import QueueClosed
 
 
@@ -205,3 +207,143 @@ def test_a_closed_queue_takes_nothing_more() -> None:
     with pytest.raises(QueueFull):
         queue.put_many(Batch([1]))
     assert caught.value.retry_after == 5
+
+
+# Failing events
+
+
+def failure(attempts: int = 1) -> Failure:
+    return Failure("ValueError: no", "Traceback ...", attempts, 1_500_000_000.25, 1_500_000_001.5)
+
+
+def test_an_event_is_tried_again_when_due_before_those_that_wait() -> None:
+    queue = MemoryQueue(10)
+    queue.fail(Entry(1), failure(), 0.05)
+    began = time.monotonic()
+    assert queue.counters()["retrying"] == 1
+    assert len(queue) == 1
+    again = queue.get()
+    assert time.monotonic() - began >= 0.05
+    queue.put_many(Batch([2]))
+    queue.fail(again, failure(2), 0)
+    third = queue.get()
+
+    assert (again.event, again.attempt, again.failed) == (1, 2, 1_500_000_000.25)
+    assert (third.event, third.attempt) == (1, 3)
+    assert queue.get() == 2
+    assert queue.counters()["retried"] == 2
+
+
+def test_what_is_due_later_does_not_keep_others_waiting() -> None:
+    queue = MemoryQueue(10)
+    queue.fail(Entry(1), failure(), 3600)
+    queue.put_many(Batch([2]))
+
+    assert queue.get() == 2
+
+
+def test_a_taker_that_waits_is_told_of_what_is_due_earlier() -> None:
+    queue = MemoryQueue(10)
+    got: list[Entry] = []
+    queue.fail(Entry(1), failure(), 3600)
+    taker = threading.Thread(target=lambda: got.append(queue.get()))
+    taker.start()
+    while not queue._waiting.takers:
+        time.sleep(0.001)
+    queue.fail(Entry(2), failure(), 0.02)
+    taker.join(10)
+
+    assert [entry.event for entry in got] == [2]
+
+
+def test_an_event_is_tried_again_as_it_came(monkeypatch: pytest.MonkeyPatch) -> None:
+    queue = MemoryQueue(10)
+    queue.keep_lines = queue.with_meta = True
+    queue.put_many(Batch([{"a": 1}], [b'{"a": 1}'], "udp", ["peer"]))
+    entry = queue.get()
+    entry.event.clear()
+    queue.fail(entry, failure(), 0)
+    again = queue.get()
+
+    assert again.event == {"a": 1}
+    assert (again.meta.source, again.meta.peer, again.meta.attempt) == ("udp", "peer", 2)
+
+
+def test_one_that_is_tried_again_comes_alone() -> None:
+    queue = MemoryQueue(10)
+    queue.put_many(Batch([1, 2]))
+    queue.fail(Entry(3), failure(), 0)
+    queue.fail(Entry(4), failure(), 0)
+
+    batches = [queue.get_batch(10, 0) for _ in range(3)]
+    assert [entry.event for entry in (*batches[0], *batches[1])] == [3, 4]
+    assert batches[2] == [1, 2]
+
+
+def test_a_batch_that_waits_for_more_leaves_out_what_is_tried_again() -> None:
+    queue = MemoryQueue(10)
+    queue.put_many(Batch([1]))
+    late = threading.Timer(0.02, queue.fail, [Entry(2), failure(), 0])
+    late.start()
+
+    assert queue.get_batch(2, 0.1) == [1]
+    assert [entry.event for entry in queue.get_batch(2, 0)] == [2]
+    late.join()
+
+
+def test_a_closed_queue_tries_again_at_once() -> None:
+    queue = MemoryQueue(10)
+    queue.fail(Entry(1), failure(), 3600)
+    queue.close()
+
+    assert queue.get().event == 1
+    with pytest.raises(QueueClosed):
+        queue.get()
+
+
+def test_events_that_are_tried_again_take_room() -> None:
+    queue = MemoryQueue(1)
+    queue.fail(Entry(1), failure(), 3600)
+
+    with pytest.raises(QueueFull):
+        queue.put_many(Batch([2]))
+
+
+def test_the_last_dead_letters_are_shown_with_what_is_known() -> None:
+    queue = MemoryQueue(10)
+    for number in range(DEAD_LETTERS + 5):
+        queue.fail(Entry({"n": number}), failure(3), None)
+    counters = queue.counters()
+
+    assert counters["dead"] == DEAD_LETTERS + 5
+    assert [letter["event"] for letter in counters["dead_letters"]] == [
+        f'{{"n": {number}}}' for number in range(5, DEAD_LETTERS + 5)
+    ]
+    assert counters["dead_letters"][0] == {
+        "event": '{"n": 5}',
+        "error": "ValueError: no",
+        "traceback": "Traceback ...",
+        "attempts": 3,
+        "first_failed": str(datetime.fromtimestamp(1_500_000_000.25)),
+        "last_failed": str(datetime.fromtimestamp(1_500_000_001.5)),
+    }
+
+
+def test_the_age_of_the_oldest_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(memory.time, "monotonic", lambda: now)
+    queue = MemoryQueue(10)
+    assert queue.counters()["oldest_age"] is None
+    queue.put_many(Batch([1, 2]))
+    now += 5
+    queue.put_many(Batch([3]))
+    now += 1
+
+    ages = []
+    for _ in range(3):
+        ages.append(queue.counters()["oldest_age"])
+        queue.get()
+    assert ages == [6.0, 6.0, 1.0]
+    assert queue.counters()["oldest_age"] is None
+    queue.put_many(Batch([4]))
+    assert queue.counters()["oldest_age"] == 0.0

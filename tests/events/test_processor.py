@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
-from daemonkit.events.entry import Batch
+from daemonkit import Meta
+from daemonkit.events.entry import Batch, Entry, RetryPolicy
 from daemonkit.events.memory import MemoryQueue
 from daemonkit.events.processor import Processor
 
@@ -175,3 +176,107 @@ def test_a_stall_that_is_over_before_it_is_told_is_not_told(
     processor._stalled(processor._workers[0], 6)
 
     assert caplog.messages == []
+
+
+# Failing events
+
+
+def test_a_failing_event_is_handled_again_and_then_is_a_dead_letter(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    attempts: list[tuple[Any, int]] = []
+
+    def handle(event: Any, meta: Meta) -> None:
+        attempts.append((event, meta.attempt))
+        if event == "bad":
+            raise ValueError("no: s3cret")
+
+    queue = MemoryQueue(10)
+    processor = Processor(
+        queue,
+        handle,
+        LOGGER,
+        with_meta=True,
+        retry=RetryPolicy(2, 0.01),
+        redact=lambda text: text.replace("s3cret", "***"),
+    )
+    queue.put_many(Batch(["bad", "good"], [b'"bad"', b'"good"'], "http"))
+    processor.start()
+    while not queue.counters()["dead"]:
+        threading.Event().wait(0.002)
+    processor.request_stop()
+    assert processor.join(10)
+
+    assert attempts == [("bad", 1), ("good", 1), ("bad", 2), ("bad", 3)]
+    assert processor.counters() == {"in_work": 0, "handled": 1, "failed": 3}
+    (letter,) = queue.counters()["dead_letters"]
+    assert (letter["event"], letter["error"], letter["attempts"]) == (
+        '"bad"',
+        "ValueError: no: ***",
+        3,
+    )
+    assert letter["traceback"].startswith("Traceback (most recent call last):")
+    assert letter["traceback"].endswith("ValueError: no: ***\n")
+    assert caplog.messages == [
+        'The event handler failed on the event "bad", attempt 1 of 3; the next one in 0.01 s',
+        'The event handler failed on the event "bad", attempt 2 of 3; the next one in 0.02 s',
+        'The event handler failed on the event "bad", attempt 3 of 3; it is now a dead letter',
+    ]
+
+
+def test_of_a_failing_batch_each_event_is_tried_alone() -> None:
+    batches: list[list[Any]] = []
+
+    def handle(events: list[Any]) -> None:
+        batches.append(list(events))
+        events.sort()
+        if 2 in events:
+            raise ValueError("no")
+
+    queue = MemoryQueue(10)
+    processor = Processor(queue, handle, LOGGER, batch=3, retry=RetryPolicy(1, 0))
+    queue.put_many(Batch([3, 2, 1], [b"3", b"2", b"1"]))
+    processor.start()
+    while not queue.counters()["dead"]:
+        threading.Event().wait(0.002)
+    processor.request_stop()
+    assert processor.join(10)
+
+    assert batches[0] == [3, 2, 1]
+    assert sorted(batches[1:]) == [[1], [2], [3]]
+    assert processor.counters()["handled"] == 2
+    assert queue.counters()["dead"] == 1
+
+
+def test_the_wait_is_doubled_up_to_an_hour() -> None:
+    policy = RetryPolicy(20, 1.5)
+
+    assert [policy.delay(n) for n in (1, 2, 3, 4)] == [1.5, 3.0, 6.0, 12.0]
+    assert policy.delay(20) == 3600
+    assert policy.delay(21) is None
+    assert RetryPolicy(10**6, 1.0).delay(10**6) == 3600
+
+
+def test_a_durable_queue_is_told_what_was_handled_and_not_before() -> None:
+    told: list[Any] = []
+    handled: list[Any] = []
+
+    class Durable(MemoryQueue):
+        is_durable = True
+
+        def done(self, entries: Sequence[Entry]) -> None:
+            told.append((list(entries), list(handled)))
+
+    for batch in (None, 2):
+        told.clear()
+        handled.clear()
+        queue = Durable(10)
+        processor = Processor(
+            queue, handled.extend if batch else handled.append, LOGGER, batch=batch
+        )
+        queue.put_many(Batch([1, 2]))
+        processor.start()
+        processor.request_stop()
+        assert processor.join(10)
+        expected = [([1, 2], [1, 2])] if batch else [([1], [1]), ([2], [1, 2])]
+        assert told == expected

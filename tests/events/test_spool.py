@@ -420,7 +420,12 @@ def test_a_line_that_was_damaged_in_the_file_is_a_dead_letter(opened: Open, path
 
 
 @pytest.fixture
-def other(path: str) -> Iterator[Callable[[], Store]]:
+def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool, "LOOK_INTERVAL", 0.02)
+
+
+@pytest.fixture
+def other(path: str, looks_often: None) -> Iterator[Callable[[], Store]]:
     stores: list[Store] = []
 
     def connect() -> Store:
@@ -496,15 +501,15 @@ def test_an_event_that_another_process_wants_tried_earlier_is_tried_once(
 ) -> None:
     queue, store = opened(), other()
     queue.put_many(batch(1))
-    queue.fail(queue.get(), FAILURE, 1.5)
+    queue.fail(queue.get(), FAILURE, 0.5)
     until(lambda: queue.counters()["retrying"])
     store.db.execute("UPDATE failed SET due = ?", (time.time(),))
     began = time.monotonic()
     queue.done([queue.get()])
-    assert time.monotonic() - began < 1.2
+    assert time.monotonic() - began < 0.4
     until(lambda: queue.counters()["retrying"] == 1)
     # The first time that it was due for is still in memory, and leads to nothing.
-    late = threading.Timer(2, lambda: queue.put_many(batch(2)))
+    late = threading.Timer(0.7, lambda: queue.put_many(batch(2)))
     late.start()
 
     assert queue.get().event == 2
@@ -613,6 +618,7 @@ def test_a_file_that_was_removed_or_replaced_takes_nothing(
         queue.put_many(batch(2))
 
 
+@pytest.mark.usefixtures("looks_often")
 @pytest.mark.parametrize("suffix", ["", "-wal"])
 def test_a_missing_file_is_noticed_without_a_put(opened: Open, path: str, suffix: str) -> None:
     queue = opened()
