@@ -108,7 +108,8 @@ def unit(daemon: Daemon, arguments: list[str], user: str | None) -> str:
     master = daemon.master_config
     needed = [os.getcwd(), sys.prefix, *(a for a in arguments if os.path.isabs(a))]
     closed = [] if user else sorted({c for path in needed if (c := _closed(path)) is not None})
-    log_file = master["log_file"]
+    files = [master[name] for name in ("log_file", "queue") if master[name] is not None]
+    folders = sorted({str(Path(file).resolve().parent) for file in files})
     return UNIT.format(
         file=(re.sub(r"[^A-Za-z0-9:_.-]+", "-", daemon.name).strip("-") or "daemon") + ".service",
         notes="".join(
@@ -123,11 +124,7 @@ def unit(daemon: Daemon, arguments: list[str], user: str | None) -> str:
         again=BETWEEN_STARTS,
         user=f"User={_literal(user)}" if user else "DynamicUser=yes",
         capabilities="CAP_NET_BIND_SERVICE" if 0 < master["port"] < PRIVILEGED_PORTS else "",
-        writable=(
-            ""
-            if log_file is None
-            else f"ReadWritePaths={quote(str(Path(log_file).resolve().parent))}\n"
-        ),
+        writable=f"ReadWritePaths={' '.join(map(quote, folders))}\n" if folders else "",
     )
 
 

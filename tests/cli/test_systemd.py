@@ -44,6 +44,17 @@ def test_the_unit_fits_the_daemon_and_its_configuration(tmp_path: Path) -> None:
     assert "/a-ExecStartPre-bin-evil.service\n" in text
 
 
+def test_the_folder_of_the_event_queue_can_be_written_to(tmp_path: Path) -> None:
+    log, queue = tmp_path / "log" / "x.log", tmp_path / "lib" / "events.db"
+    for master, folders in (
+        ({"queue": str(queue)}, [queue.parent]),
+        ({"queue": str(queue), "log_file": str(log)}, [queue.parent, log.parent]),
+        ({"queue": str(queue), "log_file": str(queue.parent / "x.log")}, [queue.parent]),
+    ):
+        text = unit(Daemon("a", {"master": master}), ["/p"], None)
+        assert lines(text, "ReadWritePaths") == [f"ReadWritePaths={' '.join(map(str, folders))}"]
+
+
 def test_a_user_of_one_s_own_and_a_high_port(tmp_path: Path) -> None:
     text = unit(Daemon("я", {}), ["/p"], "www-data")
 

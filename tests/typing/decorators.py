@@ -59,7 +59,7 @@ def with_meta(event: dict[str, Any], meta: Meta) -> None:
     assert_type(meta.peer, str | None)
 
 
-@app.on_event(batch=500, linger=0.2)
+@app.on_event(batch=500, linger=0.2, retries=3, backoff=0.5)
 def batched(events: list[dict[str, Any]]) -> None: ...
 
 
@@ -105,6 +105,7 @@ app.slave(5)  # type: ignore[call-overload]
 app.slave(restart="sometimes")  # type: ignore[call-overload]
 app.slave(restarts=5)  # type: ignore[call-overload]
 app.on_event(timeout="5")  # type: ignore[call-overload]
+app.on_event(retries="5")  # type: ignore[call-overload]
 app.status_field(handle)  # type: ignore[type-var]
 app.on_start(5)  # type: ignore[call-overload]
 
