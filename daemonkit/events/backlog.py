@@ -180,7 +180,7 @@ class Backlog:
     def catch_up(self) -> None:
         """Take note of what another process has added, dropped, or wants tried again."""
         store, outcomes = self._store, self._outcomes
-        present = store.ids()
+        present = store.ids(self._loaded)
         for id in [id for id in outcomes.rows if id not in present]:
             self.dropped.update(range(id, id + STRIDE))
             outcomes.forget_row(id)

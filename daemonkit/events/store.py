@@ -211,9 +211,9 @@ class Store:
         for row in self.db.execute("SELECT * FROM batches WHERE id > ? ORDER BY id", (after,)):
             yield StoredBatch(*row)
 
-    def ids(self) -> set[int]:
-        """Those of all batches."""
-        return {id for (id,) in self.db.execute("SELECT id FROM batches")}
+    def ids(self, until: int) -> set[int]:
+        """Those of the batches up to `until`."""
+        return {id for (id,) in self.db.execute("SELECT id FROM batches WHERE id <= ?", (until,))}
 
     def batch(self, id: int) -> StoredBatch | None:
         """One batch."""
