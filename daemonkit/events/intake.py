@@ -31,6 +31,11 @@ class Intake:
         """Whether somebody wants to know who sent an event."""
         return self._queue.with_meta
 
+    @property
+    def is_durable(self) -> bool:
+        """Whether events are on the disk once they are queued."""
+        return self._queue.is_durable
+
     def hold(self) -> None:
         """Refuse events until `open`, but for those this thread puts: start hooks run in it."""
         self._holder = threading.get_ident()

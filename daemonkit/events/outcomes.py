@@ -51,11 +51,13 @@ class Outcomes:
 
     def handled(self, entries: Iterable[Entry]) -> None:
         """Note that events needn't be handled any more."""
+        tried, settle = self.tried, self.settle
         for entry in entries:
-            if entry.id in self.tried:
-                self._recovered.append(entry.id)
+            id = entry[2]
+            if id in tried:
+                self._recovered.append(id)
             else:
-                self.settle(entry.id)
+                settle(id)
 
     def failed(self, failures: Iterable[tuple[Entry, Failure, float | None]]) -> None:
         """Note events that have failed, and in how many seconds each is due again, if ever."""

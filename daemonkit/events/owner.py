@@ -51,12 +51,14 @@ class Place:
     def __init__(self, path: str) -> None:
         self._identities = {name: _identity(name) for name in (path, f"{path}-wal")}
 
-    def problem(self) -> str:
-        """What has become of them, "" if they are where they were."""
+    def problem(self, *, with_log: bool = True) -> str:
+        """What has become of them, "" if they are where they were; with_log: of the write-ahead
+        log, too."""
         for name, identity in self._identities.items():
-            now = _identity(name)
-            if now != identity:
+            if (now := _identity(name)) != identity:
                 return f"{name} was {'removed' if now is None else 'replaced'}"
+            if not with_log:
+                break
         return ""
 
 

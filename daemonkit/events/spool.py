@@ -67,7 +67,6 @@ class Spool(Bounded):
         self._announced = 0
         self._handled: list[Entry] = []
         self._failures: list[tuple[Entry, Failure, float | None]] = []
-        self._unsaved = 0
         self._noted = 0
         self._closed = False
         self._dirty, self._stopping = threading.Event(), threading.Event()
@@ -185,7 +184,7 @@ class Spool(Bounded):
             size = sum(len(line) for put in puts for line in put.batch.lines)
             return self._failed_to("take events", error, size)
         # It takes events even when it is no longer where the next start looks for it.
-        if self._look_for_file():
+        if self._look_for_file(with_log=False):
             return self._refusal_for(self._lost)
         for batch, row in written:
             self._backlog.hand_over(batch, row)
@@ -274,17 +273,19 @@ class Spool(Bounded):
 
         It waits for that when there are as many as may be handled twice after a crash.
         """
-        with self._lock:
-            self._handled += entries
-            self._unsaved += len(entries)
+        # Appending is atomic, and there is a turn of this for each event.
+        self._handled.extend(entries)
         self._see_to_saving()
 
     def fail(self, entry: Entry, failure: Failure, delay: float | None) -> None:
         """Have an event tried again in `delay` seconds, or kept as a dead letter."""
-        with self._lock:
-            self._failures.append((entry, failure, delay))
-            self._unsaved += 1
+        self._failures.append((entry, failure, delay))
         self._see_to_saving()
+
+    @property
+    def _unsaved(self) -> int:
+        """How many events were handled or have failed without the file knowing."""
+        return self._noted + len(self._handled) + len(self._failures)
 
     def _see_to_saving(self) -> None:
         if not self._dirty.is_set():
@@ -310,16 +311,15 @@ class Spool(Bounded):
         return True
 
     def _note_outcomes(self) -> None:
-        with self._lock:
-            handled, self._handled = self._handled, []
-            failures, self._failures = self._failures, []
+        # Others may append meanwhile.
+        handled = self._handled[: len(self._handled)]
+        failures = self._failures[: len(self._failures)]
+        self._noted += len(handled) + len(failures)
+        del self._handled[: len(handled)], self._failures[: len(failures)]
         self._outcomes.handled(handled)
         self._outcomes.failed(failures)
-        self._noted += len(handled) + len(failures)
 
     def _outcomes_written(self) -> None:
-        with self._lock:
-            self._unsaved -= self._noted
         self._noted = 0
         self._backlog.failed(self._outcomes.written())
 
@@ -354,9 +354,9 @@ class Spool(Bounded):
             self._without_room()
         self._backlog.catch_up_if_changed()
 
-    def _look_for_file(self) -> str:
+    def _look_for_file(self, *, with_log: bool = True) -> str:
         """See whether the file is where it was; returns what has become of it."""
-        problem = self._file.place.problem()
+        problem = self._file.place.problem(with_log=with_log)
         if problem:
             self._lost.tell(f"{problem}: the event queue takes nothing until the next start")
         return problem

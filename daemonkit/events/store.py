@@ -22,7 +22,7 @@ STRIDE = 1000
 so that ids of two writers never overlap."""
 CHECK_SECONDS = 0.2
 """How long a file may be looked through at the start; what is torn shows at once, as a rule."""
-PAGE_SIZE = 4096
+PAGE_SIZE = 8192
 
 MIGRATIONS = (
     """

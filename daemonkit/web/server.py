@@ -170,21 +170,28 @@ class Server:
     def _turn(self, at_most: float | None) -> None:
         listener = self._server
         try:
-            ready = dict(self._poller.wait(listener.tend(at_most)))
-            # New connections come last: for them, others are closed that seem to be idle.
-            accepts = ready.pop(listener._fileno, 0)
             try:
-                for fd, flags in ready.items():
-                    self._handle(fd, flags)
+                accepts = self._handle_ready(listener.tend(at_most))
+                while self._lane is not None and self._lane.gathers():
+                    accepts = self._handle_ready(0)
             finally:
                 if self._lane is not None:
                     self._lane.turn_ended()
+            # New connections come last: for them, others are closed that seem to be idle.
             if accepts:
                 self._handle(listener._fileno, accepts)
         # Whatever one connection brings about, the others must go on being served.
         except Exception:
             self._logger.exception("The HTTP loop failed and goes on")
             time.sleep(AFTER_FAILURE)
+
+    def _handle_ready(self, timeout: float | None) -> int:
+        """Wait, and handle what is ready, but not new connections: their flags are returned."""
+        ready = dict(self._poller.wait(timeout))
+        accepts = ready.pop(self._server._fileno, 0)
+        for fd, flags in ready.items():
+            self._handle(fd, flags)
+        return accepts
 
     def _handle(self, fd: int, flags: int) -> None:
         # One that is ready may have been closed by the one before.
