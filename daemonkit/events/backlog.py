@@ -61,6 +61,8 @@ class Backlog:
             or outcomes.bytes >= READY_BYTES
         ):
             self._cold += stored.events
+            if not waiting.ready:
+                waiting.look_again()
             return
         self._loaded = stored.id
         outcomes.add_row(stored.id, Row(stored.events, len(stored.lines), stored.received))

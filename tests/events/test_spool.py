@@ -270,6 +270,23 @@ def test_large_events_are_not_all_kept_in_memory(
     assert [entry.event[0] for entry in take(queue, 5)] == list("01234")
 
 
+def test_a_taker_that_waits_gets_what_is_in_the_file_only(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backlog, "READY_BYTES", 1000)
+    queue = opened()
+    queue.put_many(batch("x" * 2000))
+    queue.get()
+    got: list[Entry] = []
+    taker = threading.Thread(target=lambda: got.append(queue.get()))
+    taker.start()
+    until(lambda: queue._waiting.takers)
+    queue.put_many(batch(2))
+    taker.join(10)
+
+    assert events_of(got) == [2]
+
+
 def test_more_events_than_a_batch_may_have_are_parted(opened: Open, path: str) -> None:
     queue = opened()
     queue.put_many(batch(*range(2500)))

@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import flask
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from werkzeug.routing import Rule
 
 from daemonkit import BatchTooLarge, Daemon, QueueFull, Secret
+from daemonkit.events import backlog
 from daemonkit.testing import Client, running
 from daemonkit.web.lane import LARGEST_BATCH, LARGEST_BODY, Head, read_head
 
@@ -65,12 +67,12 @@ def without_dates(answers: bytes) -> bytes:
     return re.sub(rb"\r\nDate: [^\r]+", b"", answers)
 
 
-def make(fast_events: bool) -> Iterator[Side]:
+def make(fast_events: bool, queue: str | None = None) -> Iterator[Side]:
     app = Daemon("app")
     app.route("/last", endpoint="last")(lambda: "last")
     app.set_event_handler(lambda event: side.events.append(event))
-    config = {"master": {"fast_events": fast_events, "max_request_size": LIMIT, "queue_size": 1000}}
-    with running(app, config) as client:
+    master = {"fast_events": fast_events, "max_request_size": LIMIT, "queue_size": 1000}
+    with running(app, {"master": {**master, "queue": queue}}) as client:
         side = Side(app, client)
         yield side
 
@@ -113,6 +115,46 @@ def handled(side: Side) -> str:
 def test_both_ways_answer_the_same(fast: Side, slow: Side, data: bytes) -> None:
     same_both_ways(fast, slow, data)
     assert slow.fast_events() == 0
+
+
+@pytest.mark.parametrize("in_memory", [backlog.READY_EVENTS, 0], ids=["direct", "from the file"])
+def test_a_durable_queue_answers_the_same_and_gives_the_same_events(
+    slow: Side, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_memory: int
+) -> None:
+    """One after the other: a second and third time all those is too long a time."""
+    monkeypatch.setattr(backlog, "READY_EVENTS", in_memory)
+    sides = make(True, str(tmp_path / "events.db"))
+    durable = next(sides)
+    for data in CORPUS.values():
+        same_both_ways(durable, slow, data)
+    assert durable.fast_events() > 100
+    assert list(sides) == []
+
+
+def test_what_is_sent_while_a_turn_is_read_is_committed_with_it(tmp_path: Path) -> None:
+    app = Daemon("app")
+    with running(app, {"master": {"queue": str(tmp_path / "events.db")}}) as client:
+        assert app._parts is not None
+        queue: Any = app._parts.queue
+        lane, commits, late = app._parts.server._lane, [], []
+        assert lane is not None
+        real_take, real_put = lane.take, queue.put_many
+        queue.put_many = lambda batch: (commits.append(len(batch.events)), real_put(batch))
+
+        def take(connection: Any, data: bytes) -> bytes:
+            rest = real_take(connection, data)
+            if not late:
+                late.append(True)
+                second.sendall(ONE)
+            return rest
+
+        with connect(client) as first, connect(client) as second:
+            lane.take = take  # type: ignore[method-assign]
+            first.sendall(ONE)
+            for sock in (first, second):
+                assert sock.recv(1000).startswith(b"HTTP/1.1 200 OK")
+
+    assert commits == [2]
 
 
 def test_both_ways_answer_the_same_but_for_an_interim_answer(fast: Side, slow: Side) -> None:
