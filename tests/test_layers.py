@@ -39,6 +39,9 @@ LAYERS = [
         "events.group",
         "events.trouble",
         "events.spool",
+        "events.editor",
+        "events.rescue",
+        "events.ndjson",
         "events.intake",
         "events.processor",
         "restart",
@@ -61,7 +64,16 @@ LAYERS = [
         "web.server",
     ],
     ["life", "registry", "app"],
-    ["testing", "cli.loader", "cli.options", "cli.run", "cli.systemd"],
+    [
+        "testing",
+        "cli.loader",
+        "cli.options",
+        "cli.shown",
+        "cli.queue",
+        "cli.events",
+        "cli.run",
+        "cli.systemd",
+    ],
 ]
 # Packages' own files and the public names, which may take from everywhere.
 TOP = ["events", "web", "", "cli", "__main__"]

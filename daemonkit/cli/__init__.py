@@ -8,6 +8,7 @@ from importlib.metadata import version
 import click
 
 from .._version import __version__
+from .events import events as events_command
 from .run import run as run_command
 from .systemd import systemd as systemd_command
 
@@ -32,5 +33,6 @@ def main() -> None:
     """Run and look after daemons made with daemonkit."""
 
 
+main.add_command(events_command)
 main.add_command(run_command)
 main.add_command(systemd_command)

@@ -99,11 +99,11 @@ class Store:
     """An open file. Every method may raise sqlite3.Error.
 
     path: the file; create: make it if it isn't there; patience: seconds to wait while another
-    process writes.
+    process writes; check: look through it first.
     Raises StartError when it can't be opened or isn't ours, Broken.
     """
 
-    def __init__(self, path: str, *, create: bool, patience: float) -> None:
+    def __init__(self, path: str, *, create: bool, patience: float, check: bool = True) -> None:
         self.path = path
         self.migrated_from: int | None = None
         check_place(path, create)
@@ -119,18 +119,21 @@ class Store:
         except sqlite3.Error as error:
             raise StartError(f"cannot open the event queue {path}: {error}") from None
         try:
-            self._set_up()
+            self._set_up(patience)
+            if check:
+                self.check()
         except BaseException as error:
             self.db.close()
             if isinstance(error, sqlite3.Error):
                 raise _opening_failed(path, error) from None
             raise
 
-    def _set_up(self) -> None:
+    def _set_up(self, patience: float) -> None:
         execute = self.db.execute
-        application, version, tables = (
+        # In this order: another process may be making the file.
+        tables, application, version = (
             self.value(f"PRAGMA {name}")
-            for name in ("application_id", "user_version", "schema_version")
+            for name in ("schema_version", "application_id", "user_version")
         )
         if tables and application != APPLICATION:
             raise StartError(f"{self.path} is the database of another program, not an event queue")
@@ -141,17 +144,29 @@ class Store:
             )
         if not tables:
             execute(f"PRAGMA page_size = {PAGE_SIZE}")
-        execute("PRAGMA journal_mode = WAL")
+        self._use_wal(time.monotonic() + patience)
         # FULL: a commit returns when it is on the disk.
         execute("PRAGMA synchronous = FULL")
         execute("PRAGMA secure_delete = OFF")
         if version < len(MIGRATIONS):
-            self._migrate(version)
+            self._migrate()
             self.migrated_from = version or None
-        self.check()
 
-    def _migrate(self, version: int) -> None:
+    def _use_wal(self, until: float) -> None:
+        while True:
+            try:
+                self.db.execute("PRAGMA journal_mode = WAL")
+                return
+            # Unlike elsewhere, SQLite doesn't wait when several processes do this to a new file.
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > until:
+                    raise
+                time.sleep(0.005)
+
+    def _migrate(self) -> None:
         with self.transaction():
+            # Another process may have done it since.
+            version = self.value("PRAGMA user_version")
             for script in MIGRATIONS[version:]:
                 for statement in script.split(";\n"):
                     self.db.execute(statement)
@@ -229,7 +244,9 @@ class Store:
 
     def handled(self, after: int = -1) -> list[tuple[int, Ranges]]:
         """What is marked as handled, by batch."""
-        rows = self.db.execute("SELECT id, ranges FROM handled WHERE id > ?", (after,))
+        rows = self.db.execute(
+            "SELECT id, ranges FROM handled JOIN batches USING (id) WHERE id > ?", (after,)
+        )
         return [(id, [(first, last) for first, last in json.loads(text)]) for id, text in rows]
 
     def handled_of(self, id: int) -> set[int]:
@@ -239,10 +256,18 @@ class Store:
         return {number for first, last in pairs for number in range(first, last + 1)}
 
     def mark_handled(self, id: int, numbers: Iterable[int]) -> None:
-        """Have these events of a batch not handled any more; all those that are, in place of what
-        was marked before."""
-        text = json.dumps(ranges_of(numbers))
-        self.db.execute("INSERT OR REPLACE INTO handled VALUES (?, ?)", (id, text))
+        """Have these events of a batch not handled any more, besides those that are marked, maybe
+        by another process, which has dropped them; the batch goes with the last one."""
+        count = self.value("SELECT count FROM batches WHERE id = ?", id)
+        if count is None:
+            return
+        marked = self.handled_of(id).union(numbers)
+        if len(marked) >= count:
+            self.remove([id])
+            self.unmark([id])
+        else:
+            text = json.dumps(ranges_of(marked))
+            self.db.execute("INSERT OR REPLACE INTO handled VALUES (?, ?)", (id, text))
 
     def remove(self, ids: Sequence[int], *, with_last: bool = True) -> None:
         """Remove whole batches; with_last: one of them may have the largest id of all."""
