@@ -143,10 +143,15 @@ class Backlog:
             tried.pop(entry.id, None)
             return None
         tried[entry.id] = None
+        try:
+            again = decode(event.line)
+        except InvalidEvent as error:
+            self._outcomes.failed([(entry, failure_of(error, Entry(None), str), None)])
+            return None
         attempt = event.attempts + 1
         meta = meta_of(event.source, event.peer, event.received, attempt)
         return Entry(
-            decode(event.line),
+            again,
             meta if self.with_meta else None,
             event.id,
             attempt,
@@ -188,6 +193,7 @@ class Backlog:
             outcomes.forget_row(id)
         for id, ranges in store.handled():
             if id in outcomes.rows:
+                outcomes.has_marks(id)
                 for first, last in ranges:
                     for number in range(first, last + 1):
                         if outcomes.settle(id + number):

@@ -68,6 +68,10 @@ class Outcomes:
                 due = None if delay is None else now + delay
                 self._failures.append((entry, failure, due))
 
+    def has_marks(self, id: int) -> None:
+        """The file has marks of this batch, maybe of another process."""
+        self._marked.add(id)
+
     def settle(self, id: int) -> bool:
         """Note that there is nothing more to do for an event in its batch; False if there was
         nothing anyway, for it has been dropped from another process."""
@@ -103,9 +107,14 @@ class Outcomes:
         """
         store, finished = self._store, self._finished
         lines: dict[int, tuple[StoredBatch, list[bytes]]] = {}
-        for entry, failure, due in self._failures:
+        for noted in list(self._failures):
+            entry, failure, due = noted
             if (event := self._event(entry.id, failure, lines)) is not None:
                 store.add_failed(event, failure, due)
+            else:
+                # Another process has dropped it.
+                self._failures.remove(noted)
+                self.tried.pop(entry.id, None)
         if self._recovered:
             store.remove_failed(self._recovered)
         for id in self._partly:

@@ -215,6 +215,9 @@ class Spool(Bounded):
                 store.add(rows[0])
             else:
                 with store.transaction():
+                    if with_outcomes:
+                        # Before what we have noted is taken for all there is.
+                        self._backlog.catch_up_if_changed()
                     for row in rows:
                         store.add(row)
                     if with_outcomes:
@@ -237,7 +240,7 @@ class Spool(Bounded):
         dropped = self._backlog.dropped
         while True:
             entry = self._waiting.get()
-            if not dropped or entry.id not in dropped:
+            if not dropped or entry.failed is not None or entry.id not in dropped:
                 return entry
 
     def get_batch(self, limit: int, linger: float) -> list[Any]:
@@ -245,7 +248,7 @@ class Spool(Bounded):
         while True:
             entries = self._waiting.get_batch(limit, linger)
             if dropped:
-                entries = [entry for entry in entries if entry.id not in dropped]
+                entries = [e for e in entries if e.failed is not None or e.id not in dropped]
             if entries:
                 return entries
 
@@ -257,9 +260,6 @@ class Spool(Bounded):
         def load() -> None:
             if not self._waiting.ready:
                 self._backlog.load()
-                # A damaged one.
-                if self._outcomes.has_news:
-                    self._dirty.set()
 
         self._read(load)
         return True
@@ -276,6 +276,10 @@ class Spool(Bounded):
                     return None if self._closed else read()
                 except sqlite3.Error as error:
                     self._failed_to("read events", error)
+                finally:
+                    # What is damaged is a dead letter.
+                    if self._outcomes.has_news:
+                        self._dirty.set()
             if self._closing.wait(AFTER_FAILURE):
                 return None
 
@@ -312,10 +316,13 @@ class Spool(Bounded):
                 return
 
     def _save_if_possible(self) -> bool:
-        self._note_outcomes()
-        newest = self._backlog.next_id - STRIDE
+        def write() -> None:
+            self._backlog.catch_up_if_changed()
+            self._note_outcomes()
+            self._outcomes.write(self._backlog.next_id - STRIDE)
+
         try:
-            self._file.write_even_if_full(lambda: self._outcomes.write(newest))
+            self._file.write_even_if_full(write)
         except sqlite3.Error as error:
             self._failed_to("note what was handled", error)
             return False

@@ -533,6 +533,78 @@ def test_an_event_that_another_process_wants_tried_earlier_is_tried_once(
     late.join()
 
 
+def test_a_dead_letter_is_tried_again_though_the_rest_of_its_batch_was_dropped(
+    opened: Open, other: Callable[[], Store]
+) -> None:
+    queue, store = opened(), other()
+    queue.put_many(batch(1, 2))
+    queue.fail(queue.get(), FAILURE, None)
+    until(store.dead)
+    with store.transaction():
+        store.mark_handled(1000, [1])
+    until(lambda: queue._backlog.dropped)
+    store.db.execute("UPDATE failed SET due = ?, attempts = 0", (time.time(),))
+
+    assert queue.get().event == 1
+
+
+def test_a_drop_is_not_undone_by_an_acknowledgement_of_the_same_batch(
+    opened: Open, other: Callable[[], Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool, "LOOK_INTERVAL", 60.0)
+    queue, store = opened(ack_batch=2), other()
+    queue.put_many(batch(*range(5)))
+    entries = take(queue, 2)
+    with store.transaction():
+        store.mark_handled(1000, [3, 4])
+    queue.done(entries)
+    assert store.handled() == [(1000, [(0, 1), (3, 4)])]
+    rest = queue.get()
+    assert rest.event == 2
+    queue.done([rest])
+
+    until(lambda: store.ids(10**9) == set())
+    assert rows(queue._file.path, "SELECT * FROM handled") == []
+    assert len(opened()) == 0
+
+
+def test_what_was_dropped_while_it_was_in_work_does_not_come_back_when_it_fails(
+    opened: Open, other: Callable[[], Store]
+) -> None:
+    queue, store = opened(ack_batch=1), other()
+    queue.put_many(batch(1, 2, 3))
+    first, second = take(queue, 2)
+    queue.fail(first, FAILURE, 0)
+    first = queue.get()
+    with store.transaction():
+        store.remove_failed([first.id])
+        store.mark_handled(1000, [1])
+    queue.fail(first, FAILURE, None)
+    queue.fail(second, FAILURE, None)
+
+    assert store.dead() == 0
+    until(lambda: queue.counters()["dead"] == 0)
+
+
+def test_a_failed_event_that_was_damaged_is_a_dead_letter_when_due(
+    opened: Open, other: Callable[[], Store]
+) -> None:
+    queue, store = opened(), other()
+    queue.put_many(batch(1))
+    queue.fail(queue.get(), FAILURE, None)
+    until(store.dead)
+    with store.transaction():
+        store.db.execute("UPDATE failed SET due = ?, line = ?", (time.time(), b"{oops"))
+    until(lambda: queue.counters()["retrying"])
+    late = threading.Timer(0.1, lambda: queue.put_many(batch(2)))
+    late.start()
+    assert queue.get().event == 2
+    late.join()
+
+    until(store.dead)
+    assert store.value("SELECT error FROM failed").startswith("InvalidEvent: ")
+
+
 # What goes wrong
 
 
