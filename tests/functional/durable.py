@@ -78,11 +78,11 @@ def wait_dry(daemon: Process) -> None:
     daemon.wait_until(is_dry, "an empty queue")
 
 
-def send_numbers(daemon: Process, numbers: range) -> None:
-    """Send them in one request."""
+def send_numbers(daemon: Process, numbers: range, *, pad: int = 0) -> None:
+    """Send them in one request, each with so many characters at least."""
     answer = daemon.post(
         "/events",
-        data="\n".join(map(str, numbers)),
+        data="\n".join(str(number).ljust(pad) for number in numbers),
         headers={"Content-Type": "application/x-ndjson"},
     )
     answer.raise_for_status()
