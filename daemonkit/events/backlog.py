@@ -153,14 +153,14 @@ class Backlog:
         )
 
     def failed(self, failures: Iterable[tuple[Entry, float | None]]) -> None:
-        """Take note of events that have failed: they are due again in so many seconds, or dead."""
-        for entry, delay in failures:
-            if delay is None:
+        """Take note of events that have failed, and of when each is due again, if ever."""
+        for entry, due in failures:
+            if due is None:
                 self._outcomes.tried.pop(entry.id, None)
                 self.dead += 1
             else:
                 self.retried += 1
-                self._try_again(entry.id, time.time() + delay)
+                self._try_again(entry.id, due)
 
     def _try_again(self, id: int, due: float) -> None:
         self._outcomes.tried[id] = due
@@ -201,9 +201,12 @@ class Backlog:
         self.waiting.look_again()
 
     def oldest(self) -> float | None:
-        """When the oldest event that waits for its first attempt was received, in Unix seconds."""
+        """When the oldest event in memory that waits for its first attempt was received, in Unix
+        seconds."""
         head = self.waiting.head()
         row = None if head is None else self._outcomes.rows.get(head.id - head.id % STRIDE)
-        if row is not None:
-            return row.received
+        return None if row is None else row.received
+
+    def oldest_in_file(self) -> float | None:
+        """The same, of those that wait in the file only."""
         return self._store.oldest(self._loaded) if self._cold else None

@@ -6,8 +6,10 @@ import logging
 import os
 import sqlite3
 from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import datetime
 
+from ..exceptions import StartError
 from .owner import Owner, Place, Reserve
 from .store import Broken, Store, check_place
 
@@ -31,12 +33,16 @@ class File:
         self.path = path
         self._logger = logger
         check_place(path, create=True)
+        opened = ExitStack()
         self._owner = Owner(path, name)
+        opened.callback(self._owner.release)
         try:
             self.reserve = Reserve(path, RESERVE_BYTES)
+            opened.callback(self.reserve.close)
             # Opening needs some room itself.
             self.reserve.release()
             self.store = self._open_store()
+            opened.callback(self.store.close)
             self._page: int = self.store.value("PRAGMA page_size")
             self._pages: int = max(NEARLY_FULL, disk // self._page)
             self._limit_pages(self._pages)
@@ -44,9 +50,13 @@ class File:
             self.store.db.execute(f"PRAGMA wal_autocheckpoint = {pages}")
             self.place = Place(path)
             self.reserve.take()
-        except BaseException:
-            self._owner.release()
+        except BaseException as error:
+            opened.close()
+            if isinstance(error, sqlite3.Error):
+                raise StartError(f"cannot open the event queue {path}: {error}") from None
             raise
+        self.close = opened.close
+        """Leave it to others."""
 
     def _open_store(self) -> Store:
         try:
@@ -113,12 +123,6 @@ class File:
                     write()
             finally:
                 self._limit_pages(self._pages)
-
-    def close(self) -> None:
-        """Leave it to others."""
-        self.store.close()
-        self.reserve.close()
-        self._owner.release()
 
 
 def is_full(error: sqlite3.Error) -> bool:

@@ -61,11 +61,12 @@ class Outcomes:
 
     def failed(self, failures: Iterable[tuple[Entry, Failure, float | None]]) -> None:
         """Note events that have failed, and in how many seconds each is due again, if ever."""
-        for failure in failures:
-            id = failure[0].id
+        now = time.time()
+        for entry, failure, delay in failures:
             # Unless it was dropped meanwhile, from another process.
-            if id in self.tried or self.settle(id):
-                self._failures.append(failure)
+            if entry.id in self.tried or self.settle(entry.id):
+                due = None if delay is None else now + delay
+                self._failures.append((entry, failure, due))
 
     def settle(self, id: int) -> bool:
         """Note that there is nothing more to do for an event in its batch; False if there was
@@ -102,9 +103,7 @@ class Outcomes:
         """
         store, finished = self._store, self._finished
         lines: dict[int, tuple[StoredBatch, list[bytes]]] = {}
-        now = time.time()
-        for entry, failure, delay in self._failures:
-            due = None if delay is None else now + delay
+        for entry, failure, due in self._failures:
             if (event := self._event(entry.id, failure, lines)) is not None:
                 store.add_failed(event, failure, due)
         if self._recovered:
@@ -148,4 +147,4 @@ class Outcomes:
         self._marked |= self._partly
         self._marked.difference_update(self._finished)
         self._finished, self._partly, self._recovered = [], set(), []
-        return [(entry, delay) for entry, _, delay in failures]
+        return [(entry, due) for entry, _, due in failures]

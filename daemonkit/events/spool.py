@@ -7,10 +7,10 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from ..calls import error_text
-from ..exceptions import QueueFull
+from ..exceptions import QueueFull, StartError
 from ..types import Problem, lost
 from .backlog import Backlog
 from .bounded import Bounded
@@ -26,8 +26,13 @@ ACK_DELAY = 0.04
 """Seconds after which it is written that an event was handled, together with those meanwhile."""
 LOOK_INTERVAL = 0.5
 """Seconds between two looks at what others have done to the file."""
+LONGEST_LOOK = 0.1
+"""Seconds that `/status` waits for the file."""
 AFTER_FAILURE = 1.0
 """Seconds until what the disk has refused is tried again."""
+
+
+R = TypeVar("R")
 
 
 class Spool(Bounded):
@@ -69,13 +74,18 @@ class Spool(Bounded):
         self._failures: list[tuple[Entry, Failure, float | None]] = []
         self._noted = 0
         self._closed = False
-        self._dirty, self._stopping = threading.Event(), threading.Event()
+        self._dirty = threading.Event()
+        self._closing, self._stopping = threading.Event(), threading.Event()
         self._trouble = Trouble(logger, "The event queue works again", changed)
         self._no_room = Trouble(logger, "There is room for events again", changed)
         self._lost = Trouble(logger, "", changed)
         self._file = File(path, name, disk, logger)
         self._outcomes = Outcomes(self._file.store)
-        self._backlog = Backlog(self._file.store, self._waiting, self._outcomes)
+        try:
+            self._backlog = Backlog(self._file.store, self._waiting, self._outcomes)
+        except sqlite3.Error as error:
+            self._file.close()
+            raise StartError(f"cannot read the event queue {path}: {error}") from None
         self._thread = threading.Thread(target=self._keep, name=self.name, daemon=True)
         if len(self):
             logger.info("%d events wait in %s", len(self), path)
@@ -86,6 +96,7 @@ class Spool(Bounded):
 
     def close(self) -> None:
         """Give nothing more to takers: what waits is kept for the next start."""
+        self._closing.set()
         with self._lock:
             self._backlog.keep()
 
@@ -242,28 +253,30 @@ class Spool(Bounded):
         """Read some of those that wait in the file only; whether there were any."""
         if self._backlog.is_loaded:
             return False
-        with self._writing:
-            if not self._closed and not self._waiting.ready:
-                self._try_to(self._backlog.load)
+
+        def load() -> None:
+            if not self._waiting.ready:
+                self._backlog.load()
+                # A damaged one.
                 if self._outcomes.has_news:
                     self._dirty.set()
+
+        self._read(load)
         return True
 
     def _read_again(self, entry: Entry) -> Entry | None:
-        with self._writing:
-            if self._closed:
-                return None
-            again: Entry | None = self._try_to(lambda: self._backlog.read_again(entry))
-            return again
+        return self._read(lambda: self._backlog.read_again(entry))
 
-    def _try_to(self, read: Callable[[], Any]) -> Any:
-        """Read something from the file, however long it takes until that is possible."""
+    def _read(self, read: Callable[[], R]) -> R | None:
+        """Read something from the file, however long it takes until that is possible; None if it
+        is closed before."""
         while True:
-            try:
-                return read()
-            except sqlite3.Error as error:
-                self._failed_to("read events", error)
-            if self._stopping.wait(AFTER_FAILURE):
+            with self._writing:
+                try:
+                    return None if self._closed else read()
+                except sqlite3.Error as error:
+                    self._failed_to("read events", error)
+            if self._closing.wait(AFTER_FAILURE):
                 return None
 
     # What has become of them
@@ -295,7 +308,7 @@ class Spool(Bounded):
                 if self._closed or self._unsaved < self._ack_batch or self._save_if_possible():
                     return
             # Going on would have more of them handled twice.
-            if self._stopping.wait(AFTER_FAILURE):
+            if self._closing.wait(AFTER_FAILURE):
                 return
 
     def _save_if_possible(self) -> bool:
@@ -394,10 +407,14 @@ class Spool(Bounded):
     def counters(self) -> dict[str, Any]:
         """Events that wait, wait to be tried again, were tried again and are dead letters, and the
         age of the oldest in seconds."""
-        oldest = None
-        with self._writing:
-            if not self._closed:
-                oldest = self._backlog.oldest()
+        oldest = self._backlog.oldest()
+        # The disk may be hanging.
+        if oldest is None and self._writing.acquire(timeout=LONGEST_LOOK):
+            try:
+                if not self._closed:
+                    oldest = self._backlog.oldest_in_file()
+            finally:
+                self._writing.release()
         return {
             "waiting": len(self),
             "retrying": self._waiting.retrying,
