@@ -136,7 +136,7 @@ def test_the_power_cut_shows_what_was_not_written_through(
     """The test above can fail: without syncs, events are lost."""
     lost = []
     for number in range(max(1, pytestconfig.getoption("cycles") // 4)):
-        told, handled, kept = cut_power_of_a_writer(tmp_path / str(number), 0.05, "NORMAL", 100)
+        told, handled, kept = cut_power_of_a_writer(tmp_path / str(number), 0.02, "NORMAL", 100)
         lost.append(len(told - kept - handled))
 
     print(f"{len(lost)} power cuts without syncs lost {lost}")
@@ -298,7 +298,7 @@ def test_on_a_slow_disk_events_are_answered_after_their_sync_and_share_it(
     clients = [TimedSender(number) for number in range(24)]
     before, waited = slow.count(), []
     with sending(clients, daemon.port):
-        until = time.monotonic() + 1
+        until = time.monotonic() + 0.6
         while time.monotonic() < until:
             for path in "/ping", "/status":
                 waited.append(seconds_of(lambda: daemon.get(path).raise_for_status()))  # noqa: B023
@@ -407,38 +407,42 @@ def folder(path: Path) -> str:
     return f"cannot open the event queue {path}: it is a folder"
 
 
-@pytest.mark.parametrize("make", [foreign, newer, folder])
-def test_what_is_no_queue_of_ours_is_left_alone(queue: Queue, make: Callable[[Path], str]) -> None:
-    message = make(queue.path)
-    before = queue.path.is_file() and queue.path.read_bytes()
-    assert_does_not_start(queue, message)
-
-    assert (queue.path.is_file() and queue.path.read_bytes()) == before
-    assert not list(queue.path.parent.glob("*broken*"))
+def missing(path: Path) -> str:
+    path.parent.rmdir()
+    return f"cannot open the event queue {path}: there is no folder {path.parent}"
 
 
-def test_a_folder_that_is_missing_or_read_only_is_said(tmp_path: Path, run_app: Run) -> None:
-    missing = tmp_path / "none"
-    assert_does_not_start(
-        Queue(missing / "events.db", tmp_path, run_app),
-        f"cannot open the event queue {missing}/events.db: there is no folder {missing}",
-    )
-    with tmpfs(tmp_path / "ro", "size=1m") as place:
-        queue = Queue(place / "events.db", tmp_path, run_app)
-        database(queue.path, batches=1)
-        run("mount", "-o", "remount,ro", place)
-        assert_does_not_start(
-            queue,
-            f"cannot open the event queue {queue.path}: the folder {place} can't be written to",
-        )
+def read_only(path: Path) -> str:
+    database(path, batches=1)
+    run("mount", "-o", "remount,ro", path.parent)
+    return f"cannot open the event queue {path}: the folder {path.parent} can't be written to"
 
 
-def assert_does_not_start(queue: Queue, message: str) -> None:
-    daemon = queue.start(ONE_BY_ONE)
+def test_what_is_no_queue_of_ours_or_out_of_reach_is_said_and_left_alone(
+    tmp_path: Path, run_app: Run
+) -> None:
+    with tmpfs(tmp_path / "read_only", "size=1m"):
+        started = []
+        for make in foreign, newer, folder, missing, read_only:
+            place = tmp_path / make.__name__
+            place.mkdir(exist_ok=True)
+            queue = Queue(place / "events.db", tmp_path, run_app)
+            message, before = make(queue.path), contents(place)
+            started.append((queue.start(ONE_BY_ONE), message, place, before))
+        for daemon, message, place, before in started:
+            assert daemon.wait() == 3
+            assert daemon.err == f"app: {message}\n"
+            assert "Traceback" not in daemon.out
+            assert contents(place) == before
 
-    assert daemon.wait() == 3
-    assert daemon.err == f"app: {message}\n"
-    assert "Traceback" not in daemon.out
+
+def contents(place: Path) -> dict[str, bytes]:
+    """The files of a folder, but for those that say who uses them."""
+    return {
+        path.name: path.read_bytes()
+        for path in place.glob("*")
+        if path.is_file() and not path.name.endswith(("-lock", "-reserve"))
+    }
 
 
 # The file is taken away
@@ -470,6 +474,9 @@ def test_a_file_taken_away_is_told_at_once_and_what_was_taken_in_is_handled(
     for number in range(3):
         daemon.send_event(number)
     problem = take_away(queue.path)
+    if take_away is not log_removed:
+        # Before anybody has looked for it.
+        assert daemon.post("/events", json=3).status_code == 503
     noticed = seconds_of(lambda: daemon.wait_until(lambda: daemon.get("/ping").status_code == 503))
     refused, ping = daemon.post("/events", json=3), daemon.get("/ping")
     shown = daemon.status()["problems"]
@@ -481,21 +488,8 @@ def test_a_file_taken_away_is_told_at_once_and_what_was_taken_in_is_handled(
     assert problem in refused.json()["message"]
     assert problem in ping.text
     assert any(problem in text for text in shown)
-    assert queue.numbers()[:3] == [0, 1, 2]
+    assert queue.numbers() == [0, 1, 2]
     assert daemon.stop() == 0
-
-
-@pytest.mark.parametrize("take_away", [removed, replaced])
-def test_no_event_is_taken_into_a_file_that_is_gone(
-    queue: Queue, take_away: Callable[[Path], str]
-) -> None:
-    daemon = queue.start(AT_THE_GATE).wait_ready()
-    problem = take_away(queue.path)
-    # Before anybody has looked for it.
-    refused = daemon.post("/events", json=3)
-
-    assert refused.status_code == 503
-    assert problem in refused.json()["message"]
 
 
 def test_what_was_taken_while_the_log_was_gone_survives_a_kill(queue: Queue) -> None:

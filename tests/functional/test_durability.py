@@ -9,7 +9,7 @@ import random
 import signal
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -141,16 +141,15 @@ FAILS = HEAD + (
 )
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_attempts_are_counted_on_after_a_restart_until_the_event_is_a_dead_letter(
-    queue: Queue, number: signal.Signals
+def test_attempts_are_counted_on_after_a_kill_until_the_event_is_a_dead_letter(
+    queue: Queue,
 ) -> None:
     # Longer than the restart takes: the first attempt is the only one before.
     text, began = FAILS.replace("backoff=0.1", "backoff=0.5"), time.time()
     daemon = queue.start(text).wait_ready()
     daemon.send_event("x")
     daemon.wait_until(lambda: failed(queue.path))
-    daemon.stop(number)
+    daemon.stop(signal.SIGKILL)
     before = failed(queue.path)
     daemon = queue.start(FAILS).wait_ready()
     daemon.wait_until(lambda: daemon.status()["events"]["dead"] == 1)
@@ -197,15 +196,17 @@ def test_a_second_daemon_is_told_whose_the_file_is_until_that_one_is_killed(queu
 
 
 def test_two_daemons_with_a_file_each_leave_each_other_alone(
-    queue: Queue, tmp_path: Path, run_app: object
+    tmp_path: Path, run_app: Callable[..., Process]
 ) -> None:
-    (tmp_path / "b").mkdir()
-    queues = [queue, Queue(tmp_path / "other.db", tmp_path / "b", run_app)]
-    daemons: list[Process] = [one.start(ONE_BY_ONE) for one in queues]
+    queues = []
+    for name in "one", "other":
+        (tmp_path / name).mkdir()
+        queues.append(Queue(tmp_path / f"{name}.db", tmp_path / name, run_app))
+    daemons = [queue.start(ONE_BY_ONE) for queue in queues]
     for number, daemon in enumerate(daemons):
         daemon.wait_ready().send_event(number)
     for daemon in daemons:
         wait_dry(daemon)
 
     assert [daemon.stop() for daemon in daemons] == [0, 0]
-    assert [one.numbers() for one in queues] == [[0], [1]]
+    assert [queue.numbers() for queue in queues] == [[0], [1]]
