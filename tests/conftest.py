@@ -14,6 +14,12 @@ import pytest
 SETTLE = 2.0
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--cycles", type=int, default=8, help="how often a daemon is killed, or the power cut"
+    )
+
+
 def _sockets() -> set[str]:
     found = set()
     for fd in Path("/proc/self/fd").iterdir():

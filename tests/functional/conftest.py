@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from .durable import Queue
 from .process import Process
 
 
@@ -37,3 +38,9 @@ def run_app(spawn: Callable[..., Process]) -> Callable[..., Process]:
         )
 
     return start
+
+
+@pytest.fixture
+def queue(tmp_path: Path, run_app: Callable[..., Process]) -> Queue:
+    """A durable queue, on a disk that has nothing to do with any fault."""
+    return Queue(tmp_path / "events.db", tmp_path, run_app)

@@ -1,0 +1,153 @@
+"""Disks that are small, full, slow or lose their power, for tests that run as root on Linux."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+import struct
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+SHUTDOWN = 0x8004587D
+"""EXT4_IOC_SHUTDOWN, _IOR('X', 125, __u32)."""
+NOLOGFLUSH = 2
+"""What is in memory only, the file system's journal included, is lost."""
+
+
+def run(*command: str | Path) -> None:
+    subprocess.run(command, check=True, capture_output=True, text=True)
+
+
+def mount(source: str | Path, folder: Path, *options: str) -> None:
+    """Mount, or skip the test where that isn't allowed."""
+    folder.mkdir(exist_ok=True)
+    try:
+        run("mount", *options, source, folder)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"mount isn't permitted: {getattr(error, 'stderr', '') or error}".strip())
+
+
+@contextmanager
+def tmpfs(folder: Path, options: str) -> Iterator[Path]:
+    """A disk in memory."""
+    mount("tmpfs", folder, "-t", "tmpfs", "-o", options)
+    try:
+        yield folder
+    finally:
+        # A process that was killed a moment ago may still be there.
+        run("umount", "-l", folder)
+
+
+class Disk:
+    """A file system in a file, whose power can be cut.
+
+    It lies on another one of its kind: of what this one has written, that one loses what was not
+    flushed, like the cache of a disk.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        if shutil.which("mkfs.ext4") is None:
+            pytest.skip("there is no mkfs.ext4")
+        self.folder, self._below = folder / "disk", folder / "below"
+        self._image, self._image_below = self._below / "image", folder / "image"
+        self._mounted: list[Path] = []
+        make_image(self._image_below, 48)
+        self._mount(self._image_below, self._below)
+        make_image(self._image, 32)
+        os.sync()
+        self._mount(self._image, self.folder)
+
+    def _mount(self, image: Path, folder: Path) -> None:
+        mount(image, folder, "-o", "loop")
+        self._mounted.append(folder)
+
+    def cut_power(self) -> None:
+        for folder in (self._below, self.folder):
+            fd = os.open(folder, os.O_RDONLY)
+            try:
+                fcntl.ioctl(fd, SHUTDOWN, struct.pack("I", NOLOGFLUSH))
+            finally:
+                os.close(fd)
+
+    def start_again(self) -> None:
+        """Mount it after a cut, when nobody uses it any more."""
+        self.close()
+        self._mount(self._image_below, self._below)
+        self._mount(self._image, self.folder)
+
+    def close(self) -> None:
+        while self._mounted:
+            run("umount", self._mounted.pop())
+
+
+def make_image(path: Path, mebibytes: int) -> None:
+    with path.open("wb") as file:
+        file.truncate(mebibytes * 2**20)
+    run("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=1,lazy_journal_init=1", path)
+
+
+def fill_up(folder: Path) -> Path:
+    """Leave no byte on the disk; returns the file that has them."""
+    path = folder / "filler"
+    with path.open("wb", buffering=0) as file:
+        for size in (65536, 4096, 1):
+            try:
+                while True:
+                    file.write(bytes(size))
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+    return path
+
+
+SLOW_SYNC = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+static int slowly(const char *name, int fd)
+{
+    int (*real)(int) = (int (*)(int))dlsym(RTLD_NEXT, name);
+    usleep(1000 * atoi(getenv("SYNC_MILLISECONDS")));
+    int result = real(fd);
+    int log = open(getenv("SYNC_LOG"), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
+    write(log, "s", 1);
+    close(log);
+    return result;
+}
+
+int fsync(int fd) { return slowly("fsync", fd); }
+int fdatasync(int fd) { return slowly("fdatasync", fd); }
+"""
+
+
+class SlowSync:
+    """The environment of a process whose disk takes a while to write down what it has.
+
+    Each sync is one byte of a log, written after it.
+    """
+
+    def __init__(self, folder: Path, milliseconds: int) -> None:
+        if shutil.which("gcc") is None:
+            pytest.skip("there is no gcc")
+        source, library = folder / "slow.c", folder / "slow.so"
+        source.write_text(SLOW_SYNC)
+        run("gcc", "-w", "-shared", "-fPIC", "-o", library, source, "-ldl")
+        self._log = folder / "syncs"
+        self.environ = {
+            "LD_PRELOAD": str(library),
+            "SYNC_MILLISECONDS": str(milliseconds),
+            "SYNC_LOG": str(self._log),
+        }
+
+    def count(self) -> int:
+        """How many there were."""
+        return self._log.stat().st_size

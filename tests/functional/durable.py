@@ -1,0 +1,88 @@
+"""Daemons with a durable queue that note what they handle where a kill can't undo it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from daemonkit.events.store import Store
+
+from .process import Process
+
+HEAD = """
+import json, os, time
+from pathlib import Path
+from daemonkit import Daemon
+
+app = Daemon('app')
+handled = os.open(os.environ['HANDLED'], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+pause, gate = float(os.environ['PAUSE']), Path(os.environ['GATE'])
+
+def note(event):
+    os.write(handled, f'{json.dumps(event)}\\n'.encode())
+"""
+ONE_BY_ONE = HEAD + "\n@app.on_event\ndef handle(event):\n    note(event)\n    time.sleep(pause)\n"
+"""In order, in one thread."""
+AT_THE_GATE = HEAD + (
+    "\n@app.on_event\ndef handle(event):\n    while not gate.exists():\n"
+    "        time.sleep(0.005)\n    note(event)\n"
+)
+"""The same, but only after `open_gate`."""
+
+
+class Queue:
+    """The file of a durable queue, the daemons that use it, and what they have handled.
+
+    folder: for what must be kept although the disk with the file is full, or lost.
+    """
+
+    def __init__(self, path: Path, folder: Path, run_app: Callable[..., Process]) -> None:
+        self.path = path
+        self._notes, self._gate = folder / "handled", folder / "gate"
+        self._notes.touch()
+        self._run_app = run_app
+
+    def start(self, text: str, *settings: str, pause: float = 0.0, **environ: str) -> Process:
+        """Start a daemon, with settings such as `ack_batch=5`; pause: seconds for each event."""
+        options = [f"--set=master.{setting}" for setting in (f"queue={self.path}", *settings)]
+        places = {"HANDLED": str(self._notes), "GATE": str(self._gate)}
+        return self._run_app(text, *options, env={**places, "PAUSE": str(pause), **environ})
+
+    def open_gate(self) -> None:
+        self._gate.touch()
+
+    def handled(self) -> list[str]:
+        """The JSON of each event a handler was called with, in that order."""
+        return self._notes.read_text("ascii").splitlines()
+
+    def numbers(self) -> list[int]:
+        """The same of events that are numbers."""
+        return list(map(int, self.handled()))
+
+    def left(self) -> int:
+        """How many events the file holds that aren't acknowledged."""
+        store = Store(str(self.path), create=False, patience=1.0)
+        try:
+            return store.count()
+        finally:
+            store.close()
+
+
+def wait_dry(daemon: Process) -> None:
+    """Wait until everything is handled."""
+
+    def is_dry() -> bool:
+        status = daemon.status()
+        return bool(status["events_queue"] == status["events"]["in_work"] == 0)
+
+    daemon.wait_until(is_dry, "an empty queue")
+
+
+def send_numbers(daemon: Process, numbers: range, *, pad: int = 0) -> None:
+    """Send them in one request, each with so many characters at least."""
+    answer = daemon.post(
+        "/events",
+        data="\n".join(str(number).ljust(pad) for number in numbers),
+        headers={"Content-Type": "application/x-ndjson"},
+    )
+    answer.raise_for_status()

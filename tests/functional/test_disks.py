@@ -1,0 +1,507 @@
+"""What a durable queue does when its disk is full, slow, broken or loses its power, and when its
+file is damaged or taken away."""
+
+from __future__ import annotations
+
+import random
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from daemonkit.events.entry import Batch
+from daemonkit.events.group import stored
+from daemonkit.events.store import MIGRATIONS, STRIDE, Store
+
+from .disks import Disk, SlowSync, fill_up, run, tmpfs
+from .durable import AT_THE_GATE, ONE_BY_ONE, Queue, send_numbers, wait_dry
+from .process import Process, seconds_of
+from .senders import Sender, sending
+
+Run = Callable[..., Process]
+
+# The power is cut
+
+WRITER = """
+import logging, os, sys, threading, time
+from daemonkit.events import file
+from daemonkit.events.entry import Batch
+from daemonkit.events.spool import Spool
+from daemonkit.events.store import Store
+
+path, ack_batch, synchronous, pad = sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+
+class Patched(Store):
+    def _set_up(self):
+        super()._set_up()
+        self.db.execute(f'PRAGMA synchronous = {synchronous}')
+
+file.Store = Patched
+spool = Spool(path, logging.getLogger(), ack_batch=ack_batch)
+spool.start()
+
+def put(number):
+    while True:
+        numbers = range(number, number + 3)
+        spool.put_many(Batch(numbers, [b'%d' % n + b' ' * pad for n in numbers]))
+        os.write(1, b''.join(b'%d\\n' % n for n in numbers))
+        number += 3
+
+def handle():
+    while True:
+        entry = spool.get()
+        os.write(1, b'-%d\\n' % entry.event)
+        spool.done([entry])
+        time.sleep(0.002)
+
+for target, arguments in (put, (10**6,)), (put, (2 * 10**6,)), (handle, ()):
+    threading.Thread(target=target, args=arguments).start()
+"""
+
+
+def cut_power_of_a_writer(
+    folder: Path, moment: float, synchronous: str = "FULL", pad: int = 15_000
+) -> tuple[set[int], set[int], set[int]]:
+    """Cut the power `moment` seconds after the first event was acknowledged; returns what was
+    acknowledged by then, what was handled, and what is in the file when the power is back.
+
+    pad: bytes of an event; with long ones the log goes to its place in the file again and again.
+    """
+    folder.mkdir()
+    disk = Disk(folder)
+    try:
+        path = disk.folder / "events.db"
+        with subprocess.Popen(
+            [sys.executable, "-c", WRITER, path, str(ACK_BATCH), synchronous, str(pad)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        ) as writer:
+            assert writer.stdout is not None
+            try:
+                first = writer.stdout.readline()
+                time.sleep(moment)
+                disk.cut_power()
+            finally:
+                writer.kill()
+            told = [int(word) for word in (first + writer.stdout.read()).split()]
+        disk.start_again()
+        return {n for n in told if n > 0}, {-n for n in told if n < 0}, stored_numbers(path)
+    finally:
+        disk.close()
+
+
+ACK_BATCH = 5
+
+
+def stored_numbers(path: Path) -> set[int]:
+    """What is in the file and isn't acknowledged."""
+    store = Store(str(path), create=True, patience=0.0)
+    try:
+        return {
+            int(line)
+            for batch in store.batches()
+            for number, line in enumerate(batch.lines.split(b"\n"))
+            if number not in store.handled_of(batch.id)
+        }
+    finally:
+        store.close()
+
+
+@pytest.mark.timeout(600)
+def test_a_power_cut_loses_no_event_that_was_acknowledged(
+    tmp_path: Path, pytestconfig: pytest.Config
+) -> None:
+    chance, acknowledged, again = random.Random(1), 0, []
+    for number in range(max(1, pytestconfig.getoption("cycles") // 2)):
+        told, handled, kept = cut_power_of_a_writer(tmp_path / str(number), chance.uniform(0, 0.3))
+        acknowledged += len(told)
+        again.append(len(handled & kept))
+
+        assert told <= kept | handled
+        # In work, and handled but not acknowledged.
+        assert again[-1] <= 1 + ACK_BATCH - 1 + 1
+    print(f"{len(again)} power cuts: {acknowledged} acknowledged; to be handled again: {again}")
+
+
+@pytest.mark.timeout(600)
+def test_the_power_cut_shows_what_was_not_written_through(
+    tmp_path: Path, pytestconfig: pytest.Config
+) -> None:
+    """The test above can fail: without syncs, events are lost."""
+    lost = []
+    for number in range(max(1, pytestconfig.getoption("cycles") // 4)):
+        told, handled, kept = cut_power_of_a_writer(tmp_path / str(number), 0.02, "NORMAL", 100)
+        lost.append(len(told - kept - handled))
+
+    print(f"{len(lost)} power cuts without syncs lost {lost}")
+    assert max(lost) > 0
+
+
+def test_a_disk_that_fails_is_told_and_a_stop_does_not_wait_for_it(
+    tmp_path: Path, run_app: Run
+) -> None:
+    disk = Disk(tmp_path)
+    queue = Queue(disk.folder / "events.db", tmp_path, run_app)
+    daemon = queue.start(AT_THE_GATE)
+    try:
+        send_numbers(daemon.wait_ready(), range(200))
+        disk.cut_power()
+        refused, ping = daemon.post("/events", json=1), daemon.get("/ping")
+        queue.open_gate()
+        daemon.wait_until(lambda: len(queue.handled()) >= 100)
+        took = seconds_of(daemon.stop)
+
+        assert refused.status_code == ping.status_code == 503
+        assert refused.json()["message"].startswith("The event queue can't take events: ")
+        assert ping.text.startswith("the event queue can't take events: ")
+        assert took < 3
+        assert "Traceback" not in daemon.out
+        disk.start_again()
+        daemon = queue.start(ONE_BY_ONE)
+        wait_dry(daemon.wait_ready())
+        assert daemon.stop() == 0
+        assert set(queue.numbers()) == set(range(200))
+    finally:
+        # Or it can't be unmounted.
+        daemon.close()
+        disk.close()
+
+
+# The disk is full
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """A disk of a mebibyte."""
+    with tmpfs(tmp_path / "small", "size=1m") as folder:
+        yield folder
+
+
+@pytest.fixture
+def small_queue(small: Path, tmp_path: Path, run_app: Run) -> Queue:
+    return Queue(small / "events.db", tmp_path, run_app)
+
+
+def post_until_refused(daemon: Process) -> tuple[list[int], object]:
+    """Send numbers, as long ones; returns which were taken, and the first other answer."""
+    taken: list[int] = []
+    while True:
+        answer = daemon.post("/events", data=b"%d%3000s" % (len(taken), b""))
+        if answer.status_code != 200:
+            return taken, answer
+        taken.append(len(taken))
+
+
+@pytest.mark.parametrize("whose", ["others'", "its own"])
+def test_a_full_disk_is_told_and_all_that_was_taken_is_handled_and_acknowledged(
+    small: Path, small_queue: Queue, whose: str
+) -> None:
+    queue = small_queue
+    # Acknowledging one by one takes the most room.
+    daemon = queue.start(AT_THE_GATE, "ack_batch=1").wait_ready()
+    before = range(-200, 0) if whose == "others'" else range(0)
+    if before:
+        # All of it is in the write-ahead log yet, and has no place in the file.
+        send_numbers(daemon, before, pad=800)
+        fill_up(small)
+    taken, refused = post_until_refused(daemon)
+    ping = daemon.get("/ping")
+    filler = fill_up(small)
+    queue.open_gate()
+    wait_dry(daemon)
+    daemon.wait_until(lambda: queue.left() == 0, "all of them acknowledged")
+    handled = queue.numbers()
+    filler.unlink()
+    back = seconds_of(
+        lambda: daemon.wait_until(lambda: daemon.post("/events", json=-1).status_code == 200)
+    )
+
+    assert refused.status_code == 503
+    assert refused.json()["message"] == f"The disk of the event queue is full ({queue.path})"
+    assert int(refused.headers["Retry-After"]) > 0
+    assert (ping.status_code, ping.text) == (
+        503,
+        f"the disk of the event queue is full ({queue.path})\n",
+    )
+    assert handled == [*before, *taken]
+    assert back < 3
+    daemon.wait_until(lambda: daemon.get("/ping").text == "OK\n")
+    assert daemon.stop() == 0
+    assert queue.left() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_on_a_full_disk_a_daemon_starts_and_handles_what_is_stored(
+    small: Path, small_queue: Queue, number: signal.Signals
+) -> None:
+    queue = small_queue
+    daemon = queue.start(ONE_BY_ONE, "ack_batch=5", pause=0.02).wait_ready()
+    send_numbers(daemon, range(100))
+    daemon.wait_until(lambda: len(queue.handled()) >= 5)
+    filler = fill_up(small)
+    daemon.stop(number)
+    filler.unlink()
+    fill_up(small)
+    daemon = queue.start(ONE_BY_ONE).wait_ready()
+    wait_dry(daemon)
+    daemon.wait_until(lambda: queue.left() == 0, "all of them acknowledged")
+
+    handled = queue.numbers()
+    assert list(dict.fromkeys(handled)) == list(range(100))
+    assert len(handled) - 100 <= (0 if number == signal.SIGTERM else 1 + 5 - 1 + 1)
+    assert daemon.stop() == 0
+
+
+def test_a_file_of_queue_disk_bytes_is_told_and_there_is_room_again_behind_what_was_handled(
+    queue: Queue,
+) -> None:
+    daemon = queue.start(AT_THE_GATE, f"queue_disk={2**20}").wait_ready()
+    taken, refused = post_until_refused(daemon)
+    size = queue.path.stat().st_size
+    queue.open_gate()
+    wait_dry(daemon)
+    daemon.wait_until(lambda: queue.left() == 0, "all of them acknowledged")
+    handled = queue.numbers()
+    again = daemon.post("/events", data=b"%d%3000s" % (-1, b""))
+
+    assert (refused.status_code, refused.json()["message"]) == (
+        503,
+        "The event queue is full (queue_disk, 1048576 bytes)",
+    )
+    assert "Retry-After" in refused.headers
+    assert size <= 2**20
+    assert handled == taken
+    assert len(taken) > 150
+    assert again.status_code == 200
+    assert daemon.stop() == 0
+
+
+# The disk is slow
+
+
+@pytest.mark.parametrize(
+    # Without the fast lane `http_threads` wait for the disk, and others for them.
+    ("setting", "events_of_a_sync", "ping"),
+    [("true", 8, 0.5), ("false", 1, 2)],
+)
+def test_on_a_slow_disk_events_are_answered_after_their_sync_and_share_it(
+    queue: Queue, tmp_path: Path, setting: str, events_of_a_sync: int, ping: float
+) -> None:
+    slow = SlowSync(tmp_path, 40)
+    daemon = queue.start(ONE_BY_ONE, f"fast_events={setting}", **slow.environ).wait_ready()
+    clients = [TimedSender(number) for number in range(24)]
+    before, waited = slow.count(), []
+    with sending(clients, daemon.port):
+        until = time.monotonic() + 0.6
+        while time.monotonic() < until:
+            for path in "/ping", "/status":
+                waited.append(seconds_of(lambda: daemon.get(path).raise_for_status()))  # noqa: B023
+    took = [second for client in clients for second in client.took]
+    syncs = slow.count() - before
+    wait_dry(daemon)
+
+    assert min(took) >= 0.04
+    assert len(took) > events_of_a_sync * syncs > 0
+    assert max(waited) < ping
+    assert seconds_of(daemon.stop) < 2
+    assert daemon.wait() == 0
+    assert sorted(queue.numbers()) == sorted(n for client in clients for n in client.acknowledged)
+
+
+class TimedSender(Sender):
+    """Measures how long each answer takes."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.took: list[float] = []
+
+    def _send(self, sock: object, answers: object) -> None:
+        self.took.append(seconds_of(lambda: super(TimedSender, self)._send(sock, answers)))
+
+
+# The file is damaged, or no queue
+
+
+def database(path: Path, batches: int = 20) -> bytes:
+    """Make the file of a queue with events in it."""
+    store = Store(str(path), create=True, patience=0.0)
+    for number in range(1, batches + 1):
+        lines = [b'{"number": %d, "text": "%s"}' % (n, b"x" * 500) for n in range(100)]
+        store.add(stored(Batch(lines, lines), number * STRIDE))
+    store.close()
+    return path.read_bytes()
+
+
+def noise(size: int) -> bytes:
+    return random.Random(1).randbytes(size)
+
+
+def overwritten(data: bytes) -> bytes:
+    middle = len(data) // 2
+    return data[: middle - 30_000] + noise(60_000) + data[middle + 30_000 :]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda data: noise(100_000), lambda data: data[: len(data) // 2], overwritten],
+    ids=["random bytes", "torn", "overwritten"],
+)
+def test_a_file_that_is_no_database_or_torn_is_moved_aside(
+    queue: Queue, damage: Callable[[bytes], bytes]
+) -> None:
+    damaged = damage(database(queue.path))
+    queue.path.write_bytes(damaged)
+    daemon = queue.start(ONE_BY_ONE).wait_ready()
+    aside = Path(
+        daemon.wait_for(
+            rf"CRITICAL +The event queue {queue.path} can't be read \(.+\): it was moved to (.+), "
+            "and an empty one is begun\n"
+        )[1]
+    )
+    daemon.send_event(1)
+    wait_dry(daemon)
+
+    assert re.fullmatch(r"events\.db\.broken-\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d", aside.name)
+    assert aside.read_bytes() == damaged
+    assert daemon.stop() == 0
+    assert queue.numbers() == [1]
+
+
+def test_an_empty_file_is_an_empty_queue(queue: Queue) -> None:
+    queue.path.touch()
+    daemon = queue.start(ONE_BY_ONE).wait_ready()
+    daemon.send_event(1)
+    wait_dry(daemon)
+
+    assert daemon.stop() == 0
+    assert "CRITICAL" not in daemon.out
+    assert queue.numbers() == [1]
+
+
+def foreign(path: Path) -> str:
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE accounts (name)")
+    connection.close()
+    return f"{path} is the database of another program, not an event queue"
+
+
+def newer(path: Path) -> str:
+    database(path, batches=1)
+    connection = sqlite3.connect(path)
+    connection.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+    connection.close()
+    return (
+        f"the event queue {path} has format {len(MIGRATIONS) + 1}, and this daemonkit knows "
+        f"{len(MIGRATIONS)} at most; it was made by a newer one"
+    )
+
+
+def folder(path: Path) -> str:
+    path.mkdir()
+    return f"cannot open the event queue {path}: it is a folder"
+
+
+def missing(path: Path) -> str:
+    path.parent.rmdir()
+    return f"cannot open the event queue {path}: there is no folder {path.parent}"
+
+
+def read_only(path: Path) -> str:
+    database(path, batches=1)
+    run("mount", "-o", "remount,ro", path.parent)
+    return f"cannot open the event queue {path}: the folder {path.parent} can't be written to"
+
+
+def test_what_is_no_queue_of_ours_or_out_of_reach_is_said_and_left_alone(
+    tmp_path: Path, run_app: Run
+) -> None:
+    with tmpfs(tmp_path / "read_only", "size=1m"):
+        started = []
+        for make in foreign, newer, folder, missing, read_only:
+            place = tmp_path / make.__name__
+            place.mkdir(exist_ok=True)
+            queue = Queue(place / "events.db", tmp_path, run_app)
+            message, before = make(queue.path), contents(place)
+            started.append((queue.start(ONE_BY_ONE), message, place, before))
+        for daemon, message, place, before in started:
+            assert daemon.wait() == 3
+            assert daemon.err == f"app: {message}\n"
+            assert "Traceback" not in daemon.out
+            assert contents(place) == before
+
+
+def contents(place: Path) -> dict[str, bytes]:
+    """The files of a folder, but for those that say who uses them."""
+    return {
+        path.name: path.read_bytes()
+        for path in place.glob("*")
+        if path.is_file() and not path.name.endswith(("-lock", "-reserve"))
+    }
+
+
+# The file is taken away
+
+
+def removed(path: Path) -> str:
+    path.unlink()
+    return f"{path} was removed"
+
+
+def replaced(path: Path) -> str:
+    other = path.with_name("other")
+    database(other, batches=1)
+    other.rename(path)
+    return f"{path} was replaced"
+
+
+def log_removed(path: Path) -> str:
+    log = path.with_name(f"{path.name}-wal")
+    log.unlink()
+    return f"{log} was removed"
+
+
+@pytest.mark.parametrize("take_away", [removed, replaced, log_removed])
+def test_a_file_taken_away_is_told_at_once_and_what_was_taken_in_is_handled(
+    queue: Queue, take_away: Callable[[Path], str]
+) -> None:
+    daemon = queue.start(AT_THE_GATE).wait_ready()
+    for number in range(3):
+        daemon.send_event(number)
+    problem = take_away(queue.path)
+    if take_away is not log_removed:
+        # Before anybody has looked for it.
+        assert daemon.post("/events", json=3).status_code == 503
+    noticed = seconds_of(lambda: daemon.wait_until(lambda: daemon.get("/ping").status_code == 503))
+    refused, ping = daemon.post("/events", json=3), daemon.get("/ping")
+    shown = daemon.status()["problems"]
+    queue.open_gate()
+    wait_dry(daemon)
+
+    assert noticed < 1
+    assert refused.status_code == 503
+    assert problem in refused.json()["message"]
+    assert problem in ping.text
+    assert any(problem in text for text in shown)
+    assert queue.numbers() == [0, 1, 2]
+    assert daemon.stop() == 0
+
+
+def test_what_was_taken_while_the_log_was_gone_survives_a_kill(queue: Queue) -> None:
+    daemon = queue.start(AT_THE_GATE).wait_ready()
+    daemon.send_event(0)
+    log_removed(queue.path)
+    taken = 1
+    while daemon.post("/events", json=taken).status_code == 200:
+        taken += 1
+    daemon.close()
+    again = queue.start(ONE_BY_ONE).wait_ready()
+    wait_dry(again)
+
+    assert queue.numbers() == list(range(taken))
+    assert again.stop() == 0

@@ -1,0 +1,212 @@
+"""What a durable queue promises, while its daemon is killed, stopped and started anew.
+
+An event that was answered with 200 is handled at least once.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from .durable import HEAD, ONE_BY_ONE, Queue, send_numbers, wait_dry
+from .process import Process, seconds_of
+from .senders import NUMBERS, DatagramSender, Sender, sending
+from .test_load import frozen
+
+ACK_BATCH = 20
+BATCHES = HEAD + (
+    "\n@app.on_event(threads=3, batch=4)\ndef handle(events):\n"
+    "    for event in events:\n        note(event)\n    time.sleep(pause)\n"
+)
+
+
+def senders() -> list[Sender]:
+    return [
+        Sender(1),
+        Sender(2),
+        Sender(3, ahead=8),
+        Sender(4, at_once=20),
+        DatagramSender(5),
+    ]
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("text", "at_work"), [(ONE_BY_ONE, 1), (BATCHES, 3 * 4)])
+def test_killed_again_and_again_under_load_it_loses_nothing(
+    queue: Queue, text: str, at_work: int, pytestconfig: pytest.Config
+) -> None:
+    chance, clients, lives = random.Random(at_work), senders(), [0]
+    for cycle in range(max(1, pytestconfig.getoption("cycles") // 2)):
+        pause = chance.choice([0, 0.0005])
+        daemon = queue.start(text, f"ack_batch={ACK_BATCH}", pause=pause)
+        # Also while it reads what its forerunner has left.
+        if cycle % 4 == 3:
+            daemon.wait_for(" Starting\n")
+            time.sleep(chance.uniform(0, 0.1))
+            daemon.close()
+        else:
+            with sending(clients, daemon.wait_ready().port):
+                time.sleep(chance.uniform(0, 0.15))
+                daemon.close()
+        lives.append(len(queue.handled()))
+    daemon = queue.start(text).wait_ready()
+    wait_dry(daemon)
+
+    handled = queue.numbers()
+    acknowledged = [number for client in clients for number in client.acknowledged]
+    again = handled_again(handled, lives)
+    print(
+        f"{len(lives) - 1} kills: {len(acknowledged)} acknowledged, {len(set(handled))} handled, "
+        f"{sum(again)} of them again, at most {max(again)} after a kill"
+    )
+    assert daemon.stop() == 0
+    assert set(acknowledged) <= set(handled)
+    assert all(number < clients[number // NUMBERS - 1].next for number in handled)
+    # In work, and handled but not acknowledged.
+    assert max(again) <= at_work + ACK_BATCH - 1 + at_work
+    assert queue.left() == 0
+    if at_work == 1:
+        assert_in_order(handled, clients)
+
+
+def handled_again(handled: Sequence[int], lives: Sequence[int]) -> list[int]:
+    """How many events each life of the daemon has handled that a later one handled again; `lives`
+    are the places where each begins."""
+    again, known = [0] * len(lives), dict[int, int]()
+    for life, (start, stop) in enumerate(zip(lives, [*lives[1:], len(handled)], strict=True)):
+        for number in handled[start:stop]:
+            if number in known:
+                assert known[number] < life, f"{number} was handled twice without a kill"
+                again[known[number]] += 1
+            known[number] = life
+    return again
+
+
+def assert_in_order(handled: Sequence[int], clients: Sequence[Sender]) -> None:
+    """What each of them has sent was handled first in the order in which it was sent."""
+    for client in clients:
+        firsts = list(dict.fromkeys(n for n in handled if n // NUMBERS * NUMBERS == client.first))
+        assert firsts == sorted(firsts)
+
+
+def test_frozen_under_load_it_loses_nothing_and_handles_nothing_twice(queue: Queue) -> None:
+    daemon, clients = queue.start(ONE_BY_ONE, pause=0.0001).wait_ready(), senders()
+    with sending(clients, daemon.port):
+        for _ in range(5):
+            before = sum(len(client.acknowledged) for client in clients)
+            daemon.wait_until(
+                lambda: sum(len(client.acknowledged) for client in clients) > before + 50  # noqa: B023
+            )
+            with frozen(daemon):
+                time.sleep(0.1)
+    wait_dry(daemon)
+    handled = queue.numbers()
+
+    assert {number for client in clients for number in client.acknowledged} <= set(handled)
+    assert len(handled) == len(set(handled))
+    assert_in_order(handled, clients)
+    assert daemon.stop() == 0
+    assert queue.left() == 0
+
+
+def test_stopped_with_events_waiting_it_ends_at_once_and_the_next_start_goes_on(
+    queue: Queue,
+) -> None:
+    daemon = queue.start(ONE_BY_ONE, pause=0.01).wait_ready()
+    for first in range(0, 3000, 1000):
+        send_numbers(daemon, range(first, first + 1000))
+    daemon.wait_until(lambda: len(queue.handled()) >= 5)
+    took = seconds_of(daemon.stop)
+    before, left = len(queue.handled()), queue.left()
+    again = queue.start(ONE_BY_ONE).wait_ready()
+    wait_dry(again)
+
+    assert daemon.wait() == 0
+    assert took < 1
+    assert left == 3000 - before
+    assert queue.numbers() == list(range(3000))
+    assert again.stop() == 0
+    assert queue.left() == 0
+
+
+FAILS = HEAD + (
+    "\n@app.on_event(retries=2, backoff=0.1)\ndef handle(event, meta):\n"
+    "    note(meta.attempt)\n    raise ValueError(f'no {event}')\n"
+)
+
+
+def test_attempts_are_counted_on_after_a_kill_until_the_event_is_a_dead_letter(
+    queue: Queue,
+) -> None:
+    # Longer than the restart takes: the first attempt is the only one before.
+    text, began = FAILS.replace("backoff=0.1", "backoff=0.5"), time.time()
+    daemon = queue.start(text).wait_ready()
+    daemon.send_event("x")
+    daemon.wait_until(lambda: failed(queue.path))
+    daemon.stop(signal.SIGKILL)
+    before = failed(queue.path)
+    daemon = queue.start(FAILS).wait_ready()
+    daemon.wait_until(lambda: daemon.status()["events"]["dead"] == 1)
+    counts = daemon.status()["events"]
+    assert daemon.stop() == 0
+
+    assert queue.handled() == ["1", "2", "3"]
+    assert [(row["attempts"], row["due"] is None) for row in before] == [(1, False)]
+    (letter,) = failed(queue.path)
+    assert (letter["due"], letter["attempts"], letter["error"]) == (None, 3, "ValueError: no x")
+    assert (letter["source"], letter["line"]) == ("http", b'"x"')
+    assert letter["traceback"].startswith("Traceback (most recent call last):\n")
+    assert "raise ValueError(f'no {event}')" in letter["traceback"]
+    assert began < letter["received"] < letter["first_failed"] < letter["last_failed"] < time.time()
+    assert letter["first_failed"] == before[0]["first_failed"]
+    assert (counts["waiting"], counts["retrying"], counts["failed"]) == (0, 0, 2)
+    assert queue.left() == 0
+
+
+def failed(path: Path) -> list[dict[str, object]]:
+    """The rows of the table `failed`."""
+    database = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)
+    database.row_factory = sqlite3.Row
+    try:
+        return [dict(row) for row in database.execute("SELECT * FROM failed")]
+    finally:
+        database.close()
+
+
+def test_a_second_daemon_is_told_whose_the_file_is_until_that_one_is_killed(queue: Queue) -> None:
+    first = queue.start(ONE_BY_ONE).wait_ready()
+    second = queue.start(ONE_BY_ONE)
+
+    assert second.wait() == 3
+    assert f"is in use by process {first.popen.pid} (app, since " in second.err
+    assert second.err.count("\n") == 1
+    first.send_event(1)
+    first.close()
+    third = queue.start(ONE_BY_ONE).wait_ready()
+    third.send_event(2)
+    wait_dry(third)
+    assert third.stop() == 0
+    assert set(queue.numbers()) == {1, 2}
+
+
+def test_two_daemons_with_a_file_each_leave_each_other_alone(
+    tmp_path: Path, run_app: Callable[..., Process]
+) -> None:
+    queues = []
+    for name in "one", "other":
+        (tmp_path / name).mkdir()
+        queues.append(Queue(tmp_path / f"{name}.db", tmp_path / name, run_app))
+    daemons = [queue.start(ONE_BY_ONE) for queue in queues]
+    for number, daemon in enumerate(daemons):
+        daemon.wait_ready().send_event(number)
+    for daemon in daemons:
+        wait_dry(daemon)
+
+    assert [daemon.stop() for daemon in daemons] == [0, 0]
+    assert [queue.numbers() for queue in queues] == [[0], [1]]
