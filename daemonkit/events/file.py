@@ -85,7 +85,7 @@ class File:
         size = min(WAL_BYTES, free.f_bavail * free.f_frsize // 4)
         # It is made with the first write.
         with self.store.transaction():
-            self.store.db.execute("UPDATE last SET id = id")
+            self.store.touch()
         fd = os.open(f"{self.path}-wal", os.O_RDWR | os.O_CLOEXEC)
         try:
             os.posix_fallocate(fd, 0, size)
@@ -108,10 +108,11 @@ class File:
         """Whether there is room for more events, and some that is reserved."""
         return self.reserve.has_more(NEARLY_FULL * self._page)
 
-    def write_even_if_full(self, write: Callable[[], None]) -> None:
-        """Call `write` in a transaction; in the room that is reserved if there is no other."""
+    def write_even_if_full(self, write: Callable[[], None], *, synced: bool) -> None:
+        """Call `write` in a transaction, see there; in the room that is reserved if there is no
+        other."""
         try:
-            with self.store.transaction():
+            with self.store.transaction(synced=synced):
                 write()
         except sqlite3.OperationalError as error:
             if not is_full(error):
@@ -119,7 +120,7 @@ class File:
             self.reserve.release()
             self._limit_pages(2**31)
             try:
-                with self.store.transaction():
+                with self.store.transaction(synced=synced):
                     write()
             finally:
                 self._limit_pages(self._pages)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Sequence
 
@@ -14,15 +15,29 @@ _BOM = b"\xef\xbb\xbf"
 
 
 class Put:
-    """Events that a thread wants written, and what has become of that."""
+    """Events that a thread wants written, and what has become of that.
 
-    __slots__ = ("batch", "count", "is_settled", "refusal")
+    turn: released once it is settled, or its thread is to write; None for one that needn't wait.
+    """
+
+    __slots__ = ("batch", "count", "is_settled", "refusal", "turn")
 
     def __init__(self, batch: Batch, count: int) -> None:
         self.batch = batch
         self.count = count
         self.is_settled = False
         self.refusal: QueueFull | None = None
+        self.turn: threading.Lock | None = None
+
+    def settle(self, refusal: QueueFull | None) -> None:
+        """It was written, or refused."""
+        self.refusal = refusal
+        self.is_settled = True
+
+    def go_on(self) -> None:
+        """Let its thread go on."""
+        if self.turn is not None:
+            self.turn.release()
 
 
 def merged(puts: Sequence[Put]) -> list[Batch]:

@@ -26,6 +26,8 @@ ACK_DELAY = 0.04
 """Seconds after which it is written that an event was handled, together with those meanwhile."""
 LOOK_INTERVAL = 0.5
 """Seconds between two looks at what others have done to the file."""
+GATHERING = 0.0003
+"""Seconds to wait at most for those who shared the last commit."""
 LONGEST_LOOK = 0.1
 """Seconds that `/status` waits for the file."""
 AFTER_FAILURE = 1.0
@@ -70,6 +72,13 @@ class Spool(Bounded):
         """For the file and what is known of it; held while the disk is at work."""
         self._puts: list[Put] = []
         self._announced = 0
+        self._writer: Put | None = None
+        """Of which the thread writes now, or is about to."""
+        self._last = 1
+        """How many shared the last commit."""
+        self._expected = 0
+        self._complete = threading.Event()
+        self._is_unsynced = False
         self._handled: list[Entry] = []
         self._failures: list[tuple[Entry, Failure, float | None]] = []
         self._noted = 0
@@ -116,7 +125,7 @@ class Spool(Bounded):
         try:
             if not self._closed:
                 self._closed = True
-                self._save_if_possible()
+                self._save_if_possible(synced=True)
                 self._file.close()
         finally:
             self._writing.release()
@@ -160,27 +169,73 @@ class Spool(Bounded):
         put = Put(batch, count)
         self._announced += count
         self._puts.append(put)
+        if self._writer is None:
+            self._writer = put
+        else:
+            put.turn = threading.Lock()
+            put.turn.acquire()
+            if len(self._puts) == self._expected:
+                self._complete.set()
         return put
 
     def _commit(self, put: Put) -> None:
-        with self._writing:
-            # Who had it before may have done it too.
+        """Have a put written, by this thread or by the one that writes for several."""
+        try:
+            if put.turn is not None:
+                put.turn.acquire()
             if not put.is_settled:
-                self._write()
+                self._gather()
+                with self._writing:
+                    self._write()
+        finally:
+            if not put.is_settled:
+                self._withdraw(put)
+
+    def _gather(self) -> None:
+        """Give those who shared the last commit a moment to share this one as well."""
+        with self._lock:
+            if len(self._puts) >= self._last:
+                return
+            self._expected = self._last
+            self._complete.clear()
+        self._complete.wait(GATHERING)
+        self._expected = 0
 
     def _write(self) -> None:
         with self._lock:
             puts, self._puts = self._puts, []
+        refusal: QueueFull | None = QueueFull("The event queue failed")
         try:
             refusal = self._try_to_write(puts)
         # The thread that writes for the others isn't to blame.
         except Exception as error:
             self._logger.exception("The event queue failed and goes on")
             refusal = QueueFull(f"The event queue failed: {error_text(error)}")
-        with self._lock:
+        finally:
+            with self._lock:
+                for put in puts:
+                    put.settle(refusal)
+                    self._announced -= put.count
+                self._last = len(puts)
+                self._hand_on()
             for put in puts:
-                put.is_settled, put.refusal = True, refusal
+                put.go_on()
+
+    def _withdraw(self, put: Put) -> None:
+        """An exception in its thread, KeyboardInterrupt for instance, has kept a put from being
+        written."""
+        with self._lock:
+            if put in self._puts:
+                self._puts.remove(put)
                 self._announced -= put.count
+            if self._writer is put:
+                self._hand_on()
+
+    def _hand_on(self) -> None:
+        """Have the thread of the next put write, if there is one."""
+        self._writer = self._puts[0] if self._puts else None
+        if self._writer is not None:
+            self._writer.go_on()
 
     def _try_to_write(self, puts: Sequence[Put]) -> QueueFull | None:
         if self._closed:
@@ -230,6 +285,7 @@ class Spool(Bounded):
                 raise
             return self._insert(batches)
         self._backlog.next_id = rows[-1].id + STRIDE
+        self._is_unsynced = False
         if with_outcomes:
             self._outcomes_written()
         return list(zip(batches, rows, strict=True))
@@ -309,23 +365,31 @@ class Spool(Bounded):
             self._dirty.set()
         while self._unsaved >= self._ack_batch:
             with self._writing:
-                if self._closed or self._unsaved < self._ack_batch or self._save_if_possible():
+                if self._closed or self._unsaved < self._ack_batch:
+                    return
+                # Nothing is lost if a power cut undoes it; the keeper sees to it that it's little.
+                if self._save_if_possible(synced=False):
                     return
             # Going on would have more of them handled twice.
             if self._closing.wait(AFTER_FAILURE):
                 return
 
-    def _save_if_possible(self) -> bool:
+    def _save_if_possible(self, *, synced: bool) -> bool:
+        """Write what has become of events; synced: so that a power cut doesn't undo it."""
+
         def write() -> None:
             self._backlog.catch_up_if_changed()
             self._note_outcomes()
+            if synced and not self._outcomes.has_news:
+                self._file.store.touch()
             self._outcomes.write(self._backlog.next_id - STRIDE)
 
         try:
-            self._file.write_even_if_full(write)
+            self._file.write_even_if_full(write, synced=synced)
         except sqlite3.Error as error:
             self._failed_to("note what was handled", error)
             return False
+        self._is_unsynced = not synced
         self._trouble.end()
         self._outcomes_written()
         return True
@@ -353,8 +417,8 @@ class Spool(Bounded):
                 if self._dirty.is_set() and not self._stopping.wait(ACK_DELAY):
                     self._dirty.clear()
                     with self._writing:
-                        news = self._unsaved or self._outcomes.has_news
-                        if news and not self._closed and not self._save_if_possible():
+                        news = self._unsaved or self._outcomes.has_news or self._is_unsynced
+                        if news and not self._closed and not self._save_if_possible(synced=True):
                             self._dirty.set()
                 if time.monotonic() >= look:
                     look = time.monotonic() + LOOK_INTERVAL

@@ -197,17 +197,28 @@ class Store:
         return None if row is None else row[0]
 
     @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """All of it is written, or nothing."""
-        self.db.execute("BEGIN IMMEDIATE")
+    def transaction(self, *, synced: bool = True) -> Iterator[None]:
+        """All of it is written, or nothing; synced: on the disk in the end, else with the next one
+        that is."""
+        if not synced:
+            self.db.execute("PRAGMA synchronous = NORMAL")
         try:
-            yield
-            self.db.execute("COMMIT")
-        except BaseException:
-            # A full disk has ended it already.
-            if self.db.in_transaction:
-                self.db.execute("ROLLBACK")
-            raise
+            self.db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self.db.execute("COMMIT")
+            except BaseException:
+                # A full disk has ended it already.
+                if self.db.in_transaction:
+                    self.db.execute("ROLLBACK")
+                raise
+        finally:
+            if not synced:
+                self.db.execute("PRAGMA synchronous = FULL")
+
+    def touch(self) -> None:
+        """Write something, so that the transaction leads to the disk."""
+        self.db.execute("UPDATE last SET id = id")
 
     # Batches
 
@@ -280,6 +291,10 @@ class Store:
         self._remove("handled", ids)
 
     def _remove(self, table: str, ids: Sequence[int]) -> None:
+        # Faster for few; for many it would have to get the interpreter's lock for each.
+        if len(ids) <= 8:
+            self.db.executemany(f"DELETE FROM {table} WHERE id = ?", [(id,) for id in ids])
+            return
         self.db.execute(
             f"DELETE FROM {table} WHERE id IN (SELECT value FROM json_each(?))", (json.dumps(ids),)
         )
