@@ -6,8 +6,11 @@ import argparse
 import os
 import shutil
 import signal
+import subprocess
 import sys
+import tempfile
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from . import report
 from .bench import Bench, run
@@ -16,7 +19,7 @@ from .rows import ROWS
 
 PEER_PACKAGES = (
     *("aiohttp", "fastapi", "gunicorn", "starlette", "uvicorn", "uvloop", "httptools"),
-    "matplotlib",
+    *("persist-queue", "litequeue", "huey", "matplotlib"),
 )
 EPILOG = """\
 exit status: 0 all bars are met; 1 a server did not do its job; 2 usage, or something that is
@@ -37,6 +40,18 @@ def missing() -> str | None:
     if absent:
         wanted.append(f"{', '.join(absent)} missing: pip install -e '.[bench]'")
     return "; ".join(wanted) or None
+
+
+def no_disk(folder: str) -> str | None:
+    """Why a folder is of no use for files of durable queues."""
+    found = subprocess.run(
+        ("stat", "--file-system", "--format=%T", folder), capture_output=True, text=True
+    )
+    if found.returncode:
+        return found.stderr.strip()
+    if (kind := found.stdout.strip()) in ("tmpfs", "ramfs"):
+        return f"{folder} is in memory ({kind}): --folder has to be on a disk"
+    return None
 
 
 def at_least_one(text: str) -> int:
@@ -67,6 +82,12 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="one round of one second")
     parser.add_argument("--plot", metavar="FILE", help="draw the results, as PNG for example")
     parser.add_argument("--json", metavar="FILE", help="write the raw figures")
+    parser.add_argument(
+        "--folder",
+        metavar="DIR",
+        default="/var/tmp",
+        help="on a disk, for the files of durable queues, default %(default)s",
+    )
     options = parser.parse_args()
     for name in options.rows:
         if name not in names:
@@ -75,19 +96,23 @@ def main() -> int:
     if cores is None:
         print("at least two cores are needed, one of them for the load", file=sys.stderr)
         return 2
+    if lack := no_disk(options.folder):
+        print(lack, file=sys.stderr)
+        return 2
     if options.quick:
         options.rounds = options.seconds = 1
     # So that a SIGTERM too unwinds the stack, and ends the servers.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     os.sched_setaffinity(0, {cores.load})
     chosen = [row for row in ROWS if not options.rows or row.name in options.rows]
-    bench = Bench(cores, options.rounds, options.seconds)
-    facts = report.machine(cores)
-    try:
-        run(bench, chosen)
-    except CheckFailed as error:
-        print(f"{error}\nA bar met by not doing the job is a defect.", file=sys.stderr)
-        return 1
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        bench = Bench(cores, options.rounds, options.seconds, Path(folder))
+        facts = report.machine(cores, bench.folder)
+        try:
+            run(bench, chosen)
+        except CheckFailed as error:
+            print(f"{error}\nA bar met by not doing the job is a defect.", file=sys.stderr)
+            return 1
     results = report.lines(bench, chosen)
     report.show(facts, bench, results)
     if options.json:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TypeVar
 
 from .datagrams import check_datagrams
@@ -29,6 +31,8 @@ class Bench:
     cores: Cores
     rounds: int
     seconds: int
+    folder: Path
+    """For files of durable queues."""
     figures: dict[str, dict[str, list[float]]] = field(
         default_factory=lambda: defaultdict(lambda: defaultdict(list))
     )
@@ -52,8 +56,13 @@ class Bench:
         self.shares[figure].append(shares)
         return value
 
-    def server(self, peer: Peer, *, udp: bool = False) -> Server:
-        return Server(peer, self.cores.server, udp=udp)
+    def server(self, peer: Peer, *, udp: bool = False, queue: Path | None = None) -> Server:
+        """queue: the file of one that is durable, a new one by default."""
+        return Server(peer, self.cores.server, udp=udp, queue=queue or self.new_file())
+
+    def new_file(self) -> Path:
+        """Where there is none yet, in a folder of its own."""
+        return Path(tempfile.mkdtemp(dir=self.folder)) / "events.db"
 
 
 Sample = tuple[str, str, float]
@@ -65,13 +74,15 @@ class Bar:
     """What a figure is compared with, and what is demanded of it.
 
     peers: by whose figures daemonkit's is divided; of several, the best one carries the bar. With
-    none, the bar is for daemonkit's figure itself. bar: None shows the comparison only.
+    none, the bar is for daemonkit's figure itself. bar: None shows the comparison only; enough:
+    a figure of daemonkit's with which the bar is met whatever the ratio is.
     """
 
     figure: str
     unit: str
     peers: tuple[str, ...] = ()
     bar: float | None = None
+    enough: float | None = None
     at_most: bool = False
     exactly: bool = False
 
@@ -90,11 +101,11 @@ class Row:
 def run(bench: Bench, rows: Sequence[Row]) -> None:
     """Check that each peer does its job, and then measure each row once a round."""
     for peer in dict.fromkeys(peer for row in rows for peer in row.http):
-        _tell(f"check over HTTP: {peer.name}")
+        _tell(f"check over HTTP: {_full_name(peer)}")
         with bench.server(peer) as server:
             check_exactly(server)
     for peer in dict.fromkeys(peer for row in rows for peer in row.udp):
-        _tell(f"check over UDP: {peer.name}")
+        _tell(f"check over UDP: {_full_name(peer)}")
         with bench.server(peer, udp=True) as server:
             check_datagrams(server)
     for number in range(1, bench.rounds + 1):
@@ -102,6 +113,10 @@ def run(bench: Bench, rows: Sequence[Row]) -> None:
             for figure, whose, value in row.measure(bench):
                 bench.figures[figure][whose].append(value)
                 _tell(f"round {number} of {bench.rounds}, {figure}, {whose}: {value:,.6g}")
+
+
+def _full_name(peer: Peer) -> str:
+    return peer.name + (", durable" if peer.is_durable else "")
 
 
 def _tell(text: str) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from .load import EVENT
 from .processes import CheckFailed
-from .servers import DAEMONKIT, Server
+from .servers import Server
 
 
 class _Iovec(ctypes.Structure):
@@ -105,7 +105,7 @@ def check_datagrams(server: Server, valid: int = 100, invalid: int = 5) -> None:
         for number in range(valid + invalid):
             sock.send(EVENT if number < valid else EVENT[:-1])
     server.rest()
-    counted = server.settled_count() if server.peer is DAEMONKIT else server.stop_and_count()
+    counted = server.settled_count() if server.peer.is_ours else server.stop_and_count()
     if counted != valid:
         server.fail(f"has counted {counted} of {valid} valid and {invalid} invalid datagrams")
 
@@ -114,7 +114,7 @@ def count_datagrams(server: Server, sent: int, lost: int) -> int:
     """The consumer's count, after a check that it and what is known as dropped are all that was
     sent; but for `lost`, which the kernel may have dropped before it knew for whom they were."""
     dropped = server.kernel_drops() or 0
-    if server.peer is DAEMONKIT:
+    if server.peer.is_ours:
         counted, dropped = server.settled_count(), dropped + server.status()["udp"]["refused"]
     else:
         counted = server.stop_and_count()

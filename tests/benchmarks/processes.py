@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT = 20.0
@@ -83,13 +83,22 @@ def end_group(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def busy_seconds(core: int) -> float:
-    """For how long a core has been busy since the machine was started, see proc(5)."""
+class CoreTimes(NamedTuple):
+    """Seconds since the machine was started: a core was busy, or idle while what ran on it waits
+    for the disk."""
+
+    busy: float
+    disk: float
+
+
+def core_times(core: int) -> CoreTimes:
+    """What proc(5) has of a core."""
     for line in Path("/proc/stat").read_text("ascii").splitlines():
         name, *columns = line.split()
         if name == f"cpu{core}":
-            user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, columns[:8])
-            return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+            user, nice, system, _idle, iowait, irq, softirq, steal = map(int, columns[:8])
+            busy, second = user + nice + system + irq + softirq + steal, os.sysconf("SC_CLK_TCK")
+            return CoreTimes(busy / second, iowait / second)
     raise CheckFailed(f"/proc/stat has no core {core}")
 
 

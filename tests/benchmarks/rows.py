@@ -6,11 +6,13 @@ import statistics
 import time
 from collections.abc import Iterator
 from functools import partial
-from subprocess import DEVNULL, PIPE
+from subprocess import PIPE
 
 from .bench import Bar, Bench, Row, Sample
-from .datagrams import Datagrams, count_datagrams, softnet_drops, stopped
-from .load import BATCH, Wrk, first_answer, idle_connections, pings
+from .datagrams import Datagrams, stopped
+from .durable import DURABLE_ROWS
+from .floods import http_flood, udp_flood, until_ping
+from .load import BATCH, Wrk, idle_connections, pings
 from .processes import CheckFailed, end_group, output_of, rss_kib, spawn
 from .servers import (
     AIOHTTP,
@@ -25,11 +27,8 @@ from .servers import (
     UDP_SOCKETSERVER,
     UDP_UVLOOP,
     WAITRESS,
-    CoreWatch,
-    Peer,
     Server,
     Shares,
-    free_port,
 )
 
 OURS = DAEMONKIT.name
@@ -57,41 +56,24 @@ DECODE = "JSONDecoder().decode"
 IMPORT = "import flask, waitress, yaml"
 
 
-def _flood(
-    bench: Bench,
-    figure: str,
-    server: Server,
-    connections: int = 32,
-    events: list[bytes] | None = None,
-    *,
-    differing: bool = False,
-) -> Sample:
-    def measure() -> tuple[float, Shares]:
-        with Wrk(server, bench.seconds, connections, events, differing=differing) as wrk:
-            flood = wrk.result()
-        return flood.rate, flood.shares
-
-    return figure, server.peer.name, bench.undisturbed(figure, measure)
-
-
 def _http(bench: Bench) -> Iterator[Sample]:
     for peer in HTTP_PEERS:
         with bench.server(peer) as server:
-            yield _flood(bench, HTTP, server)
+            yield http_flood(bench, HTTP, server)
     for peer in (DAEMONKIT, STARLETTE, AIOHTTP):
         with bench.server(peer) as server:
-            yield _flood(bench, HEADS, server, differing=True)
+            yield http_flood(bench, HEADS, server, differing=True)
 
 
 def _idle(bench: Bench) -> Iterator[Sample]:
     for peer in (DAEMONKIT, STARLETTE):
         with bench.server(peer) as server, idle_connections(server, IDLE_CONNECTIONS):
-            yield _flood(bench, IDLE, server)
+            yield http_flood(bench, IDLE, server)
 
 
 def _ndjson(bench: Bench) -> Iterator[Sample]:
     with bench.server(DAEMONKIT) as server:
-        yield _flood(bench, NDJSON_FIGURE, server, 8, BATCH)
+        yield http_flood(bench, NDJSON_FIGURE, server, 8, BATCH)
     yield NDJSON_FIGURE, DECODE, _alone(bench, "decode")
 
 
@@ -105,27 +87,9 @@ def _alone(bench: Bench, what: str) -> float:
 
 def _udp(bench: Bench) -> Iterator[Sample]:
     for peer in UDP_PEERS:
-        sent, counted = bench.undisturbed(UDP, partial(_udp_flood, bench, peer))
+        sent, counted = udp_flood(bench, UDP, peer)
         yield SENT, peer.name, sent
         yield UDP, peer.name, counted
-
-
-def _udp_flood(bench: Bench, peer: Peer) -> tuple[tuple[float, float], Shares]:
-    """Datagrams sent and events counted, both a second.
-
-    The events are those that the consumer has counted when the server comes to rest, by the time
-    from the first datagram until then: what is left in buffers when the flood ends takes its time
-    to be worked off, and counts as well.
-    """
-    with bench.server(peer, udp=True) as server, Datagrams(server.port) as datagrams:
-        lost_before, watch = softnet_drops(), CoreWatch(server)
-        began = time.monotonic()
-        sent = datagrams.flood(bench.flood_seconds)
-        ended = time.monotonic()
-        shares = watch.shares()
-        rested = server.rest()
-        counted = count_datagrams(server, sent, softnet_drops() - lost_before)
-    return (sent / (ended - began), counted / (rested - began)), shares
 
 
 def _burst(bench: Bench) -> Iterator[Sample]:
@@ -145,21 +109,10 @@ def _burst(bench: Bench) -> Iterator[Sample]:
 
 
 def _start(bench: Bench) -> Iterator[Sample]:
-    _start_daemonkit(bench), _import(bench)
+    until_ping(bench, DAEMONKIT), _import(bench)
     for _ in range(-(-START_PAIRS // bench.rounds)):
-        yield START, OURS, 1000 * _start_daemonkit(bench)
+        yield START, OURS, 1000 * until_ping(bench, DAEMONKIT)
         yield START, IMPORT, 1000 * _import(bench)
-
-
-def _start_daemonkit(bench: Bench) -> float:
-    port = free_port()
-    command = DAEMONKIT.command(port)
-    began = time.perf_counter()
-    process = spawn(command, bench.cores.server, stdout=DEVNULL)
-    try:
-        return first_answer(port, "/ping", process) - began
-    finally:
-        end_group(process)
 
 
 def _import(bench: Bench) -> float:
@@ -260,4 +213,5 @@ ROWS = (
     Row("switches", _switches, (Bar(SWITCHES, "1/s", (), 2, at_most=True),)),
     Row("stop", _stop, (Bar(STOP, "ms", (), 100, at_most=True),)),
     Row("ping", _ping, (Bar(PING, "ms", (), 20, at_most=True),), http=(DAEMONKIT,)),
+    *DURABLE_ROWS,
 )

@@ -11,14 +11,15 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 from .processes import (
     TIMEOUT,
     CheckFailed,
-    busy_seconds,
+    CoreTimes,
+    core_times,
     end_group,
     ends,
     field,
@@ -40,20 +41,38 @@ class Peer:
     name: str
     command: Callable[[int], Sequence[str]]
     ready_path: str = "/count"
+    is_ours: bool = False
+    """Whether it is daemonkit, which over UDP can be asked for its count as well."""
+    is_durable: bool = False
+    """Whether it keeps its events in a file."""
+
+    def with_queue(self, port: int, queue: Path | None) -> Sequence[str]:
+        """Its command for a port and, if it is durable, the file."""
+        kept = ("--set", f"master.queue={queue}") if self.is_durable else ()
+        return *self.command(port), *kept
 
 
 def _script(name: str, module: str, *options: str) -> Peer:
     return Peer(name, lambda port: ("-m", f"{__package__}.peers.{module}", str(port), *options))
 
 
-DAEMONKIT = Peer(
-    "daemonkit",
-    lambda port: (
-        *("-m", "daemonkit", "run", f"{PEERS / 'daemonkit_app.py'}:app"),
-        *("--set", f"master.port={port}", "--set", "master.log_level=WARNING"),
-    ),
-    ready_path="/ready",
-)
+def _daemonkit(app: str, *, is_durable: bool) -> Peer:
+    return Peer(
+        "daemonkit",
+        lambda port: (
+            *("-m", "daemonkit", "run", f"{PEERS / app}:app"),
+            *("--set", f"master.port={port}", "--set", "master.log_level=WARNING"),
+        ),
+        ready_path="/ready",
+        is_ours=True,
+        is_durable=is_durable,
+    )
+
+
+DAEMONKIT = _daemonkit("daemonkit_app.py", is_durable=False)
+DURABLE = replace(DAEMONKIT, is_durable=True)
+STUCK = _daemonkit("daemonkit_stuck.py", is_durable=True)
+DRAINING = _daemonkit("daemonkit_draining.py", is_durable=True)
 WAITRESS = _script("Flask on waitress", "flask_waitress")
 GUNICORN = Peer(
     "Flask on gunicorn",
@@ -90,12 +109,14 @@ def free_port() -> int:
     raise CheckFailed("there is no port that is free for both TCP and UDP")
 
 
-def wait_until(condition: Callable[[], Any], what: str, interval: float = 0.005) -> Any:
+def wait_until(
+    condition: Callable[[], Any], what: str, interval: float = 0.005, timeout: float = TIMEOUT
+) -> Any:
     """Wait until `condition()` is true, and return it."""
-    until = time.monotonic() + TIMEOUT
+    until = time.monotonic() + timeout
     while not (result := condition()):
         if time.monotonic() > until:
-            raise CheckFailed(f"{what} did not come true within {TIMEOUT:g} s")
+            raise CheckFailed(f"{what} did not come true within {timeout:g} s")
         time.sleep(interval)
     return result
 
@@ -103,7 +124,9 @@ def wait_until(condition: Callable[[], Any], what: str, interval: float = 0.005)
 class Server:
     """A peer that runs, for the time of a `with` block that begins once it is ready."""
 
-    def __init__(self, peer: Peer, core: int, *, udp: bool = False) -> None:
+    def __init__(
+        self, peer: Peer, core: int, *, udp: bool = False, queue: Path | None = None
+    ) -> None:
         self.peer = peer
         self.core = core
         self.port = free_port()
@@ -111,7 +134,10 @@ class Server:
         with ExitStack() as stack:
             self._log = stack.enter_context(tempfile.TemporaryFile())
             self._process = spawn(
-                peer.command(self.port), core, stdout=self._log, stderr=subprocess.STDOUT
+                peer.with_queue(self.port, queue),
+                core,
+                stdout=self._log,
+                stderr=subprocess.STDOUT,
             )
             stack.callback(end_group, self._process)
             self._stack = stack.pop_all()
@@ -119,7 +145,7 @@ class Server:
 
     def __enter__(self) -> Server:
         try:
-            if not self._udp or self.peer is DAEMONKIT:
+            if not self._udp or self.peer.is_ours:
                 wait_until(self._answers, f"{self.peer.name} answering {self.peer.ready_path}")
             if self._udp:
                 wait_until(self._is_bound, f"{self.peer.name} having its UDP socket")
@@ -240,12 +266,13 @@ class Server:
         return rested
 
     def _has_work(self) -> bool:
-        """Whether a thread would run if only it got a core, or a datagram waits to be read."""
+        """Whether a thread would run if only it got a core, or waits for the disk, or a datagram
+        waits to be read."""
         threads = [task for pid in self._pids() for task in Path(f"/proc/{pid}/task").iterdir()]
         states = [
             (task / "stat").read_text("ascii").rpartition(")")[2].split()[0] for task in threads
         ]
-        if "R" in states:
+        if "R" in states or "D" in states:
             return True
         row = self._udp_row()
         return row is not None and not row[4].endswith(":00000000")
@@ -289,7 +316,10 @@ class Server:
 
 @dataclass(frozen=True)
 class Shares:
-    """How a core was shared: what a server had of it, and what others, or the hypervisor, took."""
+    """How a core was shared: what a server had of it, and what others, or the hypervisor, took.
+
+    Nobody has it while the server waits for the disk; that counts as the server's.
+    """
 
     server: float
     others: float
@@ -304,11 +334,12 @@ class CoreWatch:
 
     def shares(self) -> Shares:
         """How it was shared."""
-        began, server_before, busy_before = self._before
-        now, server_now, busy_now = self._now()
+        began, server_before, before = self._before
+        now, server_now, after = self._now()
         seconds = now - began
         server = (server_now - server_before) / seconds
-        return Shares(server, max(0.0, (busy_now - busy_before) / seconds - server))
+        others = max(0.0, (after.busy - before.busy) / seconds - server)
+        return Shares(server + (after.disk - before.disk) / seconds, others)
 
-    def _now(self) -> tuple[float, float, float]:
-        return time.monotonic(), self._server.cpu_seconds(), busy_seconds(self._server.core)
+    def _now(self) -> tuple[float, float, CoreTimes]:
+        return time.monotonic(), self._server.cpu_seconds(), core_times(self._server.core)

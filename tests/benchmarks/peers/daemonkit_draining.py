@@ -1,0 +1,24 @@
+"""Daemonkit that knows when it has handled its first event and the last one so far."""
+
+from time import perf_counter
+from typing import Any
+
+from daemonkit import Daemon
+
+app = Daemon("benchmark")
+count = 0
+began = last = 0.0
+
+
+@app.on_event
+def handle(event: Any) -> None:
+    global count, began, last
+    last = perf_counter()
+    count += 1
+    if count == 1:
+        began = last
+
+
+@app.route("/count")
+def counted() -> dict[str, float]:
+    return {"count": count, "seconds": last - began}
