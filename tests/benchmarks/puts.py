@@ -60,7 +60,7 @@ def daemonkit(folder: Path) -> File:
         finally:
             store.close()
 
-    return File(lambda: spool.put_many(batch), count, spool._store.db)
+    return File(lambda: spool.put_many(batch), count, spool._file.store.db)
 
 
 def persist_queue(folder: Path) -> File:
