@@ -380,9 +380,10 @@ class Daemon(Registrars):
                 self._parts = self._make_parts(environ, given)
             except BaseException as error:
                 # Or the next start in this process would find its file in use.
-                queue, _ = self._intake_and_queue()
-                queue.request_stop()
-                queue.join(1.0)
+                if self._lazy_intake is not None:
+                    queue, _ = self._lazy_intake
+                    queue.request_stop()
+                    queue.join(1.0)
                 if isinstance(error, OSError):
                     raise StartError(f"cannot start: {error}") from error
                 raise

@@ -150,8 +150,8 @@ SETTINGS: dict[str, Setting] = {
             "queue_disk",
             1024 * 1024 * 1024,
             whole(1024 * 1024),
-            "Largest size of the file `queue`, in bytes, dead letters included; beside it stand up "
-            "to 5 MiB more.",
+            "Largest size of the file `queue`, in bytes, dead letters included; beside it stand "
+            "some 10 MiB more.",
         ),
         Setting(
             "ack_batch",

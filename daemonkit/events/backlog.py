@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Sequence
 from itertools import repeat
@@ -97,7 +96,7 @@ class Backlog:
                 damaged[number] = error
                 return [None]
 
-        events = decode_each(stored.lines.split(b"\n"), otherwise)
+        events = decode_each(stored.texts(), otherwise)
         row = Row(len(events) - len(gone), len(stored.lines), stored.received)
         row.handled |= gone
         self._outcomes.add_row(stored.id, row)
@@ -107,11 +106,11 @@ class Backlog:
             entry = Entry(None, None, stored.id + number)
             self._outcomes.failed([(entry, failure_of(error, entry, str), None)])
         numbers = [n for n in range(len(events)) if n not in gone and n not in damaged]
-        peers = None if stored.peers is None else json.loads(stored.peers)
+        senders = stored.senders() if self.with_meta else []
         self._add(
             [events[n] for n in numbers],
             stored,
-            None if peers is None else [peers[n] for n in numbers],
+            [senders[n] for n in numbers] if self.with_meta else None,
             [stored.id + n for n in numbers],
         )
         return len(events) - len(gone)

@@ -13,7 +13,7 @@ from contextlib import closing, contextmanager
 from typing import Any, Literal, NamedTuple
 
 from ..types import Source
-from .store import STRIDE, Store, StoredBatch
+from .store import BATCH, STRIDE, Store, StoredBatch
 
 State = Literal["waiting", "retrying", "dead"]
 STATES: tuple[State, ...] = ("waiting", "retrying", "dead")
@@ -101,7 +101,7 @@ class Editor:
         size = 0
         # Of an earlier one no event comes after.
         between = after - STRIDE + 1, last
-        statement = "SELECT * FROM batches WHERE id > ? AND id <= ? ORDER BY id"
+        statement = f"SELECT {BATCH} FROM batches WHERE id > ? AND id <= ? ORDER BY id"
         with closing(self._store.db.execute(statement, between)) as rows:
             for row in rows:
                 batch = StoredBatch(*row)
@@ -254,8 +254,6 @@ def failed_event(row: Sequence[Any]) -> Stored:
 
 def split(batch: StoredBatch, handled: set[int]) -> Iterator[Stored]:
     """The events of a batch that are to be handled yet."""
-    lines = batch.lines.split(b"\n")
-    peers = [None] * len(lines) if batch.peers is None else json.loads(batch.peers)
-    for number, (line, peer) in enumerate(zip(lines, peers, strict=True)):
+    for number, (line, peer) in enumerate(zip(batch.texts(), batch.senders(), strict=False)):
         if number not in handled:
             yield Stored(batch.id + number, "waiting", batch.received, batch.source, peer, line)

@@ -17,7 +17,8 @@ PATIENCE = 0.25
 """Seconds to wait for another process that writes to the file."""
 WAL_BYTES = 4 * 1024 * 1024
 """Of the write-ahead log: so much is written to it before it goes to its place in the file."""
-RESERVE_BYTES = 1024 * 1024
+RESERVE_BYTES = WAL_BYTES + 1024 * 1024
+"""What the log holds may all be new to the file, and must find a place there to make room."""
 NEARLY_FULL = 16
 """Pages."""
 
@@ -82,7 +83,7 @@ class File:
     def _reserve_wal(self) -> int:
         """Have room for the write-ahead log, also when there is no other; returns its bytes."""
         free = os.statvfs(os.path.dirname(os.path.abspath(self.path)))
-        size = min(WAL_BYTES, free.f_bavail * free.f_frsize // 4)
+        size = min(WAL_BYTES, free.f_bavail * free.f_frsize // 8)
         # It is made with the first write.
         with self.store.transaction():
             self.store.touch()
@@ -106,7 +107,24 @@ class File:
 
     def has_room(self) -> bool:
         """Whether there is room for more events, and some that is reserved."""
-        return self.reserve.has_more(NEARLY_FULL * self._page)
+        more = NEARLY_FULL * self._page
+        return self.reserve.has_more(more) or self._unused() >= self.reserve.size + more
+
+    def has_reserve(self) -> bool:
+        """Whether there is room to acknowledge events, on the disk or in the file itself: what it
+        has once used, it keeps."""
+        return self.reserve.take() or self._unused() >= self.reserve.size
+
+    def _unused(self) -> int:
+        return int(self.store.value("PRAGMA freelist_count")) * self._page
+
+    def save_log(self) -> None:
+        """Write what is only in the log to its place in the file."""
+        try:
+            self.store.db.execute("PRAGMA wal_checkpoint").fetchall()
+        # Then the log grows.
+        except sqlite3.Error:
+            pass
 
     def write_even_if_full(self, write: Callable[[], None], *, synced: bool) -> None:
         """Call `write` in a transaction, see there; in the room that is reserved if there is no
@@ -120,6 +138,7 @@ class File:
             self.reserve.release()
             self._limit_pages(2**31)
             try:
+                self.save_log()
                 with self.store.transaction(synced=synced):
                     write()
             finally:

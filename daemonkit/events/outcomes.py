@@ -135,7 +135,7 @@ class Outcomes:
             batch = self._store.batch(first)
             if batch is None:
                 return None
-            lines[first] = batch, batch.lines.split(b"\n")
+            lines[first] = batch, batch.texts()
         batch, texts = lines[first]
         return StoredFailure(
             id,
@@ -143,7 +143,7 @@ class Outcomes:
             0,
             batch.received,
             batch.source,
-            batch.peer(number),
+            batch.senders()[number],
             failure.first,
             texts[number],
         )

@@ -34,14 +34,22 @@ class Owner:
             ) from None
         # A child that lives on would keep the lock.
         self._child = CloseInChild(self._fd)
-        os.ftruncate(self._fd, 0)
         since = datetime.now().isoformat(sep=" ", timespec="seconds")
-        os.pwrite(self._fd, f"process {os.getpid()} ({name}, since {since})\n".encode(), 0)
+        try:
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, f"process {os.getpid()} ({name}, since {since})\n".encode(), 0)
+        # On a full disk it is a lock without a name.
+        except OSError:
+            pass
 
     def release(self) -> None:
         """Leave the file to others."""
         self._child.forget()
-        os.ftruncate(self._fd, 0)
+        try:
+            os.ftruncate(self._fd, 0)
+        # The disk fails; nobody reads a name that isn't locked.
+        except OSError:
+            pass
         os.close(self._fd)
 
 
@@ -73,15 +81,15 @@ def _identity(path: str) -> tuple[int, int] | None:
 class Reserve:
     """Room on the disk that is kept for acknowledging events when there is no other.
 
-    A file beside the queue's, of `size` bytes or, on a small disk, of an eighth of what is free.
+    A file beside the queue's, of `size` bytes or, on a small disk, of a fifth of what is free.
     """
 
     def __init__(self, path: str, size: int) -> None:
         self._path = f"{path}-reserve"
         free = os.statvfs(os.path.dirname(os.path.abspath(path)))
-        self._size = min(size, free.f_bavail * free.f_frsize // 8)
+        self.size = min(size, free.f_bavail * free.f_frsize // 5)
         self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        self._size = max(self._size, os.fstat(self._fd).st_size)
+        self.size = max(self.size, os.fstat(self._fd).st_size)
         self.is_there = False
 
     def take(self) -> bool:
@@ -89,7 +97,7 @@ class Reserve:
         if self.is_there:
             return True
         try:
-            os.posix_fallocate(self._fd, 0, max(self._size, 1))
+            os.posix_fallocate(self._fd, 0, max(self.size, 1))
             self.is_there = True
         except OSError:
             self.release()
@@ -102,8 +110,12 @@ class Reserve:
 
     def release(self) -> None:
         """Let the room be used."""
-        os.ftruncate(self._fd, 0)
         self.is_there = False
+        try:
+            os.ftruncate(self._fd, 0)
+        # The disk fails, and whoever writes will be told.
+        except OSError:
+            pass
 
     def close(self) -> None:
         os.close(self._fd)

@@ -242,13 +242,13 @@ class Spool(Bounded):
             return self._refusal()
         if self._lost.problem is not None:
             return self._refusal_for(self._lost)
-        if not self._file.reserve.take():
+        if not self._file.has_reserve():
             return self._without_room()
         try:
             written = self._insert(merged(puts))
         except sqlite3.Error as error:
             size = sum(len(line) for put in puts for line in put.batch.lines)
-            return self._failed_to("take events", error, size)
+            return self._failed(error, size)
         # It takes events even when it is no longer where the next start looks for it.
         if self._look_for_file(with_log=False):
             return self._refusal_for(self._lost)
@@ -331,7 +331,7 @@ class Spool(Bounded):
                 try:
                     return None if self._closed else read()
                 except sqlite3.Error as error:
-                    self._failed_to("read events", error)
+                    self._failed(error)
                 finally:
                     # What is damaged is a dead letter.
                     if self._outcomes.has_news:
@@ -387,7 +387,7 @@ class Spool(Bounded):
         try:
             self._file.write_even_if_full(write, synced=synced)
         except sqlite3.Error as error:
-            self._failed_to("note what was handled", error)
+            self._failed(error)
             return False
         self._is_unsynced = not synced
         self._trouble.end()
@@ -434,7 +434,7 @@ class Spool(Bounded):
         self._look_for_file()
         if self._file.has_room():
             self._no_room.end()
-        elif not self._file.reserve.is_there:
+        elif not self._file.has_reserve():
             self._without_room()
         self._backlog.catch_up_if_changed()
 
@@ -442,12 +442,15 @@ class Spool(Bounded):
         """See whether the file is where it was; returns what has become of it."""
         problem = self._file.place.problem(with_log=with_log)
         if problem:
+            if self._lost.problem is None:
+                # Without its log the file would lack what was taken since.
+                self._file.save_log()
             self._lost.tell(f"{problem}: the event queue takes nothing until the next start")
         return problem
 
-    def _failed_to(self, what: str, error: sqlite3.Error, size: int = 0) -> QueueFull:
+    def _failed(self, error: sqlite3.Error, size: int = 0) -> QueueFull:
         if not is_full(error):
-            self._trouble.tell(f"the event queue can't {what}: {error} ({self._file.path})")
+            self._trouble.tell(f"the event queue's file fails: {error} ({self._file.path})")
             return self._refusal_for(self._trouble)
         if self._file.is_at_limit(size):
             return QueueFull(f"The event queue is full (queue_disk, {self._disk} bytes)")

@@ -60,6 +60,9 @@ MIGRATIONS = (
 )
 """MIGRATIONS[n] leads from format n (PRAGMA user_version) to n + 1; an empty file has format 0."""
 
+BATCH = "id, count, received, source, peers, CAST(lines AS BLOB)"
+"""The columns of a StoredBatch. What was edited by hand may be text."""
+
 Ranges = list[tuple[int, int]]
 
 
@@ -77,9 +80,20 @@ class StoredBatch(NamedTuple):
     peers: str | None
     lines: bytes
 
-    def peer(self, number: int) -> str | None:
-        """The sender of the event `number`, from 0, if that is known."""
-        return None if self.peers is None else json.loads(self.peers)[number]
+    def texts(self) -> list[bytes]:
+        """The JSON of each event."""
+        return self.lines.split(b"\n")[: self.events]
+
+    def senders(self) -> list[str | None]:
+        """Who sent each event, None where that isn't known."""
+        try:
+            found = json.loads(self.peers or "null")
+        # The disk, or somebody, has changed it.
+        except ValueError:
+            found = None
+        if not isinstance(found, list) or len(found) != self.events:
+            return [None] * self.events
+        return found
 
 
 class StoredFailure(NamedTuple):
@@ -118,6 +132,8 @@ class Store:
             )
         except sqlite3.Error as error:
             raise StartError(f"cannot open the event queue {path}: {error}") from None
+        # Text that the disk has changed must not keep all that comes after it from being read.
+        self.db.text_factory = lambda text: text.decode("utf-8", "replace")
         try:
             self._set_up(patience)
             if check:
@@ -234,7 +250,8 @@ class Store:
 
     def batches(self, after: int = -1) -> Iterator[StoredBatch]:
         """The batches with ids over `after`, in order."""
-        for row in self.db.execute("SELECT * FROM batches WHERE id > ? ORDER BY id", (after,)):
+        statement = f"SELECT {BATCH} FROM batches WHERE id > ? ORDER BY id"
+        for row in self.db.execute(statement, (after,)):
             yield StoredBatch(*row)
 
     def ids(self, until: int) -> set[int]:
@@ -243,7 +260,7 @@ class Store:
 
     def batch(self, id: int) -> StoredBatch | None:
         """One batch."""
-        row = self.db.execute("SELECT * FROM batches WHERE id = ?", (id,)).fetchone()
+        row = self.db.execute(f"SELECT {BATCH} FROM batches WHERE id = ?", (id,)).fetchone()
         return None if row is None else StoredBatch(*row)
 
     def count(self, after: int = -1) -> int:
@@ -258,13 +275,13 @@ class Store:
         rows = self.db.execute(
             "SELECT id, ranges FROM handled JOIN batches USING (id) WHERE id > ?", (after,)
         )
-        return [(id, [(first, last) for first, last in json.loads(text)]) for id, text in rows]
+        return [(id, _ranges_in(text)) for id, text in rows]
 
     def handled_of(self, id: int) -> set[int]:
         """The numbers, from 0, of the events of a batch that are handled."""
         text = self.value("SELECT ranges FROM handled WHERE id = ?", id)
-        pairs = [] if text is None else json.loads(text)
-        return {number for first, last in pairs for number in range(first, last + 1)}
+        ranges = [] if text is None else _ranges_in(text)
+        return {number for first, last in ranges for number in range(first, last + 1)}
 
     def mark_handled(self, id: int, numbers: Iterable[int]) -> None:
         """Have these events of a batch not handled any more, besides those that are marked, maybe
@@ -328,7 +345,8 @@ class Store:
     def failed(self, id: int) -> StoredFailure | None:
         """An event that has failed."""
         row = self.db.execute(
-            "SELECT id, due, attempts, received, source, peer, first_failed, line FROM failed "
+            "SELECT id, due, attempts, received, source, peer, first_failed, "
+            "CAST(line AS BLOB) FROM failed "
             "WHERE id = ?",
             (id,),
         ).fetchone()
@@ -347,6 +365,14 @@ class Store:
     def remove_failed(self, ids: Sequence[int]) -> None:
         """Remove events that had failed."""
         self._remove("failed", ids)
+
+
+def _ranges_in(text: str) -> Ranges:
+    try:
+        return [(max(0, int(a)), min(STRIDE, int(b))) for a, b in json.loads(text)]
+    # The disk, or somebody, has changed it: better twice than not at all.
+    except (ValueError, TypeError):
+        return []
 
 
 def ranges_of(numbers: Iterable[int]) -> Ranges:

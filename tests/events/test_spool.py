@@ -507,6 +507,37 @@ def test_a_line_that_was_damaged_in_the_file_is_a_dead_letter(opened: Open, path
     assert line == b"{2"
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE batches SET peers = '[1'",
+        "UPDATE batches SET peers = '[]'",
+        "UPDATE batches SET peers = CAST(x'ff' AS TEXT)",
+        "UPDATE batches SET lines = CAST(lines AS TEXT)",
+        "UPDATE batches SET lines = lines || x'0a' || '4'",
+        "INSERT INTO handled VALUES (1000, '[[')",
+        "INSERT INTO handled VALUES (1000, '[1]')",
+    ],
+)
+def test_what_was_changed_in_the_file_keeps_no_event_from_being_handled(
+    opened: Open, path: str, change: str
+) -> None:
+    opened(with_meta=True).put_many(batch(1, 2, 3, peers=["a:1", "b:2", "c:3"]))
+    opened().request_stop()
+    db = sqlite3.connect(path)
+    db.execute(change)
+    db.commit()
+    db.close()
+    queue = opened(with_meta=True)
+    entries = take(queue, 3)
+    queue.fail(entries[0], FAILURE, None)
+    queue.done(entries[1:])
+
+    assert events_of(entries) == [1, 2, 3]
+    until(lambda: rows(path, "SELECT id FROM batches") == [])
+    assert rows(path, "SELECT id, line FROM failed") == [(1000, b"1")]
+
+
 # What other processes do
 
 
@@ -713,7 +744,7 @@ def test_an_event_that_can_not_be_written_is_refused_until_it_can(
         with pytest.raises(QueueFull) as caught:
             queue.put_many(batch(1))
 
-    message = f"he event queue can't take events: disk I/O error ({path})"
+    message = f"he event queue's file fails: disk I/O error ({path})"
     assert str(caught.value) == "T" + message
     assert len(queue) == 0
     assert [(p.text, p.bearable) for p in queue.problems()] == [("t" + message, False)]

@@ -162,8 +162,8 @@ def test_a_disk_that_fails_is_told_and_a_stop_does_not_wait_for_it(
         took = seconds_of(daemon.stop)
 
         assert refused.status_code == ping.status_code == 503
-        assert refused.json()["message"].startswith("The event queue can't take events: ")
-        assert ping.text.startswith("the event queue can't take events: ")
+        assert refused.json()["message"].startswith("The event queue's file fails: ")
+        assert ping.text.startswith("the event queue's file fails: ")
         assert took < 3
         assert "Traceback" not in daemon.out
         disk.start_again()
@@ -292,7 +292,7 @@ def test_a_file_of_queue_disk_bytes_is_told_and_there_is_room_again_behind_what_
 @pytest.mark.parametrize(
     # Without the fast lane `http_threads` wait for the disk, and others for them.
     ("setting", "events_of_a_sync", "ping"),
-    [("true", 8, 0.5), ("false", 1, 2)],
+    [("true", 4, 0.5), ("false", 1, 2)],
 )
 def test_on_a_slow_disk_events_are_answered_after_their_sync_and_share_it(
     queue: Queue, tmp_path: Path, setting: str, events_of_a_sync: int, ping: float
