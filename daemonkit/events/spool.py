@@ -84,6 +84,7 @@ class Spool(Bounded):
         self._noted = 0
         self._closed = False
         self._dirty = threading.Event()
+        self._is_dirty = False
         self._closing, self._stopping = threading.Event(), threading.Event()
         self._trouble = Trouble(logger, "The event queue works again", changed)
         self._no_room = Trouble(logger, "There is room for events again", changed)
@@ -346,9 +347,11 @@ class Spool(Bounded):
 
         It waits for that when there are as many as may be handled twice after a crash.
         """
-        # Appending is atomic, and there is a turn of this for each event.
-        self._handled.extend(entries)
-        self._see_to_saving()
+        # Appending is atomic. This is done for each event, so it calls as little as it can.
+        handled = self._handled
+        handled += entries
+        if not self._is_dirty or self._noted + len(handled) >= self._ack_batch:
+            self._see_to_saving()
 
     def fail(self, entry: Entry, failure: Failure, delay: float | None) -> None:
         """Have an event tried again in `delay` seconds, or kept as a dead letter."""
@@ -361,7 +364,8 @@ class Spool(Bounded):
         return self._noted + len(self._handled) + len(self._failures)
 
     def _see_to_saving(self) -> None:
-        if not self._dirty.is_set():
+        if not self._is_dirty:
+            self._is_dirty = True
             self._dirty.set()
         while self._unsaved >= self._ack_batch:
             with self._writing:
@@ -415,7 +419,9 @@ class Spool(Bounded):
             self._dirty.wait(max(0.0, look - time.monotonic()))
             try:
                 if self._dirty.is_set() and not self._stopping.wait(ACK_DELAY):
+                    # In this order, and before: what is done from now on is either noted or told.
                     self._dirty.clear()
+                    self._is_dirty = False
                     with self._writing:
                         news = self._unsaved or self._outcomes.has_news or self._is_unsynced
                         if news and not self._closed and not self._save_if_possible(synced=True):
