@@ -111,10 +111,10 @@ class Waiting:
         """Let takers run it empty, those to be tried again included, at once; or, without `drain`,
         let them take nothing more."""
         with self._changed:
-            self.closed = True
             if not drain:
                 self._items.clear()
                 self._retries.clear()
+            self.closed = True
             self._changed.notify_all()
 
     def _wait(self, until: float | None, *, tried_again: bool = True) -> Any:
