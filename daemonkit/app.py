@@ -19,12 +19,20 @@ from .config import COMMAND_LINE, ConfigInForce, ConfigSource, Override
 from .defaults import SETTINGS
 from .ending import Deadline, ExitWatch, exit_by_signal, exit_now, settle_output
 from .events.codec import beginning, normalize
-from .events.entry import EventQueue, RetryPolicy
+from .events.entry import Batch, EventQueue, RetryPolicy
 from .events.intake import Intake
 from .events.memory import MemoryQueue
 from .events.processor import Processor
 from .events.spool import Spool
-from .exceptions import ConfigError, DaemonkitError, PingError, RegistrationError, StartError
+from .exceptions import (
+    BatchTooLarge,
+    ConfigError,
+    DaemonkitError,
+    PingError,
+    QueueFull,
+    RegistrationError,
+    StartError,
+)
 from .health import Health
 from .juggler import Outbox
 from .life import STOPPED_BY_DEADLINE, Life, Parts, call_hook
@@ -94,15 +102,8 @@ class Daemon(Registrars):
         self._config.load(config, overrides)
         with self._lazy_lock:
             if self._lazy_intake is not None:
-                self._requeue(self._lazy_intake[0])
-
-    def _requeue(self, queue: EventQueue) -> None:
-        """Events were queued before the configuration was known."""
-        queue.size = self.master_config["queue_size"]
-        if isinstance(queue, MemoryQueue) and self.master_config["queue"] is not None:
-            self._lazy_intake = None
-            for event in queue.drained():
-                self.put_event(event)
+                # Events were queued before the configuration was known.
+                self._lazy_intake[0].size = self.master_config["queue_size"]
 
     @property
     def config(self) -> dict[str, Any]:
@@ -289,15 +290,18 @@ class Daemon(Registrars):
     def _intake_and_queue(self) -> tuple[EventQueue, Intake]:
         with self._lazy_lock:
             if self._lazy_intake is None:
-                queue = self._make_queue()
+                queue: EventQueue = MemoryQueue(self.master_config["queue_size"])
                 self._lazy_intake = queue, Intake(queue)
             return self._lazy_intake
 
-    def _make_queue(self) -> EventQueue:
+    def _open_queue(self) -> tuple[EventQueue, Intake]:
+        """The queue that the configuration asks for, with the events that were put before."""
         master = self.master_config
+        queue, intake = self._intake_and_queue()
         if master["queue"] is None:
-            return MemoryQueue(master["queue_size"])
-        return Spool(
+            return queue, intake
+        assert isinstance(queue, MemoryQueue)
+        durable = Spool(
             master["queue"],
             self.logger,
             name=self.name,
@@ -306,6 +310,16 @@ class Daemon(Registrars):
             ack_batch=master["ack_batch"],
             changed=self._health.changed,
         )
+        with self._lazy_lock:
+            self._lazy_intake = durable, intake
+            intake.use(durable)
+        events = queue.drained()
+        try:
+            if events:
+                durable.put_many(Batch(events, [normalize(event)[1] for event in events]))
+        except (QueueFull, BatchTooLarge) as error:
+            raise StartError(f"the events that were put before the start: {error}") from None
+        return durable, intake
 
     # Life
 
@@ -426,7 +440,7 @@ class Daemon(Registrars):
 
     def _make_parts(self, environ: Mapping[str, str], given: Sequence[socket.socket]) -> Parts:
         master, health, watch = self.master_config, self._health, Watch(self.logger)
-        queue, intake = self._intake_and_queue()
+        queue, intake = self._open_queue()
         processor = self._make_processor(queue, watch)
         # From here on run_slave goes to the supervisor, and not to the registry.
         with self._lazy_lock:

@@ -700,9 +700,14 @@ def test_events_queued_before_the_configuration_is_known_go_to_its_file(
     app.put_event(1)
     app.configure(durable)
     app.put_event({"a": 2})
-    queue, _ = app._intake_and_queue()
-    queue.request_stop()
-    queue.join(10)
+    assert not Path(durable["master"]["queue"]).exists()
+
+    @app.on_start
+    def kill() -> None:
+        raise OSError("no")
+
+    with pytest.raises(StartError, match="kill"), running(app, durable):
+        pass
     handled: list[Any] = []
     again = Daemon("again")
     again.on_event(handled.append)
@@ -710,6 +715,39 @@ def test_events_queued_before_the_configuration_is_known_go_to_its_file(
         client.wait_until(lambda: len(handled) == 2)
 
     assert handled == [1, {"a": 2}]
+
+
+def test_more_events_put_before_the_start_than_find_room_are_a_start_error(
+    durable: dict[str, Any],
+) -> None:
+    master = {**durable["master"], "queue_size": 2}
+    for _ in range(2):
+        app = Daemon("app")
+        app.on_event(lambda event: event["no"])
+        app.put_event(1)
+        app.on_start(lambda: 1 / 0)
+        with pytest.raises(StartError), running(app, {"master": master}):
+            pass
+    app = Daemon("app")
+    app.put_event(1)
+    message = r"^the events that were put before the start: The event queue is full \(2 events\)$"
+    with pytest.raises(StartError, match=message), running(app, {"master": master}):
+        pass
+
+
+def test_a_queue_s_path_is_the_one_of_the_start_whatever_becomes_of_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = Daemon("app")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "really.db").touch()
+    (tmp_path / "events %20?#й.db").symlink_to("really.db")
+    with running(app, {"master": {"queue": "events %20?#й.db"}}) as client:
+        monkeypatch.chdir("/")
+        client.send_event(1)
+        client.wait_until(lambda: client.status()["events"]["handled"])
+        assert client.status()["problems"] == []
+    assert (tmp_path / "really.db-lock").exists()
 
 
 def test_a_lost_file_is_refused_and_told_everywhere(durable: dict[str, Any]) -> None:

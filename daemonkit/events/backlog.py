@@ -10,7 +10,7 @@ from typing import Any
 from ..exceptions import InvalidEvent
 from ..types import Event
 from .codec import decode, decode_each
-from .entry import Batch, Entry, failure_of, meta_of
+from .entry import LONGEST_BACKOFF, Batch, Entry, failure_of, meta_of
 from .outcomes import Outcomes, Row
 from .store import STRIDE, Store, StoredBatch
 from .waiting import Waiting
@@ -29,7 +29,7 @@ class Backlog:
         self.waiting = waiting
         self.with_meta = False
         self.dropped: set[int] = set()
-        """Events that takers may still be given, and which another process has dropped."""
+        """Events that takers are still given, and which another process has dropped."""
         self.dead = 0
         self.retried = 0
         self.next_id = 0
@@ -37,42 +37,52 @@ class Backlog:
         self._outcomes = outcomes
         self._cold = 0
         """Events that wait in the file only."""
+        self.is_loaded = True
+        """Whether nothing has to be read from the file."""
         self._loaded = 0
-        """The last batch of which that isn't so."""
+        """The last batch of which takers may have had something."""
         self._version = self._version_now()
         self.catch_up()
 
     def __len__(self) -> int:
-        return self._cold + len(self.waiting)
+        return self._cold + self.waiting.ready - len(self.dropped) + len(self._outcomes.due)
 
     @property
-    def is_loaded(self) -> bool:
-        """Whether nothing has to be read from the file."""
-        return not self._cold
+    def retrying(self) -> int:
+        """How many of them are to be tried again."""
+        return len(self._outcomes.due)
 
     def hand_over(self, batch: Batch, stored: StoredBatch) -> None:
         """Let takers have what is on the disk now."""
         waiting, outcomes = self.waiting, self._outcomes
         if (
-            self._cold
-            or waiting.closed
+            not self.is_loaded
             or waiting.ready >= READY_EVENTS
             or outcomes.bytes >= READY_BYTES
+            or not self._add_direct(batch, stored)
         ):
+            self.is_loaded = False
             self._cold += stored.events
             if not waiting.ready:
                 waiting.look_again()
-            return
-        self._loaded = stored.id
-        outcomes.add_row(stored.id, Row(stored.events, len(stored.lines), stored.received))
+
+    def _add_direct(self, batch: Batch, stored: StoredBatch) -> bool:
         ids = range(stored.id, stored.id + stored.events)
-        self._add(batch.events, stored, batch.peers, ids)
+        row = Row(stored.events, len(stored.lines), stored.received)
+        # Before: it may be handled before we come back.
+        self._outcomes.add_row(stored.id, row)
+        if self._add(batch.events, stored, batch.peers, ids):
+            self._loaded = stored.id
+            return True
+        self._outcomes.forget_row(stored.id)
+        return False
 
     def keep(self) -> None:
         """Let takers have nothing more."""
         # They are in the file, all of them.
-        self._cold += len(self.waiting)
+        ready = self.waiting.ready
         self.waiting.close(drain=False)
+        self._cold += ready
 
     def load(self) -> None:
         """Read some of those that wait in the file only."""
@@ -81,10 +91,9 @@ class Backlog:
         for stored in self._store.batches(self._loaded):
             gone = {n for first, last in marked.get(stored.id, ()) for n in range(first, last + 1)}
             taken += self._load_batch(stored, gone)
-            if taken >= AT_ONCE:
-                self._cold = max(1, self._cold - taken)
+            if taken >= AT_ONCE or self._outcomes.bytes >= READY_BYTES:
                 return
-        self._cold = 0
+        self.is_loaded, self._cold = True, 0
 
     def _load_batch(self, stored: StoredBatch, gone: set[int]) -> int:
         damaged: dict[int, InvalidEvent] = {}
@@ -97,10 +106,14 @@ class Backlog:
                 return [None]
 
         events = decode_each(stored.texts(), otherwise)
-        row = Row(len(events) - len(gone), len(stored.lines), stored.received)
+        count = len(events) - len(gone)
+        row = Row(len(events), len(stored.lines), stored.received)
+        row.left = count
         row.handled |= gone
         self._outcomes.add_row(stored.id, row)
         self._loaded = stored.id
+        # Before they count as waiting for a taker: rather too few for a moment than too many.
+        self._cold = max(0, self._cold - count)
         # Somebody has edited the file, or the disk has.
         for number, error in damaged.items():
             entry = Entry(None, None, stored.id + number)
@@ -113,7 +126,7 @@ class Backlog:
             [senders[n] for n in numbers] if self.with_meta else None,
             [stored.id + n for n in numbers],
         )
-        return len(events) - len(gone)
+        return count
 
     def _add(
         self,
@@ -121,7 +134,7 @@ class Backlog:
         stored: StoredBatch,
         peers: Sequence[str | None] | None,
         ids: Sequence[int],
-    ) -> None:
+    ) -> bool:
         metas: Iterable[Any] = repeat(None)
         if self.with_meta:
             metas = (
@@ -130,18 +143,19 @@ class Backlog:
             )
         # As `Entry(event, meta, id)` does, but three times as fast.
         fields = zip(events, metas, ids, repeat(1), repeat(None), repeat(None))
-        self.waiting.add(map(tuple.__new__, repeat(Entry), fields), len(events))
+        return self.waiting.add(map(tuple.__new__, repeat(Entry), fields), len(events))
 
     def read_again(self, entry: Entry) -> Entry | None:
-        """An event that is due again; None if it isn't any more."""
-        tried = self._outcomes.tried
-        if tried.get(entry.id) != entry.failed:
+        """An event that is due again, by what `_try_again` has noted of it; None if it isn't any
+        more."""
+        due, trying = self._outcomes.due, self._outcomes.trying
+        if due.get(entry.id) != entry.event:
             return None
         event = self._store.failed(entry.id)
+        del due[entry.id]
         if event is None or event.due is None:
-            tried.pop(entry.id, None)
             return None
-        tried[entry.id] = None
+        trying.add(entry.id)
         try:
             again = decode(event.line)
         except InvalidEvent as error:
@@ -162,15 +176,16 @@ class Backlog:
         """Take note of events that have failed, and of when each is due again, if ever."""
         for entry, due in failures:
             if due is None:
-                self._outcomes.tried.pop(entry.id, None)
                 self.dead += 1
             else:
                 self.retried += 1
                 self._try_again(entry.id, due)
 
     def _try_again(self, id: int, due: float) -> None:
-        self._outcomes.tried[id] = due
-        self.waiting.put_back(Entry(None, None, id, failed=due), due - time.time())
+        self._outcomes.due[id] = due
+        # The clock may have been set back since.
+        delay = min(max(0.0, due - time.time()), LONGEST_BACKOFF)
+        self.waiting.put_back(Entry(due, None, id), delay)
 
     def catch_up_if_changed(self) -> None:
         """Catch up if another process has changed the file since."""
@@ -187,23 +202,29 @@ class Backlog:
         """Take note of what another process has added, dropped, or wants tried again."""
         store, outcomes = self._store, self._outcomes
         present = store.ids(self._loaded)
-        for id in [id for id in outcomes.rows if id not in present]:
-            self.dropped.update(range(id, id + STRIDE))
-            outcomes.forget_row(id)
+        # What comes before it has been taken.
+        head = self.waiting.head()
+        waits_from = self._loaded + STRIDE if head is None else head.id
+        gone: set[int] = set()
+        for id, row in list(outcomes.rows.items()):
+            if id not in present:
+                gone |= {id + n for n in range(row.count) if n not in row.handled}
+                outcomes.forget_row(id)
         for id, ranges in store.handled():
             if id in outcomes.rows:
-                outcomes.has_marks(id)
-                for first, last in ranges:
-                    for number in range(first, last + 1):
-                        if outcomes.settle(id + number):
-                            self.dropped.add(id + number)
-        for id, due in store.due():
-            known = outcomes.tried.get(id, 0.0)
-            # None: it is in work.
-            if known is not None and known != due:
-                self._try_again(id, due)
+                outcomes.note_marks(id)
+                numbers = [n for first, last in ranges for n in range(first, last + 1)]
+                gone |= {id + n for n in numbers if outcomes.settle(id + n)}
+        self.dropped |= {id for id in gone if id >= waits_from}
+        due = dict(store.due())
+        for id in outcomes.due.keys() - due.keys():
+            del outcomes.due[id]
+        for id, when in due.items():
+            if id not in outcomes.trying and outcomes.due.get(id) != when:
+                self._try_again(id, when)
         self.dead = store.dead()
         self._cold = store.count(self._loaded)
+        self.is_loaded = not self._cold
         self.next_id = max(self.next_id, store.next_id())
         self.waiting.look_again()
 

@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from typing import Any, NamedTuple, Protocol
 
 from ..calls import error_text
-from ..exceptions import QueueFull
+from ..exceptions import BatchTooLarge, QueueFull
 from ..types import Component, Event, Meta, Problem, Source
 
 
@@ -118,6 +118,12 @@ class EventQueue(Component, Protocol):
     def put_some(self, batch: Batch) -> tuple[int, QueueFull | None]:
         """Add the first ones that there is room for; returns how many, and what refuses the
         others."""
+
+    def room(self) -> int:
+        """For how many events there is room just now."""
+
+    def refusal_of(self, count: int) -> QueueFull | BatchTooLarge:
+        """What refuses so many events, for lack of room."""
 
     def get(self) -> Any:
         """Wait for one and take it, an event or an Entry; raises QueueClosed."""

@@ -31,6 +31,8 @@ class File:
     """
 
     def __init__(self, path: str, name: str, disk: int, logger: logging.Logger) -> None:
+        # The folder may be changed, and SQLite keeps its log where links lead.
+        path = os.path.realpath(path)
         self.path = path
         self._logger = logger
         check_place(path, create=True)

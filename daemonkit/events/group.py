@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ..exceptions import QueueFull
 from .entry import Batch
 from .store import STRIDE, StoredBatch
 
+GATHERING = 0.0003
+"""Seconds to wait at most for those who shared the last commit."""
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -29,15 +31,132 @@ class Put:
         self.refusal: QueueFull | None = None
         self.turn: threading.Lock | None = None
 
-    def settle(self, refusal: QueueFull | None) -> None:
-        """It was written, or refused."""
-        self.refusal = refusal
-        self.is_settled = True
-
     def go_on(self) -> None:
         """Let its thread go on."""
         if self.turn is not None:
             self.turn.release()
+
+
+class GroupCommit:
+    """Threads that put at the same time share a commit: one writes for all that have come.
+
+    write: called with puts, by one thread at a time; settles each; it must not raise.
+    """
+
+    def __init__(self, write: Callable[[Sequence[Put]], None]) -> None:
+        self._write = write
+        self.lock = threading.Lock()
+        """Held while somebody announces, so that what is announced can be counted before."""
+        self.announced = 0
+        """Events that are not yet settled."""
+        self.puts: list[Put] = []
+        self._writer: Put | None = None
+        """Of which the thread writes now, or is about to."""
+        self._last = 1
+        """How many shared the last commit."""
+        self._expected = 0
+        self._complete = threading.Event()
+
+    def announce(self, batch: Batch, count: int) -> Put:
+        """Have events written with the next commit; for a thread that holds `lock`, and commits
+        afterwards."""
+        put = Put(batch, count)
+        self.announced += count
+        self.puts.append(put)
+        if self._writer is None:
+            self._writer = put
+        else:
+            put.turn = threading.Lock()
+            put.turn.acquire()
+            if len(self.puts) == self._expected:
+                self._complete.set()
+        return put
+
+    def commit(self, put: Put) -> None:
+        """Return when it is settled."""
+        try:
+            if put.turn is not None:
+                put.turn.acquire()
+            if not put.is_settled:
+                self._gather()
+                self._write_all()
+        finally:
+            if not put.is_settled:
+                self._withdraw(put)
+
+    def _gather(self) -> None:
+        """Give those who shared the last commit a moment to share this one as well."""
+        with self.lock:
+            if len(self.puts) >= self._last:
+                return
+            self._expected = self._last
+            self._complete.clear()
+        self._complete.wait(GATHERING)
+        self._expected = 0
+
+    def _write_all(self) -> None:
+        with self.lock:
+            puts, self.puts = self.puts, []
+        try:
+            self._write(puts)
+        finally:
+            with self.lock:
+                self._last = len(puts)
+                self._hand_on()
+            for put in puts:
+                put.go_on()
+
+    def settle(self, puts: Sequence[Put], refusal: QueueFull | None) -> None:
+        """They were written, or refused; for a thread that holds `lock`."""
+        for put in puts:
+            put.refusal, put.is_settled = refusal, True
+            self.announced -= put.count
+
+    def _withdraw(self, put: Put) -> None:
+        """An exception in its thread, KeyboardInterrupt for instance, has kept a put from being
+        written."""
+        with self.lock:
+            if put in self.puts:
+                self.puts.remove(put)
+                self.announced -= put.count
+            if self._writer is put:
+                self._hand_on()
+
+    def _hand_on(self) -> None:
+        """Have the thread of the next put write, if there is one."""
+        self._writer = self.puts[0] if self.puts else None
+        if self._writer is not None:
+            self._writer.go_on()
+
+
+class OwnedLock:
+    """A lock that knows whose it is."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._owner = 0
+
+    @property
+    def is_mine(self) -> bool:
+        """Whether the calling thread has it."""
+        return self._owner == threading.get_ident()
+
+    def acquire(self, timeout: float = -1) -> bool:
+        """Take it, waiting at most `timeout` seconds; whether that was possible."""
+        if not self._lock.acquire(timeout=timeout):
+            return False
+        self._owner = threading.get_ident()
+        return True
+
+    def release(self) -> None:
+        self._owner = 0
+        self._lock.release()
+
+    def __enter__(self) -> None:
+        self.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
 
 def merged(puts: Sequence[Put]) -> list[Batch]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from ..exceptions import BatchTooLarge, QueueFull
 from ..types import Event, Source
-from .bounded import STOPPING
+from .bounded import STOPPING, NoRoom
 from .entry import Batch, EventQueue
 
 
@@ -35,6 +35,10 @@ class Intake:
     def is_durable(self) -> bool:
         """Whether events are on the disk once they are queued."""
         return self._queue.is_durable
+
+    def use(self, queue: EventQueue) -> None:
+        """Put events on this queue from now on."""
+        self._queue = queue
 
     def hold(self) -> None:
         """Refuse events until `open`, but for those this thread puts: start hooks run in it."""
@@ -80,29 +84,42 @@ class Intake:
     ) -> Sequence[QueueFull | BatchTooLarge | None]:
         """Queue each batch whole or not at all; returns for each what refuses it. peers: called for
         the sender of each batch if anyone wants to know."""
-        whose = list(peers()) if self.asks_who else [None] * len(batches)
+        whose = list(peers()) if self.asks_who else None
         refusals: list[QueueFull | BatchTooLarge | None] = [None] * len(batches)
         try:
             self._admit()
-            together = Batch(
-                [event for events, _ in batches for event in events],
-                [line for _, lines in batches for line in lines],
-                source,
-                [peer for peer, (events, _) in zip(whose, batches, strict=True) for _ in events]
-                if self.asks_who
-                else None,
-            )
-            self._queue.put_many(together)
-        except (QueueFull, BatchTooLarge):
-            # Together they find no room; one or the other of them may.
-            for number, (peer, batch) in enumerate(zip(whose, batches, strict=True)):
-                try:
-                    self.put_many(*batch, source, peer)
-                except (QueueFull, BatchTooLarge) as error:
-                    refusals[number] = error
-        else:
-            self._count(len(together.events), 0)
+            try:
+                self._put_those(range(len(batches)), batches, source, whose)
+            except (NoRoom, BatchTooLarge):
+                # Together they find no room; as many of them as do find it are taken.
+                room = self._queue.room()
+                for number, (events, _) in enumerate(batches):
+                    if (count := len(events)) <= room:
+                        room -= count
+                    else:
+                        refusals[number] = self._queue.refusal_of(count)
+                fitting = [number for number, refusal in enumerate(refusals) if refusal is None]
+                self._put_those(fitting, batches, source, whose)
+        # Each of them alone would be refused for the same reason.
+        except QueueFull as error:
+            refusals = [refusal or error for refusal in refusals]
+        counts = [len(events) for events, _ in batches]
+        taken = sum(n for n, refusal in zip(counts, refusals, strict=True) if refusal is None)
+        self._count(taken, sum(counts) - taken)
         return refusals
+
+    def _put_those(
+        self,
+        numbers: Sequence[int],
+        batches: Sequence[tuple[Sequence[Event], Sequence[bytes]]],
+        source: Source,
+        whose: Sequence[str] | None,
+    ) -> None:
+        events = [event for n in numbers for event in batches[n][0]]
+        lines = [line for n in numbers for line in batches[n][1]]
+        peers = None if whose is None else [whose[n] for n in numbers for _ in batches[n][0]]
+        if events:
+            self._queue.put_many(Batch(events, lines, source, peers))
 
     def put_some(
         self,

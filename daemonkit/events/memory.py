@@ -48,11 +48,9 @@ class MemoryQueue(Bounded):
         """Add all events or none; raises QueueFull, also once closed, or BatchTooLarge when they
         never fit."""
         count = len(batch.events)
-        self._check_size(count)
         # Under the lock, or an event could slip in behind the last taker.
         with self._lock:
-            if self._room() < count:
-                raise self._refusal()
+            self._check_room(count)
             self._add(batch, count)
 
     def put_some(self, batch: Batch) -> tuple[int, QueueFull | None]:
@@ -60,10 +58,10 @@ class MemoryQueue(Bounded):
         and what refuses the others."""
         count = len(batch.events)
         with self._lock:
-            fits = min(self._room(), count)
+            fits, refusal = self._room_for_some(count)
             if fits:
                 self._add(batch if fits == count else batch.part(0, fits), fits)
-            return fits, self._refusal() if fits < count else None
+            return fits, refusal
 
     def _add(self, batch: Batch, count: int) -> None:
         now = time.monotonic()
@@ -99,7 +97,8 @@ class MemoryQueue(Bounded):
     def fail(self, entry: Entry, failure: Failure, delay: float | None) -> None:
         """Have an entry tried again in `delay` seconds, or put it with the dead letters."""
         with self._lock:
-            if delay is not None:
+            # Once it is closed, nobody will wait for the next attempt.
+            if delay is not None and not self._waiting.closed:
                 self._retried += 1
                 again = entry._replace(attempt=entry.attempt + 1, failed=failure.first)
                 self._waiting.put_back(again, delay)
@@ -107,7 +106,12 @@ class MemoryQueue(Bounded):
             self._dead += 1
             self._dead_letters.append(
                 {
-                    "event": beginning(entry.event, LONGEST_EVENT),
+                    # As it came, if that is known.
+                    "event": (
+                        beginning(entry.event, LONGEST_EVENT)
+                        if entry.line is None
+                        else entry.line.decode(errors="replace")[:LONGEST_EVENT]
+                    ),
                     "error": failure.error,
                     "traceback": failure.traceback,
                     "attempts": failure.attempts,

@@ -12,9 +12,10 @@ from .store import STRIDE, Store, StoredBatch, StoredFailure
 class Row:
     """A batch that takers are given events of."""
 
-    __slots__ = ("handled", "left", "received", "size")
+    __slots__ = ("count", "handled", "left", "received", "size")
 
     def __init__(self, count: int, size: int, received: float) -> None:
+        self.count = count
         self.left = count
         self.size = size
         self.received = received
@@ -25,7 +26,7 @@ class Row:
 class Outcomes:
     """Events handled and failed, to be written to `store` some at a time.
 
-    Not for several threads at once, but for `unsaved`.
+    Not for several threads at once.
     """
 
     def __init__(self, store: Store) -> None:
@@ -33,8 +34,10 @@ class Outcomes:
         self.rows: dict[int, Row] = {}
         self.bytes = 0
         """Of the rows."""
-        self.tried: dict[int, float | None] = {}
-        """Events that had failed: when each is due again, None while it is in work."""
+        self.due: dict[int, float] = {}
+        """Events that have failed, and when each is due again, in Unix seconds."""
+        self.trying: set[int] = set()
+        """Those of them that are in work."""
         self._finished: list[int] = []
         self._partly: set[int] = set()
         self._marked: set[int] = set()
@@ -51,10 +54,10 @@ class Outcomes:
 
     def handled(self, entries: Iterable[Entry]) -> None:
         """Note that events needn't be handled any more."""
-        tried, rows = self.tried, self.rows
+        trying, rows = self.trying, self.rows
         for entry in entries:
             id = entry[2]
-            if id in tried:
+            if id in trying:
                 self._recovered.append(id)
                 continue
             # As `settle` does, without a call for each event: most have others of their batch left.
@@ -72,11 +75,11 @@ class Outcomes:
         now = time.time()
         for entry, failure, delay in failures:
             # Unless it was dropped meanwhile, from another process.
-            if entry.id in self.tried or self.settle(entry.id):
+            if entry.id in self.trying or self.settle(entry.id):
                 due = None if delay is None else now + delay
                 self._failures.append((entry, failure, due))
 
-    def has_marks(self, id: int) -> None:
+    def note_marks(self, id: int) -> None:
         """The file has marks of this batch, maybe of another process."""
         self._marked.add(id)
 
@@ -122,11 +125,12 @@ class Outcomes:
             else:
                 # Another process has dropped it.
                 self._failures.remove(noted)
-                self.tried.pop(entry.id, None)
+                self.trying.discard(entry.id)
         if self._recovered:
             store.remove_failed(self._recovered)
         for id in self._partly:
-            store.mark_handled(id, self.rows[id].handled)
+            # It has what others have marked, too.
+            store.set_handled(id, self.rows[id].handled)
         if finished:
             # One more page to be written, if there is no need.
             store.remove(finished, with_last=newest in finished)
@@ -136,7 +140,7 @@ class Outcomes:
     def _event(
         self, id: int, failure: Failure, lines: dict[int, tuple[StoredBatch, list[bytes]]]
     ) -> StoredFailure | None:
-        if id in self.tried:
+        if id in self.trying:
             return self._store.failed(id)
         first, number = id - id % STRIDE, id % STRIDE
         if first not in lines:
@@ -159,8 +163,7 @@ class Outcomes:
     def written(self) -> Sequence[tuple[Entry, float | None]]:
         """What was written is in the file; returns what has failed, and when it is due again."""
         failures, self._failures = self._failures, []
-        for id in self._recovered:
-            self.tried.pop(id, None)
+        self.trying.difference_update(self._recovered, [entry.id for entry, _, _ in failures])
         self._marked |= self._partly
         self._marked.difference_update(self._finished)
         self._finished, self._partly, self._recovered = [], set(), []

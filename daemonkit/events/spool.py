@@ -11,12 +11,13 @@ from typing import Any, TypeVar
 
 from ..calls import error_text
 from ..exceptions import QueueFull, StartError
+from ..forks import ForkFlag
 from ..types import Problem, lost
 from .backlog import Backlog
-from .bounded import Bounded
+from .bounded import STOPPING, Bounded
 from .entry import Batch, Entry, Failure
 from .file import File, is_full
-from .group import Put, merged, stored
+from .group import GroupCommit, OwnedLock, Put, merged, stored
 from .outcomes import Outcomes
 from .store import STRIDE, StoredBatch
 from .trouble import Trouble, sentence
@@ -26,8 +27,6 @@ ACK_DELAY = 0.04
 """Seconds after which it is written that an event was handled, together with those meanwhile."""
 LOOK_INTERVAL = 0.5
 """Seconds between two looks at what others have done to the file."""
-GATHERING = 0.0003
-"""Seconds to wait at most for those who shared the last commit."""
 LONGEST_LOOK = 0.1
 """Seconds that `/status` waits for the file."""
 AFTER_FAILURE = 1.0
@@ -45,8 +44,7 @@ class Spool(Bounded):
     know of yet, at most; changed: called when there may be a new problem.
     Raises StartError when the file can't be used.
 
-    Threads that put at the same time share a commit: the first one writes for all that have come
-    meanwhile.
+    Threads that put at the same time share a commit.
     """
 
     is_durable = True
@@ -66,18 +64,10 @@ class Spool(Bounded):
         self._logger = logger
         self._disk = disk
         self._ack_batch = ack_batch
-        self._lock = threading.Lock()
-        """For what puts, takers and the keeper tell each other; held for moments only."""
-        self._writing = threading.Lock()
+        self._group = GroupCommit(self._write)
+        self._writing = OwnedLock()
         """For the file and what is known of it; held while the disk is at work."""
-        self._puts: list[Put] = []
-        self._announced = 0
-        self._writer: Put | None = None
-        """Of which the thread writes now, or is about to."""
-        self._last = 1
-        """How many shared the last commit."""
-        self._expected = 0
-        self._complete = threading.Event()
+        self._forked = ForkFlag()
         self._is_unsynced = False
         self._handled: list[Entry] = []
         self._failures: list[tuple[Entry, Failure, float | None]] = []
@@ -86,16 +76,19 @@ class Spool(Bounded):
         self._dirty = threading.Event()
         self._is_dirty = False
         self._closing, self._stopping = threading.Event(), threading.Event()
-        self._trouble = Trouble(logger, "The event queue works again", changed)
+        self._unwritten = Trouble(logger, "The event queue's file can be written again", changed)
+        self._unread = Trouble(logger, "The event queue's file can be read again", changed)
         self._no_room = Trouble(logger, "There is room for events again", changed)
         self._lost = Trouble(logger, "", changed)
         self._file = File(path, name, disk, logger)
         self._outcomes = Outcomes(self._file.store)
         try:
             self._backlog = Backlog(self._file.store, self._waiting, self._outcomes)
-        except sqlite3.Error as error:
+        except BaseException as error:
             self._file.close()
-            raise StartError(f"cannot read the event queue {path}: {error}") from None
+            if isinstance(error, sqlite3.Error):
+                raise StartError(f"cannot read the event queue {path}: {error}") from None
+            raise
         self._thread = threading.Thread(target=self._keep, name=self.name, daemon=True)
         if len(self):
             logger.info("%d events wait in %s", len(self), path)
@@ -107,7 +100,7 @@ class Spool(Bounded):
     def close(self) -> None:
         """Give nothing more to takers: what waits is kept for the next start."""
         self._closing.set()
-        with self._lock:
+        with self._group.lock:
             self._backlog.keep()
 
     def request_stop(self) -> None:
@@ -138,18 +131,17 @@ class Spool(Bounded):
     # Putting
 
     def __len__(self) -> int:
-        return len(self._backlog) + self._announced
+        return len(self._backlog) + self._group.announced
 
     def put_many(self, batch: Batch) -> None:
         """Write all events or none, and return when they are on the disk; raises QueueFull or
         BatchTooLarge when they never fit."""
         count = len(batch.events)
-        self._check_size(count)
-        with self._lock:
-            if self._room() < count:
-                raise self._refusal()
-            put = self._announce(batch, count)
-        self._commit(put)
+        self._check_thread()
+        with self._group.lock:
+            self._check_room(count)
+            put = self._group.announce(batch, count)
+        self._group.commit(put)
         if put.refusal is not None:
             raise put.refusal
 
@@ -157,90 +149,39 @@ class Spool(Bounded):
         """Write as many events as there is room for, the first ones, and return when they are on
         the disk; returns how many that were, and what refuses the others."""
         count = len(batch.events)
-        with self._lock:
-            fits = min(self._room(), count)
-            refusal = self._refusal() if fits < count else None
+        self._check_thread()
+        with self._group.lock:
+            fits, refusal = self._room_for_some(count)
             if not fits:
                 return 0, refusal
-            put = self._announce(batch if fits == count else batch.part(0, fits), fits)
-        self._commit(put)
+            put = self._group.announce(batch if fits == count else batch.part(0, fits), fits)
+        self._group.commit(put)
         return (fits, refusal) if put.refusal is None else (0, put.refusal)
 
-    def _announce(self, batch: Batch, count: int) -> Put:
-        put = Put(batch, count)
-        self._announced += count
-        self._puts.append(put)
-        if self._writer is None:
-            self._writer = put
-        else:
-            put.turn = threading.Lock()
-            put.turn.acquire()
-            if len(self._puts) == self._expected:
-                self._complete.set()
-        return put
+    def _check_thread(self) -> None:
+        # SQLite's connections don't survive a fork, nor do locks that other threads hold.
+        if self._forked.is_child:
+            raise QueueFull("A forked child can't put events on a durable queue")
+        # A log handler, for instance, that puts an event for each error that is logged.
+        if self._writing.is_mine:
+            raise QueueFull("The event queue is at work in this very thread")
 
-    def _commit(self, put: Put) -> None:
-        """Have a put written, by this thread or by the one that writes for several."""
-        try:
-            if put.turn is not None:
-                put.turn.acquire()
-            if not put.is_settled:
-                self._gather()
-                with self._writing:
-                    self._write()
-        finally:
-            if not put.is_settled:
-                self._withdraw(put)
-
-    def _gather(self) -> None:
-        """Give those who shared the last commit a moment to share this one as well."""
-        with self._lock:
-            if len(self._puts) >= self._last:
-                return
-            self._expected = self._last
-            self._complete.clear()
-        self._complete.wait(GATHERING)
-        self._expected = 0
-
-    def _write(self) -> None:
-        with self._lock:
-            puts, self._puts = self._puts, []
-        refusal: QueueFull | None = QueueFull("The event queue failed")
-        try:
-            refusal = self._try_to_write(puts)
-        # The thread that writes for the others isn't to blame.
-        except Exception as error:
-            self._logger.exception("The event queue failed and goes on")
-            refusal = QueueFull(f"The event queue failed: {error_text(error)}")
-        finally:
-            with self._lock:
-                for put in puts:
-                    put.settle(refusal)
-                    self._announced -= put.count
-                self._last = len(puts)
-                self._hand_on()
-            for put in puts:
-                put.go_on()
-
-    def _withdraw(self, put: Put) -> None:
-        """An exception in its thread, KeyboardInterrupt for instance, has kept a put from being
-        written."""
-        with self._lock:
-            if put in self._puts:
-                self._puts.remove(put)
-                self._announced -= put.count
-            if self._writer is put:
-                self._hand_on()
-
-    def _hand_on(self) -> None:
-        """Have the thread of the next put write, if there is one."""
-        self._writer = self._puts[0] if self._puts else None
-        if self._writer is not None:
-            self._writer.go_on()
+    def _write(self, puts: Sequence[Put]) -> None:
+        with self._writing:
+            try:
+                refusal = self._try_to_write(puts)
+            # The thread that writes for the others isn't to blame.
+            except Exception as error:
+                self._logger.exception("The event queue failed and goes on")
+                refusal = QueueFull(f"The event queue failed: {error_text(error)}")
+            if refusal is not None:
+                with self._group.lock:
+                    self._group.settle(puts, refusal)
 
     def _try_to_write(self, puts: Sequence[Put]) -> QueueFull | None:
+        """Write them and settle them, or return what refuses them."""
         if self._closed:
-            return self._refusal()
+            return QueueFull(STOPPING, retry_after=5)
         if self._lost.problem is not None:
             return self._refusal_for(self._lost)
         if not self._file.has_reserve():
@@ -249,13 +190,16 @@ class Spool(Bounded):
             written = self._insert(merged(puts))
         except sqlite3.Error as error:
             size = sum(len(line) for put in puts for line in put.batch.lines)
-            return self._failed(error, size)
+            return self._failed(self._unwritten, error, size)
         # It takes events even when it is no longer where the next start looks for it.
         if self._look_for_file(with_log=False):
             return self._refusal_for(self._lost)
-        for batch, row in written:
-            self._backlog.hand_over(batch, row)
-        self._trouble.end()
+        # Together, or they would count twice for a moment.
+        with self._group.lock:
+            for batch, row in written:
+                self._backlog.hand_over(batch, row)
+            self._group.settle(puts, None)
+        self._unwritten.end()
         self._no_room.end()
         return None
 
@@ -297,15 +241,19 @@ class Spool(Bounded):
         dropped = self._backlog.dropped
         while True:
             entry = self._waiting.get()
+            # One that failed isn't of those that wait for the first time.
             if not dropped or entry.failed is not None or entry.id not in dropped:
                 return entry
+            dropped.discard(entry.id)
 
     def get_batch(self, limit: int, linger: float) -> list[Any]:
         dropped = self._backlog.dropped
         while True:
             entries = self._waiting.get_batch(limit, linger)
-            if dropped:
-                entries = [e for e in entries if e.failed is not None or e.id not in dropped]
+            if dropped and entries[0].failed is None:
+                gone = dropped.intersection(entry.id for entry in entries)
+                entries = [entry for entry in entries if entry.id not in gone]
+                dropped.difference_update(gone)
             if entries:
                 return entries
 
@@ -315,7 +263,7 @@ class Spool(Bounded):
             return False
 
         def load() -> None:
-            if not self._waiting.ready:
+            if not self._waiting.ready and not self._waiting.closed:
                 self._backlog.load()
 
         self._read(load)
@@ -330,9 +278,13 @@ class Spool(Bounded):
         while True:
             with self._writing:
                 try:
-                    return None if self._closed else read()
+                    if self._closed:
+                        return None
+                    result = read()
+                    self._unread.end()
+                    return result
                 except sqlite3.Error as error:
-                    self._failed(error)
+                    self._failed(self._unread, error)
                 finally:
                     # What is damaged is a dead letter.
                     if self._outcomes.has_news:
@@ -391,10 +343,10 @@ class Spool(Bounded):
         try:
             self._file.write_even_if_full(write, synced=synced)
         except sqlite3.Error as error:
-            self._failed(error)
+            self._failed(self._unwritten, error)
             return False
         self._is_unsynced = not synced
-        self._trouble.end()
+        self._unwritten.end()
         self._outcomes_written()
         return True
 
@@ -419,13 +371,7 @@ class Spool(Bounded):
             self._dirty.wait(max(0.0, look - time.monotonic()))
             try:
                 if self._dirty.is_set() and not self._stopping.wait(ACK_DELAY):
-                    # In this order, and before: what is done from now on is either noted or told.
-                    self._dirty.clear()
-                    self._is_dirty = False
-                    with self._writing:
-                        news = self._unsaved or self._outcomes.has_news or self._is_unsynced
-                        if news and not self._closed and not self._save_if_possible(synced=True):
-                            self._dirty.set()
+                    self._save_what_is_due()
                 if time.monotonic() >= look:
                     look = time.monotonic() + LOOK_INTERVAL
                     with self._writing:
@@ -434,15 +380,31 @@ class Spool(Bounded):
             # Nothing may end this thread.
             except Exception:
                 self._logger.exception("The event queue failed and goes on")
+                self._stopping.wait(AFTER_FAILURE)
+
+    def _save_what_is_due(self) -> None:
+        # In this order, and before: what is done from now on is either noted or told.
+        self._dirty.clear()
+        self._is_dirty = False
+        with self._writing:
+            news = self._unsaved or self._outcomes.has_news or self._is_unsynced
+            if self._closed or not news or self._save_if_possible(synced=True):
+                return
+        self._dirty.set()
+        self._stopping.wait(AFTER_FAILURE)
 
     def _look(self) -> None:
         """See what others have done to the file, and whether there is room again."""
-        self._look_for_file()
-        if self._file.has_room():
-            self._no_room.end()
-        elif not self._file.has_reserve():
-            self._without_room()
-        self._backlog.catch_up_if_changed()
+        try:
+            self._look_for_file()
+            if self._file.has_room():
+                self._no_room.end()
+            elif not self._file.has_reserve():
+                self._without_room()
+            self._backlog.catch_up_if_changed()
+            self._unread.end()
+        except sqlite3.Error as error:
+            self._failed(self._unread, error)
 
     def _look_for_file(self, *, with_log: bool = True) -> str:
         """See whether the file is where it was; returns what has become of it."""
@@ -454,10 +416,12 @@ class Spool(Bounded):
             self._lost.tell(f"{problem}: the event queue takes nothing until the next start")
         return problem
 
-    def _failed(self, error: sqlite3.Error, size: int = 0) -> QueueFull:
+    def _failed(self, trouble: Trouble, error: sqlite3.Error, size: int = 0) -> QueueFull:
+        """Tell what the file says; returns what refuses events of so many bytes."""
         if not is_full(error):
-            self._trouble.tell(f"the event queue's file fails: {error} ({self._file.path})")
-            return self._refusal_for(self._trouble)
+            what = "read" if trouble is self._unread else "written"
+            trouble.tell(f"the event queue's file can't be {what}: {error} ({self._file.path})")
+            return self._refusal_for(trouble)
         if self._file.is_at_limit(size):
             return QueueFull(f"The event queue is full (queue_disk, {self._disk} bytes)")
         return self._without_room()
@@ -474,7 +438,7 @@ class Spool(Bounded):
 
     def problems(self) -> list[Problem]:
         """What the health check has to say of it."""
-        troubles = (self._lost, self._no_room, self._trouble)
+        troubles = (self._lost, self._no_room, self._unwritten, self._unread)
         return [
             *lost("the event queue", self._thread, stopping=self._stopping.is_set()),
             *(trouble.problem for trouble in troubles if trouble.problem is not None),
@@ -497,7 +461,7 @@ class Spool(Bounded):
                 self._writing.release()
         return {
             "waiting": len(self),
-            "retrying": self._waiting.retrying,
+            "retrying": self._backlog.retrying,
             "retried": self._backlog.retried,
             "dead": self._backlog.dead,
             "oldest_age": None if oldest is None else round(max(0.0, time.time() - oldest), 3),

@@ -60,7 +60,7 @@ MIGRATIONS = (
 )
 """MIGRATIONS[n] leads from format n (PRAGMA user_version) to n + 1; an empty file has format 0."""
 
-BATCH = "id, count, received, source, peers, CAST(lines AS BLOB)"
+BATCH = "id, count, CAST(received AS REAL), source, peers, CAST(lines AS BLOB)"
 """The columns of a StoredBatch. What was edited by hand may be text."""
 
 Ranges = list[tuple[int, int]]
@@ -294,8 +294,12 @@ class Store:
             self.remove([id])
             self.unmark([id])
         else:
-            text = json.dumps(ranges_of(marked))
-            self.db.execute("INSERT OR REPLACE INTO handled VALUES (?, ?)", (id, text))
+            self.set_handled(id, marked)
+
+    def set_handled(self, id: int, numbers: Iterable[int]) -> None:
+        """The same in place of what is marked."""
+        text = json.dumps(ranges_of(numbers))
+        self.db.execute("INSERT OR REPLACE INTO handled VALUES (?, ?)", (id, text))
 
     def remove(self, ids: Sequence[int], *, with_last: bool = True) -> None:
         """Remove whole batches; with_last: one of them may have the largest id of all."""
@@ -345,7 +349,7 @@ class Store:
     def failed(self, id: int) -> StoredFailure | None:
         """An event that has failed."""
         row = self.db.execute(
-            "SELECT id, due, attempts, received, source, peer, first_failed, "
+            "SELECT id, due, attempts, CAST(received AS REAL), source, peer, first_failed, "
             "CAST(line AS BLOB) FROM failed "
             "WHERE id = ?",
             (id,),

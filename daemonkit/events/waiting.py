@@ -36,6 +36,9 @@ class Waiting:
         self._numbers = count()
         self._changed = threading.Condition(threading.Lock())
         self.takers = 0
+        self._news = 0
+        """Counts the times that there may have been more to be had by `refill`."""
+        self._kept = False
         self.closed = False
 
     def __len__(self) -> int:
@@ -58,16 +61,22 @@ class Waiting:
         except IndexError:
             return None
 
-    def add(self, items: Iterable[Any], how_many: int) -> None:
-        """Add some at the end; for one thread at a time, or none could tell the order."""
+    def add(self, items: Iterable[Any], how_many: int) -> bool:
+        """Add some at the end; for one thread at a time, or none could tell the order. False if
+        takers have nothing more."""
         with self._changed:
+            if self._kept:
+                return False
             self._items.extend(items)
             if self.takers:
                 self._changed.notify(how_many)
+            return True
 
     def put_back(self, entry: Entry, delay: float) -> None:
         """Have an entry taken again in `delay` seconds."""
         with self._changed:
+            if self._kept:
+                return
             heapq.heappush(self._retries, (time.monotonic() + delay, next(self._numbers), entry))
             # They have to wait for less long than they do, maybe.
             self._changed.notify_all()
@@ -75,6 +84,7 @@ class Waiting:
     def look_again(self) -> None:
         """Have those who wait ask for more: there may be some."""
         with self._changed:
+            self._news += 1
             self._changed.notify_all()
 
     def get(self) -> Any:
@@ -112,13 +122,15 @@ class Waiting:
         let them take nothing more."""
         with self._changed:
             if not drain:
+                self._kept = True
                 self._items.clear()
                 self._retries.clear()
             self.closed = True
             self._changed.notify_all()
 
     def _wait(self, until: float | None, *, tried_again: bool = True) -> Any:
-        asked = self._refill is None
+        answered = -1
+        """By the news until then, `refill` has nothing."""
         while True:
             with self._changed:
                 if tried_again and self._is_due():
@@ -129,16 +141,16 @@ class Waiting:
                     except IndexError:
                         if self.closed:
                             raise QueueClosed from None
-                    if asked:
+                    if self._refill is None or answered == self._news:
                         self._wait_for_change(until, tried_again)
-                        asked = self._refill is None
+                        answered = -1
                         continue
-                    entry = None
+                    entry, news = None, self._news
             if entry is not None:
                 if (revived := self._revive(entry)) is not None:
                     return revived
-            elif self._refill is not None:
-                asked = not self._refill()
+            elif self._refill is not None and not self._refill():
+                answered = news
 
     def _is_due(self) -> bool:
         retries = self._retries

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import pytest
 
@@ -90,6 +91,23 @@ def test_batches_that_fit_are_taken_in_one_go(intake: Intake, queue: MemoryQueue
     ]
     assert intake.counters() == {"received": 2, "refused": 0}
     assert (queue.get(), queue.get()) == (1, 2)
+
+
+def test_what_the_disk_refuses_is_not_tried_one_by_one(
+    intake: Intake, queue: MemoryQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[Any] = []
+
+    def refuse(batch: Any) -> None:
+        tried.append(batch)
+        raise QueueFull("The disk is full")
+
+    monkeypatch.setattr(queue, "put_many", refuse)
+    refusals = intake.put_each([batch(1), batch(2)], "http", list)
+
+    assert [str(refusal) for refusal in refusals] == ["The disk is full"] * 2
+    assert len(tried) == 1
+    assert intake.counters() == {"received": 0, "refused": 2}
 
 
 def test_a_closed_intake_takes_no_batch(intake: Intake) -> None:

@@ -291,12 +291,15 @@ def test_a_batch_that_waits_for_more_leaves_out_what_is_tried_again() -> None:
     late.join()
 
 
-def test_a_closed_queue_tries_again_at_once() -> None:
+def test_a_closed_queue_tries_once_more_at_once() -> None:
     queue = MemoryQueue(10)
     queue.fail(Entry(1), failure(), 3600)
     queue.close()
+    entry = queue.get()
+    queue.fail(entry, failure(2), 3600)
 
-    assert queue.get().event == 1
+    assert (entry.event, entry.attempt) == (1, 2)
+    assert queue.counters()["dead"] == 1
     with pytest.raises(QueueClosed):
         queue.get()
 
@@ -327,6 +330,13 @@ def test_the_last_dead_letters_are_shown_with_what_is_known() -> None:
         "first_failed": str(datetime.fromtimestamp(1_500_000_000.25)),
         "last_failed": str(datetime.fromtimestamp(1_500_000_001.5)),
     }
+
+
+def test_a_dead_letter_is_shown_as_it_came() -> None:
+    queue = MemoryQueue(10)
+    queue.fail(Entry({}, line=b'{"a": 1}'), failure(), None)
+
+    assert queue.counters()["dead_letters"][0]["event"] == '{"a": 1}'
 
 
 def test_the_age_of_the_oldest_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

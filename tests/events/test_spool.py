@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from daemonkit import BatchTooLarge, QueueFull
-from daemonkit.events import backlog, spool, waiting
+from daemonkit.events import backlog, group, spool, waiting
 from daemonkit.events.entry import Batch, Entry, Failure
 from daemonkit.events.spool import Spool
 from daemonkit.events.store import Store, StoredBatch
@@ -189,17 +189,17 @@ def test_a_thread_that_is_interrupted_leaves_the_writing_to_the_next(
     opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queue = opened()
-    real, interrupted = queue._gather, []
+    real, interrupted = queue._group._gather, []
 
     def gather() -> None:
         if not interrupted:
             interrupted.append(True)
             # Until another one waits for its turn.
-            until(lambda: len(queue._puts) == 2)
+            until(lambda: len(queue._group.puts) == 2)
             raise KeyboardInterrupt
         real()
 
-    monkeypatch.setattr(queue, "_gather", gather)
+    monkeypatch.setattr(queue._group, "_gather", gather)
 
     def put(event: int) -> None:
         with suppress(KeyboardInterrupt):
@@ -219,20 +219,20 @@ def test_a_thread_that_is_interrupted_leaves_the_writing_to_the_next(
 
 def test_who_shared_the_last_commit_is_waited_for_a_moment(opened: Open) -> None:
     queue = opened()
-    queue._last = 2
+    queue._group._last = 2
     began = time.monotonic()
     queue.put_many(batch(1))
-    assert time.monotonic() - began >= spool.GATHERING
-    queue._last = 2
+    assert time.monotonic() - began >= group.GATHERING
+    queue._group._last = 2
     commits: list[str] = []
     queue._file.store.db.set_trace_callback(commits.append)
     other = threading.Thread(target=lambda: queue.put_many(batch(2)))
     with queue._writing:
         writer = threading.Thread(target=lambda: queue.put_many(batch(3)))
         writer.start()
-        until(lambda: queue._puts)
+        until(lambda: queue._group.puts)
         other.start()
-        until(lambda: len(queue._puts) == 2)
+        until(lambda: len(queue._group.puts) == 2)
     for thread in (writer, other):
         thread.join(10)
 
@@ -309,7 +309,7 @@ def test_a_put_that_comes_behind_the_end_is_refused(opened: Open) -> None:
     assert queue.join(10)
     queue._waiting.closed = False
 
-    with pytest.raises(QueueFull, match="^The event queue is full"):
+    with pytest.raises(QueueFull, match="^The daemon is stopping$"):
         queue.put_many(batch(1))
 
 
@@ -538,6 +538,76 @@ def test_what_was_changed_in_the_file_keeps_no_event_from_being_handled(
     assert rows(path, "SELECT id, line FROM failed") == [(1000, b"1")]
 
 
+def test_a_stop_gives_nothing_more_to_takers_whatever_comes(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backlog, "READY_EVENTS", 3)
+    queue = opened(ack_batch=1)
+    for n in range(5):
+        queue.put_many(batch(n))
+    entry = queue.get()
+    take(queue, 2)
+    got: list[Any] = []
+
+    def taker() -> None:
+        with suppress(waiting.QueueClosed):
+            got.append(queue.get())
+
+    # It waits for the file, to read what isn't in memory, when the stop comes.
+    thread = threading.Thread(target=taker)
+    with queue._writing:
+        thread.start()
+        queue.close()
+    thread.join(10)
+    queue.fail(entry, FAILURE, 60.0)
+
+    assert got == []
+    with pytest.raises(waiting.QueueClosed):
+        queue.get()
+    assert queue.counters()["dead"] == 0
+    assert opened().counters()["retrying"] == 1
+
+
+def test_reading_from_the_file_stops_at_so_many_bytes(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for text in "abcdef":
+        opened().put_many(batch(text * 600))
+    monkeypatch.setattr(backlog, "READY_BYTES", 1000)
+    queue = opened()
+    first = queue.get()
+    assert queue._waiting.ready == 1
+    assert len(queue) == 5
+
+    assert "".join(e.event[0] for e in [first, *take(queue, 5)]) == "abcdef"
+    assert len(queue) == 0
+
+
+def test_all_that_was_read_is_counted_once(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened().put_many(batch(*range(10)))
+    monkeypatch.setattr(backlog, "AT_ONCE", 10)
+    queue = opened(size=10)
+    queue.get()
+
+    assert len(queue) == 9
+    queue.put_many(batch(10))
+
+
+def test_an_event_that_becomes_due_long_ago_or_never_is_tried(opened: Open, path: str) -> None:
+    """The clock was set meanwhile, or somebody has edited the file."""
+    queue = opened()
+    queue.put_many(batch(1, 2))
+    for entry in take(queue, 2):
+        queue.fail(entry, FAILURE, 60)
+    until(lambda: queue.counters()["retrying"] == 2)
+    db = sqlite3.connect(path)
+    db.execute("UPDATE failed SET due = CASE id WHEN 1000 THEN 1e18 ELSE -1e18 END")
+    db.commit()
+    db.close()
+
+    assert queue.get().event == 2
+
+
 # What other processes do
 
 
@@ -629,7 +699,6 @@ def test_an_event_that_another_process_wants_tried_earlier_is_tried_once(
     began = time.monotonic()
     queue.done([queue.get()])
     assert time.monotonic() - began < 0.4
-    until(lambda: queue.counters()["retrying"] == 1)
     # The first time that it was due for is still in memory, and leads to nothing.
     late = threading.Timer(0.7, lambda: queue.put_many(batch(2)))
     late.start()
@@ -710,7 +779,75 @@ def test_a_failed_event_that_was_damaged_is_a_dead_letter_when_due(
     assert store.value("SELECT error FROM failed").startswith("InvalidEvent: ")
 
 
+def test_what_was_dropped_makes_room_at_once(opened: Open, other: Callable[[], Store]) -> None:
+    queue, store = opened(size=4), other()
+    queue.put_many(batch(1, 2, 3, 4))
+    queue.fail(queue.get(), FAILURE, 3600)
+    until(lambda: queue.counters()["retrying"])
+    with store.transaction():
+        store.mark_handled(1000, [1, 2, 3])
+        store.remove_failed([1000])
+    until(lambda: len(queue) == 0)
+    queue.put_many(batch(5, 6, 7, 8))
+
+    assert events_of(take(queue, 4)) == [5, 6, 7, 8]
+    assert queue.counters()["retrying"] == 0
+    assert queue._backlog.dropped == set()
+
+
 # What goes wrong
+
+
+def test_a_log_handler_that_puts_an_event_for_each_error_is_refused(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = opened()
+    refused: list[str] = []
+
+    class Alarm(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            with suppress(QueueFull):
+                queue.put_many(batch("alarm"))
+                return
+            refused.append(record.getMessage())
+
+    alarm = Alarm()
+    LOGGER.addHandler(alarm)
+    try:
+        Broken(queue, monkeypatch).error = "disk I/O error"
+        with pytest.raises(QueueFull, match="can't be written"):
+            queue.put_many(batch(1))
+    finally:
+        LOGGER.removeHandler(alarm)
+
+    assert len(refused) == 1
+
+
+def test_a_forked_child_puts_nothing(opened: Open) -> None:
+    queue = opened()
+    queue._forked.is_child = True
+
+    with pytest.raises(QueueFull, match="^A forked child can't put events on a durable queue$"):
+        queue.put_many(batch(1))
+
+
+def test_a_file_that_can_not_be_read_is_a_problem_though_nothing_comes(
+    opened: Open, monkeypatch: pytest.MonkeyPatch, looks_often: None
+) -> None:
+    queue = opened()
+    real = queue._file.store.value
+    broken = [True]
+
+    def value(statement: str, *arguments: Any) -> Any:
+        if broken:
+            raise sqlite3.OperationalError("disk I/O error")
+        return real(statement, *arguments)
+
+    monkeypatch.setattr(queue._file.store, "value", value)
+    (problem,) = until(queue.problems)
+    assert problem.text.startswith("the event queue's file can't be read: disk I/O error (")
+    broken.clear()
+    until(lambda: queue.problems() == [])
 
 
 class Broken:
@@ -744,7 +881,7 @@ def test_an_event_that_can_not_be_written_is_refused_until_it_can(
         with pytest.raises(QueueFull) as caught:
             queue.put_many(batch(1))
 
-    message = f"he event queue's file fails: disk I/O error ({path})"
+    message = f"he event queue's file can't be written: disk I/O error ({path})"
     assert str(caught.value) == "T" + message
     assert len(queue) == 0
     assert [(p.text, p.bearable) for p in queue.problems()] == [("t" + message, False)]
@@ -752,7 +889,7 @@ def test_an_event_that_can_not_be_written_is_refused_until_it_can(
     queue.put_many(batch(1))
     assert queue.problems() == []
     assert len(changes) == 2
-    assert caplog.messages == ["T" + message, "The event queue works again"]
+    assert caplog.messages == ["T" + message, "The event queue's file can be written again"]
 
 
 def test_takers_wait_while_it_can_not_be_written_that_events_are_handled(

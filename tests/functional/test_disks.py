@@ -162,8 +162,8 @@ def test_a_disk_that_fails_is_told_and_a_stop_does_not_wait_for_it(
         took = seconds_of(daemon.stop)
 
         assert refused.status_code == ping.status_code == 503
-        assert refused.json()["message"].startswith("The event queue's file fails: ")
-        assert ping.text.startswith("the event queue's file fails: ")
+        assert refused.json()["message"].startswith("The event queue's file can't be written: ")
+        assert ping.text.startswith("the event queue's file can't be written: ")
         assert took < 3
         assert "Traceback" not in daemon.out
         disk.start_again()

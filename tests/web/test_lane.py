@@ -136,10 +136,10 @@ def test_what_is_sent_while_a_turn_is_read_is_committed_with_it(tmp_path: Path) 
     with running(app, {"master": {"queue": str(tmp_path / "events.db")}}) as client:
         assert app._parts is not None
         queue: Any = app._parts.queue
-        lane, commits, late = app._parts.server._lane, [], []
+        lane, late = app._parts.server._lane, []
+        commits: list[int] = []
         assert lane is not None
         real_take, real_put = lane.take, queue.put_many
-        queue.put_many = lambda batch: (commits.append(len(batch.events)), real_put(batch))
 
         def take(connection: Any, data: bytes) -> bytes:
             rest = real_take(connection, data)
@@ -149,6 +149,10 @@ def test_what_is_sent_while_a_turn_is_read_is_committed_with_it(tmp_path: Path) 
             return rest
 
         with connect(client) as first, connect(client) as second:
+            for sock in (first, second):
+                sock.sendall(ONE)
+                assert sock.recv(1000).startswith(b"HTTP/1.1 200 OK")
+            queue.put_many = lambda batch: (commits.append(len(batch.events)), real_put(batch))
             lane.take = take  # type: ignore[method-assign]
             first.sendall(ONE)
             for sock in (first, second):
