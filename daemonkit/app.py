@@ -291,6 +291,8 @@ class Daemon(Registrars):
         with self._lazy_lock:
             if self._lazy_intake is None:
                 queue: EventQueue = MemoryQueue(self.master_config["queue_size"])
+                # Until the handler is known it may be one that wants them.
+                queue.with_meta = queue.keep_lines = True
                 self._lazy_intake = queue, Intake(queue)
             return self._lazy_intake
 
@@ -310,13 +312,15 @@ class Daemon(Registrars):
             ack_batch=master["ack_batch"],
             changed=self._health.changed,
         )
+        durable.with_meta = True
         with self._lazy_lock:
             self._lazy_intake = durable, intake
             intake.use(durable)
-        events = queue.drained()
+        entries = queue.drained()
         try:
-            if events:
-                durable.put_many(Batch(events, [normalize(event)[1] for event in events]))
+            if entries:
+                lines = [entry.line or b"" for entry in entries]
+                durable.put_many(Batch([entry.event for entry in entries], lines, "app"))
         except (QueueFull, BatchTooLarge) as error:
             raise StartError(f"the events that were put before the start: {error}") from None
         return durable, intake

@@ -717,6 +717,20 @@ def test_events_queued_before_the_configuration_is_known_go_to_its_file(
     assert handled == [1, {"a": 2}]
 
 
+@pytest.mark.parametrize("file", ["events.db", None])
+def test_events_put_before_the_start_have_their_circumstances(
+    tmp_path: Path, file: str | None
+) -> None:
+    app = Daemon("app")
+    handled: list[Any] = []
+    app.on_event(lambda event, meta: handled.append((event, meta.source, meta.attempt)))
+    app.put_event({"a": 1})
+    with running(app, {"master": {"queue": file and str(tmp_path / file)}}) as client:
+        client.wait_until(lambda: handled)
+
+    assert handled == [({"a": 1}, "app", 1)]
+
+
 def test_more_events_put_before_the_start_than_find_room_are_a_start_error(
     durable: dict[str, Any],
 ) -> None:

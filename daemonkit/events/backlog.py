@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import repeat
 from typing import Any
 
@@ -23,11 +23,20 @@ AT_ONCE = 1000
 
 
 class Backlog:
-    """Not for several threads at once, but for `len`, `waiting` and `dropped`."""
+    """Not for several threads at once, but for `len`, `waiting` and `dropped`.
 
-    def __init__(self, store: Store, waiting: Waiting, outcomes: Outcomes) -> None:
+    with_meta: tells whether takers want the circumstances of each event.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        waiting: Waiting,
+        outcomes: Outcomes,
+        with_meta: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.waiting = waiting
-        self.with_meta = False
+        self._with_meta = with_meta
         self.dropped: set[int] = set()
         """Events that takers are still given, and which another process has dropped."""
         self.dead = 0
@@ -119,11 +128,11 @@ class Backlog:
             entry = Entry(None, None, stored.id + number)
             self._outcomes.failed([(entry, failure_of(error, entry, str), None)])
         numbers = [n for n in range(len(events)) if n not in gone and n not in damaged]
-        senders = stored.senders() if self.with_meta else []
+        senders = stored.senders() if self._with_meta() else None
         self._add(
             [events[n] for n in numbers],
             stored,
-            [senders[n] for n in numbers] if self.with_meta else None,
+            None if senders is None else [senders[n] for n in numbers],
             [stored.id + n for n in numbers],
         )
         return count
@@ -136,7 +145,7 @@ class Backlog:
         ids: Sequence[int],
     ) -> bool:
         metas: Iterable[Any] = repeat(None)
-        if self.with_meta:
+        if self._with_meta():
             metas = (
                 meta_of(stored.source, peer, stored.received)
                 for peer in peers or [None] * len(events)
@@ -165,7 +174,7 @@ class Backlog:
         meta = meta_of(event.source, event.peer, event.received, attempt)
         return Entry(
             again,
-            meta if self.with_meta else None,
+            meta if self._with_meta() else None,
             event.id,
             attempt,
             None,

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..calls import timestamp
 from ..exceptions import QueueFull
-from ..types import Event, Meta, Problem
+from ..types import Meta, Problem
 from .bounded import Bounded
 from .codec import beginning, decode
 from .entry import Batch, Entry, Failure
@@ -120,8 +120,8 @@ class MemoryQueue(Bounded):
                 }
             )
 
-    def drained(self) -> list[Event]:
-        """Take everything that waits now, of a queue that nobody takes from."""
+    def drained(self) -> list[Entry]:
+        """Take all that waits now, of a queue that keeps lines and that nobody takes from."""
         return [self.get() for _ in range(len(self))]
 
     def counters(self) -> dict[str, Any]:

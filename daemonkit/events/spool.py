@@ -83,7 +83,9 @@ class Spool(Bounded):
         self._file = File(path, name, disk, logger)
         self._outcomes = Outcomes(self._file.store)
         try:
-            self._backlog = Backlog(self._file.store, self._waiting, self._outcomes)
+            self._backlog = Backlog(
+                self._file.store, self._waiting, self._outcomes, lambda: self.with_meta
+            )
         except BaseException as error:
             self._file.close()
             if isinstance(error, sqlite3.Error):
@@ -94,7 +96,6 @@ class Spool(Bounded):
             logger.info("%d events wait in %s", len(self), path)
 
     def start(self) -> None:
-        self._backlog.with_meta = self.with_meta
         self._thread.start()
 
     def close(self) -> None:

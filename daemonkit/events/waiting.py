@@ -104,7 +104,7 @@ class Waiting:
         Raises QueueClosed once closed and empty.
         """
         batch = [self.get()]
-        if type(batch[0]) is Entry and batch[0].attempt > 1:
+        if type(batch[0]) is Entry and batch[0].failed is not None:
             return batch
         until = time.monotonic() + linger
         while len(batch) < limit:
