@@ -63,6 +63,9 @@ def decode_lines(data: bytes) -> tuple[list[Event], list[bytes]]:
             raise InvalidEvent(f"line {number + 1}: {error}") from None
 
     lines = data.removeprefix(_BOM).split(b"\n")
+    if not lines[-1]:
+        # As a rule the last line has an end, too.
+        lines.pop()
     events = decode_each(lines, otherwise)
     if not events:
         raise InvalidEvent("the body is empty")

@@ -115,8 +115,11 @@ class Intake:
         source: Source,
         whose: Sequence[str] | None,
     ) -> None:
-        events = [event for n in numbers for event in batches[n][0]]
-        lines = [line for n in numbers for line in batches[n][1]]
+        if len(numbers) == 1:
+            events, lines = batches[numbers[0]]
+        else:
+            events = [event for n in numbers for event in batches[n][0]]
+            lines = [line for n in numbers for line in batches[n][1]]
         peers = None if whose is None else [whose[n] for n in numbers for _ in batches[n][0]]
         if events:
             self._queue.put_many(Batch(events, lines, source, peers))
