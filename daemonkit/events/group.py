@@ -37,14 +37,46 @@ class Put:
             self.turn.release()
 
 
+class OwnedLock:
+    """A lock that knows whose it is."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._owner = 0
+
+    @property
+    def is_mine(self) -> bool:
+        """Whether the calling thread has it."""
+        return self._owner == threading.get_ident()
+
+    def acquire(self, timeout: float = -1) -> bool:
+        """Take it, waiting at most `timeout` seconds; whether that was possible."""
+        if not self._lock.acquire(timeout=timeout):
+            return False
+        self._owner = threading.get_ident()
+        return True
+
+    def release(self) -> None:
+        self._owner = 0
+        self._lock.release()
+
+    def __enter__(self) -> None:
+        self.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
 class GroupCommit:
     """Threads that put at the same time share a commit: one writes for all that have come.
 
-    write: called with puts, by one thread at a time; settles each; it must not raise.
+    write: called with puts by the thread that holds `writing`; settles each; it must not raise.
+    writing: others may hold it as well, and who comes meanwhile shares the next commit.
     """
 
-    def __init__(self, write: Callable[[Sequence[Put]], None]) -> None:
+    def __init__(self, write: Callable[[Sequence[Put]], None], writing: OwnedLock) -> None:
         self._write = write
+        self._writing = writing
         self.lock = threading.Lock()
         """Held while somebody announces, so that what is announced can be counted before."""
         self.announced = 0
@@ -95,10 +127,12 @@ class GroupCommit:
         self._expected = 0
 
     def _write_all(self) -> None:
-        with self.lock:
-            puts, self.puts = self.puts, []
+        puts: list[Put] = []
         try:
-            self._write(puts)
+            with self._writing:
+                with self.lock:
+                    puts, self.puts = self.puts, []
+                self._write(puts)
         finally:
             with self.lock:
                 self._last = len(puts)
@@ -127,36 +161,6 @@ class GroupCommit:
         self._writer = self.puts[0] if self.puts else None
         if self._writer is not None:
             self._writer.go_on()
-
-
-class OwnedLock:
-    """A lock that knows whose it is."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._owner = 0
-
-    @property
-    def is_mine(self) -> bool:
-        """Whether the calling thread has it."""
-        return self._owner == threading.get_ident()
-
-    def acquire(self, timeout: float = -1) -> bool:
-        """Take it, waiting at most `timeout` seconds; whether that was possible."""
-        if not self._lock.acquire(timeout=timeout):
-            return False
-        self._owner = threading.get_ident()
-        return True
-
-    def release(self) -> None:
-        self._owner = 0
-        self._lock.release()
-
-    def __enter__(self) -> None:
-        self.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self.release()
 
 
 def merged(puts: Sequence[Put]) -> list[Batch]:

@@ -64,9 +64,9 @@ class Spool(Bounded):
         self._logger = logger
         self._disk = disk
         self._ack_batch = ack_batch
-        self._group = GroupCommit(self._write)
         self._writing = OwnedLock()
         """For the file and what is known of it; held while the disk is at work."""
+        self._group = GroupCommit(self._write, self._writing)
         self._forked = ForkFlag()
         self._is_unsynced = False
         self._handled: list[Entry] = []
@@ -168,16 +168,15 @@ class Spool(Bounded):
             raise QueueFull("The event queue is at work in this very thread")
 
     def _write(self, puts: Sequence[Put]) -> None:
-        with self._writing:
-            try:
-                refusal = self._try_to_write(puts)
-            # The thread that writes for the others isn't to blame.
-            except Exception as error:
-                self._logger.exception("The event queue failed and goes on")
-                refusal = QueueFull(f"The event queue failed: {error_text(error)}")
-            if refusal is not None:
-                with self._group.lock:
-                    self._group.settle(puts, refusal)
+        try:
+            refusal = self._try_to_write(puts)
+        # The thread that writes for the others isn't to blame.
+        except Exception as error:
+            self._logger.exception("The event queue failed and goes on")
+            refusal = QueueFull(f"The event queue failed: {error_text(error)}")
+        if refusal is not None:
+            with self._group.lock:
+                self._group.settle(puts, refusal)
 
     def _try_to_write(self, puts: Sequence[Put]) -> QueueFull | None:
         """Write them and settle them, or return what refuses them."""
