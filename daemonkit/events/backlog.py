@@ -12,7 +12,7 @@ from ..types import Event
 from .codec import decode, decode_each
 from .entry import LONGEST_BACKOFF, Batch, Entry, failure_of, meta_of
 from .outcomes import Outcomes, Row
-from .store import STRIDE, Store, StoredBatch
+from .store import STRIDE, Store, StoredBatch, numbers_in
 from .waiting import Waiting
 
 READY_EVENTS = 10_000
@@ -33,7 +33,7 @@ class Backlog:
         store: Store,
         waiting: Waiting,
         outcomes: Outcomes,
-        with_meta: Callable[[], bool] = lambda: False,
+        with_meta: Callable[[], bool],
     ) -> None:
         self.waiting = waiting
         self._with_meta = with_meta
@@ -98,8 +98,7 @@ class Backlog:
         marked = dict(self._store.handled(self._loaded))
         taken = 0
         for stored in self._store.batches(self._loaded):
-            gone = {n for first, last in marked.get(stored.id, ()) for n in range(first, last + 1)}
-            taken += self._load_batch(stored, gone)
+            taken += self._load_batch(stored, numbers_in(marked.get(stored.id, [])))
             if taken >= AT_ONCE or self._outcomes.bytes >= READY_BYTES:
                 return
         self.is_loaded, self._cold = True, 0
@@ -222,8 +221,7 @@ class Backlog:
         for id, ranges in store.handled():
             if id in outcomes.rows:
                 outcomes.note_marks(id)
-                numbers = [n for first, last in ranges for n in range(first, last + 1)]
-                gone |= {id + n for n in numbers if outcomes.settle(id + n)}
+                gone |= {id + n for n in numbers_in(ranges) if outcomes.settle(id + n)}
         self.dropped |= {id for id in gone if id >= waits_from}
         due = dict(store.due())
         for id in outcomes.due.keys() - due.keys():

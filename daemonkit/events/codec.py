@@ -19,7 +19,7 @@ from ..types import Event
 
 MAX_DEPTH = 200
 _WHITESPACE = " \t\r\n"
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
 _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 _NOT_BRACKETS = bytes(set(range(256)) - set(b'[{]}"'))
 # It may lack its end: looking for strings anew behind each quote would take quadratic time.
@@ -30,7 +30,7 @@ _NUMBER = r"-?(?:Infinity|(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][-+]?\d+)?)|NaN"
 def decode(data: bytes) -> Event:
     """The JSON value that `data` holds; raises InvalidEvent that says what is wrong, and where."""
     event = _quick(data)
-    return _decode(data.removeprefix(_BOM), "the body is empty") if event is _SLOW else event
+    return _decode(data.removeprefix(BOM), "the body is empty") if event is _SLOW else event
 
 
 def decode_each(
@@ -62,7 +62,7 @@ def decode_lines(data: bytes) -> tuple[list[Event], list[bytes]]:
         except InvalidEvent as error:
             raise InvalidEvent(f"line {number + 1}: {error}") from None
 
-    lines = data.removeprefix(_BOM).split(b"\n")
+    lines = data.removeprefix(BOM).split(b"\n")
     if not lines[-1]:
         # As a rule the last line has an end, too.
         lines.pop()

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from datetime import datetime
 
 from ..exceptions import StartError
-from .owner import Owner, Place, Reserve
+from .owner import Owner, Place, Reserve, free_bytes
 from .store import Broken, Store, check_place
 
 PATIENCE = 0.25
@@ -84,8 +84,7 @@ class File:
 
     def _reserve_wal(self) -> int:
         """Have room for the write-ahead log, also when there is no other; returns its bytes."""
-        free = os.statvfs(os.path.dirname(os.path.abspath(self.path)))
-        size = min(WAL_BYTES, free.f_bavail * free.f_frsize // 8)
+        size = min(WAL_BYTES, free_bytes(self.path) // 8)
         # It is made with the first write.
         with self.store.transaction():
             self.store.touch()

@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable, Sequence
 
 from ..exceptions import QueueFull
+from .codec import BOM
 from .entry import Batch
 from .store import STRIDE, StoredBatch
 
 GATHERING = 0.0003
 """Seconds to wait at most for those who shared the last commit."""
-_BOM = b"\xef\xbb\xbf"
 
 
 class Put:
@@ -190,8 +190,8 @@ def merged(puts: Sequence[Put]) -> list[Batch]:
 def stored(batch: Batch, id: int) -> StoredBatch:
     """A batch in the form it has in the file."""
     lines = b"\n".join(batch.lines)
-    if lines.count(b"\n") != len(batch.lines) - 1 or _BOM in lines:
+    if lines.count(b"\n") != len(batch.lines) - 1 or BOM in lines:
         # In JSON a line break is space, wherever it is; the mark may stand at the beginning.
-        lines = b"\n".join(line.removeprefix(_BOM).replace(b"\n", b" ") for line in batch.lines)
+        lines = b"\n".join(line.removeprefix(BOM).replace(b"\n", b" ") for line in batch.lines)
     peers = None if batch.peers is None else json.dumps(batch.peers)
     return StoredBatch(id, len(batch.lines), time.time(), batch.source, peers, lines)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from ..exceptions import InvalidEvent
-from .codec import decode
+from .codec import BOM, decode
 from .store import STRIDE
 
 LONGEST_LINE = 64 * 1024 * 1024
@@ -43,7 +43,7 @@ def _checked(line: bytes) -> bytes:
     if len(line) > LONGEST_LINE:
         raise InvalidEvent(f"longer than {LONGEST_LINE} bytes")
     # Files with a mark at their beginning may have been joined.
-    text = line.removeprefix(b"\xef\xbb\xbf").strip(b" \t\r\n")
+    text = line.removeprefix(BOM).strip(b" \t\r\n")
     if text:
         decode(text)
     return text

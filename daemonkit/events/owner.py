@@ -78,6 +78,12 @@ def _identity(path: str) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
+def free_bytes(path: str) -> int:
+    """What is free for us on the disk that a file is on."""
+    disk = os.statvfs(os.path.dirname(os.path.abspath(path)))
+    return disk.f_bavail * disk.f_frsize
+
+
 class Reserve:
     """Room on the disk that is kept for acknowledging events when there is no other.
 
@@ -86,8 +92,7 @@ class Reserve:
 
     def __init__(self, path: str, size: int) -> None:
         self._path = f"{path}-reserve"
-        free = os.statvfs(os.path.dirname(os.path.abspath(path)))
-        self.size = min(size, free.f_bavail * free.f_frsize // 5)
+        self.size = min(size, free_bytes(path) // 5)
         self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self.size = max(self.size, os.fstat(self._fd).st_size)
         self.is_there = False
@@ -105,8 +110,8 @@ class Reserve:
 
     def has_more(self, size: int) -> bool:
         """Whether it is reserved, and so many bytes are free beside it."""
-        free = os.statvfs(os.path.dirname(os.path.abspath(self._path)))
-        return self.take() and free.f_bavail * free.f_frsize >= size
+        free = free_bytes(self._path)
+        return self.take() and free >= size
 
     def release(self) -> None:
         """Let the room be used."""

@@ -281,8 +281,7 @@ class Store:
     def handled_of(self, id: int) -> set[int]:
         """The numbers, from 0, of the events of a batch that are handled."""
         text = self.value("SELECT ranges FROM handled WHERE id = ?", id)
-        ranges = [] if text is None else _ranges_in(text)
-        return {number for first, last in ranges for number in range(first, last + 1)}
+        return set() if text is None else numbers_in(_ranges_in(text))
 
     def mark_handled(self, id: int, numbers: Iterable[int]) -> None:
         """Have these events of a batch not handled any more, besides those that are marked, maybe
@@ -378,6 +377,11 @@ def _ranges_in(text: str) -> Ranges:
     # The disk, or somebody, has changed it: better twice than not at all.
     except (ValueError, TypeError):
         return []
+
+
+def numbers_in(ranges: Ranges) -> set[int]:
+    """The whole numbers that ranges stand for."""
+    return {number for first, last in ranges for number in range(first, last + 1)}
 
 
 def ranges_of(numbers: Iterable[int]) -> Ranges:
