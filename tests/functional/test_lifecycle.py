@@ -130,6 +130,7 @@ def test_the_class_style_program_works_as_printed(spawn: Run) -> None:
         "yt_token: AAAA-123123\nother_tokens:\n    hello: AAAA-asdasdasd\n    password: oadsf\n"
     )
     daemon = spawn("prog.py", prog__py=SPEC_CLASS_STYLE, cfg__yaml=config).wait_ready()
+    daemon.wait_for("I'm running")
     status = daemon.status()
     ended = daemon.stop()
 
