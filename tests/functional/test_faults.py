@@ -636,31 +636,31 @@ def test_a_user_s_own_handler_of_sigusr1_is_left_alone(run_app: Run) -> None:
 DEPENDENT = (
     HEAD
     + """
-def worker(name, **options):
-    def work(slave):
-        say(f'{name} began')
-        slave.shutdown.wait()
-        if name == app.config.get('stubborn'):
+class Worker(Slave):
+    def __init__(self):
+        say(f'{self.name} made')
+    def run(self):
+        self.shutdown.wait()
+        if self.name == app.config.get('stubborn'):
             time.sleep(60)
         elif 'stubborn' in app.config:
             time.sleep(0.3)
-        say(f'{name} over')
-    app.add_slave(work, name=name, **options)
+        say(f'{self.name} over')
 
-worker('c', after='b')
-worker('b', after=['a'])
-worker('a')
+app.add_slave(Worker, name='c', after='b')
+app.add_slave(Worker, name='b', after=['a'])
+app.add_slave(Worker, name='a')
 """
 )
 
 
 def test_slaves_start_after_and_stop_before_those_they_need(run_app: Run) -> None:
     daemon = run_app(DEPENDENT).wait_ready()
-    daemon.wait_for("c began\n")
+    daemon.wait_for("c made\n")
     status = daemon.stop()
-    said = re.findall(r"^(\w (?:began|over))$", daemon.out, re.MULTILINE)
+    said = re.findall(r"^(\w (?:made|over))$", daemon.out, re.MULTILINE)
 
-    assert said == ["a began", "b began", "c began", "c over", "b over", "a over"]
+    assert said == ["a made", "b made", "c made", "c over", "b over", "a over"]
     assert status == 0
 
 
