@@ -52,6 +52,8 @@ class File:
             pages = max(NEARLY_FULL, self._reserve_wal() // (self._page + 24))
             self.store.db.execute(f"PRAGMA wal_autocheckpoint = {pages}")
             self.place = Place(path)
+            self.is_doubtful = False
+            """Whether the disk has failed: of the log, it may lack some that memory still has."""
             self.reserve.take()
         except BaseException as error:
             opened.close()
@@ -126,6 +128,15 @@ class File:
         # Then the log grows.
         except sqlite3.Error:
             pass
+
+    def settle_doubt(self) -> None:
+        """Begin the log again if the disk may lack some of it: all that came behind would be lost
+        with that. May raise sqlite3.Error."""
+        # A sync that fails is told of once, and the next one succeeds without what it lacked.
+        if self.is_doubtful:
+            if self.store.value("PRAGMA wal_checkpoint(RESTART)"):
+                raise sqlite3.OperationalError("database is locked")
+            self.is_doubtful = False
 
     def write_even_if_full(self, write: Callable[[], None], *, synced: bool) -> None:
         """Call `write` in a transaction, see there; in the room that is reserved if there is no

@@ -187,6 +187,7 @@ class Spool(Bounded):
         if not self._file.has_reserve():
             return self._without_room()
         try:
+            self._file.settle_doubt()
             written = self._insert(merged(puts))
         except sqlite3.Error as error:
             size = sum(len(line) for put in puts for line in put.batch.lines)
@@ -341,6 +342,7 @@ class Spool(Bounded):
             self._outcomes.write(self._backlog.next_id - STRIDE)
 
         try:
+            self._file.settle_doubt()
             self._file.write_even_if_full(write, synced=synced)
         except sqlite3.Error as error:
             self._failed(self._unwritten, error)
@@ -420,6 +422,8 @@ class Spool(Bounded):
         """Tell what the file says; returns what refuses events of so many bytes."""
         if not is_full(error):
             what = "read" if trouble is self._unread else "written"
+            if trouble is self._unwritten and "locked" not in str(error):
+                self._file.is_doubtful = True
             trouble.tell(f"the event queue's file can't be {what}: {error} ({self._file.path})")
             return self._refusal_for(trouble)
         if self._file.is_at_limit(size):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import sqlite3
 import threading
 import time
@@ -890,6 +891,30 @@ def test_an_event_that_can_not_be_written_is_refused_until_it_can(
     assert queue.problems() == []
     assert len(changes) == 2
     assert caplog.messages == ["T" + message, "The event queue's file can be written again"]
+
+
+def test_what_is_acknowledged_after_the_disk_has_failed_needs_nothing_from_before(
+    opened: Open, monkeypatch: pytest.MonkeyPatch, path: str, tmp_path: Path
+) -> None:
+    queue = opened()
+    queue.put_many(batch(1))
+    disk = Broken(queue, monkeypatch)
+    disk.error = "disk I/O error"
+    with pytest.raises(QueueFull):
+        queue.put_many(batch(2))
+    disk.error = None
+    # Another process that reads keeps the log from being begun again.
+    reader = sqlite3.connect(path, isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT * FROM batches").fetchall()
+    with pytest.raises(QueueFull, match="can't be written: database is locked"):
+        queue.put_many(batch(3))
+    reader.close()
+    queue.put_many(batch(4))
+    alone = shutil.copy(path, tmp_path / "without-log.db")
+
+    assert rows(str(alone), "SELECT lines FROM batches") == [(b"1",)]
+    assert rows(path, "SELECT lines FROM batches") == [(b"1",), (b"4",)]
 
 
 def test_takers_wait_while_it_can_not_be_written_that_events_are_handled(
