@@ -263,10 +263,12 @@ RELOADING = HEAD + "app.on_reload(lambda: say('reloaded'))\n"
 
 def test_a_storm_of_sighups_is_one_or_two_reloads(run_app: Run, tmp_path: Path) -> None:
     daemon = run_app(RELOADING, "--config", "cfg.yaml", cfg__yaml="a: 0\n").wait_ready()
-    config = tmp_path / "0" / "cfg.yaml"
+    config, written = tmp_path / "0" / "cfg.yaml", tmp_path / "0" / "written.yaml"
     begun = time.monotonic()
     for number in range(1, 101):
-        config.write_text(f"a: {number}\n")
+        # Or it could be read between truncating and writing.
+        written.write_text(f"a: {number}\n")
+        written.replace(config)
         daemon.send_signal(signal.SIGHUP)
         time.sleep(max(0.0, begun + number / 110 - time.monotonic()))
     took = time.monotonic() - begun
