@@ -221,7 +221,7 @@ class Backlog:
         for id, ranges in store.handled():
             if id in outcomes.rows:
                 outcomes.note_marks(id)
-                gone |= {id + n for n in numbers_in(ranges) if outcomes.settle(id + n)}
+                gone |= {id + n for n in numbers_in(ranges) if outcomes.settle([id + n])}
         self.dropped |= {id for id in gone if id >= waits_from}
         due = dict(store.due())
         for id in outcomes.due.keys() - due.keys():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 
 from .entry import Entry, Failure
@@ -54,28 +55,23 @@ class Outcomes:
 
     def handled(self, entries: Iterable[Entry]) -> None:
         """Note that events needn't be handled any more."""
-        trying, rows = self.trying, self.rows
-        for entry in entries:
-            id = entry[2]
-            if id in trying:
-                self._recovered.append(id)
-                continue
-            # As `settle` does, without a call for each event: most have others of their batch left.
-            number = id % STRIDE
-            row = rows.get(id - number)
-            if row is None or row.left == 1 or number in row.handled:
-                self.settle(id)
-            else:
-                row.handled.add(number)
-                row.left -= 1
-                self._partly.add(id - number)
+        ids = sorted([entry[2] for entry in entries])
+        if self.trying:
+            self._recovered += self.trying.intersection(ids)
+            ids = [id for id in ids if id not in self.trying]
+        # A batch at a time: this is done for each event.
+        start = 0
+        while start < len(ids):
+            end = bisect_left(ids, ids[start] - ids[start] % STRIDE + STRIDE, start)
+            self.settle(ids[start:end])
+            start = end
 
     def failed(self, failures: Iterable[tuple[Entry, Failure, float | None]]) -> None:
         """Note events that have failed, and in how many seconds each is due again, if ever."""
         now = time.time()
         for entry, failure, delay in failures:
             # Unless it was dropped meanwhile, from another process.
-            if entry.id in self.trying or self.settle(entry.id):
+            if entry.id in self.trying or self.settle([entry.id]):
                 due = None if delay is None else now + delay
                 self._failures.append((entry, failure, due))
 
@@ -83,23 +79,24 @@ class Outcomes:
         """The file has marks of this batch, maybe of another process."""
         self._marked.add(id)
 
-    def settle(self, id: int) -> bool:
-        """Note that there is nothing more to do for an event in its batch; False if there was
-        nothing anyway, for it has been dropped from another process."""
-        number = id % STRIDE
-        first = id - number
+    def settle(self, ids: Sequence[int]) -> int:
+        """Note that there is nothing more to do for events of one batch; returns for how many there
+        was something: others have been dropped from another process."""
+        first = ids[0] - ids[0] % STRIDE
         row = self.rows.get(first)
-        if row is None or number in row.handled:
-            return False
-        row.handled.add(number)
-        row.left -= 1
-        if row.left:
+        if row is None:
+            return 0
+        before = len(row.handled)
+        row.handled.update([id - first for id in ids])
+        settled = len(row.handled) - before
+        row.left -= settled
+        if row.left and settled:
             self._partly.add(first)
-        else:
+        elif not row.left:
             self._partly.discard(first)
             self._finished.append(first)
             self.forget_row(first)
-        return True
+        return settled
 
     def forget_row(self, id: int) -> None:
         """A batch is done with."""

@@ -386,8 +386,12 @@ def numbers_in(ranges: Ranges) -> set[int]:
 
 def ranges_of(numbers: Iterable[int]) -> Ranges:
     """Whole numbers as [first, last] of those that follow each other."""
+    ordered = sorted(set(numbers))
+    # Mostly so, and this is done for every `ack_batch` events.
+    if ordered and ordered[-1] - ordered[0] < len(ordered):
+        return [(ordered[0], ordered[-1])]
     ranges: Ranges = []
-    for number in sorted(set(numbers)):
+    for number in ordered:
         if ranges and ranges[-1][1] == number - 1:
             ranges[-1] = ranges[-1][0], number
         else:
