@@ -234,8 +234,11 @@ class Editor:
 
 
 FAILED = (
-    "id, received, source, peer, line, attempts, due, first_failed, last_failed, error, traceback"
+    "id, CAST(received AS REAL), source, peer, CAST(line AS BLOB), CAST(attempts AS INTEGER), "
+    "CAST(due AS REAL), CAST(first_failed AS REAL), CAST(last_failed AS REAL), "
+    "CAST(error AS TEXT), CAST(traceback AS TEXT)"
 )
+"""The columns of a Stored that has failed. What was edited by hand may be of another type."""
 
 
 def _condition(states: Collection[State]) -> str:

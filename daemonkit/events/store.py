@@ -349,8 +349,8 @@ class Store:
     def failed(self, id: int) -> StoredFailure | None:
         """An event that has failed."""
         row = self.db.execute(
-            "SELECT id, due, attempts, CAST(received AS REAL), source, peer, first_failed, "
-            "CAST(line AS BLOB) FROM failed "
+            "SELECT id, CAST(due AS REAL), CAST(attempts AS INTEGER), CAST(received AS REAL), "
+            "source, peer, CAST(first_failed AS REAL), CAST(line AS BLOB) FROM failed "
             "WHERE id = ?",
             (id,),
         ).fetchone()
@@ -359,7 +359,9 @@ class Store:
     def due(self) -> list[tuple[int, float]]:
         """The events to be tried again, and when."""
         return list(
-            self.db.execute("SELECT id, due FROM failed WHERE due IS NOT NULL ORDER BY due, id")
+            self.db.execute(
+                "SELECT id, CAST(due AS REAL) FROM failed WHERE due IS NOT NULL ORDER BY 2, id"
+            )
         )
 
     def dead(self) -> int:

@@ -77,6 +77,21 @@ def test_all_is_known_of_an_event(store: Store, editor: Editor) -> None:
     assert editor.find(1002) is editor.find(999) is editor.find(2000) is None
 
 
+def test_a_failed_event_that_was_edited_by_hand_is_shown(
+    store: Store, editor: Editor, path: str
+) -> None:
+    add_failed(store, 1000, 9e9, b'{"a": 1}')
+    store.db.execute(
+        "UPDATE failed SET line = CAST(line AS TEXT), due = 'now', attempts = 'x', error = x'414243'"
+    )
+    shown = Stored(
+        1000, "retrying", 50.0, "udp", "::1", b'{"a": 1}', 0, 0.0, 100.0, 200.0, "ABC", FAILURE[1]
+    )
+
+    assert list(editor.events(STATES)) == [shown]
+    assert list(rescued(path, pytest.fail)) == [shown]
+
+
 def test_an_event_behind_a_large_batch_is_found(store: Store, editor: Editor) -> None:
     add(store, 1000, b'"%s"' % (b"x" * editor_module.BYTES_AT_ONCE))
     add(store, 2000, b"0")

@@ -539,6 +539,22 @@ def test_what_was_changed_in_the_file_keeps_no_event_from_being_handled(
     assert rows(path, "SELECT id, line FROM failed") == [(1000, b"1")]
 
 
+def test_a_failed_event_that_was_edited_by_hand_is_tried_again(opened: Open, path: str) -> None:
+    queue = opened()
+    queue.put_many(batch([1]))
+    queue.fail(queue.get(), FAILURE, 60)
+    until(lambda: rows(path, "SELECT id FROM failed"))
+    queue.request_stop()
+    assert queue.join(10)
+    db = sqlite3.connect(path)
+    db.execute("UPDATE failed SET due = 'now', attempts = 'x', line = CAST(line AS TEXT)")
+    db.commit()
+    db.close()
+    entry = opened().get()
+
+    assert (entry.event, entry.attempt) == ([1], 1)
+
+
 def test_a_stop_gives_nothing_more_to_takers_whatever_comes(
     opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
