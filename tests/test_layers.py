@@ -31,6 +31,7 @@ LAYERS = [
         "events.waiting",
         "events.bounded",
         "events.memory",
+        "events.database",
         "events.store",
         "events.outcomes",
         "events.owner",

@@ -14,10 +14,10 @@ from typing import Any, BinaryIO
 
 import click
 
+from ..events.database import Broken, check_place
 from ..events.editor import STATES, TOP, Editor, State, Stored
 from ..events.ndjson import read_lines
 from ..events.rescue import rescued
-from ..events.store import Broken, check_place
 from ..exceptions import InvalidEvent, StartError
 from .queue import fail, note, place_of, place_options, queue_command, say
 from .shown import details, printable, table

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import click
 
 from ..config import load
-from ..events.store import Broken
+from ..events.database import Broken
 from ..exceptions import ConfigError, DaemonkitError, StartError
 from .shown import printable
 

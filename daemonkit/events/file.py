@@ -10,8 +10,9 @@ from contextlib import ExitStack
 from datetime import datetime
 
 from ..exceptions import StartError
+from .database import Broken, check_place
 from .owner import Owner, Place, Reserve, free_bytes
-from .store import Broken, Store, check_place
+from .store import Store
 
 PATIENCE = 0.25
 """Seconds to wait for another process that writes to the file."""

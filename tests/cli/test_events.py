@@ -26,9 +26,10 @@ from daemonkit.cli import main
 from daemonkit.cli.shown import table
 from daemonkit.events import editor as editor_module
 from daemonkit.events import ndjson
+from daemonkit.events.database import MIGRATIONS
 from daemonkit.events.editor import Editor, Stored
 from daemonkit.events.entry import Failure
-from daemonkit.events.store import MIGRATIONS, Store, StoredBatch, StoredFailure
+from daemonkit.events.store import Store, StoredBatch, StoredFailure
 from daemonkit.testing import Client, running
 
 RECEIVED = 1_700_000_000.0

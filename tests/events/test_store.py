@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 
 from daemonkit import StartError
-from daemonkit.events import store as store_module
+from daemonkit.events import database
+from daemonkit.events.database import MIGRATIONS, Broken
 from daemonkit.events.entry import Batch
 from daemonkit.events.owner import Owner, Place, Reserve
 from daemonkit.events.spool import Spool
-from daemonkit.events.store import MIGRATIONS, Broken, Store, StoredBatch, ranges_of
+from daemonkit.events.store import Store, StoredBatch, ranges_of
 
 LOGGER = logging.getLogger("test")
 
@@ -186,7 +187,7 @@ def test_an_older_format_is_brought_to_the_present_one_with_its_events(
     filled(path)
     caplog.set_level("INFO")
     step = "ALTER TABLE failed ADD COLUMN note TEXT;\nUPDATE last SET id = id + 5000;\n"
-    monkeypatch.setattr(store_module, "MIGRATIONS", (*MIGRATIONS, step))
+    monkeypatch.setattr(database, "MIGRATIONS", (*MIGRATIONS, step))
     queue = spool()
 
     assert queue._file.store.value("PRAGMA user_version") == 2
@@ -245,7 +246,7 @@ def test_a_look_through_a_large_file_ends_in_time(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     filled(path, 50_000)
-    monkeypatch.setattr(store_module, "CHECK_SECONDS", -1)
+    monkeypatch.setattr(database, "CHECK_SECONDS", -1)
 
     Store(path, create=False, patience=1).close()
 

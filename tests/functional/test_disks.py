@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from daemonkit.events.database import MIGRATIONS
 from daemonkit.events.entry import Batch
 from daemonkit.events.group import stored
-from daemonkit.events.store import MIGRATIONS, STRIDE, Store
+from daemonkit.events.store import STRIDE, Store
 
 from .disks import Disk, SlowSync, fill_up, run, tmpfs
 from .durable import AT_THE_GATE, ONE_BY_ONE, Queue, send_numbers, wait_dry
