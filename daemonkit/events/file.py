@@ -35,6 +35,7 @@ class File:
         # The folder may be changed, and SQLite keeps its log where links lead.
         path = os.path.realpath(path)
         self.path = path
+        self.disk = disk
         self._logger = logger
         check_place(path, create=True)
         opened = ExitStack()

@@ -16,11 +16,11 @@ from ..types import Problem, lost
 from .backlog import Backlog
 from .bounded import STOPPING, Bounded
 from .entry import Batch, Entry, Failure
-from .file import File, is_full
+from .file import File
 from .group import GroupCommit, OwnedLock, Put, merged, stored
 from .outcomes import Outcomes
 from .store import STRIDE, StoredBatch
-from .trouble import Trouble, sentence
+from .trouble import FileTroubles
 from .waiting import Waiting
 
 ACK_DELAY = 0.04
@@ -62,7 +62,6 @@ class Spool(Bounded):
     ) -> None:
         super().__init__(size, Waiting(self._read_again, self._refill))
         self._logger = logger
-        self._disk = disk
         self._ack_batch = ack_batch
         self._writing = OwnedLock()
         """For the file and what is known of it; held while the disk is at work."""
@@ -76,11 +75,8 @@ class Spool(Bounded):
         self._dirty = threading.Event()
         self._is_dirty = False
         self._closing, self._stopping = threading.Event(), threading.Event()
-        self._unwritten = Trouble(logger, "The event queue's file can be written again", changed)
-        self._unread = Trouble(logger, "The event queue's file can be read again", changed)
-        self._no_room = Trouble(logger, "There is room for events again", changed)
-        self._lost = Trouble(logger, "", changed)
         self._file = File(path, name, disk, logger)
+        self._troubles = FileTroubles(self._file, logger, changed)
         self._outcomes = Outcomes(self._file.store)
         try:
             self._backlog = Backlog(
@@ -182,26 +178,26 @@ class Spool(Bounded):
         """Write them and settle them, or return what refuses them."""
         if self._closed:
             return QueueFull(STOPPING, retry_after=5)
-        if self._lost.problem is not None:
-            return self._refusal_for(self._lost)
+        if (refusal := self._troubles.refusal_if_lost()) is not None:
+            return refusal
         if not self._file.has_reserve():
-            return self._without_room()
+            return self._troubles.room_is_gone()
         try:
             self._file.settle_doubt()
             written = self._insert(merged(puts))
         except sqlite3.Error as error:
             size = sum(len(line) for put in puts for line in put.batch.lines)
-            return self._failed(self._unwritten, error, size)
+            return self._troubles.write_failed(error, size)
         # It takes events even when it is no longer where the next start looks for it.
-        if self._look_for_file(with_log=False):
-            return self._refusal_for(self._lost)
+        if (refusal := self._troubles.look_for_file(with_log=False)) is not None:
+            return refusal
         # Together, or they would count twice for a moment.
         with self._group.lock:
             for batch, row in written:
                 self._backlog.hand_over(batch, row)
             self._group.settle(puts, None)
-        self._unwritten.end()
-        self._no_room.end()
+        self._troubles.write_worked()
+        self._troubles.room_is_there()
         return None
 
     def _insert(self, batches: Sequence[Batch]) -> list[tuple[Batch, StoredBatch]]:
@@ -282,10 +278,10 @@ class Spool(Bounded):
                     if self._closed:
                         return None
                     result = read()
-                    self._unread.end()
+                    self._troubles.read_worked()
                     return result
                 except sqlite3.Error as error:
-                    self._failed(self._unread, error)
+                    self._troubles.read_failed(error)
                 finally:
                     # What is damaged is a dead letter.
                     if self._outcomes.has_news:
@@ -345,10 +341,10 @@ class Spool(Bounded):
             self._file.settle_doubt()
             self._file.write_even_if_full(write, synced=synced)
         except sqlite3.Error as error:
-            self._failed(self._unwritten, error)
+            self._troubles.write_failed(error)
             return False
         self._is_unsynced = not synced
-        self._unwritten.end()
+        self._troubles.write_worked()
         self._outcomes_written()
         return True
 
@@ -398,54 +394,21 @@ class Spool(Bounded):
     def _look(self) -> None:
         """See what others have done to the file, and whether there is room again."""
         try:
-            self._look_for_file()
+            self._troubles.look_for_file(with_log=True)
             if self._file.has_room():
-                self._no_room.end()
+                self._troubles.room_is_there()
             elif not self._file.has_reserve():
-                self._without_room()
+                self._troubles.room_is_gone()
             self._backlog.catch_up_if_changed()
-            self._unread.end()
+            self._troubles.read_worked()
         except sqlite3.Error as error:
-            self._failed(self._unread, error)
-
-    def _look_for_file(self, *, with_log: bool = True) -> str:
-        """See whether the file is where it was; returns what has become of it."""
-        problem = self._file.place.problem(with_log=with_log)
-        if problem:
-            if self._lost.problem is None:
-                # Without its log the file would lack what was taken since.
-                self._file.save_log()
-            self._lost.tell(f"{problem}: the event queue takes nothing until the next start")
-        return problem
-
-    def _failed(self, trouble: Trouble, error: sqlite3.Error, size: int = 0) -> QueueFull:
-        """Tell what the file says; returns what refuses events of so many bytes."""
-        if not is_full(error):
-            what = "read" if trouble is self._unread else "written"
-            if trouble is self._unwritten and "locked" not in str(error):
-                self._file.is_doubtful = True
-            trouble.tell(f"the event queue's file can't be {what}: {error} ({self._file.path})")
-            return self._refusal_for(trouble)
-        if self._file.is_at_limit(size):
-            return QueueFull(f"The event queue is full (queue_disk, {self._disk} bytes)")
-        return self._without_room()
-
-    def _without_room(self) -> QueueFull:
-        self._no_room.tell(
-            f"the disk of the event queue is full ({self._file.path})", bearable=True
-        )
-        return self._refusal_for(self._no_room)
-
-    def _refusal_for(self, trouble: Trouble) -> QueueFull:
-        assert trouble.problem is not None
-        return QueueFull(sentence(trouble.problem.text), retry_after=5)
+            self._troubles.read_failed(error)
 
     def problems(self) -> list[Problem]:
         """What the health check has to say of it."""
-        troubles = (self._lost, self._no_room, self._unwritten, self._unread)
         return [
             *lost("the event queue", self._thread, stopping=self._stopping.is_set()),
-            *(trouble.problem for trouble in troubles if trouble.problem is not None),
+            *self._troubles.problems(),
         ]
 
     def lost_at_exit(self) -> int:

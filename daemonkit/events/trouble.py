@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 from collections.abc import Callable
 
+from ..exceptions import QueueFull
 from ..log import RateLimit
 from ..types import Problem
+from .file import File, is_full
 
 LOG_INTERVAL = 10.0
 """Seconds between two lines about what goes on."""
@@ -40,6 +43,83 @@ class Trouble:
             self.problem = None
             self._changed()
             self._logger.info("%s", self._over)
+
+
+class FileTroubles:
+    """What is wrong with a durable queue's file, and what refuses events because of it.
+
+    changed: called when something begins or is over.
+    """
+
+    def __init__(self, file: File, logger: logging.Logger, changed: Callable[[], None]) -> None:
+        self._file = file
+        self._unwritten = Trouble(logger, "The event queue's file can be written again", changed)
+        self._unread = Trouble(logger, "The event queue's file can be read again", changed)
+        self._no_room = Trouble(logger, "There is room for events again", changed)
+        self._lost = Trouble(logger, "", changed)
+
+    def read_worked(self) -> None:
+        """The file can be read."""
+        self._unread.end()
+
+    def write_worked(self) -> None:
+        """The file can be written."""
+        self._unwritten.end()
+
+    def room_is_there(self) -> None:
+        """There is room for events."""
+        self._no_room.end()
+
+    def read_failed(self, error: sqlite3.Error) -> None:
+        """The file can't be read."""
+        self._failed(self._unread, "read", error)
+
+    def write_failed(self, error: sqlite3.Error, size: int = 0) -> QueueFull:
+        """The file can't be written; returns what refuses events of so many bytes."""
+        if not is_full(error):
+            # Another process that is at it loses nothing.
+            if "locked" not in str(error):
+                self._file.is_doubtful = True
+            return self._failed(self._unwritten, "written", error)
+        if self._file.is_at_limit(size):
+            return QueueFull(f"The event queue is full (queue_disk, {self._file.disk} bytes)")
+        return self.room_is_gone()
+
+    def room_is_gone(self) -> QueueFull:
+        """The disk is full; returns what refuses events."""
+        self._no_room.tell(
+            f"the disk of the event queue is full ({self._file.path})", bearable=True
+        )
+        return _refusal_for(self._no_room)
+
+    def refusal_if_lost(self) -> QueueFull | None:
+        """What refuses events if the file was found to be lost."""
+        return None if self._lost.problem is None else _refusal_for(self._lost)
+
+    def look_for_file(self, *, with_log: bool) -> QueueFull | None:
+        """See whether the file is where it was; returns what refuses events if it isn't."""
+        problem = self._file.place.problem(with_log=with_log)
+        if not problem:
+            return None
+        if self._lost.problem is None:
+            # Without its log the file would lack what was taken since.
+            self._file.save_log()
+        self._lost.tell(f"{problem}: the event queue takes nothing until the next start")
+        return _refusal_for(self._lost)
+
+    def problems(self) -> list[Problem]:
+        """What the health check has to say of it."""
+        troubles = (self._lost, self._no_room, self._unwritten, self._unread)
+        return [trouble.problem for trouble in troubles if trouble.problem is not None]
+
+    def _failed(self, trouble: Trouble, what: str, error: sqlite3.Error) -> QueueFull:
+        trouble.tell(f"the event queue's file can't be {what}: {error} ({self._file.path})")
+        return _refusal_for(trouble)
+
+
+def _refusal_for(trouble: Trouble) -> QueueFull:
+    assert trouble.problem is not None
+    return QueueFull(sentence(trouble.problem.text), retry_after=5)
 
 
 def sentence(text: str) -> str:
