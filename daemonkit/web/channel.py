@@ -230,7 +230,8 @@ class Channel(HTTPChannel):
         if self.will_close or self.close_when_flushed or self._lingers:
             self.server.receiving.pop(self)
             return
-        if self.requests or self.total_outbufs_len:
+        was_held_up = self._began is not None and self.last_activity > self._began
+        if self.requests or self.total_outbufs_len or was_held_up:
             # It isn't read while the one before it is in work, or its answer is not yet sent.
             self._partial_began = time.monotonic()
             if self.request is not None:

@@ -375,6 +375,20 @@ def test_a_request_behind_an_answer_that_is_not_yet_read_has_its_time(app: Daemo
             assert b" 408 " not in answer
 
 
+def test_the_time_of_a_request_begins_when_the_answer_before_it_is_sent(app: Daemon) -> None:
+    with serving(app, request_timeout=60) as (client, server), connect(client) as sock:
+        ask(sock, PING + EVENT[:-1])
+        (channel,) = server.active_channels.values()
+        client.wait_until(lambda: server.receiving and not channel.requests)
+        # As if the answer had been on its way for all that time.
+        began = channel.last_activity - 61
+        channel.request.began = server.receiving[channel] = began
+        server.pull_trigger()
+        client.wait_until(lambda: server.receiving[channel] > began)
+
+        assert ask(sock, EVENT[-1:]).startswith(b"HTTP/1.1 200 OK")
+
+
 # Idle
 
 
