@@ -709,7 +709,8 @@ DRAINING = (
 def handle(event):
     say(f'handled {event}')
     if event == 'long':
-        time.sleep(1)
+        # Longer than drain_delay, so that it is waited for.
+        time.sleep(1.6)
 
 @app.slave
 def worker(slave):
