@@ -152,7 +152,7 @@ def test_an_absent_juggler_blocks_nobody_and_gets_the_alert_when_it_comes(
         wait_for(lambda: juggler.requests)
         wait_for(lambda: outbox.counters()["sent"] == 1)
 
-    assert took < 0.1
+    assert took < 1
     url = f"http://127.0.0.1:{port}/events"
     assert caplog.messages == [f"Juggler at {url} is away, will try again: Connection refused"]
 

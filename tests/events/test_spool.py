@@ -710,14 +710,14 @@ def test_an_event_that_another_process_wants_tried_earlier_is_tried_once(
 ) -> None:
     queue, store = opened(), other()
     queue.put_many(batch(1))
-    queue.fail(queue.get(), FAILURE, 0.5)
+    queue.fail(queue.get(), FAILURE, 2)
+    failed = time.monotonic()
     until(lambda: queue.counters()["retrying"])
     store.db.execute("UPDATE failed SET due = ?", (time.time(),))
-    began = time.monotonic()
     queue.done([queue.get()])
-    assert time.monotonic() - began < 0.4
+    assert time.monotonic() - failed < 1.8
     # The first time that it was due for is still in memory, and leads to nothing.
-    late = threading.Timer(0.7, lambda: queue.put_many(batch(2)))
+    late = threading.Timer(2.1, lambda: queue.put_many(batch(2)))
     late.start()
 
     assert queue.get().event == 2

@@ -163,17 +163,18 @@ def test_a_signal_at_any_moment_of_the_start_stops_it_cleanly(
     whole = seconds_of(run_app(STARTS_SLOWLY).wait_ready)
     chance = random.Random(number)
     ended = []
-    for _ in range(offsets):
+    for turn in range(offsets):
         daemon = run_app(STARTS_SLOWLY)
-        if number == signal.SIGINT:
-            # Before, it is Python's own, and as with any program an import may lose it.
+        # Before, SIGINT is Python's own, and as with any program an import may lose it.
+        is_ours = number == signal.SIGINT or turn % 2 == 0
+        if is_ours:
             daemon.wait_until(lambda: handles(daemon, signal.SIGTERM))  # noqa: B023
-        time.sleep(chance.uniform(0, whole if number == signal.SIGTERM else whole / 2))
+        time.sleep(chance.uniform(0, whole / 2 if is_ours else whole))
         daemon.send_signal(number)
         took = seconds_of(daemon.wait)
         ended.append((daemon.wait(), took, daemon.err))
 
-    assert max(took for _, took, _ in ended) < 2
+    assert max(took for _, took, _ in ended) < 5
     for status, _, err in ended:
         assert (status, err) in [
             (0, ""),
@@ -181,7 +182,7 @@ def test_a_signal_at_any_moment_of_the_start_stops_it_cleanly(
             # Before any code of ours runs, the kernel ends it like any other program.
             (-signal.SIGTERM, ""),
         ]
-    assert sum(status == 0 for status, _, _ in ended) >= offsets / 4
+    assert sum(status == 0 for status, _, _ in ended) >= offsets / 2
 
 
 def handles(daemon: Process, number: signal.Signals) -> bool:
