@@ -385,7 +385,8 @@ def test_a_part_that_fails_to_stop_does_not_keep_the_others_from_it(
 
         processor.request_stop = fail  # type: ignore[method-assign]
 
-    assert calls == [1]
+    # Once more, where its thread hasn't ended yet.
+    assert len(calls) in (1, 2)
     assert "Stopping the part 'event processor' failed" in caplog.messages
     assert client.exit_status == 4
 
