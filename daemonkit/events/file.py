@@ -144,6 +144,7 @@ class File:
         """Call `write` in a transaction, see there; in the room that is reserved if there is no
         other."""
         try:
+            self.settle_doubt()
             with self.store.transaction(synced=synced):
                 write()
         except sqlite3.OperationalError as error:
@@ -153,6 +154,7 @@ class File:
             self._limit_pages(2**31)
             try:
                 self.save_log()
+                self.settle_doubt()
                 with self.store.transaction(synced=synced):
                     write()
             finally:

@@ -338,7 +338,6 @@ class Spool(Bounded):
             self._outcomes.write(self._backlog.next_id - STRIDE)
 
         try:
-            self._file.settle_doubt()
             self._file.write_even_if_full(write, synced=synced)
         except sqlite3.Error as error:
             self._troubles.write_failed(error)

@@ -933,6 +933,23 @@ def test_what_is_acknowledged_after_the_disk_has_failed_needs_nothing_from_befor
     assert rows(path, "SELECT lines FROM batches") == [(b"1",), (b"4",)]
 
 
+def test_so_is_what_is_acknowledged_first_after_the_disk_has_failed(
+    opened: Open, monkeypatch: pytest.MonkeyPatch, path: str, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(spool, "AFTER_FAILURE", 0.02)
+    queue = opened()
+    queue.put_many(batch(1, 2))
+    disk = Broken(queue, monkeypatch)
+    disk.error = "disk I/O error"
+    queue.done(take(queue, 1))
+    until(queue.problems)
+    disk.error = None
+    until(lambda: rows(path, "SELECT id FROM handled"))
+    alone = shutil.copy(path, tmp_path / "without-log.db")
+
+    assert rows(str(alone), "SELECT count FROM batches") == [(2,)]
+
+
 def test_takers_wait_while_it_can_not_be_written_that_events_are_handled(
     opened: Open, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
