@@ -263,7 +263,11 @@ for name in names:
     elif name != "closed":
         sock = socket.socket(socket.AF_INET, kinds[name])
         others = [m for m in made if not isinstance(m, int)]
-        sock.bind(("127.0.0.1", others[0].getsockname()[1] if others else 0))
+        try:
+            sock.bind(("127.0.0.1", others[0].getsockname()[1] if others else 0))
+        except OSError:
+            # The other kind's port of that number is in use: choose another.
+            os.execv(sys.executable, sys.orig_argv)
         made.append(sock)
 fds = [os.dup(m if isinstance(m, int) else m.fileno()) for m in made]
 fds = [os.dup2(fd, 20 + n) for n, fd in enumerate(fds)]
