@@ -75,27 +75,38 @@ def cut_power_of_a_writer(
     pad: bytes of an event; with long ones the log goes to its place in the file again and again.
     """
     folder.mkdir()
-    disk = Disk(folder)
+    disk, output = Disk(folder), folder / "told"
     try:
         path = disk.folder / "events.db"
-        with subprocess.Popen(
-            [sys.executable, "-c", WRITER, path, str(ACK_BATCH), synchronous, str(pad)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        ) as writer:
-            assert writer.stdout is not None
+        with (
+            output.open("wb") as stdout,
+            subprocess.Popen(
+                [sys.executable, "-c", WRITER, path, str(ACK_BATCH), synchronous, str(pad)],
+                stdout=stdout,
+                stderr=subprocess.DEVNULL,
+            ) as writer,
+        ):
             try:
-                first = writer.stdout.readline()
-                assert first, "the writer has failed"
+                while not numbers_in(output):
+                    assert writer.poll() is None, "the writer has failed"
+                    time.sleep(0.001)
                 time.sleep(moment)
+                # Not afterwards: a sync that the cut finds under way may succeed, to no effect.
+                told = numbers_in(output)
                 disk.cut_power()
             finally:
                 writer.kill()
-            told = [int(word) for word in (first + writer.stdout.read()).split()]
         disk.start_again()
-        return {n for n in told if n > 0}, {-n for n in told if n < 0}, stored_numbers(path)
+        acknowledged = {number for number in told if number > 0}
+        handled = {-number for number in numbers_in(output) if number < 0}
+        return acknowledged, handled, stored_numbers(path)
     finally:
         disk.close()
+
+
+def numbers_in(file: Path) -> list[int]:
+    """The numbers on lines that are whole."""
+    return [int(line) for line in file.read_bytes().split(b"\n")[:-1]]
 
 
 ACK_BATCH = 5
