@@ -304,7 +304,7 @@ def test_a_file_of_queue_disk_bytes_is_told_and_there_is_room_again_behind_what_
 @pytest.mark.parametrize(
     # Without the fast lane `http_threads` wait for the disk, and others for them.
     ("setting", "events_of_a_sync", "ping"),
-    [("true", 4, 0.5), ("false", 1, 2)],
+    [("true", 4, 1.5), ("false", 1, 8)],
 )
 def test_on_a_slow_disk_events_are_answered_after_their_sync_and_share_it(
     queue: Queue, tmp_path: Path, setting: str, events_of_a_sync: int, ping: float
