@@ -125,7 +125,7 @@ class Database:
                 return
             # Unlike elsewhere, SQLite doesn't wait when several processes do this to a new file.
             except sqlite3.OperationalError as error:
-                if "locked" not in str(error) or time.monotonic() > until:
+                if not is_locked(error) or time.monotonic() > until:
                     raise
                 time.sleep(0.005)
 
@@ -181,6 +181,12 @@ class Database:
         finally:
             if not synced:
                 self.db.execute("PRAGMA synchronous = FULL")
+
+
+def is_locked(error: sqlite3.Error) -> bool:
+    """Whether it says that another process is at the file."""
+    # Python 3.10 has no error codes.
+    return "locked" in str(error)
 
 
 def check_place(path: str, create: bool) -> None:

@@ -93,7 +93,6 @@ class Outcomes:
         if row.left and settled:
             self._partly.add(first)
         elif not row.left:
-            self._partly.discard(first)
             self._finished.append(first)
             self.forget_row(first)
         return settled

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from ..exceptions import QueueFull
 from ..log import RateLimit
 from ..types import Problem
+from .database import is_locked
 from .file import File, is_full
 
 LOG_INTERVAL = 10.0
@@ -78,7 +79,7 @@ class FileTroubles:
         """The file can't be written; returns what refuses events of so many bytes."""
         if not is_full(error):
             # Another process that is at it loses nothing.
-            if "locked" not in str(error):
+            if not is_locked(error):
                 self._file.is_doubtful = True
             return self._failed(self._unwritten, "written", error)
         if self._file.is_at_limit(size):
