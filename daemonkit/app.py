@@ -478,6 +478,7 @@ class Daemon(Registrars):
             self.flask,
             bound.tcp,
             self.logger,
+            outlives_us=bool(given),
             lane=lane if master["fast_events"] else None,
             threads=master["http_threads"],
             max_request_size=master["max_request_size"],

@@ -30,6 +30,8 @@ PATIENCE = 2.0
 """Seconds after which the log tells what stopping waits for."""
 GRACE = 0.5
 """Seconds past the deadline for naming what did not stop."""
+LAST_CLIENTS = 5.0
+"""Seconds that clients on a passed socket get to end what they are at."""
 
 
 @dataclass(frozen=True)
@@ -172,6 +174,7 @@ class Life:
         yield lambda: self._routes(None)
         yield parts.processor.start
         yield parts.intake.open
+        yield parts.server.admit
         yield self._start_slaves
         yield parts.udp.start
 
@@ -242,6 +245,7 @@ class Life:
             self._health.enter(DRAINING if self._started.is_set() else STOPPING)
             if self._parts is not None:
                 self._parts.supervisor.hurry()
+                self._parts.server.drain()
             self._tell(logging.INFO, "Stopping: %s", self._failure or self._reason())
             if self._health.phase == DRAINING:
                 self._drain(deadline)
@@ -257,6 +261,10 @@ class Life:
             self._wait_for(lambda: [f"senders (drain_delay, {self._drain_delay:g} s)"])
             # Set only when all is over: another signal exits at once.
             self._ended.wait(delay)
+        if self._parts is not None:
+            self._wait_for(lambda: ["clients on the passed socket"])
+            left = deadline.left(keep=8 * self._share)
+            self._parts.server.wait_until_empty(min(LAST_CLIENTS, left))
         self._health.enter(STOPPING)
 
     def _stop_workers(self) -> None:

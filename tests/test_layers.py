@@ -60,6 +60,8 @@ LAYERS = [
         "web.blueprint",
         "web.lane",
         "web.poller",
+        "web.pool",
+        "web.request",
         "web.channel",
         "web.listener",
         "web.server",

@@ -7,11 +7,12 @@ import os
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from io import BytesIO
 from types import FunctionType
-from typing import Any
+from typing import IO, Any
 
 import flask
-from flask import Blueprint, Flask, Response, make_response, request, signals
+from flask import Blueprint, Flask, Request, Response, make_response, request, signals
 from werkzeug.exceptions import (
     HTTPException,
     InternalServerError,
@@ -87,11 +88,23 @@ def _is_flask_s(value: Any) -> bool:
     return isinstance(value, type) or not callable(value)
 
 
+class WebRequest(Request):
+    """A request whose files are kept in memory, within `max_request_size`, like all of its body."""
+
+    def _get_file_stream(self, *_: Any, **__: Any) -> IO[bytes]:
+        # Werkzeug's own goes to a temporary folder, which may be missing or full.
+        return BytesIO()
+
+
 class WebApp(Flask):
     """The Flask app of a daemon. Routes may be added to its blueprint until the first request."""
 
+    request_class = WebRequest
+
     def __init__(self, blueprint: Blueprint, views: Views) -> None:
         super().__init__("daemonkit", static_folder=None)
+        # `max_request_size` is the limit; in the same form, another would be a surprise.
+        self.config["MAX_FORM_MEMORY_SIZE"] = None
         self.daemon_blueprint = blueprint
         self.sealed = False
         self.closed: str | None = None
@@ -185,7 +198,7 @@ def _add_routes(blueprint: Blueprint, views: Views) -> None:
             raise LengthRequired("A request to /events needs Content-Length or chunked framing")
         # Not `request.remote_port`: Flask has none, the server puts it here.
         peer = join(request.remote_addr or "", request.environ.get("REMOTE_PORT", "0"))
-        data = request.get_data(cache=False)
+        data = _whole_body()
         if request.mimetype == NDJSON:
             events, lines = decode_lines(data)
             views.intake().put_many(events, lines, "http", peer)
@@ -231,6 +244,16 @@ def _add_routes(blueprint: Blueprint, views: Views) -> None:
     add("/status", "_status", status)
     add("/ping", "_ping", ping)
     add("/ready", "_ready", ready)
+
+
+def _whole_body() -> bytes:
+    """The request's body, also when a hook has read some of it, as a form for instance."""
+    stream = request.environ["wsgi.input"]
+    if not getattr(request, "_cached_data", None) and stream.seekable():
+        stream.seek(0)
+        for name in ("stream", "_cached_data"):
+            vars(request).pop(name, None)
+    return request.get_data()
 
 
 def _add_error_handlers(app: Flask, views: Views) -> None:

@@ -1,109 +1,21 @@
-"""One connection: how its requests are read, refused and answered where waitress is wrong."""
+"""One connection: when it is read, who sends on it, how it is closed; where waitress is wrong."""
 
 from __future__ import annotations
 
-import re
 import socket
 import threading
 import time
 from typing import Any
 
-from waitress import task
-from waitress.channel import HTTPChannel
-from waitress.parser import HTTPRequestParser, ParsingError
-from waitress.utilities import Error
+from waitress.buffers import OverflowableBuffer, ReadOnlyFileBasedBuffer
+from waitress.channel import ClientDisconnected, HTTPChannel
 
 from ..sockets import join
-from .envelope import CONTENT_TYPE, envelope
+from .lane import LINE
+from .request import ErrorTask, Parser, RequestTimeout, Task
 
 LINGER = 2.0
 """Seconds to go on reading after a refusal, so that a client that still sends gets to read it."""
-BODYLESS_METHODS = ("GET", "HEAD", "OPTIONS", "TRACE", "CONNECT")
-
-_TRANSFER_ENCODING = re.compile(rb"(?im)^transfer-encoding:[ \t]*(.*?)[ \t]*\r?$")
-
-
-class Parser(HTTPRequestParser):
-    """Refuses what could be read as two requests by different servers (RFC 9112 section 6.3)."""
-
-    def __init__(self, adj: Any) -> None:
-        super().__init__(adj)
-        self.began = time.monotonic()
-
-    def received(self, data: bytes) -> int:
-        if not (self.headers_finished or _is_more(self.header_plus)):
-            # Blank lines before it don't count (RFC 9112 section 2.2).
-            self.began = time.monotonic()
-        consumed: int = super().received(data)
-        if self.completed:
-            # Asked to continue a request that is complete or refused, waitress would read the next
-            # one into it.
-            self.expect_continue = False
-        return consumed
-
-    def parse_header(self, header_plus: bytes) -> None:
-        codings = _TRANSFER_ENCODING.findall(header_plus)
-        try:
-            super().parse_header(header_plus)
-        except ValueError:
-            # `GET http://[::1/`, or a Content-Length of thousands of digits.
-            raise ParsingError("Malformed request line or Content-Length") from None
-        if codings and self.version != "1.1":
-            raise ParsingError("Transfer-Encoding needs HTTP/1.1")
-        if codings and "CONTENT_LENGTH" in self.headers:
-            raise ParsingError("Content-Length together with Transfer-Encoding")
-        if codings and [coding.lower() for coding in codings] != [b"chunked"]:
-            raise ParsingError("Transfer-Encoding must be chunked, once")
-
-
-class Task(task.WSGITask):
-    """Answers one request through the WSGI application."""
-
-    def execute(self) -> None:
-        try:
-            super().execute()
-        except Exception:
-            raise
-        # Waitress would leak the connection; as an Exception it is logged and answered 500.
-        except BaseException as error:
-            raise RuntimeError(f"a route raised {type(error).__name__}: {error}") from error
-
-    def build_response_header(self) -> bytes:
-        # A body that came without a length would be read as the next request.
-        request = self.request
-        unframed = (
-            request.command not in BODYLESS_METHODS and "CONTENT_LENGTH" not in request.headers
-        )
-        if unframed or self.channel.server.stopping:
-            self.set_close_on_finish()
-        header: bytes = super().build_response_header()
-        return header
-
-
-class ErrorTask(task.ErrorTask):
-    """Waitress's own refusals, in the envelope."""
-
-    def execute(self) -> None:
-        error = self.request.error
-        limit = self.channel.adj.max_request_body_size - 1
-        messages = {
-            413: f"The body is over the limit of {limit} bytes (max_request_size)",
-            431: "The request's headers are too large",
-            500: "Internal Server Error",
-        }
-        body = envelope(messages.get(error.code, f"{error.reason}: {error.body}"), False)
-        self.status = f"{error.code} {error.reason}"
-        self.response_headers.append(("Content-Type", CONTENT_TYPE))
-        self.set_close_on_finish()
-        self.content_length = len(body)
-        self.write(body)
-
-
-class RequestTimeout(Error):
-    """The client took too long to send a request (RFC 9110 section 15.5.9)."""
-
-    code = 408
-    reason = "Request Timeout"
 
 
 class Channel(HTTPChannel):
@@ -116,7 +28,10 @@ class Channel(HTTPChannel):
     request: Any
     partial = b""
     """What has come of a request that the lane has begun to read, and waitress's parser has not."""
+    gathered: list[bytes] | None = None
+    """While it is a list, what is written is collected there."""
     _partial_began = 0.0
+    _reads_paused = False
     _lingers = False
     _closes_when_flushed = False
     _answered_and_closing = False
@@ -148,11 +63,6 @@ class Channel(HTTPChannel):
         return join(self.addr[0], self.addr[1])
 
     @property
-    def unsettled(self) -> bool:
-        """Whether a thread may change what it waits for."""
-        return bool(self.requests)
-
-    @property
     def is_busy(self) -> bool:
         """Whether a request is being read or answered."""
         return bool(self.requests or self.total_outbufs_len or self._began is not None)
@@ -170,8 +80,7 @@ class Channel(HTTPChannel):
         if self.partial:
             return self._partial_began
         request = self.request
-        # Blank lines before it don't count (RFC 9112 section 2.2).
-        if request is None or not (request.headers_finished or _is_more(request.header_plus)):
+        if request is None or not request.is_begun:
             return None
         began: float = request.began
         return began
@@ -184,11 +93,38 @@ class Channel(HTTPChannel):
         self.server.poller.forget(self._fileno)
         super().del_channel(map)
 
+    # Reading
+
     def readable(self) -> bool:
-        # While stopping, what is not yet read of a request is not read any more.
-        return self._lingers or (not self.server.stopping and bool(super().readable()))
+        if self._lingers:
+            return True
+        if self.will_close or self.close_when_flushed:
+            return False
+        # Until there is more than may be read, the loop waits for the next request while one is
+        # answered, and needn't be woken once the answer is sent.
+        self._reads_paused &= self._is_answering
+        return not self._reads_paused
+
+    @property
+    def _is_answering(self) -> bool:
+        return bool(self.requests or self.total_outbufs_len)
+
+    def _may_read_ahead(self) -> bool:
+        """Whether the next request is read while one is answered: a client that sends it at once
+        would otherwise cost the loop two more turns. Not for the lane, which answers in order; nor
+        at the end, where a client has only stopped sending."""
+        if len(self.requests) != 1 or self.total_outbufs_len:
+            return False
+        ahead = self.socket.recv(len(LINE), socket.MSG_PEEK)
+        return bool(ahead) and (self.server.lane is None or ahead != LINE)
 
     def handle_read(self) -> None:
+        if not self._lingers and self._is_answering and not self._may_read_ahead():
+            # In this order: a thread that is done after the second look sees it and wakes the loop.
+            self._reads_paused = True
+            if self._is_answering:
+                return
+            self._reads_paused = False
         try:
             data = self.recv(self.adj.recv_bytes)
         except OSError:
@@ -206,7 +142,12 @@ class Channel(HTTPChannel):
         rest = data
         lane = self.server.lane
         if lane is not None and not (
-            self.requests or self.request or self.will_close or self.close_when_flushed
+            self.requests
+            or self.request
+            or self.will_close
+            or self.close_when_flushed
+            # The long way says that the connection is about to be closed.
+            or self.server.draining
         ):
             rest = lane.take(self, data)
         if self.partial and not (before and len(self.partial) == len(data)):
@@ -253,27 +194,121 @@ class Channel(HTTPChannel):
                 self.server.add_task(self)
         self._note_receiving()
 
+    # Sending. Whoever has something to send does so at once, and what the socket doesn't take is
+    # left to the loop, which alone goes on with it. The loop never waits for a socket that a thread
+    # of the pool is sending on: it would find it writable, turn after turn, and keep that very
+    # thread from the interpreter.
+
+    def write_soon(self, data: Any) -> int:
+        """Send something on a thread of the pool; it waits while too much is unsent already.
+
+        data: bytes, or a file that waitress has wrapped. Raises ClientDisconnected.
+        """
+        if self.gathered is not None:
+            self.gathered.append(data)
+            return len(data)
+        if not self.connected:
+            raise ClientDisconnected
+        if data:
+            with self.outbuf_lock:
+                self._flush_outbufs_below_high_watermark()
+                if not self.connected:
+                    raise ClientDisconnected
+                left = self._send(data)
+            if left:
+                self.server.tell(self)
+        return len(data)
+
     def answer(self, data: bytes) -> None:
         """Send an answer that no task has made; for the loop's thread, with no request in work."""
         self._last_activity = time.monotonic()
         if not self.connected:
             return
-        if not self.total_outbufs_len:
-            try:
-                data = data[self.send(data) :]
-            except OSError:
-                self.drop()
-        if data and self.connected:
-            with self.outbuf_lock:
-                self.outbufs[-1].append(data)
-                self.current_outbuf_count += len(data)
-                self.total_outbufs_len += len(data)
-
-    def _flush_some(self, do_close: bool = True) -> bool:
-        # Waitress does without the lock where no request is in work; a pool thread that has just
-        # finished one may still be sending an interim answer then.
         with self.outbuf_lock:
-            return bool(super()._flush_some(do_close))
+            left = self._send(data)
+        if left:
+            self.server.poller.look_again(self)
+
+    def send_continue(self) -> None:
+        self.request.expect_continue = False
+        self.sent_continue = True
+        with self.outbuf_lock:
+            self._send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self.request.completed = False
+        # A pool thread does this when it is done with the request before.
+        self.server.tell(self)
+
+    def _send(self, data: Any) -> bool:
+        """Send what the socket takes; for who has the lock. True when something is left that the
+        loop doesn't know of."""
+        is_news = not self.total_outbufs_len
+        if is_news:
+            self._last_activity = time.monotonic()
+        if isinstance(data, ReadOnlyFileBasedBuffer):
+            self.outbufs += [data, OverflowableBuffer(self.adj.outbuf_overflow)]
+            self.current_outbuf_count = 0
+            self.total_outbufs_len += len(data)
+            return is_news
+        if is_news:
+            try:
+                sent = self.send(data, do_close=False)
+            except OSError:
+                self.will_close = True
+                return True
+            if sent == len(data):
+                return False
+            data = memoryview(data)[sent:]
+        # One that has had so much would never give it back.
+        if self.current_outbuf_count >= self.adj.outbuf_high_watermark:
+            self.outbufs.append(OverflowableBuffer(self.adj.outbuf_overflow))
+            self.current_outbuf_count = 0
+        self.outbufs[-1].append(data)
+        self.current_outbuf_count += len(data)
+        self.total_outbufs_len += len(data)
+        return is_news
+
+    def _flush_outbufs_below_high_watermark(self) -> None:
+        with self.outbuf_lock:
+            while self.connected and self.total_outbufs_len > self.adj.outbuf_high_watermark:
+                self.outbuf_lock.wait()
+
+    def handle_write(self) -> None:
+        with self.outbuf_lock:
+            if self.total_outbufs_len:
+                try:
+                    self._flush_some(do_close=False)
+                except OSError:
+                    self.will_close = True
+                if self.total_outbufs_len <= self.adj.outbuf_high_watermark:
+                    self.outbuf_lock.notify_all()
+            if not self.total_outbufs_len and self.outbufs[0].buf is not None:
+                # It would keep what it has sent for as long as the connection lives.
+                self.outbufs[0].close()
+                self.outbufs[0] = OverflowableBuffer(self.adj.outbuf_overflow)
+                self.current_outbuf_count = 0
+        if self.close_when_flushed and not self.total_outbufs_len:
+            self.close_when_flushed = False
+            self.will_close = True
+        if self.will_close:
+            self.handle_close()
+
+    def service(self) -> None:
+        super().service()
+        server = self.server
+        if (
+            self._reads_paused
+            or self.close_when_flushed
+            or self.will_close
+            or server.draining
+            or server.looks_for_idle
+        ):
+            server.tell(self)
+
+    def is_last(self, request: Any) -> bool:
+        """Whether no other request behind this one has come."""
+        return self.requests[-1] is request and self.request is None and not self.partial
+
+    # Closing
 
     def linger(self) -> None:
         """Let the client read its answers, if it has sent more than was read (else closing would
@@ -282,17 +317,11 @@ class Channel(HTTPChannel):
             self._answered_and_closing = True
             self.handle_close()
 
-    def send_continue(self) -> None:
-        super().send_continue()
-        # A pool thread does this when it is done with the request before.
-        self.server.poller.look_again(self)
-
     def handle_close(self) -> None:
         if threading.get_ident() != self.server.loop_thread:
             # The loop may be about to wait for this very descriptor.
             self.will_close = True
-            self.server.poller.look_again(self)
-            self.server.pull_trigger()
+            self.server.tell(self)
             return
         # Closing with input unread resets the connection, and the answer could be lost with it.
         if self._answered_and_closing and self.connected and not self._lingers:
@@ -317,8 +346,3 @@ class Channel(HTTPChannel):
         self.server.lingering.pop(self, None)
         self.server.receiving.pop(self, None)
         super().handle_close()
-
-
-def _is_more(head: bytes) -> bool:
-    """Whether there is more in it than blank lines."""
-    return bool(head) and not head.isspace()

@@ -31,8 +31,8 @@ GATHERED = 512
 _END = b"\r\n\r\n"
 # Narrower than what waitress and Werkzeug take (RFC 9112, RFC 1123 section 2.1): nothing in it can
 # be understood in two ways.
-_LINE = b"POST /events HTTP/1.1\r\n"
-_HEAD = re.compile(re.escape(_LINE) + rb"(?:[A-Za-z0-9-]+:[ -~]*\r\n)+\r\n")
+LINE = b"POST /events HTTP/1.1\r\n"
+_HEAD = re.compile(re.escape(LINE) + rb"(?:[A-Za-z0-9-]+:[ -~]*\r\n)+\r\n")
 _FIELDS = re.compile(
     rb"\n(host|content-length|content-type|connection|cookie|expect|transfer-encoding):([^\r]*)"
 )
@@ -72,8 +72,8 @@ def read_head(head: bytes) -> Head | None:
 
 def _may_become_plain(beginning: bytes) -> bool:
     """Whether what has come of a head may be the beginning of a plain one."""
-    same = min(len(beginning), len(_LINE))
-    return len(beginning) < LARGEST_HEAD and beginning[:same] == _LINE[:same]
+    same = min(len(beginning), len(LINE))
+    return len(beginning) < LARGEST_HEAD and beginning[:same] == LINE[:same]
 
 
 class Connection(Protocol):

@@ -17,7 +17,10 @@ from .lane import Lane
 from .poller import Poller
 
 IDLE_TIMEOUT = 120.0
-"""Seconds after which a connection without a request is closed."""
+"""Seconds after which a connection without a request, or with an answer that isn't read, is
+closed."""
+IDLE_LOOK = 0.1
+"""Seconds between two looks for connections that have become idle, while all are to be closed."""
 ACCEPT_AT_ONCE = 64
 PAUSE = 1.0
 """Seconds without accepting connections when descriptors or memory have run out."""
@@ -51,7 +54,12 @@ class Listener(TcpWSGIServer):
         self.lingering: dict[Channel, float] = {}
         self.receiving: dict[Channel, float] = {}
         """Connections that a request is being read from, and since when, the oldest first."""
-        self.stopping = False
+        self.draining = False
+        """Whether each answer says that the connection is closed behind it."""
+        self.admits = True
+        """Whether new connections are accepted."""
+        self.closes_idle_from: float | None = None
+        """When connections begin to be closed as soon as they are idle, in monotonic seconds."""
         self.shed = 0
         self.timed_out = 0
         self.own_logger = logger
@@ -61,7 +69,8 @@ class Listener(TcpWSGIServer):
         self._idle_since: list[tuple[float, int, Channel]] = []
         self._next_sweep: float | None = None
         self._paused_until: float | None = None
-        self._none_is_idle = False
+        self.looks_for_idle = False
+        """Whether all connections were busy, and one that isn't any more is to be reported."""
         self._idle: Channel | None = None
         self.loop_thread = 0
         self._trigger_lock = threading.Lock()
@@ -85,6 +94,8 @@ class Listener(TcpWSGIServer):
             if now >= self._next_sweep:
                 self._next_sweep = self._close_idle(now)
             dues.append(self._next_sweep)
+        if self.closes_idle_from is not None:
+            dues.append(self._close_all_idle(now, self.closes_idle_from))
         if self._is_paused(now):
             dues.append(self._paused_until)
         due = min((due for due in dues if due is not None), default=None)
@@ -104,25 +115,53 @@ class Listener(TcpWSGIServer):
             channel.time_out(self._request_timeout)
         return None
 
+    def _close_all_idle(self, now: float, since: float) -> float | None:
+        if now < since:
+            return since
+        for channel in list(self.active_channels.values()):
+            if not channel.is_busy and not channel.has_unread():
+                channel.drop()
+        return now + IDLE_LOOK if self.active_channels else None
+
     def _close_idle(self, now: float) -> float | None:
         """Close the connections that have been idle for too long, or don't read their answers."""
         oldest = None
+        self.drop_unread(IDLE_TIMEOUT, now)
         for channel in list(self.active_channels.values()):
-            is_read = channel in self.receiving and not channel.total_outbufs_len
-            since = now if is_read or channel.requests else channel.last_activity
+            is_at_work = channel.requests or channel in self.receiving
+            is_waited_for = is_at_work and not channel.total_outbufs_len
+            since = now if is_waited_for else channel.last_activity
             if now >= since + IDLE_TIMEOUT:
                 channel.drop()
             else:
                 oldest = since if oldest is None else min(since, oldest)
         return None if oldest is None else max(oldest + IDLE_TIMEOUT, now + 1)
 
+    def drop_unread(self, seconds: float, now: float, began: float = 0.0) -> None:
+        """Close the connections whose clients have read nothing of their answers for so many
+        seconds since `began`, and so free the threads that wait for them."""
+        unread = [
+            channel
+            for channel in self.active_channels.values()
+            if channel.total_outbufs_len and now >= max(channel.last_activity, began) + seconds
+        ]
+        for channel in unread:
+            channel.drop()
+        if unread:
+            self.own_logger.warning(
+                "Closed %d connections whose clients read nothing of their answers for %g s: %s",
+                len(unread),
+                seconds,
+                ", ".join(channel.peer for channel in unread[:10]),
+            )
+
     # New connections
 
     def readable(self) -> bool:
-        if not self.accepting or self._is_paused(time.monotonic()):
+        if not (self.accepting and self.admits) or self._is_paused(time.monotonic()):
             return False
         if len(self.active_channels) < self._limit:
-            self._none_is_idle = False
+            self.looks_for_idle = False
             return True
         if self._one_is_idle():
             return True
@@ -133,14 +172,14 @@ class Listener(TcpWSGIServer):
         idle = self._idle
         if idle is None or not idle.connected or idle.is_busy:
             # Once none was, only those can be that something has happened to.
-            channels = (
-                self.poller.unsettled if self._none_is_idle else self.active_channels.values()
-            )
+            channels = self.poller.asked if self.looks_for_idle else self.active_channels.values()
+            # Before the look: a thread that is done after it reports that.
+            self.looks_for_idle = True
             self._idle = next(
                 (c for c in channels if isinstance(c, Channel) and c.connected and not c.is_busy),
                 None,
             )
-        self._none_is_idle = self._idle is None
+        self.looks_for_idle = self._idle is None
         return self._idle is not None
 
     def handle_accept(self) -> None:
@@ -212,6 +251,22 @@ class Listener(TcpWSGIServer):
                 return True
         return False
 
+    # Waking the loop
+
+    def wake(self) -> None:
+        """Have the loop turn once more."""
+        # A request that outlives the loop would write into a descriptor that is another file's.
+        with self._trigger_lock:
+            if not self._trigger_closed:
+                super().pull_trigger()
+
+    def tell(self, channel: Channel) -> None:
+        """Have the loop ask a connection what it waits for."""
+        self.poller.look_again(channel)
+        if not self.poller.is_woken and threading.get_ident() != self.loop_thread:
+            self.poller.is_woken = True
+            self.wake()
+
     # What waitress calls
 
     def handle_error(self) -> None:
@@ -226,10 +281,8 @@ class Listener(TcpWSGIServer):
         return (plain_address(addr[0]), *addr[1:])
 
     def pull_trigger(self) -> None:
-        # A request that outlives the loop would write into a descriptor that is another file's.
-        with self._trigger_lock:
-            if not self._trigger_closed:
-                super().pull_trigger()
+        # Waitress does it after each request; a channel knows whether there is anything to report.
+        pass
 
     def close_trigger(self) -> None:
         with self._trigger_lock:

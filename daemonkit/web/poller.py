@@ -18,8 +18,10 @@ class Poller:
     have changed. epoll(7) where there is one, else poll(2)."""
 
     def __init__(self) -> None:
-        self.unsettled: set[Any] = set()
-        """Those that are asked before the next wait."""
+        self.asked: set[Any] = set()
+        """Those that are asked before this wait."""
+        self.is_woken = False
+        """Whether the loop is about to ask again, and needn't be woken for that."""
         self.last: Any = None
         """What is asked before each wait, after all others: what it answers depends on them."""
         self._again: deque[Any] = deque()
@@ -27,7 +29,8 @@ class Poller:
         self._flags: dict[int, int] = {}
 
     def look_again(self, item: Any) -> None:
-        """Have `item` asked what it waits for; any thread may call this, and wake the loop then."""
+        """Have `item` asked what it waits for; any thread may call this, and wake the loop then:
+        whatever changes the answer has to lead here."""
         self._again.append(item)
 
     def wait(self, timeout: float | None) -> list[tuple[int, int]]:
@@ -39,18 +42,17 @@ class Poller:
         return ready
 
     def _settle(self) -> None:
+        # Before the first is asked: what changes from now on wakes the loop again.
+        self.is_woken = False
+        self.asked = set()
         while self._again:
-            self.unsettled.add(self._again.popleft())
-        settled = [self.last]
-        for item in (*(self.unsettled - {self.last}), self.last):
-            # Before the flags, or a thread could change them between the two questions.
-            if not getattr(item, "unsettled", False):
-                settled.append(item)
+            self.asked.add(self._again.popleft())
+        self.asked.discard(self.last)
+        for item in (*self.asked, self.last):
             try:
                 self._ask(item)
             except Exception:
                 item.handle_error()
-        self.unsettled.difference_update(settled)
 
     def _ask(self, item: Any) -> None:
         fd = item._fileno

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import logging
 import socket
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
 from typing import Any
 
 from waitress import wasyncore
 from waitress.adjustments import Adjustments
-from waitress.task import ThreadedTaskDispatcher
 
-from ..forks import ForkGuard
 from ..types import Problem, lost
 from .envelope import SERVER
 from .lane import Lane
 from .listener import Listener
 from .poller import Poller
+from .pool import Pool
+from .request import Application, ending_children
 
 READ_AT_ONCE = 16 * 1024
 """Bytes of one connection between two looks at the others."""
@@ -26,19 +26,21 @@ AFTER_FAILURE = 0.1
 """Seconds, so that a failure which stays isn't all that happens."""
 STOPPING_TURN = 0.1
 UNREAD = 5.0
-"""Seconds that stopping waits for clients to read their answers."""
+"""Seconds that stopping waits for clients that read nothing of their answers."""
+LAST_REQUESTS = 1.0
+"""Seconds in which clients of a passed socket may send one more request on their connections, to be
+told that these are about to be closed."""
 GIVING_UP = 0.1
 """Seconds for idle pool threads to end once a busy one has been given up."""
-
-Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
 class Server:
     """The HTTP server: waitress's loop on a thread, with its own pool for the requests.
 
-    sock: a bound, listening socket, which this takes over; lane: what answers events without the
-    application, if anything; threads: size of the pool; max_request_size: bytes of a body;
-    connection_limit: connections at a time; request_timeout: seconds to send a request.
+    sock: a bound, listening socket, which this takes over; outlives_us: whether it was passed to
+    us, so that clients that aren't accepted wait for our successor; lane: what answers events
+    without the application, if anything; threads: size of the pool; max_request_size: bytes of a
+    body; connection_limit: connections at a time; request_timeout: seconds to send a request.
     """
 
     name = "http"
@@ -49,6 +51,7 @@ class Server:
         sock: socket.socket,
         logger: logging.Logger,
         *,
+        outlives_us: bool = False,
         lane: Lane | None,
         threads: int,
         max_request_size: int,
@@ -57,12 +60,16 @@ class Server:
     ) -> None:
         self._logger = logger
         self._socket = sock
+        self._outlives_us = outlives_us
         self._application = application
         self._adjustments = Adjustments(
             threads=threads,
             # Waitress refuses a body of exactly its limit as well.
             max_request_body_size=max_request_size + 1,
             recv_bytes=READ_AT_ONCE,
+            # In memory, within the limits there are: a temporary folder may be missing or full.
+            inbuf_overflow=sys.maxsize,
+            outbuf_overflow=sys.maxsize,
             ident=SERVER,
             clear_untrusted_proxy_headers=False,
             log_socket_errors=False,
@@ -71,22 +78,23 @@ class Server:
         self._lane = lane
         self._connection_limit = connection_limit
         self._request_timeout = request_timeout
-        self._pool = _Pool()
+        self._pool = Pool()
         self._server: Any = None
+        self._poller = Poller()
         self._thread = threading.Thread(target=self._loop, name=self.name, daemon=True)
         self._stopping = False
         self._give_up = False
+        self._is_empty = threading.Event()
 
     def start(self) -> None:
-        self._poller = Poller()
-        self._pool.set_thread_count(self._adjustments.threads)
+        self._pool.start(self._adjustments.threads)
         self._server = Listener(
             self._logger,
             self._poller,
             self._lane,
             self._connection_limit,
             self._request_timeout,
-            _ending_children(self._application),
+            ending_children(self._application),
             self._map,
             _sock=self._socket,
             dispatcher=self._pool,
@@ -94,19 +102,40 @@ class Server:
             sockinfo=(self._socket.family, self._socket.type, 0, self._socket.getsockname()),
             bind_socket=False,
         )
+        self._server.admits = not self._outlives_us
         self._thread.start()
 
-    def request_stop(self) -> None:
-        """Take no more connections and requests; those in flight are still answered."""
-        self._stopping = True
+    def admit(self) -> None:
+        """Accept connections on a socket that was passed, too: nothing is refused any more."""
+        self._server.admits = True
+        self._wake()
+
+    def drain(self) -> None:
+        """Say with each answer that its connection is closed; on a socket that was passed, leave
+        new connections to the successor."""
         if self._server is not None:
-            self._server.stopping = True
+            self._server.draining = True
+            self._server.admits &= not self._outlives_us
+            self._wake()
+
+    def wait_until_empty(self, timeout: float) -> None:
+        """After `drain`, wait until the clients of a passed socket are gone: until each has been
+        answered once more, or has had time for a request and sent none."""
+        if self._outlives_us and self._server is not None and self._server.active_channels:
+            self._server.closes_idle_from = time.monotonic() + min(LAST_REQUESTS, timeout)
+            self._wake()
+            self._is_empty.wait(timeout)
+
+    def request_stop(self) -> None:
+        """Take no more connections; those that are there get their answers."""
+        self.drain()
+        self._stopping = True
         self._wake()
 
     def join(self, timeout: float) -> bool:
         if self._thread.ident is None:
-            self._socket.close()
-            return True
+            self._close(GIVING_UP)
+            return not self.running_threads()
         until = time.monotonic() + timeout
         self._thread.join(timeout)
         stopped = not self._thread.is_alive()
@@ -141,31 +170,43 @@ class Server:
 
     def _wake(self) -> None:
         if self._server is not None:
-            self._server.pull_trigger()
+            self._server.wake()
 
     def _loop(self) -> None:
         server = self._server
         server.loop_thread = threading.get_ident()
         while not self._stopping:
             self._turn(None)
+            if server.draining and not server.active_channels:
+                self._is_empty.set()
+        if server.admits:
+            # Closing it would reset those who wait to be let in.
+            self._turn(0)
         wasyncore.dispatcher.close(server)
-        for channel in server.active_channels.values():
-            self._poller.look_again(channel)
-        while not self._give_up and self._in_work():
+        began = time.monotonic()
+        # What clients have sent is answered; what they send behind an answer isn't.
+        while not self._give_up:
+            self._turn(0)
+            if not self._in_work():
+                break
             self._turn(STOPPING_TURN)
-        unread_until = time.monotonic() + UNREAD
-        while not self._give_up and self._unsent() and time.monotonic() < unread_until:
-            self._turn(STOPPING_TURN)
+            server.drop_unread(UNREAD, time.monotonic(), began)
         for channel in list(server.active_channels.values()):
             channel.linger()
         while not self._give_up and server.lingering:
             self._turn(STOPPING_TURN)
-        self._pool.shutdown(timeout=GIVING_UP if self._give_up else 5)
-        server.close_trigger()
-        for channel in list(server.active_channels.values()):
-            channel.drop()
+        self._close(GIVING_UP if self._give_up else 5)
+
+    def _close(self, patience: float) -> None:
+        """End what has been started; patience: seconds to wait for threads."""
+        self._pool.shutdown(patience)
+        if self._server is not None:
+            self._server.close_trigger()
+            for channel in list(self._server.active_channels.values()):
+                channel.drop()
         wasyncore.close_all(self._map)
         self._poller.close()
+        self._socket.close()
 
     def _turn(self, at_most: float | None) -> None:
         listener = self._server
@@ -201,34 +242,7 @@ class Server:
             wasyncore.readwrite(item, flags)
 
     def _in_work(self) -> bool:
-        return any(channel.requests for channel in self._server.active_channels.values())
-
-    def _unsent(self) -> bool:
-        return any(channel.total_outbufs_len for channel in self._server.active_channels.values())
-
-
-def _ending_children(application: Application) -> Application:
-    """The application, but that a child which it has forked does not answer as well."""
-    guard = ForkGuard()
-
-    def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        try:
-            return application(environ, start_response)
-        finally:
-            guard.end_child()
-
-    return answer
-
-
-class _Pool(ThreadedTaskDispatcher):
-    """Waitress's threads, which can be named when one of them doesn't end."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.made: list[threading.Thread] = []
-
-    def start_new_thread(self, target: Callable[[int], None], thread_no: int) -> None:
-        name = f"http-{thread_no + 1}"
-        thread = threading.Thread(target=target, name=name, args=(thread_no,), daemon=True)
-        self.made.append(thread)
-        thread.start()
+        return any(
+            channel.requests or channel.total_outbufs_len
+            for channel in self._server.active_channels.values()
+        )

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,12 +14,17 @@ def spawn(tmp_path: Path) -> Iterator[Callable[..., Process]]:
     """Start `python ARGUMENTS...` in a folder of its own; `name="text"` writes files there first."""
     processes: list[Process] = []
 
-    def start(*command: str, env: dict[str, str | None] | None = None, **files: str) -> Process:
+    def start(
+        *command: str,
+        env: dict[str, str | None] | None = None,
+        pass_fds: Sequence[int] = (),
+        **files: str,
+    ) -> Process:
         folder = tmp_path / str(len(processes))
         folder.mkdir()
         for name, text in files.items():
             (folder / name.replace("__", ".")).write_text(text)
-        process = Process(command, folder, env)
+        process = Process(command, folder, env, pass_fds)
         processes.append(process)
         return process
 

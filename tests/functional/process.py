@@ -19,11 +19,16 @@ LISTENING = re.compile(r"Listening on (?:\[(?P<v6>.+)\]|(?P<v4>[^:]+)):(?P<port>
 class Process(Client):
     """A process whose stdout and stderr go to files that `out` and `err` read.
 
-    env: added to this process's environment, or taken from it where None.
+    env: added to this process's environment, or taken from it where None; pass_fds: descriptors it
+    keeps.
     """
 
     def __init__(
-        self, command: Sequence[str], folder: Path, env: dict[str, str | None] | None = None
+        self,
+        command: Sequence[str],
+        folder: Path,
+        env: dict[str, str | None] | None = None,
+        pass_fds: Sequence[int] = (),
     ):
         super().__init__("127.0.0.1", timeout=20.0)
         self._out, self._err = folder / "stdout.log", folder / "stderr.log"
@@ -33,6 +38,7 @@ class Process(Client):
                 [sys.executable, *command],
                 cwd=folder,
                 stdin=subprocess.DEVNULL,
+                pass_fds=pass_fds,
                 stdout=out,
                 stderr=err,
                 env={name: value for name, value in environ.items() if value is not None},

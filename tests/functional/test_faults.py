@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 import re
 import signal
+import socket
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -417,6 +418,8 @@ def forks_in_the_handler(event):
 FORKS_ELSEWHERE = (
     HEAD
     + """
+from flask import Response
+
 def fork(where):
     child = os.fork()
     if child == 0:
@@ -427,6 +430,18 @@ def fork(where):
 app.add_start_hook(lambda: fork('start hook'))
 app.add_stop_hook(lambda: fork('stop hook'))
 app.route('/fork', endpoint='fork')(lambda: fork('route'))
+
+@app.route('/body')
+def body():
+    def parts():
+        yield 'first,'
+        yield fork('body')
+        yield ',last'
+        fork('end of the body')
+    answer = Response(parts())
+    answer.call_on_close(lambda: fork('closing'))
+    return answer
+
 app.main(lambda: fork('main'))
 """
 )
@@ -436,11 +451,21 @@ def test_a_child_forked_in_a_hook_a_route_or_run_ends_there_too(run_app: Run) ->
     daemon = run_app(FORKS_ELSEWHERE).wait_ready()
     daemon.wait_for("main: 0\n")
     answers = [daemon.get("/fork").text for _ in range(3)]
+    bodies = []
+    for _ in range(3):
+        with socket.create_connection((daemon.host, daemon.port), 10) as sock:
+            sock.sendall(b"GET /body HTTP/1.0\r\n\r\n")
+            # To the very end: a child that goes on would write as well, and keep the connection open.
+            bodies.append(b"".join(iter(lambda: sock.recv(65536), b"")))
 
     assert daemon.stop() == 0
     assert answers == ["route"] * 3
-    for where, times in (("start hook", 1), ("main", 1), ("route", 3), ("stop hook", 1)):
-        assert daemon.out.count(f"{where}: 0\n") == times
+    assert [body.partition(b"\r\n\r\n")[2] for body in bodies] == [b"first,body,last"] * 3
+    for where, times in (
+        *(("start hook", 1), ("main", 1), ("route", 3), ("stop hook", 1)),
+        *(("body", 3), ("end of the body", 3), ("closing", 3)),
+    ):
+        assert len(re.findall(rf"^{where}: 0$", daemon.out, re.MULTILINE)) == times
 
 
 @pytest.mark.parametrize(("child", "status"), [("returns", 0), ("raises", 1), ("exits", 7)])

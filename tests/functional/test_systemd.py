@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import http.client
 import re
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -317,6 +320,95 @@ def test_sockets_for_another_process_are_left_alone(activate: Spawn) -> None:
     assert "on the sockets that systemd gave" not in daemon.out
     assert daemon.get("/ping").text == "OK\n"
     assert daemon.stop() == 0
+
+
+KEPT = """
+import os, sys
+for number in (0, 1):
+    os.dup2(int(sys.argv[1 + number]), 3 + number, inheritable=True)
+os.environ |= {"LISTEN_FDS": "2", "LISTEN_PID": str(os.getpid())}
+os.execv(sys.executable, [sys.executable, *sys.argv[3:]])
+"""
+NOTES_EVENTS = """
+import os
+from daemonkit import Daemon
+app = Daemon("app")
+notes = os.open(app.config["notes"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+app.add_slave(lambda slave: slave.shutdown.wait(), name="waits")
+app.on_event(lambda event: os.write(notes, b"%d\\n" % event))
+"""
+
+
+class KeepAliveClient(threading.Thread):
+    """Sends event after event and asks for health, on one connection until it is told that this
+    will be closed."""
+
+    def __init__(self, port: int, number: int, pause: float) -> None:
+        super().__init__(name=f"client-{number}")
+        self.over = threading.Event()
+        self.sent: list[int] = []
+        self.faults: list[str] = []
+        self._port, self._number, self._pause = port, number, pause
+
+    def run(self) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=30)
+        while not self.over.wait(self._pause):
+            event = self._number * 1_000_000 + len(self.sent)
+            for method, path, body in (("POST", "/events", str(event)), ("GET", "/ping", None)):
+                try:
+                    # It connects anew behind an answer that says so.
+                    connection.request(method, path, body)
+                    answer = connection.getresponse()
+                    text = answer.read().decode()
+                    if answer.status != 200:
+                        self.faults.append(f"{path}: {answer.status} {text}")
+                except (OSError, http.client.HTTPException) as error:
+                    self.faults.append(f"{path}: {error!r}")
+                    connection.close()
+            self.sent.append(event)
+        connection.close()
+
+
+def test_a_restart_on_passed_sockets_refuses_and_resets_nothing(
+    spawn: Spawn, tmp_path: Path
+) -> None:
+    notes = tmp_path / "notes"
+    with ExitStack() as stack:
+        tcp = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        port = tcp.getsockname()[1]
+        udp = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        udp.bind(("127.0.0.1", 0))
+        fds = [tcp.fileno(), udp.fileno()]
+
+        def start() -> Process:
+            return spawn(
+                *("-c", KEPT, *map(str, fds), "-m", "daemonkit", "run", "mymod"),
+                *("--set", f"notes={notes}"),
+                pass_fds=fds,
+                mymod__py=NOTES_EVENTS,
+            ).wait_ready()
+
+        daemon = start()
+        # Some are always at it; others have just been idle when their connection is to be closed.
+        clients = [KeepAliveClient(port, n, 0.0 if n < 4 else 0.15) for n in range(8)]
+        for client in clients:
+            client.start()
+        for _ in range(3):
+            seen = [len(client.sent) for client in clients]
+            daemon.wait_until(
+                lambda: all(len(c.sent) > n + 3 for c, n in zip(clients, seen, strict=True))  # noqa: B023
+            )
+            assert daemon.stop() == 0
+            daemon = start()
+        for client in clients:
+            client.over.set()
+        for client in clients:
+            client.join()
+        assert daemon.stop() == 0
+
+    assert [client.faults for client in clients] == [[]] * 8
+    sent = sorted(event for client in clients for event in client.sent)
+    assert sorted(map(int, notes.read_text().split())) == sent
 
 
 @pytest.mark.parametrize(

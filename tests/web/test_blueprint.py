@@ -56,6 +56,79 @@ def test_a_chunked_event_is_accepted(client: Client, events: list[Any]) -> None:
     assert events == [{"a": 1}]
 
 
+READS: dict[str, Callable[[], Any]] = {
+    "form": lambda: flask.request.form.to_dict(),
+    "values": lambda: flask.request.values.to_dict(),
+    "files": lambda: flask.request.files.to_dict(),
+    "data": lambda: flask.request.get_data(),
+    "data, not kept": lambda: flask.request.get_data(cache=False),
+    "JSON": lambda: flask.request.get_json(silent=True),
+    "some": lambda: flask.request.stream.read(3),
+    "all": lambda: flask.request.stream.read(),
+    "a form as bytes": lambda: flask.request.get_data(parse_form_data=True),
+}
+
+
+@pytest.mark.parametrize("framing", ["Content-Length", "chunked"])
+@pytest.mark.parametrize("name", READS)
+def test_an_event_is_accepted_whatever_a_hook_has_read_of_it(
+    app: Daemon, events: list[Any], name: str, framing: str
+) -> None:
+    """curl's default content type is that of a form."""
+    hook = READS[name]
+    app.flask.before_request(lambda: (hook(), None)[1])
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    large = "x" * 600_000
+    with running(app) as client:
+        for event in ({"Hello": "World"}, large):
+            body = json.dumps(event).encode()
+            data: Any = body if framing == "Content-Length" else iter([body])
+            assert client.post("/events", data=data, headers=form).json() == RECEIVED
+        client.wait_until(lambda: len(events) == 2)
+
+    assert events == [{"Hello": "World"}, large]
+
+
+def test_a_body_that_a_hook_has_put_in_its_place_is_the_event(
+    app: Daemon, events: list[Any]
+) -> None:
+    def replace() -> None:
+        flask.request._cached_data = flask.request.get_data().upper()
+
+    app.flask.before_request(replace)
+    with running(app) as client:
+        assert client.post("/events", data=b'"event"').json() == RECEIVED
+        client.wait_until(lambda: events)
+
+    assert events == ["EVENT"]
+
+
+def test_large_bodies_and_files_need_no_temporary_folder(
+    app: Daemon, events: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_: Any, **__: Any) -> Any:
+        raise FileNotFoundError("no usable temporary directory")
+
+    for name in ("TemporaryFile", "SpooledTemporaryFile", "NamedTemporaryFile", "mkstemp"):
+        monkeypatch.setattr(f"tempfile.{name}", missing)
+    monkeypatch.setattr("werkzeug.formparser.TemporaryFile", missing, raising=False)
+    monkeypatch.setattr("werkzeug.formparser.SpooledTemporaryFile", missing, raising=False)
+    app.route("/size", methods=["POST"], endpoint="size")(
+        lambda: str(len(flask.request.files["file"].read()))
+    )
+    app.route("/large", endpoint="large")(lambda: b"x" * 20_000_000)
+    with running(app) as client:
+        text = "x" * 5_000_000
+        assert client.post("/events", json=text).json() == RECEIVED
+        chunked = iter([b'"', text.encode(), b'"'])
+        assert client.post("/events", data=chunked).json() == RECEIVED
+        assert client.post("/size", files={"file": text}).text == "5000000"
+        assert client.get("/large").content == b"x" * 20_000_000
+        client.wait_until(lambda: len(events) == 2)
+
+    assert events == [text, text]
+
+
 NDJSON = {"Content-Type": "application/x-ndjson; charset=utf-8"}
 
 

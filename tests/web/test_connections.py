@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import signal
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
+import flask
 import pytest
 from waitress.server import TcpWSGIServer
 
@@ -222,7 +226,7 @@ def keep_busy(server: Any) -> Callable[[], None]:
         return real(at_most)
 
     server.tend = tend
-    server.pull_trigger()
+    server.wake()
     entered.wait(10)
     return release.set
 
@@ -251,6 +255,264 @@ def test_connections_that_are_all_busy_are_not_looked_at_each_turn(
         monkeypatch.undo()
 
     assert len(looks) < 200
+
+
+# Sending
+
+
+def test_the_loop_does_not_turn_while_a_thread_is_sending(
+    app: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would find the socket writable each time, and keep the interpreter from that thread."""
+    entered, release = threading.Event(), threading.Event()
+    real = Channel.send
+
+    def send(self: Channel, data: Any, do_close: bool = True) -> int:
+        if threading.current_thread().name != "http":
+            entered.set()
+            release.wait(10)
+        return int(real(self, data, do_close))
+
+    with serving(app) as (client, server), connect(client) as sock:
+        monkeypatch.setattr(Channel, "send", send)
+        turns: list[int] = []
+        real_tend = server.tend
+        server.tend = lambda at_most: turns.append(1) or real_tend(at_most)
+        sock.sendall(PING)
+        entered.wait(10)
+        # Time enough for thousands of turns.
+        release.wait(0.2)
+        count = len(turns)
+        release.set()
+        assert read_until(sock, b"OK\n")
+
+    assert count < 20
+
+
+def test_a_request_costs_the_loop_one_turn_and_its_answer_one_call_into_the_kernel(
+    app: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[int] = []
+    real = Channel.send
+
+    def send(self: Channel, data: Any, do_close: bool = True) -> int:
+        sent.append(len(data))
+        return int(real(self, data, do_close))
+
+    with serving(app) as (client, server), connect(client) as sock:
+        ask(sock, PING)
+        monkeypatch.setattr(Channel, "send", send)
+        turns: list[int] = []
+        real_tend = server.tend
+        server.tend = lambda at_most: turns.append(1) or real_tend(at_most)
+        for _ in range(20):
+            ask(sock, PING)
+        count = len(turns)
+
+    assert len(sent) == 20
+    assert count <= 20 + 2
+
+
+def test_everything_is_sent_whatever_the_sizes_and_however_slowly_it_is_read(
+    app: Daemon, tmp_path: Path
+) -> None:
+    """Nothing may be left unsent while the loop isn't looking; such a client would wait for ever."""
+    block = bytes(range(256)) * 16_000
+    (tmp_path / "block").write_bytes(block)
+
+    @app.route("/bytes/<int:size>")
+    def whole(size: int) -> bytes:
+        return block[:size]
+
+    @app.route("/parts/<int:size>")
+    def parts(size: int) -> Any:
+        return (block[n : min(n + 1 + n % 7000, size)] for n in _starts(size))
+
+    @app.route("/file/<int:size>")
+    def file(size: int) -> Any:
+        return flask.send_file(tmp_path / "block", conditional=True)
+
+    def fetch(client: Client, number: int) -> None:
+        rng = random.Random(number)
+        with socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sock.settimeout(20)
+            sock.connect((client.host, client.port))
+            for _ in range(8):
+                # Pipelined, so that answers queue up behind each other.
+                asked = [
+                    (rng.choice(("bytes", "file")), rng.choice((0, 100, 9_000, 300_000, 4_000_000)))
+                    for _ in range(rng.randint(1, 3))
+                ]
+                for kind, size in asked:
+                    sock.sendall(
+                        b"GET /%s/%d HTTP/1.1\r\nHost: x\r\nRange: bytes=0-%d\r\n\r\n"
+                        % (kind.encode(), size, max(0, size - 1))
+                    )
+                with sock.makefile("rb") as answers:
+                    for kind, size in asked:
+                        got = _read_answer(answers, rng)
+                        if got != block[: max(1, size) if kind == "file" else size]:
+                            wrong.append((number, kind, size, len(got)))
+            sock.sendall(b"GET /parts/1000000 HTTP/1.0\r\n\r\n")
+            got = read_all(sock).partition(b"\r\n\r\n")[2]
+            if got != block[:1_000_000]:
+                wrong.append((number, "parts", 1_000_000, len(got)))
+        done.append(number)
+
+    wrong: list[Any] = []
+    done: list[int] = []
+    with serving(app) as (client, _):
+        fetchers = [threading.Thread(target=fetch, args=(client, n)) for n in range(12)]
+        for fetcher in fetchers:
+            fetcher.start()
+        for fetcher in fetchers:
+            fetcher.join()
+
+    assert wrong == []
+    assert sorted(done) == list(range(12))
+
+
+def _starts(size: int) -> Iterator[int]:
+    """Where the parts of a body begin."""
+    start = 0
+    while start < size:
+        yield start
+        start += 1 + start % 7000
+
+
+def _read_answer(answers: Any, rng: random.Random) -> bytes:
+    """The next answer's body, read in pieces with pauses in between."""
+    length = 0
+    while (line := answers.readline()) not in (b"\r\n", b""):
+        name, _, value = line.partition(b":")
+        if name == b"Content-Length":
+            length = int(value)
+    body = b""
+    while len(body) < length:
+        if rng.random() < 0.02:
+            time.sleep(0.002)  # A reader is slow.
+        body += answers.read(min(length - len(body), rng.choice((1, 1000, 60_000))))
+    return body
+
+
+def test_a_connection_keeps_nothing_of_what_it_has_sent(app: Daemon) -> None:
+    app.route("/large", endpoint="large")(lambda: bytes(15_000_000))
+    with serving(app) as (client, server), connect(client) as sock:
+        ask(sock, EVENT)
+        (channel,) = server.active_channels.values()
+        sock.sendall(PING.replace(b"ping", b"large"))
+        client.wait_until(lambda: channel.total_outbufs_len)
+        left = 15_000_000
+        while left > 0:
+            left -= len(sock.recv(1_000_000))
+        client.wait_until(lambda: channel.outbufs[0].buf is None)
+        assert len(channel.outbufs) == 1
+
+
+# What can't be a request
+
+
+@pytest.mark.parametrize("before", [b"", b"\r\n", EVENT, PING])
+@pytest.mark.parametrize(
+    "first", [b"\x16", b"\x80", b"\0", b"\xff", b"(", b'"', b" ", b"\x16\x03\1"]
+)
+def test_what_cannot_begin_a_request_is_refused_at_its_first_byte(
+    app: Daemon, before: bytes, first: bytes
+) -> None:
+    with serving(app) as (client, server), connect(client) as sock:
+        sock.sendall(before + first)
+        answer = read_all(sock)
+
+        assert not server.receiving
+    assert answer.endswith(
+        b'{"message": "Bad Request: this is no HTTP request; does the client speak TLS (https)?", '
+        b'"result": false}\n'
+    )
+    assert answer.count(b"HTTP/1.1 200 OK") == (before.strip() != b"")
+    assert b"HTTP/1.0 400 Bad Request\r\nConnection: close\r\n" in answer
+
+
+def test_a_tls_client_learns_at_once_that_nobody_speaks_tls(app: Daemon) -> None:
+    with serving(app, request_timeout=60) as (client, _), connect(client) as sock:
+        context = ssl.create_default_context()
+        with pytest.raises(ssl.SSLError, match=r"(?i)wrong.version.number|record layer failure"):
+            context.wrap_socket(sock, server_hostname="localhost")
+
+
+# Draining
+
+
+@pytest.mark.parametrize("request_line", [b"GET /ping HTTP/1.1", b"GET /ping HTTP/1.0"])
+@pytest.mark.parametrize("fast_events", [True, False])
+def test_while_draining_each_answer_says_that_the_connection_is_closed(
+    app: Daemon, request_line: bytes, fast_events: bool
+) -> None:
+    old = request_line.endswith(b"1.0")
+    ping = request_line + b"\r\nHost: x\r\n" + b"Connection: keep-alive\r\n" * old + b"\r\n"
+    options = {"drain_delay": 20, "shutdown_timeout": 30, "fast_events": fast_events}
+    with serving(app, **options) as (client, server), ExitStack() as stack:
+        socks = [stack.enter_context(connect(client)) for _ in range(4)]
+        for sock in socks:
+            assert b"Connection: close" not in ask(sock, EVENT)
+        # The beginning of an event is there already.
+        socks[0].sendall(EVENT[:-1])
+        client.wait_until(lambda: server.receiving)
+        app.stop()
+        client.wait_until(lambda: server.draining)
+        socks[0].sendall(EVENT[-1:])
+        socks[1].sendall(EVENT)
+        socks[2].sendall(ping)
+        socks[3].sendall(EVENT + EVENT + ping)
+        answers = [read_all(sock) for sock in socks]
+        # Until the delay is over, new clients are served.
+        assert client.get("/ping").headers["Connection"] == "close"
+        app._life._ended.set()  # type: ignore[union-attr]
+
+    assert [answer.count(b" 200 OK\r\n") for answer in answers] == [1, 1, 1, 3]
+    assert [answer.count(b"\r\nConnection: close\r\n") for answer in answers] == [1, 1, 1, 1]
+    assert b"eep-alive" not in b"".join(answers).lower().replace(b"k", b"")
+    assert answers[3].rindex(b"Connection: close") > answers[3].rindex(b"HTTP/1.")
+
+
+def test_what_is_refused_while_stopping_says_that_the_connection_is_closed(
+    app: Daemon, slow: tuple[threading.Event, threading.Event]
+) -> None:
+    """A request that comes at the very end is answered, too, and nothing is reset."""
+    entered, release = slow
+    with serving(app) as (client, server), ExitStack() as stack:
+        busy, *socks = (stack.enter_context(connect(client)) for _ in range(4))
+        for sock in socks:
+            ask(sock, EVENT)
+        busy.sendall(PING.replace(b"/ping", b"/slow"))
+        entered.wait(10)
+        app.stop()
+        client.wait_until(lambda: not server.accepting)
+        for sock in socks:
+            sock.sendall(EVENT)
+        answers = [read_all(sock) for sock in socks]
+        release.set()
+        assert read_until(busy, b"done")
+
+    for answer in answers:
+        assert answer.startswith(b"HTTP/1.1 503 SERVICE UNAVAILABLE\r\nConnection: close\r\n")
+    assert client.exit_status == 0
+
+
+def test_who_waits_to_be_let_in_when_it_stops_is_still_answered(app: Daemon) -> None:
+    """Closing the listening socket would reset those in its backlog."""
+    with serving(app) as (client, server), ExitStack() as stack:
+        release = keep_busy(server)
+        socks = [stack.enter_context(connect(client)) for _ in range(5)]
+        for sock in socks:
+            sock.sendall(PING)
+        app.stop()
+        client.wait_until(lambda: app._parts and app._parts.server._stopping)
+        release()
+        answers = [read_all(sock) for sock in socks]
+
+    for answer in answers:
+        assert answer.startswith(b"HTTP/1.1 503 SERVICE UNAVAILABLE\r\nConnection: close\r\n")
 
 
 # Too slow
@@ -383,7 +645,7 @@ def test_the_time_of_a_request_begins_when_the_answer_before_it_is_sent(app: Dae
         # As if the answer had been on its way for all that time.
         began = channel.last_activity - 61
         channel.request.began = server.receiving[channel] = began
-        server.pull_trigger()
+        server.wake()
         client.wait_until(lambda: server.receiving[channel] > began)
 
         assert ask(sock, EVENT[-1:]).startswith(b"HTTP/1.1 200 OK")
@@ -457,7 +719,7 @@ def test_without_connections_the_loop_sleeps_for_good(app: Daemon) -> None:
         assert client.get("/ping").text == "OK\n"
         client.wait_until(lambda: not server.active_channels)
         server._next_sweep = time.monotonic()
-        client.wait_until(lambda: (server.pull_trigger(), server._next_sweep is None)[1])
+        client.wait_until(lambda: (server.wake(), server._next_sweep is None)[1])
 
         assert server.tend(None) is None
 
@@ -502,7 +764,7 @@ def test_what_is_to_be_sent_is_sent_by_one_thread_at_a_time(app: Daemon) -> None
         (channel,) = [
             c for c in server.active_channels.values() if c.addr[1] == sock.getsockname()[1]
         ]
-        flush = threading.Thread(target=channel._flush_some)
+        flush = threading.Thread(target=channel.handle_write)
         with channel.outbuf_lock:
             flush.start()
             flush.join(0.05)

@@ -1,0 +1,153 @@
+"""Threads that wait for clients, and who still finds one."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import flask
+import pytest
+
+from daemonkit import Daemon
+from daemonkit.exceptions import StartError
+from daemonkit.testing import Client, running
+from daemonkit.web.server import Server
+
+from .raw import connect
+
+NOTHING_READ = re.compile(r"Closed (\d) connections whose clients read nothing of their answers")
+
+
+@pytest.fixture
+def app() -> Daemon:
+    app = Daemon("app")
+
+    @app.route("/stream")
+    def stream() -> Any:
+        return (bytes(1_000_000) for _ in range(500))
+
+    return app
+
+
+@contextmanager
+def all_threads_waiting(app: Daemon) -> Iterator[tuple[Client, Server]]:
+    """A daemon whose four HTTP threads wait for clients that read nothing."""
+    with running(app, {"master": {"http_threads": 4}}) as client, ExitStack() as stack:
+        assert app._parts is not None
+        server = app._parts.server
+        for _ in range(4):
+            sock = stack.enter_context(connect(client))
+            sock.sendall(b"GET /stream HTTP/1.1\r\nHost: x\r\n\r\n")
+        channels = server._server.active_channels
+        client.wait_until(
+            lambda: [c.total_outbufs_len > 2**24 for c in channels.values()] == [True] * 4
+        )
+        yield client, server
+
+
+def closed(caplog: pytest.LogCaptureFixture) -> int:
+    """How many connections were closed because nobody read there."""
+    return sum(int(found[1]) for m in caplog.messages if (found := NOTHING_READ.match(m)))
+
+
+def test_ping_and_ready_find_a_thread_while_all_others_wait_for_clients(
+    app: Daemon, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with all_threads_waiting(app) as (client, server):
+        for _ in range(3):
+            assert client.get("/ping").text == "OK\n"
+            assert client.get("/ready").status_code == 200
+        assert closed(caplog) == 0
+        monkeypatch.setattr("daemonkit.web.listener.IDLE_TIMEOUT", 0.2)
+        server._server._next_sweep = 0.0
+        server._server.wake()
+        # And then the others do, too.
+        assert client.get("/status").status_code == 200
+        client.wait_until(lambda: closed(caplog) == 4)
+
+    assert client.exit_status == 0
+
+
+def test_clients_that_read_nothing_do_not_hold_up_a_stop_for_long(
+    app: Daemon, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daemonkit.web.server.UNREAD", 0.2)
+    with all_threads_waiting(app) as (client, server):
+        app.stop()
+        client.wait_until(lambda: not server.running_threads())
+
+    assert client.exit_status == 0
+    assert closed(caplog) == 4
+
+
+def test_a_client_that_reads_slowly_gets_all_of_its_answer(
+    app: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As long as there is some progress."""
+    monkeypatch.setattr("daemonkit.web.listener.IDLE_TIMEOUT", 0.5)
+    with running(app) as client, connect(client) as sock:
+        sock.sendall(b"GET /stream HTTP/1.0\r\n\r\n")
+        server = app._parts.server._server  # type: ignore[union-attr]
+        got, pauses = 0, 0
+        while chunk := sock.recv(1_000_000):
+            got += len(chunk)
+            if got > (pauses + 1) * 50_000_000:
+                # Another look at who reads nothing.
+                pauses += 1
+                looked = server._next_sweep
+                server._next_sweep = 0.0
+                server.wake()
+                client.wait_until(lambda: server._next_sweep not in (0.0, looked))  # noqa: B023
+
+    assert got > 500_000_000
+
+
+@pytest.mark.parametrize(("hanging", "other"), [("/ping", "/ready"), ("/ready", "/ping")])
+def test_a_probe_that_hangs_leaves_the_other_one_its_thread(
+    app: Daemon, hanging: str, other: str
+) -> None:
+    entered, release = threading.Event(), threading.Event()
+    hung: list[Any] = []
+
+    def hang() -> None:
+        if flask.request.path == hanging:
+            hung.append(1)
+            entered.set()
+            release.wait(20)
+
+    app.flask.before_request(hang)
+    try:
+        with running(app, {"master": {"http_threads": 1}}) as client, ExitStack() as stack:
+            for count in (1, 2, 3):
+                sock = stack.enter_context(connect(client))
+                sock.sendall(b"GET %s HTTP/1.1\r\nHost: x\r\n\r\n" % hanging.encode())
+                if count < 3:
+                    client.wait_until(lambda: len(hung) == count)  # noqa: B023
+            assert client.get(other).status_code == 200
+            release.set()
+    finally:
+        release.set()
+
+    assert client.exit_status == 0
+
+
+def test_a_thread_that_cannot_be_started_leaves_nobody_to_wait_for(
+    app: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if it is only the third of them."""
+    real = threading.Thread.start
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name == "http-3":
+            raise RuntimeError("can't start new thread")
+        real(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    refused = pytest.raises(StartError, match="cannot start: RuntimeError: can't start new thread")
+    with refused, running(app):
+        pass
+
+    assert not [t for t in threading.enumerate() if t.name.startswith("http")]
