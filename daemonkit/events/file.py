@@ -161,10 +161,10 @@ class File:
                 self._limit_pages(self._pages)
 
 
-def is_full(error: sqlite3.Error) -> bool:
+def is_full(error: Exception) -> bool:
     """Whether it says that there is no room."""
     # Python 3.10 has no error codes.
-    return "database or disk is full" in str(error)
+    return isinstance(error, sqlite3.Error) and "database or disk is full" in str(error)
 
 
 def _move_aside(path: str) -> str:

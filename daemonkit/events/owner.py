@@ -6,6 +6,7 @@ import fcntl
 import os
 from datetime import datetime
 
+from ..calls import plain
 from ..exceptions import StartError
 from ..forks import CloseInChild
 
@@ -37,7 +38,8 @@ class Owner:
         since = datetime.now().isoformat(sep=" ", timespec="seconds")
         try:
             os.ftruncate(self._fd, 0)
-            os.pwrite(self._fd, f"process {os.getpid()} ({name}, since {since})\n".encode(), 0)
+            owner = plain(f"process {os.getpid()} ({name}, since {since})\n")
+            os.pwrite(self._fd, owner.encode(), 0)
         # On a full disk it is a lock without a name.
         except OSError:
             pass
