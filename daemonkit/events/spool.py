@@ -398,7 +398,7 @@ class Spool(Bounded):
         """See what others have done to the file, and whether there is room again."""
         try:
             self._troubles.look_for_file(with_log=True)
-            if self._file.has_room():
+            if self._troubles.is_full and self._file.has_room():
                 self._troubles.room_is_there()
             elif not self._file.has_reserve():
                 self._troubles.room_is_gone()

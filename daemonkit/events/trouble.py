@@ -11,7 +11,7 @@ from ..exceptions import QueueFull
 from ..log import RateLimit
 from ..types import Problem
 from .database import is_locked
-from .file import File, is_full
+from .file import File, is_io_error
 
 LOG_INTERVAL = 10.0
 """Seconds between two lines about what goes on."""
@@ -77,19 +77,25 @@ class FileTroubles:
         """Whether the file could not be written."""
         return self._unwritten.problem is not None
 
+    @property
+    def is_full(self) -> bool:
+        """Whether there is no room for events."""
+        return self._no_room.problem is not None
+
     def read_failed(self, error: Exception) -> None:
         """The file can't be read."""
         self._failed(self._unread, "read", error)
 
     def write_failed(self, error: Exception, size: int = 0) -> QueueFull:
         """The file can't be written; returns what refuses events of so many bytes."""
-        if not is_full(error):
-            # Another process that is at it loses nothing.
-            if not is_locked(error):
-                self._file.is_doubtful = True
+        is_full = self._file.is_full(error, size)
+        # What lacked room, or another process that is at it, loses nothing.
+        if is_io_error(error) or not (is_full or is_locked(error)):
+            self._file.is_doubtful = True
+        if not is_full:
             return self._failed(self._unwritten, "written", error)
         if self._file.is_at_limit(size):
-            return QueueFull(f"The event queue is full (queue_disk, {self._file.disk} bytes)")
+            return QueueFull(f"The event queue is full ({self._file.limit})")
         return self.room_is_gone()
 
     def room_is_gone(self) -> QueueFull:
