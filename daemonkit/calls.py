@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import traceback
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any
 
 from .exceptions import RegistrationError
+
+LONGEST_TEXT = 8000
+"""Characters of what is kept or shown of an error."""
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -19,13 +23,32 @@ def describe(value: Any) -> str:
     return f"{text if len(text) <= 100 else text[:100] + '...'} ({type(value).__name__})"
 
 
-def error_text(error: BaseException) -> str:
-    """An exception's type and message, whatever its `__str__` does."""
+def plain(text: str) -> str:
+    """The text as a plain `str` that any file, socket or database takes; what UTF-8 can't encode is
+    escaped."""
+    # A subclass may have an `encode` of its own.
+    return str.encode(text, "utf-8", "backslashreplace").decode()
+
+
+def error_text(error: BaseException, redact: Callable[[str], str] = str) -> str:
+    """An exception's type and message, plain and not too long, whatever its `__str__` does."""
     try:
-        text = str(error)
+        text = plain(str(error))
     except BaseException as worse:
         text = f"(its __str__ raises {type(worse).__name__})"
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    name = type(error).__name__
+    # Only then: half a secret isn't recognized.
+    return redact(f"{name}: {text}" if text else name)[:LONGEST_TEXT]
+
+
+def traceback_text(error: BaseException, redact: Callable[[str], str]) -> str:
+    """An exception's traceback, plain; of a long one the end, where the error is."""
+    try:
+        text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    # Notes and causes are the user's, too.
+    except BaseException as worse:
+        text = f"(formatting the traceback raises {type(worse).__name__})\n"
+    return redact(plain(text))[-LONGEST_TEXT:]
 
 
 def timestamp(moment: datetime | None) -> str | None:

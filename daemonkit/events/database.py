@@ -183,10 +183,10 @@ class Database:
                 self.db.execute("PRAGMA synchronous = FULL")
 
 
-def is_locked(error: sqlite3.Error) -> bool:
+def is_locked(error: Exception) -> bool:
     """Whether it says that another process is at the file."""
     # Python 3.10 has no error codes.
-    return "locked" in str(error)
+    return isinstance(error, sqlite3.Error) and "locked" in str(error)
 
 
 def check_place(path: str, create: bool) -> None:

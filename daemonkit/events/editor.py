@@ -13,7 +13,7 @@ from contextlib import closing, contextmanager
 from typing import Any, Literal, NamedTuple
 
 from ..types import Source
-from .store import BATCH, STRIDE, Store, StoredBatch
+from .store import ATTEMPTS, BATCH, STRIDE, Store, StoredBatch, seconds
 
 State = Literal["waiting", "retrying", "dead"]
 STATES: tuple[State, ...] = ("waiting", "retrying", "dead")
@@ -234,8 +234,8 @@ class Editor:
 
 
 FAILED = (
-    "id, CAST(received AS REAL), source, peer, CAST(line AS BLOB), CAST(attempts AS INTEGER), "
-    "CAST(due AS REAL), CAST(first_failed AS REAL), CAST(last_failed AS REAL), "
+    f"id, {seconds('received')}, CAST(source AS TEXT), CAST(peer AS TEXT), CAST(line AS BLOB), "
+    f"{ATTEMPTS}, {seconds('due')}, {seconds('first_failed')}, {seconds('last_failed')}, "
     "CAST(error AS TEXT), CAST(traceback AS TEXT)"
 )
 """The columns of a Stored that has failed. What was edited by hand may be of another type."""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from typing import Any, NamedTuple, Protocol
 
-from ..calls import error_text
+from ..calls import error_text, traceback_text
 from ..exceptions import BatchTooLarge, QueueFull
 from ..types import Component, Event, Meta, Problem, Source
 
@@ -75,17 +74,14 @@ class RetryPolicy(NamedTuple):
 ONCE = RetryPolicy()
 """A failing event is a dead letter at once."""
 LONGEST_BACKOFF = 3600.0
-LONGEST_TRACEBACK = 8000
-"""Characters; of a longer one the end is kept, where the error is."""
 
 
 def failure_of(error: BaseException, entry: Entry, redact: Callable[[str], str]) -> Failure:
     """What is kept of an exception that a handler raised just now."""
     now = time.time()
-    lines = traceback.format_exception(type(error), error, error.__traceback__)
     return Failure(
-        redact(error_text(error)),
-        redact("".join(lines))[-LONGEST_TRACEBACK:],
+        error_text(error, redact),
+        traceback_text(error, redact),
         entry.attempt,
         now if entry.failed is None else entry.failed,
         now,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import sqlite3
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -11,7 +12,7 @@ from datetime import datetime
 
 from ..exceptions import StartError
 from .database import Broken, check_place
-from .owner import Owner, Place, Reserve, free_bytes
+from .owner import Owner, Place, Reserve, free_bytes, lacks
 from .store import Store
 
 PATIENCE = 0.25
@@ -20,6 +21,9 @@ WAL_BYTES = 4 * 1024 * 1024
 """Of the write-ahead log: so much is written to it before it goes to its place in the file."""
 RESERVE_BYTES = WAL_BYTES + 1024 * 1024
 """What the log holds may all be new to the file, and must find a place there to make room."""
+OPENING_BYTES = 150_000
+"""About what opening a new file needs."""
+FULL = "database or disk is full"
 NEARLY_FULL = 16
 """Pages."""
 
@@ -35,7 +39,6 @@ class File:
         # The folder may be changed, and SQLite keeps its log where links lead.
         path = os.path.realpath(path)
         self.path = path
-        self.disk = disk
         self._logger = logger
         check_place(path, create=True)
         opened = ExitStack()
@@ -49,9 +52,16 @@ class File:
             self.store = self._open_store()
             opened.callback(self.store.close)
             self._page: int = self.store.value("PRAGMA page_size")
+            self.limit = f"queue_disk, {disk} bytes"
+            # SQLite would find that out only with the log's way to the file.
+            largest, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+            if largest != resource.RLIM_INFINITY and largest - self.reserve.size < disk:
+                disk = largest - self.reserve.size
+                self.limit = f"ulimit -f, {largest} bytes"
             self._pages: int = max(NEARLY_FULL, disk // self._page)
             self._limit_pages(self._pages)
-            pages = max(NEARLY_FULL, self._reserve_wal() // (self._page + 24))
+            self._wal_bytes = self._reserve_wal()
+            pages = max(NEARLY_FULL, self._wal_bytes // (self._page + 24))
             self.store.db.execute(f"PRAGMA wal_autocheckpoint = {pages}")
             self.place = Place(path)
             self.is_doubtful = False
@@ -59,6 +69,9 @@ class File:
             self.reserve.take()
         except BaseException as error:
             opened.close()
+            # See `is_full`.
+            if is_io_error(error) and lacks(path, OPENING_BYTES):
+                error = sqlite3.OperationalError(FULL)
             if isinstance(error, sqlite3.Error):
                 raise StartError(f"cannot open the event queue {path}: {error}") from None
             raise
@@ -88,7 +101,7 @@ class File:
 
     def _reserve_wal(self) -> int:
         """Have room for the write-ahead log, also when there is no other; returns its bytes."""
-        size = min(WAL_BYTES, free_bytes(self.path) // 8)
+        size = free_bytes(self.path, WAL_BYTES * 8) // 8
         # It is made with the first write.
         with self.store.transaction():
             self.store.touch()
@@ -104,6 +117,16 @@ class File:
 
     def _limit_pages(self, pages: int) -> None:
         self.store.db.execute(f"PRAGMA max_page_count = {pages}")
+
+    def is_full(self, error: Exception, size: int = 0) -> bool:
+        """Whether it says that there is no room, for so many bytes of events if that is known."""
+        if not isinstance(error, sqlite3.Error):
+            return False
+        # Python 3.10 has no error codes.
+        if FULL in str(error):
+            return True
+        # SQLite takes only ENOSPC for that. What the log holds must find a place in the file, too.
+        return is_io_error(error) and lacks(self.path, self._wal_bytes + size)
 
     def is_at_limit(self, size: int) -> bool:
         """Whether with so many bytes more it would have more than it may have."""
@@ -148,7 +171,7 @@ class File:
             with self.store.transaction(synced=synced):
                 write()
         except sqlite3.OperationalError as error:
-            if not is_full(error):
+            if not self.is_full(error):
                 raise
             self.reserve.release()
             self._limit_pages(2**31)
@@ -161,10 +184,9 @@ class File:
                 self._limit_pages(self._pages)
 
 
-def is_full(error: sqlite3.Error) -> bool:
-    """Whether it says that there is no room."""
-    # Python 3.10 has no error codes.
-    return "database or disk is full" in str(error)
+def is_io_error(error: BaseException) -> bool:
+    """Whether it says that the disk has failed, for whatever reason."""
+    return isinstance(error, sqlite3.Error | StartError) and "disk I/O error" in str(error)
 
 
 def _move_aside(path: str) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 
+from ..calls import error_text
 from .entry import Entry, Failure
 from .store import STRIDE, Store, StoredBatch, StoredFailure
 
@@ -117,7 +119,7 @@ class Outcomes:
         for noted in list(self._failures):
             entry, failure, due = noted
             if (event := self._event(entry.id, failure, lines)) is not None:
-                store.add_failed(event, failure, due)
+                self._add_failed(event, failure, due)
             else:
                 # Another process has dropped it.
                 self._failures.remove(noted)
@@ -133,6 +135,21 @@ class Outcomes:
             if not self._marked.isdisjoint(finished):
                 store.unmark(finished)
 
+    def _add_failed(self, event: StoredFailure, failure: Failure, due: float | None) -> None:
+        try:
+            self._store.add_failed(event, failure, due)
+        # The disk, or another process.
+        except sqlite3.OperationalError:
+            raise
+        # Whatever it is, all others mustn't wait for it.
+        except Exception as error:
+            now, text = time.time(), f"(the error can't be stored: {error_text(error)})"
+            self._store.add_failed(
+                StoredFailure(event.id, None, 0, now, "app", None, now, event.line),
+                Failure(text, "", 1, now, now),
+                due,
+            )
+
     def _event(
         self, id: int, failure: Failure, lines: dict[int, tuple[StoredBatch, list[bytes]]]
     ) -> StoredFailure | None:
@@ -145,6 +162,9 @@ class Outcomes:
                 return None
             lines[first] = batch, batch.texts()
         batch, texts = lines[first]
+        # Somebody has edited it meanwhile.
+        if number >= len(texts):
+            return None
         return StoredFailure(
             id,
             None,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from datetime import datetime
 
+from ..calls import plain
 from ..exceptions import StartError
 from ..forks import CloseInChild
 
@@ -37,7 +39,8 @@ class Owner:
         since = datetime.now().isoformat(sep=" ", timespec="seconds")
         try:
             os.ftruncate(self._fd, 0)
-            os.pwrite(self._fd, f"process {os.getpid()} ({name}, since {since})\n".encode(), 0)
+            owner = plain(f"process {os.getpid()} ({name}, since {since})\n")
+            os.pwrite(self._fd, owner.encode(), 0)
         # On a full disk it is a lock without a name.
         except OSError:
             pass
@@ -78,10 +81,34 @@ def _identity(path: str) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def free_bytes(path: str) -> int:
-    """What is free for us on the disk that a file is on."""
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What a full disk, a quota that is used up and a limit of the size of files lead to."""
+
+
+def lacks(path: str, size: int) -> bool:
+    """Whether so many bytes find no room in a file beside this one."""
+    # A quota shows only when it is used up. The file is gone however this process ends.
+    probe = f"{path}-probe"
+    try:
+        fd = os.open(probe, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.unlink(probe)
+            os.posix_fallocate(fd, 0, max(size, 1))
+        finally:
+            os.close(fd)
+    except OSError as error:
+        return error.errno in NO_ROOM
+    return False
+
+
+def free_bytes(path: str, most: int) -> int:
+    """What is free for us on the disk that a file is on, but no more than `most`, and a quarter
+    less where a quota bounds it."""
     disk = os.statvfs(os.path.dirname(os.path.abspath(path)))
-    return disk.f_bavail * disk.f_frsize
+    free = min(most, disk.f_bavail * disk.f_frsize)
+    while free and lacks(path, free):
+        free = free * 3 // 4
+    return free
 
 
 class Reserve:
@@ -92,7 +119,7 @@ class Reserve:
 
     def __init__(self, path: str, size: int) -> None:
         self._path = f"{path}-reserve"
-        self.size = min(size, free_bytes(path) // 5)
+        self.size = free_bytes(path, size * 5) // 5
         self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self.size = max(self.size, os.fstat(self._fd).st_size)
         self.is_there = False
@@ -110,8 +137,7 @@ class Reserve:
 
     def has_more(self, size: int) -> bool:
         """Whether it is reserved, and so many bytes are free beside it."""
-        free = free_bytes(self._path)
-        return self.take() and free >= size
+        return self.take() and not lacks(self._path, size)
 
     def release(self) -> None:
         """Let the room be used."""

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from ..calls import error_text
 from ..exceptions import QueueFull, StartError
 from ..forks import ForkFlag
 from ..types import Problem, lost
@@ -168,9 +167,12 @@ class Spool(Bounded):
             refusal = self._try_to_write(puts)
         # The thread that writes for the others isn't to blame.
         except Exception as error:
-            self._logger.exception("The event queue failed and goes on")
-            refusal = QueueFull(f"The event queue failed: {error_text(error)}")
+            refusal = self._troubles.write_failed(error)
         if refusal is not None:
+            if self._troubles.is_unwritten:
+                # The keeper tries it again: maybe nobody puts anything while there is a problem.
+                self._is_unsynced = True
+                self._dirty.set()
             with self._group.lock:
                 self._group.settle(puts, refusal)
 
@@ -280,7 +282,8 @@ class Spool(Bounded):
                     result = read()
                     self._troubles.read_worked()
                     return result
-                except sqlite3.Error as error:
+                # Or it would be read again at once, without end.
+                except Exception as error:
                     self._troubles.read_failed(error)
                 finally:
                     # What is damaged is a dead letter.
@@ -339,7 +342,8 @@ class Spool(Bounded):
 
         try:
             self._file.write_even_if_full(write, synced=synced)
-        except sqlite3.Error as error:
+        # Whatever it is, events may be handled twice because of it.
+        except Exception as error:
             self._troubles.write_failed(error)
             return False
         self._is_unsynced = not synced
@@ -394,13 +398,13 @@ class Spool(Bounded):
         """See what others have done to the file, and whether there is room again."""
         try:
             self._troubles.look_for_file(with_log=True)
-            if self._file.has_room():
+            if self._troubles.is_full and self._file.has_room():
                 self._troubles.room_is_there()
             elif not self._file.has_reserve():
                 self._troubles.room_is_gone()
             self._backlog.catch_up_if_changed()
             self._troubles.read_worked()
-        except sqlite3.Error as error:
+        except Exception as error:
             self._troubles.read_failed(error)
 
     def problems(self) -> list[Problem]:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from ..calls import plain
 from ..types import Source
 from .database import Database
 from .entry import Failure
@@ -13,8 +14,23 @@ from .entry import Failure
 STRIDE = 1000
 """Events of a batch at most. Ids of batches are multiples of it, and those of their events follow,
 so that ids of two writers never overlap."""
-BATCH = "id, count, CAST(received AS REAL), source, peers, CAST(lines AS BLOB)"
-"""The columns of a StoredBatch. What was edited by hand may be text."""
+LATEST = 253_370_764_800
+"""The year 9999 in Unix seconds: after that Python has no dates."""
+MOST_ATTEMPTS = 10**9
+
+
+def seconds(column: str) -> str:
+    """SQL for a column with a time; what was edited by hand may be anything."""
+    return f"max(0.0, min(CAST({column} AS REAL), {LATEST}.0))"
+
+
+ATTEMPTS = f"max(0, min(CAST(attempts AS INTEGER), {MOST_ATTEMPTS}))"
+"""SQL for the number of attempts; likewise."""
+BATCH = (
+    f"id, CAST(count AS INTEGER), {seconds('received')}, CAST(source AS TEXT), "
+    "CAST(peers AS TEXT), CAST(lines AS BLOB)"
+)
+"""The columns of a StoredBatch; likewise."""
 
 Ranges = list[tuple[int, int]]
 
@@ -38,11 +54,11 @@ class StoredBatch(NamedTuple):
         try:
             found = json.loads(self.peers or "null")
         # The disk, or somebody, has changed it.
-        except ValueError:
+        except (ValueError, RecursionError):
             found = None
         if not isinstance(found, list) or len(found) != self.events:
             return [None] * self.events
-        return found
+        return [plain(peer) if isinstance(peer, str) else None for peer in found]
 
 
 class StoredFailure(NamedTuple):
@@ -151,7 +167,9 @@ class Store(Database):
 
     def oldest(self, after: int) -> float | None:
         """When the first batch with an id over `after` was received."""
-        found = self.value("SELECT received FROM batches WHERE id > ? ORDER BY id LIMIT 1", after)
+        found = self.value(
+            f"SELECT {seconds('received')} FROM batches WHERE id > ? ORDER BY id LIMIT 1", after
+        )
         return None if found is None else float(found)
 
     # Failed events
@@ -169,8 +187,8 @@ class Store(Database):
                 event.peer,
                 event.first_failed,
                 failure.last,
-                failure.error,
-                failure.traceback,
+                plain(failure.error),
+                plain(failure.traceback),
                 event.line,
             ),
         )
@@ -178,9 +196,9 @@ class Store(Database):
     def failed(self, id: int) -> StoredFailure | None:
         """An event that has failed."""
         row = self.db.execute(
-            "SELECT id, CAST(due AS REAL), CAST(attempts AS INTEGER), CAST(received AS REAL), "
-            "source, peer, CAST(first_failed AS REAL), CAST(line AS BLOB) FROM failed "
-            "WHERE id = ?",
+            f"SELECT id, {seconds('due')}, {ATTEMPTS}, {seconds('received')}, "
+            f"CAST(source AS TEXT), CAST(peer AS TEXT), {seconds('first_failed')}, "
+            "CAST(line AS BLOB) FROM failed WHERE id = ?",
             (id,),
         ).fetchone()
         return None if row is None else StoredFailure(*row)
@@ -189,7 +207,7 @@ class Store(Database):
         """The events to be tried again, and when."""
         return list(
             self.db.execute(
-                "SELECT id, CAST(due AS REAL) FROM failed WHERE due IS NOT NULL ORDER BY 2, id"
+                f"SELECT id, {seconds('due')} FROM failed WHERE due IS NOT NULL ORDER BY 2, id"
             )
         )
 
@@ -206,7 +224,7 @@ def _ranges_in(text: str) -> Ranges:
     try:
         return [(max(0, int(a)), min(STRIDE, int(b))) for a, b in json.loads(text)]
     # The disk, or somebody, has changed it: better twice than not at all.
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError, RecursionError):
         return []
 
 

@@ -6,11 +6,12 @@ import logging
 import sqlite3
 from collections.abc import Callable
 
+from ..calls import error_text
 from ..exceptions import QueueFull
 from ..log import RateLimit
 from ..types import Problem
 from .database import is_locked
-from .file import File, is_full
+from .file import File, is_io_error
 
 LOG_INTERVAL = 10.0
 """Seconds between two lines about what goes on."""
@@ -29,14 +30,14 @@ class Trouble:
         self._limit = RateLimit(LOG_INTERVAL)
         self.problem: Problem | None = None
 
-    def tell(self, text: str, *, bearable: bool = False) -> None:
-        """It is this, now; bearable: a new start would make nothing better."""
+    def tell(self, text: str, *, bearable: bool = False, error: Exception | None = None) -> None:
+        """It is this, now; bearable: a new start would make nothing better; error: of our own."""
         problem = Problem(text, bearable)
         is_news, self.problem = problem != self.problem, problem
         if is_news:
             self._changed()
         if self._limit.allow() is not None or is_news:
-            self._logger.error("%s", sentence(text))
+            self._logger.error("%s", sentence(text), exc_info=error)
 
     def end(self) -> None:
         """Nothing is wrong any more."""
@@ -71,19 +72,30 @@ class FileTroubles:
         """There is room for events."""
         self._no_room.end()
 
-    def read_failed(self, error: sqlite3.Error) -> None:
+    @property
+    def is_unwritten(self) -> bool:
+        """Whether the file could not be written."""
+        return self._unwritten.problem is not None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there is no room for events."""
+        return self._no_room.problem is not None
+
+    def read_failed(self, error: Exception) -> None:
         """The file can't be read."""
         self._failed(self._unread, "read", error)
 
-    def write_failed(self, error: sqlite3.Error, size: int = 0) -> QueueFull:
+    def write_failed(self, error: Exception, size: int = 0) -> QueueFull:
         """The file can't be written; returns what refuses events of so many bytes."""
-        if not is_full(error):
-            # Another process that is at it loses nothing.
-            if not is_locked(error):
-                self._file.is_doubtful = True
+        is_full = self._file.is_full(error, size)
+        # What lacked room, or another process that is at it, loses nothing.
+        if is_io_error(error) or not (is_full or is_locked(error)):
+            self._file.is_doubtful = True
+        if not is_full:
             return self._failed(self._unwritten, "written", error)
         if self._file.is_at_limit(size):
-            return QueueFull(f"The event queue is full (queue_disk, {self._file.disk} bytes)")
+            return QueueFull(f"The event queue is full ({self._file.limit})")
         return self.room_is_gone()
 
     def room_is_gone(self) -> QueueFull:
@@ -113,8 +125,13 @@ class FileTroubles:
         troubles = (self._lost, self._no_room, self._unwritten, self._unread)
         return [trouble.problem for trouble in troubles if trouble.problem is not None]
 
-    def _failed(self, trouble: Trouble, what: str, error: sqlite3.Error) -> QueueFull:
-        trouble.tell(f"the event queue's file can't be {what}: {error} ({self._file.path})")
+    def _failed(self, trouble: Trouble, what: str, error: Exception) -> QueueFull:
+        is_foreseen = isinstance(error, sqlite3.Error)
+        trouble.tell(
+            f"the event queue's file can't be {what}: "
+            f"{error if is_foreseen else error_text(error)} ({self._file.path})",
+            error=None if is_foreseen else error,
+        )
         return _refusal_for(trouble)
 
 

@@ -22,6 +22,7 @@ from werkzeug.exceptions import (
 )
 from werkzeug.utils import cached_property
 
+from ..calls import plain
 from ..events.codec import decode, decode_lines
 from ..events.intake import Intake
 from ..exceptions import BatchTooLarge, InvalidEvent, PingError, QueueFull
@@ -218,6 +219,8 @@ def _add_routes(blueprint: Blueprint, views: Views) -> None:
                 result = OK
             if isinstance(result, str):
                 return _plain(views.redact(result), 200)
+            if isinstance(result, tuple) and isinstance(result[0], str):
+                result = (plain(result[0]), *result[1:])
             response = make_response(result)
             if not (response.is_streamed or response.direct_passthrough):
                 response.set_data(views.redact(response.get_data(as_text=True)))
@@ -313,4 +316,4 @@ def _answer(code: int, body: bytes) -> Response:
 
 
 def _plain(text: str, code: int) -> Response:
-    return Response(text, code, mimetype="text/plain")
+    return Response(plain(text), code, mimetype="text/plain")

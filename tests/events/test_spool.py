@@ -518,6 +518,10 @@ def test_a_line_that_was_damaged_in_the_file_is_a_dead_letter(opened: Open, path
         "UPDATE batches SET lines = lines || x'0a' || '4'",
         "INSERT INTO handled VALUES (1000, '[[')",
         "INSERT INTO handled VALUES (1000, '[1]')",
+        "INSERT INTO handled VALUES (1000, '[[Infinity, 0]]')",
+        """UPDATE batches SET peers = '["\\ud800", {}, 1]'""",
+        f"UPDATE batches SET peers = '{'[' * 10_000}'",
+        "UPDATE batches SET peers = 1, source = x'ff', received = 9e999, count = CAST(3 AS TEXT)",
     ],
 )
 def test_what_was_changed_in_the_file_keeps_no_event_from_being_handled(
@@ -539,6 +543,23 @@ def test_what_was_changed_in_the_file_keeps_no_event_from_being_handled(
     assert rows(path, "SELECT id, line FROM failed") == [(1000, b"1")]
 
 
+def test_a_failed_event_that_is_no_longer_in_its_batch_keeps_no_other_from_being_saved(
+    opened: Open, path: str
+) -> None:
+    queue = opened()
+    queue.put_many(batch(1, 2))
+    entries = take(queue, 2)
+    db = sqlite3.connect(path)
+    db.execute("UPDATE batches SET lines = x'31'")
+    db.commit()
+    db.close()
+    queue.fail(entries[1], FAILURE, None)
+    queue.fail(entries[0], FAILURE, None)
+
+    until(lambda: rows(path, "SELECT line FROM failed") == [(b"1",)])
+    assert queue.problems() == []
+
+
 def test_a_failed_event_that_was_edited_by_hand_is_tried_again(opened: Open, path: str) -> None:
     queue = opened()
     queue.put_many(batch([1]))
@@ -550,9 +571,108 @@ def test_a_failed_event_that_was_edited_by_hand_is_tried_again(opened: Open, pat
     db.execute("UPDATE failed SET due = 'now', attempts = 'x', line = CAST(line AS TEXT)")
     db.commit()
     db.close()
-    entry = opened().get()
+    queue = opened()
+    entry = queue.get()
 
     assert (entry.event, entry.attempt) == ([1], 1)
+    queue.fail(entry, FAILURE, 60)
+    until(lambda: queue.counters()["retried"])
+    queue.request_stop()
+    assert queue.join(10)
+    db = sqlite3.connect(path)
+    db.execute(f"UPDATE failed SET due = -9e999, received = 9e999, attempts = {2**63 - 1}")
+    db.commit()
+    db.close()
+    queue = opened(with_meta=True)
+    entry = queue.get()
+    assert entry.attempt == 10**9 + 1
+    queue.fail(entry, FAILURE._replace(attempts=entry.attempt), None)
+    until(lambda: queue.counters()["dead"] == 1)
+
+
+@pytest.mark.parametrize("where", ["error", "traceback", "peer"])
+def test_a_lone_surrogate_in_what_is_kept_of_a_failure_is_escaped(
+    opened: Open, path: str, where: str
+) -> None:
+    queue, text = opened(), "no \ud800"
+    queue.put_many(batch(1, peers=[text]))
+    failure = FAILURE._replace(**{where: text}) if where != "peer" else FAILURE
+    queue.fail(queue.get(), failure, None)
+    until(lambda: queue.counters()["dead"])
+
+    assert queue.problems() == []
+    assert rows(path, f"SELECT {where} FROM failed") == [("no \\ud800",)]
+
+
+def test_a_failure_that_can_not_be_stored_keeps_no_other_from_being_saved(
+    opened: Open, path: str
+) -> None:
+    queue = opened()
+    queue.put_many(batch(1, 2, 3))
+    entries = take(queue, 3)
+    queue.fail(entries[0], FAILURE._replace(attempts=2**70), None)
+    queue.fail(entries[1], FAILURE, None)
+    queue.done(entries[2:])
+    until(lambda: queue.counters()["dead"] == 2)
+
+    assert rows(path, "SELECT * FROM batches") == []
+    (first, second) = rows(path, "SELECT error, line FROM failed")
+    assert first[0].startswith("(the error can't be stored: OverflowError: ")
+    assert (first[1], second) == (b"1", ("ValueError: no", b"2"))
+    assert queue.problems() == []
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), sqlite3.DataError("no"), OSError("no")])
+def test_whatever_a_save_raises_is_a_problem_until_it_works(
+    opened: Open, path: str, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr(spool, "AFTER_FAILURE", 0.02)
+    queue = opened()
+    queue.put_many(batch(1))
+    failing = [True]
+    real = queue._outcomes.write
+
+    def write(newest: int) -> None:
+        if failing:
+            raise error
+        real(newest)
+
+    monkeypatch.setattr(queue._outcomes, "write", write)
+    queue.done(take(queue, 1))
+    (problem,) = until(queue.problems)
+    assert problem.text.startswith("the event queue's file can't be written: ")
+    assert " no (" in problem.text
+    failing.clear()
+    until(lambda: queue.problems() == [])
+    assert rows(path, "SELECT * FROM batches") == []
+
+
+@pytest.mark.usefixtures("looks_often")
+@pytest.mark.parametrize("place", ["load", "catch_up_if_changed"])
+def test_whatever_a_read_raises_is_a_problem_until_it_works(
+    opened: Open, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.setattr(spool, "AFTER_FAILURE", 0.02)
+    opened().put_many(batch(1))
+    queue = opened()
+    failing = [True]
+    real = getattr(queue._backlog, place)
+
+    def read() -> None:
+        if failing:
+            raise OSError("no")
+        real()
+
+    monkeypatch.setattr(queue._backlog, place, read)
+    taken: list[Entry] = []
+    taker = threading.Thread(target=lambda: taken.append(queue.get()))
+    taker.start()
+    (problem,) = until(queue.problems)
+    assert problem.text.startswith("the event queue's file can't be read: OSError: no (")
+    failing.clear()
+    until(lambda: queue.problems() == [])
+    taker.join(10)
+    assert events_of(taken) == [1]
 
 
 def test_a_stop_gives_nothing_more_to_takers_whatever_comes(
@@ -1022,10 +1142,27 @@ def test_an_error_of_our_own_refuses_and_is_logged(
     queue = opened()
     monkeypatch.setattr(queue._backlog, "hand_over", lambda *_: 1 / 0)
 
-    with pytest.raises(QueueFull, match="^The event queue failed: ZeroDivisionError"):
+    message = "The event queue's file can't be written: ZeroDivisionError: division by zero"
+    with pytest.raises(QueueFull, match=f"^{message}"):
         queue.put_many(batch(1))
-    assert "The event queue failed and goes on" in caplog.messages
+    record = caplog.records[0]
+    assert record.getMessage().startswith(message)
+    assert record.exc_info
     assert len(queue) == 0
+
+
+def test_a_put_that_fails_is_no_problem_any_more_once_the_file_can_be_written(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool, "AFTER_FAILURE", 0.02)
+    queue = opened()
+    disk = Broken(queue, monkeypatch)
+    disk.error = "disk I/O error"
+    with pytest.raises(QueueFull):
+        queue.put_many(batch(1))
+    assert queue.problems()
+    disk.error = None
+    until(lambda: queue.problems() == [])
 
 
 def test_a_keeper_that_ends_is_a_problem(opened: Open) -> None:

@@ -106,6 +106,63 @@ def fill_up(folder: Path) -> Path:
     return path
 
 
+QUOTA = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
+#define EXCEEDED(result) \\
+    if (result < 0 && errno == ENOSPC) \\
+        errno = EDQUOT; \\
+    return result
+
+ssize_t write(int fd, const void *data, size_t size)
+{
+    ssize_t result = REAL(write)(fd, data, size);
+    EXCEEDED(result);
+}
+
+#define PWRITE(name) \\
+    ssize_t name(int fd, const void *data, size_t size, off_t offset) \\
+    { \\
+        ssize_t result = REAL(name)(fd, data, size, offset); \\
+        EXCEEDED(result); \\
+    }
+#define FALLOCATE(name) \\
+    int name(int fd, off_t offset, off_t size) \\
+    { \\
+        int error = REAL(name)(fd, offset, size); \\
+        return error == ENOSPC ? EDQUOT : error; \\
+    }
+#define STATVFS(name, kind) \\
+    int name(const char *path, struct kind *found) \\
+    { \\
+        int result = REAL(name)(path, found); \\
+        found->f_bavail = found->f_bfree = found->f_blocks = 1 << 24; \\
+        return result; \\
+    }
+
+int posix_fallocate(int fd, off_t offset, off_t size);
+int posix_fallocate64(int fd, off_t offset, off_t size);
+
+PWRITE(pwrite)
+PWRITE(pwrite64)
+FALLOCATE(posix_fallocate)
+FALLOCATE(posix_fallocate64)
+STATVFS(statvfs, statvfs)
+STATVFS(statvfs64, statvfs64)
+"""
+
+
+def quota(folder: Path) -> dict[str, str]:
+    """The environment of a process for which a full disk is a large one where it has used up its
+    quota."""
+    return {"LD_PRELOAD": str(preloaded(folder, "quota", QUOTA))}
+
+
 SLOW_SYNC = """
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -136,14 +193,9 @@ class SlowSync:
     """
 
     def __init__(self, folder: Path, milliseconds: int) -> None:
-        if shutil.which("gcc") is None:
-            pytest.skip("there is no gcc")
-        source, library = folder / "slow.c", folder / "slow.so"
-        source.write_text(SLOW_SYNC)
-        run("gcc", "-w", "-shared", "-fPIC", "-o", library, source, "-ldl")
         self._log = folder / "syncs"
         self.environ = {
-            "LD_PRELOAD": str(library),
+            "LD_PRELOAD": str(preloaded(folder, "slow", SLOW_SYNC)),
             "SYNC_MILLISECONDS": str(milliseconds),
             "SYNC_LOG": str(self._log),
         }
@@ -151,3 +203,13 @@ class SlowSync:
     def count(self) -> int:
         """How many there were."""
         return self._log.stat().st_size
+
+
+def preloaded(folder: Path, name: str, text: str) -> Path:
+    """A library made of a C program, for LD_PRELOAD."""
+    if shutil.which("gcc") is None:
+        pytest.skip("there is no gcc")
+    source, library = folder / f"{name}.c", folder / f"{name}.so"
+    source.write_text(text)
+    run("gcc", "-w", "-shared", "-fPIC", "-o", library, source, "-ldl")
+    return library

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from daemonkit.events.store import Store
@@ -33,11 +33,19 @@ AT_THE_GATE = HEAD + (
 class Queue:
     """The file of a durable queue, the daemons that use it, and what they have handled.
 
-    folder: for what must be kept although the disk with the file is full, or lost.
+    folder: for what must be kept although the disk with the file is full, or lost; environ: of the
+    daemons.
     """
 
-    def __init__(self, path: Path, folder: Path, run_app: Callable[..., Process]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        folder: Path,
+        run_app: Callable[..., Process],
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
         self.path = path
+        self._environ = environ or {}
         self._notes, self._gate = folder / "handled", folder / "gate"
         self._notes.touch()
         self._run_app = run_app
@@ -45,7 +53,7 @@ class Queue:
     def start(self, text: str, *settings: str, pause: float = 0.0, **environ: str) -> Process:
         """Start a daemon, with settings such as `ack_batch=5`; pause: seconds for each event."""
         options = [f"--set=master.{setting}" for setting in (f"queue={self.path}", *settings)]
-        places = {"HANDLED": str(self._notes), "GATE": str(self._gate)}
+        places = {"HANDLED": str(self._notes), "GATE": str(self._gate), **self._environ}
         return self._run_app(text, *options, env={**places, "PAUSE": str(pause), **environ})
 
     def open_gate(self) -> None:

@@ -20,7 +20,7 @@ from daemonkit.events.entry import Batch
 from daemonkit.events.group import stored
 from daemonkit.events.store import STRIDE, Store
 
-from .disks import Disk, SlowSync, fill_up, run, tmpfs
+from .disks import Disk, SlowSync, fill_up, quota, run, tmpfs
 from .durable import AT_THE_GATE, ONE_BY_ONE, Queue, send_numbers, wait_dry
 from .process import Process, seconds_of
 from .senders import Sender, sending
@@ -199,9 +199,11 @@ def small(tmp_path: Path) -> Iterator[Path]:
         yield folder
 
 
-@pytest.fixture
-def small_queue(small: Path, tmp_path: Path, run_app: Run) -> Queue:
-    return Queue(small / "events.db", tmp_path, run_app)
+@pytest.fixture(params=["disk", "quota"])
+def small_queue(small: Path, tmp_path: Path, run_app: Run, request: pytest.FixtureRequest) -> Queue:
+    """Its queue; with a quota, the disk itself seems to be large."""
+    environ = quota(tmp_path) if request.param == "quota" else {}
+    return Queue(small / "events.db", tmp_path, run_app, environ)
 
 
 def post_until_refused(daemon: Process) -> tuple[list[int], object]:
@@ -274,10 +276,37 @@ def test_on_a_full_disk_a_daemon_starts_and_handles_what_is_stored(
     assert daemon.stop() == 0
 
 
-def test_a_file_of_queue_disk_bytes_is_told_and_there_is_room_again_behind_what_was_handled(
-    queue: Queue,
+def test_without_any_room_a_daemon_that_can_not_start_names_the_cause(
+    small: Path, small_queue: Queue
 ) -> None:
-    daemon = queue.start(AT_THE_GATE, f"queue_disk={2**20}").wait_ready()
+    fill_up(small)
+    daemon = small_queue.start(ONE_BY_ONE)
+
+    assert daemon.wait() == 3
+    assert daemon.err == (
+        f"app: cannot open the event queue {small_queue.path}: database or disk is full\n"
+    )
+
+
+LIMITED = (
+    AT_THE_GATE
+    + f"import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, ({2**20}, {2**20}))\n"
+)
+"""What `ulimit -f` does."""
+
+
+@pytest.mark.parametrize(
+    ("text", "settings", "limit"),
+    [
+        (AT_THE_GATE, [f"queue_disk={2**20}"], "queue_disk, 1048576 bytes"),
+        (LIMITED, [], "ulimit -f, 1048576 bytes"),
+    ],
+    ids=["queue_disk", "ulimit"],
+)
+def test_a_file_of_queue_disk_bytes_is_told_and_there_is_room_again_behind_what_was_handled(
+    queue: Queue, text: str, settings: list[str], limit: str
+) -> None:
+    daemon = queue.start(text, *settings).wait_ready()
     taken, refused = post_until_refused(daemon)
     size = queue.path.stat().st_size
     queue.open_gate()
@@ -288,7 +317,7 @@ def test_a_file_of_queue_disk_bytes_is_told_and_there_is_room_again_behind_what_
 
     assert (refused.status_code, refused.json()["message"]) == (
         503,
-        "The event queue is full (queue_disk, 1048576 bytes)",
+        f"The event queue is full ({limit})",
     )
     assert "Retry-After" in refused.headers
     assert size <= 2**20

@@ -5,9 +5,13 @@ An event that was answered with 200 is handled at least once.
 
 from __future__ import annotations
 
+import os
 import random
+import re
 import signal
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -167,6 +171,46 @@ def test_attempts_are_counted_on_after_a_kill_until_the_event_is_a_dead_letter(
     assert letter["first_failed"] == before[0]["first_failed"]
     assert (counts["waiting"], counts["retrying"], counts["failed"]) == (0, 0, 2)
     assert queue.left() == 0
+
+
+KNOWS_NO_KIND = HEAD + (
+    "\n@app.on_event\ndef handle(event):\n    note(event)\n    if isinstance(event, dict):\n"
+    "        raise ValueError(f\"unknown kind {event['kind']}\")\n"
+)
+
+
+def test_an_error_s_text_that_no_file_can_hold_is_a_dead_letter_and_stops_nothing(
+    queue: Queue,
+) -> None:
+    event = b'{"kind": "\\ud800"}'
+    # With the backlog of all that couldn't be saved it would stop taking events.
+    daemon = queue.start(KNOWS_NO_KIND, "queue_size=100").wait_ready()
+    assert daemon.post("/events", data=event).status_code == 200
+    for number in range(300):
+        daemon.wait_until(lambda: daemon.post("/events", json=number).status_code == 200)  # noqa: B023
+    wait_dry(daemon)
+    daemon.wait_until(lambda: queue.left() == 0, "all of them acknowledged")
+    ping = daemon.get("/ping")
+    counts = daemon.status()["events"]
+    listed = subprocess.run(
+        [sys.executable, "-m", "daemonkit", "events", "--queue", queue.path, "list"],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "200"},
+    ).stdout
+
+    assert (ping.status_code, ping.text) == (200, "OK\n")
+    assert (counts["dead"], counts["waiting"], counts["handled"]) == (1, 0, 300)
+    assert daemon.stop() == 0
+    assert re.search(r"^\d+ +dead .+ValueError: unknown kind \\ud800 +\{", listed, re.MULTILINE)
+    (letter,) = failed(queue.path)
+    assert letter["line"] == event
+    assert str(letter["traceback"]).endswith("ValueError: unknown kind \\ud800\n")
+    again = queue.start(KNOWS_NO_KIND).wait_ready()
+    wait_dry(again)
+    assert again.stop() == 0
+    assert queue.handled() == ['{"kind": "\\ud800"}', *map(str, range(300))]
 
 
 def failed(path: Path) -> list[dict[str, object]]:

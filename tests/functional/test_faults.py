@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from .process import Process, seconds_of
+from ..juggler_server import FakeJuggler, juggler_server
+from .process import LISTENING, Process, seconds_of
 
 Run = Callable[..., Process]
 
@@ -831,3 +832,110 @@ def test_two_hundred_slaves_start_and_stop_within_a_second_and_idle_quietly(run_
         assert took < 1
         assert stopping < 1
     assert wakeups[200] - wakeups[0] <= 5
+
+
+SURROGATE = r"no \ud800"
+"""A text that UTF-8 can't encode, as Python source and as it is shown."""
+IN_A_TEXT = {
+    "an event's error": "app.on_event(fail)",
+    "an event's note": (
+        "def noted(event):\n"
+        "    error = ValueError()\n"
+        "    error.__notes__ = [TEXT]\n"
+        "    raise error\n"
+        "app.on_event(noted)"
+    ),
+    "a slave's name and error": "app.add_slave(fail, name=TEXT, max_restarts=0, critical=False)",
+    "a status field": "app.add_status_field(lambda: TEXT, name=TEXT)\napp.add_status_field(fail)",
+    "a hook's error": "app.add_stop_hook(fail)\napp.on_reload(fail)",
+    "a log line": (
+        "app.add_start_hook(lambda: app.logger.error(TEXT, exc_info=ValueError(TEXT), "
+        "extra={'a': TEXT}))"
+    ),
+    "a route's error": "app.route('/')(fail)",
+}
+
+
+@pytest.mark.parametrize(
+    ("place", "log_format"), [*((place, "text") for place in IN_A_TEXT), ("a log line", "json")]
+)
+def test_a_lone_surrogate_stops_nothing_wherever_it_stands(
+    run_app: Run, tmp_path: Path, place: str, log_format: str
+) -> None:
+    text = (
+        "from daemonkit import Daemon\n"
+        f"TEXT = '{SURROGATE}'\n"
+        "app = Daemon(TEXT)\n"
+        f"def fail(*_):\n    raise ValueError(TEXT)\n{IN_A_TEXT[place]}\n"
+    )
+    settings = [f"queue={tmp_path / 'events.db'}", f"log_format={log_format}"]
+    options = [f"--set=master.{setting}" for setting in settings]
+    daemon = run_app(text, *options, env={"NOTIFY_SOCKET": "@daemonkit-test"})
+    daemon.port = int(daemon.wait_for(LISTENING.pattern)["port"])
+    daemon.wait_until(lambda: daemon.get("/ready").status_code == 200)
+    daemon.send_signal(signal.SIGHUP)
+    daemon.send_event(SURROGATE.encode().decode("unicode_escape"))
+    daemon.get("/")
+    daemon.wait_until(lambda: daemon.status()["events"]["in_work"] == len_waiting(daemon) == 0)
+    if "slave" in place:
+        daemon.wait_until(lambda: daemon.get("/ping").status_code == 503)
+        assert SURROGATE in daemon.get("/ping").text
+    else:
+        assert daemon.get("/ping").text == "OK\n"
+    second = run_app(text, *options)
+
+    assert second.wait() == 3
+    assert f"is in use by process {daemon.popen.pid} ({SURROGATE}, since " in second.err
+    assert daemon.stop() == 0
+
+
+def len_waiting(daemon: Process) -> int:
+    return int(daemon.status()["events_queue"])
+
+
+@pytest.mark.parametrize(
+    ("check", "code"),
+    [
+        ("raise PingError(TEXT, 418)", 418),
+        ("return TEXT", 200),
+        ("return TEXT, 418", 418),
+        ("raise ValueError(TEXT)", 500),
+    ],
+)
+def test_a_lone_surrogate_in_the_health_check_s_answer_leaves_its_code(
+    run_app: Run, check: str, code: int
+) -> None:
+    daemon = run_app(
+        HEAD
+        + "from daemonkit import PingError\n"
+        + f"TEXT = '{SURROGATE}'\n@app.on_ping\ndef ping():\n    {check}\n"
+    ).wait_ready()
+    answer = daemon.get("/ping")
+
+    assert answer.status_code == code
+    assert answer.text == ("The health check failed\n" if code == 500 else SURROGATE)
+    assert daemon.stop() == 0
+
+
+def test_a_lone_surrogate_in_why_it_can_not_start_is_shown(run_app: Run) -> None:
+    text = HEAD + f"def fail():\n    raise ValueError('{SURROGATE}')\napp.add_start_hook(fail)\n"
+    daemon = run_app(text.replace("'app'", f"'{SURROGATE}'"))
+
+    assert daemon.wait() == 3
+    assert daemon.err.startswith(f"{SURROGATE}: ")
+    assert daemon.err.endswith(f"ValueError: {SURROGATE}\n")
+
+
+def test_a_lone_surrogate_in_an_alert_is_sent(run_app: Run) -> None:
+    with juggler_server(FakeJuggler()) as juggler:
+        daemon = run_app(
+            HEAD.replace("'app'", f"'{SURROGATE}'")
+            + f"app.add_start_hook(lambda: app.send_event_to_juggler(*['{SURROGATE}'] * 2, 'OK', "
+            f"'{SURROGATE}'))\n",
+            f"--set=master.juggler_url={juggler.url}",
+        ).wait_ready()
+        daemon.wait_until(lambda: juggler.requests)
+
+        assert daemon.stop() == 0
+        (request,) = juggler.requests
+        assert request["source"] == request["events"][0]["description"] == "no \ud800"
