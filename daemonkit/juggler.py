@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .calls import describe
+from .outgoing import open_session
 
 STATUSES = ("OK", "INFO", "WARN", "CRIT")
 OUTBOX_SIZE = 1000
@@ -117,10 +118,10 @@ class Outbox:
         return {"waiting": len(self._waiting), **self.counts}
 
     def _run(self) -> None:
-        # Imported late: `requests` costs as much start-up time as everything else together.
+        # Imported late, see open_session.
         import requests  # noqa: PLC0415
 
-        with requests.Session() as session:
+        with open_session(self._url) as session:
             delay = self._first_retry
             while True:
                 with self._changed:
