@@ -138,6 +138,10 @@ class Daemon(Registrars):
             self.logger.warning(
                 "Changed, but in force only after a restart: %s", ", ".join(changed)
             )
+        if self._config.now.source is None:
+            self.logger.warning("There is no configuration file to read again")
+        for path in self._config.read_once:
+            self.logger.warning("%s can't be read again; what it held at first stays", path)
         logging.getLogger().setLevel(self.master_config["log_level"])
         failed = 0
         for hook in self._registry.reload_hooks:

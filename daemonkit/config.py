@@ -8,14 +8,14 @@ import os
 import threading
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .calls import describe
 from .defaults import SETTINGS
 from .exceptions import ConfigError
 from .secret import Redactor, Secret, hide
-from .yamlfile import parse_file, parse_value
+from .yamlfile import Files, parse_file, parse_value
 
 SECTION = "master"
 LIVE_SETTINGS = ("hidden_opts", "log_level")
@@ -76,6 +76,7 @@ class CommandLine:
 
     config: str | None
     overrides: tuple[Override, ...]
+    files: Files = field(default_factory=Files)
 
 
 COMMAND_LINE: ContextVar[CommandLine | None] = ContextVar("COMMAND_LINE", default=None)
@@ -89,6 +90,8 @@ class ConfigInForce:
         given = COMMAND_LINE.get()
         self._source = given.config if given and given.config else source
         self._overrides = given.overrides if given else ()
+        # Shared: what one daemon has read from a pipe, another one can't read any more.
+        self._files = given.files if given else Files()
         self._lock = threading.RLock()
         self._now: Config | None = None
 
@@ -97,13 +100,14 @@ class ConfigInForce:
         """The configuration; raises ConfigError when it is wrong."""
         with self._lock:
             if self._now is None:
-                self._now = load(self._source, self._overrides)
+                self._now = load(self._source, self._overrides, self._files)
             return self._now
 
     def load(self, source: ConfigSource, overrides: Sequence[Override]) -> None:
         """Load it now, from `source` or else from what it was made with; raises ConfigError."""
         with self._lock:
-            self._now = load(self._source if source is None else source, overrides)
+            source = self._source if source is None else source
+            self._now = load(source, overrides, self._files)
 
     def set_address(self, host: str, port: int) -> None:
         """Tell where the daemon listens: on the port picked for 0, or where systemd said."""
@@ -119,7 +123,7 @@ class ConfigInForce:
         """
         with self._lock:
             old = self.now
-            fresh = load(old.source, old.overrides)
+            fresh = load(old.source, old.overrides, self._files)
             live = {name: fresh.master[name] for name in LIVE_SETTINGS}
             self._now = replace(
                 fresh,
@@ -134,20 +138,31 @@ class ConfigInForce:
             if name not in LIVE_SETTINGS and value != old.read_master[name]
         ]
 
+    @property
+    def read_once(self) -> list[str]:
+        """Paths of what it was read from and can't be read again, such as pipes."""
+        return self._files.kept
+
     def redact(self, text: str) -> str:
         """Replace the secrets in a text, so far as they are known."""
         return text if self._now is None else self._now.redact(text)
 
 
-def load(source: ConfigSource = None, overrides: Sequence[Override] = ()) -> Config:
-    """Load `source`, apply `overrides` in order, check the result; raises ConfigError."""
+def load(
+    source: ConfigSource = None, overrides: Sequence[Override] = (), files: Files | None = None
+) -> Config:
+    """Load `source`, apply `overrides` in order, check the result; raises ConfigError.
+
+    files: what reads it, and keeps what can be read only once.
+    """
+    files = files or Files()
     where: dict[str, tuple[str, int | None]] = {}
     secrets: list[Secret] = []
     if source is None or isinstance(source, Mapping):
         tree: Any = _copied(source or {})
         secrets += _secrets_in(tree)
     elif isinstance(source, str | os.PathLike):
-        document = parse_file(source, SECTION)
+        document = parse_file(source, SECTION, files)
         tree, secrets = document.value, document.secrets
         where = {key: (os.fspath(source), line) for key, line in document.lines.items()}
         if tree is None:
@@ -165,7 +180,7 @@ def load(source: ConfigSource = None, overrides: Sequence[Override] = ()) -> Con
         if override.raw:
             value: Any = override.text
         else:
-            document = parse_value(override.text, override.option)
+            document = parse_value(override.text, override.option, files)
             value = document.value
             secrets += document.secrets
         _assign(tree, override, value)

@@ -32,14 +32,14 @@ class Deadline:
 def briefly(*actions: Callable[[], object]) -> None:
     """Do what may block or raise, but wait for each only a moment."""
     for action in actions:
-        # A handler's lock may be held by the thread that blocks; a pipe may be full.
-        thread = threading.Thread(
-            target=_quietly, args=(action,), name=threading.current_thread().name, daemon=True
-        )
         try:
+            # A handler's lock may be held by the thread that blocks; a pipe may be full.
+            thread = threading.Thread(
+                target=_quietly, args=(action,), name=threading.current_thread().name, daemon=True
+            )
             thread.start()
-        # No thread to be had: what comes after it is the end of the process, and matters more.
-        except RuntimeError:
+        # No thread available: what comes after it is the end of the process, and matters more.
+        except (RuntimeError, MemoryError):
             continue
         thread.join(0.2)
 
@@ -126,8 +126,8 @@ class ExitWatch:
             threading.Thread(
                 target=self._watch, args=(deadline, status), name="exit", daemon=True
             ).start()
-        # No thread to be had: most programs end without help.
-        except RuntimeError:
+        # No thread available: most programs end without help.
+        except (RuntimeError, MemoryError):
             pass
 
     def _watch(self, deadline: Deadline, status: int) -> None:

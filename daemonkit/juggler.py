@@ -9,7 +9,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from .calls import describe
+from .calls import describe, error_text
+from .outgoing import open_session
 
 STATUSES = ("OK", "INFO", "WARN", "CRIT")
 OUTBOX_SIZE = 1000
@@ -52,6 +53,7 @@ class Outbox:
         self._stopping = False
         self._closed = False
         self._away = False
+        self._halted = False
         self._last_try = False
         self.counts = {"sent": 0, "refused": 0, "dropped": 0}
 
@@ -74,10 +76,30 @@ class Outbox:
             if len(self._waiting) >= OUTBOX_SIZE:
                 self._drop_oldest()
             self._waiting.append({**event, "status": status, "instance": "", "tags": []})
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
-                self._thread.start()
+            if not self._stopping:
+                self._ensure_thread()
             self._changed.notify_all()
+
+    def _ensure_thread(self) -> None:
+        if self._thread is not None:
+            return
+        try:
+            thread = threading.Thread(target=self._run, name=self.name, daemon=True)
+            thread.start()
+        # At the limit of threads, or out of memory.
+        except (RuntimeError, MemoryError) as error:
+            self._halt(error)
+        else:
+            self._thread = thread
+
+    def _halt(self, error: BaseException) -> None:
+        """Log, once, that nothing is sent until the next alert has the thread started again."""
+        if not self._halted:
+            # Before the log, which may send an alert itself.
+            self._halted = True
+            self._logger.error(
+                "Alerts can't be sent, the next one tries again: %s", error_text(error)
+            )
 
     def _drop_oldest(self) -> None:
         dropped = self._waiting.popleft()
@@ -96,6 +118,8 @@ class Outbox:
         """Send what is waiting, then stop."""
         with self._changed:
             self._stopping = True
+            if self._waiting and not self._closed:
+                self._ensure_thread()
             self._changed.notify_all()
 
     def join(self, timeout: float) -> bool:
@@ -110,17 +134,28 @@ class Outbox:
         return not alive
 
     def running_threads(self) -> list[threading.Thread]:
-        return [self._thread] if self._thread is not None and self._thread.is_alive() else []
+        thread = self._thread
+        return [thread] if thread is not None and thread.is_alive() else []
 
     def counters(self) -> dict[str, int]:
         """Alerts waiting, sent, refused by Juggler, and dropped for lack of room."""
         return {"waiting": len(self._waiting), **self.counts}
 
     def _run(self) -> None:
-        # Imported late: `requests` costs as much start-up time as everything else together.
+        try:
+            self._send_waiting()
+        # Out of memory, say, or `requests` can't be imported.
+        except BaseException as error:
+            self._halt(error)
+        finally:
+            with self._changed:
+                self._thread = None
+
+    def _send_waiting(self) -> None:
+        # Imported late, see open_session.
         import requests  # noqa: PLC0415
 
-        with requests.Session() as session:
+        with open_session(self._url) as session:
             delay = self._first_retry
             while True:
                 with self._changed:
@@ -164,6 +199,9 @@ class Outbox:
             raise _TryLater(_root_cause(error)) from None
         if reply.status_code >= 500 or reply.status_code in (408, 429):
             raise _TryLater(f"HTTP {reply.status_code}")
+        if self._halted:
+            self._halted = False
+            self._logger.info("Alerts are sent again")
         if self._away:
             self._away = False
             self._logger.info("Juggler at %s is back", self._url)

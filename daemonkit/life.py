@@ -179,11 +179,12 @@ class Life:
         yield parts.udp.start
 
     def _start_own_threads(self) -> None:
-        """Both now: when they are needed, there may be no thread to be had any more."""
+        """Both now: when they are needed, there may be no thread available any more."""
         try:
             for target, name in (
-                (self._stop_when_told, "shutdown"),
                 (self._keep_deadline, "deadline"),
+                # The last one: where it doesn't start, nothing else stops the workers.
+                (self._stop_when_told, "shutdown"),
             ):
                 threading.Thread(target=target, name=name, daemon=True).start()
         except BaseException:

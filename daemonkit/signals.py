@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from .calls import error_text
 from .ending import print_if_possible, tell
 from .exceptions import StartError
 
@@ -49,9 +50,9 @@ class Signals:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, self._actions)
         try:
             self._thread.start()
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             self.restore()
-            raise StartError(f"cannot start: {error}") from None
+            raise StartError(f"cannot start: {error_text(error)}") from None
 
     def _let_children_go(self) -> None:
         """Give a forked child its own signals: it would write them into the pipe it shares with us,
@@ -151,10 +152,10 @@ class Coalesced:
             self._running = True
         try:
             threading.Thread(target=self._run, name=self._name, daemon=True).start()
-        # No thread to be had; the next request tries again.
-        except RuntimeError as error:
+        # No thread available; the next request tries again.
+        except (RuntimeError, MemoryError) as error:
             self._running = False
-            print_if_possible(f"{self._logger.name}: no {self._name}: {error}\n")
+            print_if_possible(f"{self._logger.name}: no {self._name}: {error_text(error)}\n")
 
     def _run(self) -> None:
         while True:

@@ -14,6 +14,7 @@ import requests
 from .app import Daemon
 from .calls import describe
 from .config import ConfigSource, Override
+from .outgoing import open_session
 from .sockets import join
 
 
@@ -35,11 +36,15 @@ class Client:
 
     def get(self, path: str, **options: Any) -> requests.Response:
         """GET a path; takes the options of `requests.get`."""
-        return requests.get(self.url + path, timeout=self.timeout, **options)
+        return self._request("GET", path, **options)
 
     def post(self, path: str, **options: Any) -> requests.Response:
         """POST to a path; takes the options of `requests.post`."""
-        return requests.post(self.url + path, timeout=self.timeout, **options)
+        return self._request("POST", path, **options)
+
+    def _request(self, method: str, path: str, **options: Any) -> requests.Response:
+        with open_session() as session:
+            return session.request(method, self.url + path, timeout=self.timeout, **options)
 
     def send_event(self, event: Any) -> None:
         """Send an event over HTTP; raises requests.HTTPError when it is refused."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import stat
+import threading
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,19 +32,46 @@ class Document:
     line: int
 
 
-def parse_file(path: str | os.PathLike[str], section: str) -> Document:
+class Files:
+    """Reads files, and keeps the content of those that can be read only once, such as pipes."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, bytes] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def kept(self) -> list[str]:
+        """Paths of what can't be read again."""
+        return list(self._kept)
+
+    def read(self, path: str | os.PathLike[str]) -> bytes:
+        """What the file holds, or held when it was read first; raises OSError and ValueError."""
+        name = os.fspath(path)
+        with self._lock:
+            if name in self._kept:
+                return self._kept[name]
+            with open(name, "rb") as file:
+                data = file.read()
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    self._kept[name] = data
+            return data
+
+
+def parse_file(path: str | os.PathLike[str], section: str, files: Files) -> Document:
     """Read the YAML file at `path`; raises ConfigError for whatever is wrong with it."""
     try:
-        data = Path(path).read_bytes()
+        data = files.read(path)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ConfigError(f"cannot read the configuration: {reason}", path) from None
-    return _parse(data, path, Path(path).parent, _FileLoader, section)
+    # A pipe lies in no folder.
+    folder = Path() if os.fspath(path) in files.kept else Path(path).parent
+    return _parse(data, path, folder, _FileLoader, section, files)
 
 
-def parse_value(text: str, origin: str) -> Document:
+def parse_value(text: str, origin: str, files: Files) -> Document:
     """Read one value given in `origin`, a command-line option; tags work as in a file."""
-    return _parse(text, origin, Path(), _FileLoader, "")
+    return _parse(text, origin, Path(), _FileLoader, "", files)
 
 
 def _parse(
@@ -51,6 +80,7 @@ def _parse(
     folder: Path,
     loader_class: type[_StrictLoader],
     section: str,
+    files: Files,
 ) -> Document:
     # A value from an option or the environment has no lines worth naming.
     in_file = isinstance(data, bytes)
@@ -59,7 +89,7 @@ def _parse(
         raise ConfigError(message, origin, line if in_file else None) from None
 
     try:
-        loader = loader_class(data, folder)
+        loader = loader_class(data, folder, files)
     except yaml.reader.ReaderError as error:
         raw = data if isinstance(data, bytes) else data.encode()
         # The position counts characters once the text is decoded, bytes before.
@@ -143,9 +173,10 @@ def _key_lines(root: yaml.Node, section: str) -> dict[str, int]:
 class _StrictLoader(yaml.SafeLoader):
     """SafeLoader without duplicate keys, and with the line of every error."""
 
-    def __init__(self, data: bytes | str, folder: Path) -> None:
+    def __init__(self, data: bytes | str, folder: Path, files: Files) -> None:
         self.secrets: list[Secret] = []
         self.folder = folder
+        self.files = files
         super().__init__(data)
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
@@ -189,7 +220,8 @@ def _construct_env(loader: _FileLoader, node: yaml.Node) -> Any:
     text = os.environ.get(name)
     if text is not None:
         try:
-            return _parse(text, f"environment variable {name}", Path(), _StrictLoader, "").value
+            origin = f"environment variable {name}"
+            return _parse(text, origin, Path(), _StrictLoader, "", loader.files).value
         except ConfigError as error:
             raise _At(str(error), node) from None
     if len(nodes) == 2:
@@ -200,14 +232,14 @@ def _construct_env(loader: _FileLoader, node: yaml.Node) -> Any:
 def _construct_secret(loader: _FileLoader, node: yaml.Node) -> Secret:
     if not isinstance(node, yaml.ScalarNode):
         raise _At("!secret takes env:NAME, file:PATH or the text itself", node)
-    secret = Secret(_read_secret(loader.folder, node))
+    secret = Secret(_read_secret(loader, node))
     if not secret:
         raise _At("the secret is empty", node)
     loader.secrets.append(secret)
     return secret
 
 
-def _read_secret(folder: Path, node: yaml.ScalarNode) -> str:
+def _read_secret(loader: _FileLoader, node: yaml.ScalarNode) -> str:
     text: str = node.value
     if text.startswith("env:"):
         name = text[len("env:") :]
@@ -218,11 +250,11 @@ def _read_secret(folder: Path, node: yaml.ScalarNode) -> str:
         path = text[len("file:") :]
         try:
             # Relative to the configuration: a daemon's own folder is nobody's choice.
-            content = (folder / path).read_text(encoding="utf-8")
+            content = loader.files.read(loader.folder / path).decode("utf-8")
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or _one_line(error)
             raise _At(f"cannot read the secret file {path}: {reason}", node) from None
-        return content.removesuffix("\n").removesuffix("\r")
+        return content.replace("\r\n", "\n").removesuffix("\n").removesuffix("\r")
     return text
 
 

@@ -14,10 +14,12 @@ ACCEPT: Reply = (200, {"events": [{"code": 200, "message": "OK"}]})
 
 
 class FakeJuggler:
-    """requests: the bodies received, in order; reply: what is answered, None to hang."""
+    """requests: the bodies received, in order; authorizations: the header of each; reply: what is
+    answered, None to hang."""
 
     def __init__(self, reply: Reply | None = ACCEPT) -> None:
         self.requests: list[dict[str, Any]] = []
+        self.authorizations: list[str | None] = []
         self.reply = reply
         self.released = threading.Event()
         self.url = ""
@@ -35,6 +37,7 @@ def _handler(juggler: FakeJuggler) -> type[BaseHTTPRequestHandler]:
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            juggler.authorizations.append(self.headers["Authorization"])
             reply = juggler.answer(body)
             if reply is None:
                 juggler.released.wait(30)

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from daemonkit import ConfigError, Secret
-from daemonkit.config import Config, ConfigInForce, Override, load
+from daemonkit import ConfigError, Daemon, Secret
+from daemonkit.config import COMMAND_LINE, CommandLine, Config, ConfigInForce, Override, load
 from daemonkit.defaults import SETTINGS
 
 
@@ -20,6 +22,23 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         return "cfg.yaml"
 
     return write
+
+
+@pytest.fixture
+def piped() -> Iterator[Callable[[str], str]]:
+    """The path of a pipe that holds a text, as `<(...)` gives it."""
+    opened: list[int] = []
+
+    def pipe(text: str) -> str:
+        reader, writer = os.pipe()
+        opened.append(reader)
+        os.write(writer, text.encode())
+        os.close(writer)
+        return f"/dev/fd/{reader}"
+
+    yield pipe
+    for reader in opened:
+        os.close(reader)
 
 
 def load_with(*assignments: str, source: Any = None) -> Config:
@@ -394,3 +413,48 @@ def test_the_drain_delay_is_a_part_of_the_shutdown_timeout(written: Any) -> None
     )
     path = written("master:\n  shutdown_timeout: 5\n  drain_delay: 7\n")
     assert error_of(path).startswith(f"{path}:3: master.drain_delay must be less than master.")
+
+
+def test_what_can_be_read_only_once_is_kept(
+    piped: Callable[[str], str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "token").write_text("first")
+    secret, token = piped("hush\n"), piped("quiet")
+    # Relative to the current folder: a pipe lies in none.
+    path = piped(f"a: 1\nb: !secret file:{secret}\nc: !secret file:token\n")
+    app = Daemon(config=path)
+    expected = {"a": 1, "b": "hush", "c": "first", "d": "quiet"}
+
+    assert app.config == {"a": 1, "b": "hush", "c": "first"}
+    app.configure(overrides=[Override.parse(f"d=!secret file:{token}")])
+    assert app.config == expected
+    (tmp_path / "token").write_text("second")
+    assert app._config.reload() == []
+    assert app.config == {**expected, "c": "second"}
+    assert app._config.read_once == [path, secret, token]
+
+
+@pytest.mark.parametrize("on_command_line", [True, False])
+def test_a_pipe_is_read_once_for_all_daemons_of_a_command_line(
+    piped: Callable[[str], str], on_command_line: bool
+) -> None:
+    path = piped("a: 1")
+    token = COMMAND_LINE.set(CommandLine(path if on_command_line else None, ()))
+    try:
+        apps = [Daemon(config={"a": 0} if on_command_line else path) for _ in range(2)]
+    finally:
+        COMMAND_LINE.reset(token)
+
+    assert [app.config for app in apps] == [{"a": 1}] * 2
+
+
+def test_a_file_is_read_again_whatever_leads_to_it(written: Any, tmp_path: Path) -> None:
+    with (tmp_path / written("a: 1")).open() as file:
+        config = ConfigInForce(f"/dev/fd/{file.fileno()}")
+        before = config.now.config
+        written("a: 2")
+        config.reload()
+
+    assert (before, config.now.config) == ({"a": 1}, {"a": 2})
+    assert config.read_once == []

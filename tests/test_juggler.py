@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from daemonkit import Daemon, Slave
+from daemonkit.calls import error_text
 from daemonkit.juggler import OUTBOX_SIZE, Outbox
 from daemonkit.testing import running
 
@@ -212,6 +214,90 @@ def test_a_hung_juggler_does_not_stop_the_daemon_from_stopping(
 
     assert client.exit_status == 0
     assert f"1 alerts were not delivered to Juggler at {juggler.url}" in caplog.messages
+
+
+def refuse(thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def test_without_a_thread_an_alert_waits_and_the_next_one_starts_it(
+    juggler: FakeJuggler,
+    outbox_to: Any,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    caplog.set_level(logging.INFO)
+    outbox = outbox_to(juggler.url)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        for text in ("first", "second"):
+            outbox.send("h", "s", "OK", text)
+        assert outbox.counters()["waiting"] == 2
+    outbox.send("h", "s", "OK", "third")
+    wait_for(lambda: outbox.counters()["sent"] == 3)
+
+    sent = [request["events"][0]["description"] for request in juggler.requests]
+    assert sent == ["first", "second", "third"]
+    assert caplog.messages == [
+        "Alerts can't be sent, the next one tries again: RuntimeError: can't start new thread",
+        "Alerts are sent again",
+    ]
+
+
+@pytest.mark.parametrize("error", [MemoryError(), ImportError("no ssl"), SystemExit(1)])
+def test_a_thread_that_has_died_is_started_again_by_the_next_alert(
+    juggler: FakeJuggler,
+    outbox_to: Any,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    def fail(url: str) -> None:
+        raise error
+
+    outbox = outbox_to(juggler.url)
+    with monkeypatch.context() as patch:
+        patch.setattr("daemonkit.juggler.open_session", fail)
+        for _ in range(2):
+            outbox.send("h", "s", "OK", "d")
+            wait_for(lambda: outbox._thread is None)
+    outbox.send("h", "s", "OK", "d")
+    wait_for(lambda: outbox.counters()["sent"] == 3)
+
+    assert caplog.messages == [
+        f"Alerts can't be sent, the next one tries again: {error_text(error)}",
+        "Alerts are sent again",
+    ]
+
+
+def test_without_a_thread_stopping_tries_once_more(
+    juggler: FakeJuggler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outbox = Outbox("app", juggler.url, 5, LOGGER)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        outbox.send("h", "s", "OK", "d")
+    outbox.request_stop()
+
+    assert outbox.join(10)
+    assert len(juggler.requests) == 1
+
+
+def test_stopping_without_a_thread_names_what_is_left(
+    juggler: FakeJuggler, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    outbox = Outbox("app", juggler.url, 5, LOGGER)
+    outbox.send("h", "s", "OK", "d")
+    outbox.request_stop()
+
+    assert outbox.join(10)
+    assert caplog.messages == [
+        "Alerts can't be sent, the next one tries again: RuntimeError: can't start new thread",
+        f"1 alerts were not delivered to Juggler at {juggler.url}",
+    ]
 
 
 def test_an_address_that_cannot_be_used_is_told(

@@ -19,6 +19,7 @@ LAYERS = [
         "config",
         "log",
         "sockets",
+        "outgoing",
         "stacks",
         "forks",
         "systemd",

@@ -5,10 +5,12 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 
 from daemonkit import StartError
+from daemonkit.calls import error_text
 from daemonkit.ending import briefly
 from daemonkit.signals import Coalesced, Signals
 
@@ -114,17 +116,30 @@ def test_the_next_run_waits_for_the_pause() -> None:
     assert times[2] - times[1] >= 0.2
 
 
-def no_thread(self: threading.Thread) -> None:
-    raise RuntimeError("can't start new thread")
+REFUSALS = [RuntimeError("can't start new thread"), MemoryError()]
+
+
+@pytest.fixture(params=REFUSALS, ids=error_text)
+def refusal(request: pytest.FixtureRequest) -> Exception:
+    """What starting a thread may raise."""
+    error: Exception = request.param
+    return error
+
+
+def refusing(error: Exception) -> Callable[[threading.Thread], None]:
+    def start(self: threading.Thread) -> None:
+        raise error
+
+    return start
 
 
 def test_without_a_thread_a_request_is_told_and_the_next_one_tries_again(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], refusal: Exception
 ) -> None:
     ran = threading.Event()
     coalesced = Coalesced(ran.set, "reload", logging.getLogger("app"))
     with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", no_thread)
+        patch.setattr(threading.Thread, "start", refusing(refusal))
         coalesced.request()
         briefly(ran.set)
     told = capfd.readouterr().err
@@ -132,17 +147,17 @@ def test_without_a_thread_a_request_is_told_and_the_next_one_tries_again(
     coalesced.request()
 
     assert ran.wait(10)
-    assert told == "app: no reload: can't start new thread\n"
+    assert told == f"app: no reload: {error_text(refusal)}\n"
 
 
 def test_without_a_thread_for_signals_nothing_is_taken_over(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, refusal: Exception
 ) -> None:
     before = signal.getsignal(signal.SIGUSR2)
     signals = Signals({signal.SIGUSR2: lambda: None})
     with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", no_thread)
-        with pytest.raises(StartError, match="^cannot start: can't start new thread$"):
+        patch.setattr(threading.Thread, "start", refusing(refusal))
+        with pytest.raises(StartError, match=f"^cannot start: {error_text(refusal)}$"):
             signals.start()
     signals.request_stop()
 

@@ -13,6 +13,7 @@ import click
 from ..app import Daemon
 from .loader import names_file
 from .options import daemon_options, flag, load_configured
+from .queue import fail
 
 WATCHDOG = 30
 """Seconds without WATCHDOG=1 after which systemd ends the daemon and starts it again."""
@@ -92,9 +93,15 @@ def systemd(
     daemon needs, and with times that fit its configuration.
     """
     daemon = load_configured(app, config, assignments, short)
+    for path in daemon._config.read_once:
+        fail(
+            f"{path} can be read only once: put what it holds into a file that the unit can name", 2
+        )
     arguments = [sys.executable, "-m", "daemonkit", "run", _absolute_target(app)]
     if config is not None:
-        arguments += ["--config", os.path.abspath(config)]
+        # /dev/stdin may be a file, but it is another one for each process.
+        absolute = os.path.realpath if config.startswith("/dev/") else os.path.abspath
+        arguments += ["--config", absolute(config)]
     for name, text in short.items():
         if text is not None:
             arguments += [flag(name), text]

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from daemonkit import Daemon
+from daemonkit.cli import main
 from daemonkit.cli.systemd import quote, unit
 
 
@@ -75,3 +78,35 @@ def test_folders_closed_to_others_are_told(tmp_path: Path) -> None:
     assert all(": run this with --user, or move the daemon." in line for line in told)
     assert any(str(closed).startswith(line.split()[1]) for line in told)
     assert lines(unit(Daemon("a"), command, "root"), "# /") == []
+
+
+def test_what_can_be_read_only_once_is_not_named_in_a_unit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("daemonkit.cli.options.load_daemon", lambda target: Daemon(target))
+    for options in (["--config", "{}"], ["--set", "a=!secret file:{}"]):
+        reader, writer = os.pipe()
+        os.write(writer, b"a: 1")
+        os.close(writer)
+        path = f"/dev/fd/{reader}"
+        named = [option.format(path) for option in options]
+        result = CliRunner().invoke(main, ["systemd", "mymod:app", *named])
+        os.close(reader)
+
+        assert (result.exit_code, result.stdout, result.stderr) == (
+            2,
+            "",
+            f"daemonkit: {path} can be read only once: put what it holds into a file that the unit "
+            "can name\n",
+        )
+
+
+def test_a_unit_names_the_file_that_stdin_was(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("daemonkit.cli.options.load_daemon", lambda target: Daemon(target))
+    path = tmp_path / "cfg.yaml"
+    path.write_text("a: 1")
+    with path.open() as file:
+        fd = f"/dev/fd/{file.fileno()}"
+        result = CliRunner().invoke(main, ["systemd", "mymod:app", "--config", fd])
+
+    assert f" run mymod:app --config {path}\n" in result.stdout

@@ -544,6 +544,82 @@ def test_at_the_limit_of_threads_it_still_stops(run_app: Run) -> None:
     assert daemon.stop() == 0
 
 
+REFUSING = """\
+import os, threading
+
+refused, start = os.environ["REFUSED"], threading.Thread.start
+
+def start_unless_refused(self):
+    if self.name == refused:
+        raise RuntimeError("can't start new thread")
+    start(self)
+
+threading.Thread.start = start_unless_refused
+
+from daemonkit import Daemon
+
+app = Daemon("app")
+app.add_slave(lambda slave: slave.shutdown.wait(), name="worker")
+app.set_event_handler(lambda event: None, threads=2)
+app.add_start_hook(lambda: app.send_event_to_juggler("h", "s", "OK", "d"))
+"""
+NEEDED = (
+    "signals", "deadline", "shutdown", "systemd", "watch", "event queue", "events-1", "events-2",
+    "udp",
+)  # fmt: skip
+"""Threads without which a daemon doesn't start."""
+OPTIONAL = {
+    "worker": "The slave worker failed; restart 1 in",
+    "juggler": "Alerts can't be sent, the next one tries again: RuntimeError: can't start new",
+    "reload": "app: no reload: RuntimeError: can't start new thread\n",
+    "stacks": "app: no stacks: RuntimeError: can't start new thread\n",
+    "exit": "",
+}
+"""Threads that may come later, or never, and what is logged then."""
+
+
+@pytest.fixture
+def run_refusing(spawn: Run) -> Run:
+    """Start a daemon with all its parts, but one that can't have its thread."""
+
+    def start(name: str) -> Process:
+        return spawn(
+            *("-m", "daemonkit", "run", "mymod", "--port", "0", "--set", "master.queue=events.db"),
+            *("--set", "master.juggler_url=http://127.0.0.1:1"),
+            env={"REFUSED": name, "NOTIFY_SOCKET": "@daemonkit-nobody-listens"},
+            mymod__py=REFUSING,
+        )
+
+    return start
+
+
+@pytest.mark.parametrize("name", NEEDED)
+def test_a_part_that_has_no_thread_refuses_the_start_in_one_line(
+    run_refusing: Run, name: str
+) -> None:
+    daemon = run_refusing(name)
+
+    assert daemon.wait() == 3
+    assert daemon.err == "app: cannot start: RuntimeError: can't start new thread\n"
+    assert "cannot join thread" not in daemon.out
+    if name != "signals":
+        assert daemon.out.endswith("Stopped, exit status 3\n")
+
+
+@pytest.mark.parametrize("name", OPTIONAL)
+def test_a_part_that_can_wait_for_a_thread_does_not_keep_it_from_starting_and_stopping(
+    run_refusing: Run, name: str
+) -> None:
+    daemon = run_refusing(name).wait_ready()
+    daemon.send_signal(signal.SIGHUP)
+    daemon.send_signal(signal.SIGUSR1)
+    daemon.wait_until(lambda: OPTIONAL[name] in daemon.out + daemon.err, OPTIONAL[name])
+
+    assert daemon.stop() == 0
+    assert "1 alerts were not delivered to Juggler" in daemon.out
+    assert "cannot join thread" not in daemon.out
+
+
 STUCK = {
     "a thread": "threading.Thread(target=time.sleep, args=[60], name='stuck').start()",
     "a pool": "concurrent.futures.ThreadPoolExecutor(1, 'stuck').submit(time.sleep, 60)",

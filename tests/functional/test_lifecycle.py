@@ -353,6 +353,36 @@ def test_sighup_reloads_and_a_wrong_file_changes_nothing(run_app: Run, tmp_path:
     assert daemon.stop() == 0
 
 
+def test_a_configuration_from_a_pipe_stays_over_a_reload(spawn: Run) -> None:
+    command = (
+        f"exec {sys.executable} -m daemonkit run mymod --port 0 --config <(printf 'a: 1') "
+        "--set 'token=!secret file:'<(printf hush)"
+    )
+    daemon = spawn(
+        "-c",
+        "import os, sys; os.execlp('bash', 'bash', '-c', sys.argv[1])",
+        command,
+        mymod__py=QUIET
+        + "other = Daemon('other')\nassert app.config == other.config\n"
+        + "app.on_reload(lambda: os.write(1, b'reloaded %d\\n' % app.config['a']))\n",
+    ).wait_ready()
+    daemon.send_signal(signal.SIGHUP)
+    daemon.wait_for(r"WARNING +/dev/fd/\d+ can't be read again; what it held at first stays\n")
+    daemon.wait_for("reloaded 1\n")
+
+    assert daemon.status()["config"] == {"a": 1, "token": "*** HIDDEN ***"}
+    assert daemon.stop() == 0
+
+
+def test_a_reload_without_a_configuration_file_says_so(run_app: Run) -> None:
+    daemon = run_app(QUIET).wait_ready()
+    daemon.send_signal(signal.SIGHUP)
+    daemon.wait_for("WARNING +There is no configuration file to read again\n")
+    daemon.wait_for("INFO +Reloaded\n")
+
+    assert daemon.stop() == 0
+
+
 def test_json_logs_are_one_object_a_line(run_app: Run) -> None:
     daemon = run_app(
         QUIET + "@app.slave(restart='never')\ndef worker():\n    raise ValueError('a\\nb')\n",
