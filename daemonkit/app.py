@@ -43,6 +43,7 @@ from .slave import Slave, SlaveSpec, SlaveTarget, split_options
 from .stacks import stacks
 from .status import Gatherer
 from .supervisor import Supervisor
+from .switching import switch_interval
 from .systemd import NotifySocket, take_sockets, watchdog_seconds
 from .types import Event
 from .udp import UdpListener
@@ -140,6 +141,8 @@ class Daemon(Registrars):
             )
         if self._config.now.source is None:
             self.logger.warning("There is no configuration file to read again")
+        if fixed := [override.key for override in self._config.now.overrides]:
+            self.logger.info("Fixed by the command line: %s", ", ".join(fixed))
         for path in self._config.read_once:
             self.logger.warning("%s can't be read again; what it held at first stays", path)
         logging.getLogger().setLevel(self.master_config["log_level"])
@@ -349,7 +352,8 @@ class Daemon(Registrars):
             given = take_sockets(os.environ)
             signals.start()
             log.configure(self.master_config, self._config.redact)
-            status = self._live(exit_now, os.environ, given)
+            with switch_interval(self.master_config["switch_interval"]):
+                status = self._live(exit_now, os.environ, given)
         except DaemonkitError as error:
             print(f"{self.name}: {self._config.redact(str(error))}", file=sys.stderr)
             status = error.exit_status

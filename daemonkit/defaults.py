@@ -192,10 +192,19 @@ SETTINGS: dict[str, Setting] = {
             "much of that as the system allows.",
         ),
         Setting(
+            "switch_interval",
+            0.0001,
+            seconds(0.00001, 1),
+            "Seconds that a thread may compute in Python while another one waits for its turn; see "
+            "`sys.setswitchinterval`. Python's own 0.005 s keep a daemon whose slave computes from "
+            "answering.",
+        ),
+        Setting(
             "http_threads",
             4,
             whole(1, 1000),
-            "Threads that answer HTTP requests. Slow routes hold them, and then `/ping` waits.",
+            "Threads that answer HTTP requests. Slow routes hold them; `/ping` and `/ready` have "
+            "one in reserve each.",
         ),
         Setting(
             "shutdown_timeout",

@@ -20,6 +20,7 @@ LAYERS = [
         "log",
         "sockets",
         "outgoing",
+        "switching",
         "stacks",
         "forks",
         "systemd",

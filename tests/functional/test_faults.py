@@ -565,7 +565,7 @@ app.add_start_hook(lambda: app.send_event_to_juggler("h", "s", "OK", "d"))
 """
 NEEDED = (
     "signals", "deadline", "shutdown", "systemd", "watch", "event queue", "events-1", "events-2",
-    "udp",
+    "udp", "http", "http-1", "http-3", "http-ping",
 )  # fmt: skip
 """Threads without which a daemon doesn't start."""
 OPTIONAL = {
@@ -870,6 +870,69 @@ for number in range(count):
     app.add_slave(lambda slave: slave.shutdown.wait(), name=f's{number}', timeout=30)
 """
 )
+
+
+LARGE_BODY = (
+    HEAD
+    + """
+import tempfile
+tempfile.tempdir = '/nowhere'
+
+@app.on_start
+def limit():
+    # More than the log will have.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+sizes = []
+app.on_event(lambda event: sizes.append(len(event)))
+app.add_status_field(lambda: sizes, name='sizes')
+"""
+)
+
+
+def test_a_large_body_needs_neither_a_temporary_folder_nor_large_files(run_app: Run) -> None:
+    daemon = run_app(LARGE_BODY).wait_ready()
+    event = "x" * 3_000_000
+    for data in (f'"{event}"'.encode(), iter([b'"', event.encode(), b'"'])):
+        assert daemon.post("/events", data=data).status_code == 200
+    daemon.wait_until(lambda: daemon.status()["sizes"] == [3_000_000] * 2)
+
+    assert daemon.stop() == 0
+
+
+INTERVAL = (
+    HEAD
+    + """
+app.add_status_field(sys.getswitchinterval, name='interval')
+"""
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "interval"),
+    [
+        ("", (), 0.0001),
+        ("", ("--set", "master.switch_interval=0.002"), 0.002),
+        # It is the program's own choice.
+        ("sys.setswitchinterval(0.02)\n", (), 0.02),
+        ("sys.setswitchinterval(0.02)\n", ("--set", "master.switch_interval=0.002"), 0.002),
+    ],
+)
+def test_threads_that_compute_give_way_after_a_tenth_of_a_millisecond(
+    run_app: Run, text: str, options: tuple[str, ...], interval: float
+) -> None:
+    daemon = run_app(INTERVAL + text, *options).wait_ready()
+
+    assert daemon.status()["interval"] == pytest.approx(interval)
+    assert daemon.stop() == 0
+
+
+def test_after_a_daemon_s_end_the_program_has_its_switch_interval_back(spawn: Run) -> None:
+    program = INTERVAL + "app.main(app.stop)\napp.start()\nsay(sys.getswitchinterval())\n"
+    daemon = spawn("-c", program)
+
+    assert daemon.wait() == 0
+    assert daemon.out.endswith("\n0.005\n")
 
 
 SPAN = 3
