@@ -126,9 +126,10 @@ class Wrk:
                 f"wrk saw {answered} events answered, the server counted {in_flight:+d} of that; "
                 f"only 0 to {self._connections * self._per_request} more can be right"
             )
-        return Flood(
-            answered, in_flight, summary["microseconds"] / 1e6, summary["p99"] / 1e6, shares
-        )
+        seconds = summary["microseconds"] / 1e6
+        # wrk knows nothing of requests that are never answered; of all, this is the mean (Little).
+        mean = self._connections * seconds / max(1, summary["requests"])
+        return Flood(answered, in_flight, seconds, max(mean, summary["p99"] / 1e6), shares)
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
