@@ -1,7 +1,9 @@
-"""The benchmarks themselves are run by hand; what they print when they can't run, and what needs no peer, is tested."""
+"""The benchmarks themselves are run by hand; what they print when they can't run, and what needs nothing that is not installed anyway, is tested."""
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from contextlib import closing
@@ -11,13 +13,18 @@ import pytest
 
 from daemonkit.events.store import Store
 
-from .benchmarks.__main__ import no_disk
+from .benchmarks.__main__ import no_disk, parse
 from .benchmarks.bench import Bar, Bench, Row
 from .benchmarks.durable import waiting_file
-from .benchmarks.processes import Cores
+from .benchmarks.load import EVENTS, HELLO, PING, Wrk, check_exactly
+from .benchmarks.processes import PINNED, PINNINGS, UNPINNED, CheckFailed, Cores
 from .benchmarks.report import lines
+from .benchmarks.rows import ROWS
+from .benchmarks.servers import DAEMONKIT, WAITRESS, CoreWatch, Peer, Server, computing
+from .benchmarks.slow import EVENT_WITH_QUERY, check_answers
 
 ROOT = Path(__file__).parent.parent
+CHOICES = {pinning: Cores({0}, {1}) for pinning in PINNINGS}
 
 
 def run(*arguments: str, path: str) -> subprocess.CompletedProcess[str]:
@@ -35,6 +42,32 @@ def test_what_is_missing_is_named_in_one_line(tmp_path: Path) -> None:
     assert done.stdout == ""
     assert done.stderr.startswith("wrk is missing: apt-get install wrk")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nonsense"], "there is no row 'nonsense'; there are http, idle,"),
+        (["--pinning", "loosely"], "argument --pinning: invalid choice: 'loosely'"),
+        (["http", "stop", "memory", "--pinning", UNPINNED], "not measured unpinned: memory, stop"),
+        (["--rounds", "0"], "argument --rounds: must be 1 or more"),
+    ],
+)
+def test_a_command_line_that_makes_no_sense_is_refused(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as raised:
+        parse(arguments)
+
+    assert raised.value.code == 2
+    assert f"error: {message}" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_each_row_that_floods_is_measured_pinned_and_unpinned_by_default() -> None:
+    assert parse([]).pinnings == PINNINGS
+    assert parse([]).chosen == list(ROWS)
+    left = {row.name for row in ROWS} - {row.name for row in parse(["--pinning", UNPINNED]).chosen}
+    assert left == {"burst", "start", "memory", "switches", "stop", "durable-waiting"}
 
 
 def test_the_way_from_the_queue_to_the_handler_meets_its_bar() -> None:
@@ -63,7 +96,7 @@ def test_a_bar_may_be_met_by_a_ratio_or_by_the_figure_itself(
     tmp_path: Path, ours: float, met: bool
 ) -> None:
     peer = 100.0 if ours < 60 else 1000.0
-    bench = Bench(Cores(0, 1), 1, 1, tmp_path)
+    bench = Bench({PINNED: CHOICES[PINNED]}, 1, 1, tmp_path)
     bench.figures["figure"]["daemonkit"] = [ours]
     bench.figures["figure"]["peer"] = [peer]
     bar = Bar("figure", "events/s", ("peer",), 0.5, enough=60)
@@ -72,3 +105,83 @@ def test_a_bar_may_be_met_by_a_ratio_or_by_the_figure_itself(
 
     assert line.bar == ">= 0.50 x or 60 events/s"
     assert line.met is met
+
+
+def test_the_fastest_answer_carries_a_bar_for_a_latency(tmp_path: Path) -> None:
+    bench = Bench({PINNED: CHOICES[PINNED]}, 1, 1, tmp_path)
+    bench.figures["latency"].update(daemonkit=[10.0], slow=[20.0], fast=[8.0])
+    bar = Bar("latency", "ms", ("slow", "fast"), 1.2, at_most=True)
+
+    compared = lines(bench, [Row("row", lambda bench: iter(()), (bar,))])
+
+    assert [(line.peer, line.bar, line.met) for line in compared] == [
+        ("slow", "", None),
+        ("fast", "<= 1.20 x", False),
+    ]
+
+
+def test_what_is_measured_pinned_and_unpinned_has_a_line_for_each(tmp_path: Path) -> None:
+    bench = Bench(CHOICES, 1, 1, tmp_path)
+    bench.figures["rate"]["daemonkit"] = [2.0]
+    bench.figures["rate, unpinned"]["daemonkit"] = [1.0]
+    bench.figures["size"]["daemonkit"] = [3.0]
+    rows = [
+        Row("rate", lambda bench: iter(()), (Bar("rate", "", (), 1.5),)),
+        Row("size", lambda bench: iter(()), (Bar("size", "", (), 1.5),), pinnings=(PINNED,)),
+    ]
+
+    assert [(line.figure, line.ours, line.met) for line in lines(bench, rows)] == [
+        ("rate", 2.0, True),
+        ("rate, unpinned", 1.0, False),
+        ("size", 3.0, True),
+    ]
+
+
+def started(peer: Peer) -> Server:
+    return Server(peer, os.sched_getaffinity(0))
+
+
+@pytest.mark.parametrize("peer", [DAEMONKIT, WAITRESS], ids=lambda peer: peer.name)
+def test_beside_a_thread_that_computes_events_are_counted_as_ever(peer: Peer) -> None:
+    with started(computing(peer)) as server:
+        watch = CoreWatch(server)
+        check_answers(server)
+        check_exactly(server, valid=5, invalid=1, crowd=2)
+
+        assert watch.shares().pace > 0
+
+
+def test_a_thread_computes_only_where_it_is_asked_for() -> None:
+    with started(DAEMONKIT) as server:
+        check_answers(server)
+
+        assert server.rounds() == 0
+
+
+def test_what_wrk_shows_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretender = tmp_path / "wrk"
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+
+    def pretend(p99: int) -> None:
+        errors = dict.fromkeys(("connect", "read", "write", "status", "timeout"), 0)
+        summary = {"requests": 5, "microseconds": 2_000_000, "p99": p99, "errors": errors}
+        pretender.write_text(f"#!/bin/sh\necho '{json.dumps(summary)}'\n")
+        pretender.chmod(0o755)
+
+    with started(WAITRESS) as server:
+        pretend(1_700_000)
+        for path in (EVENTS, EVENT_WITH_QUERY, HELLO):
+            with (
+                Wrk(server, 1, 4, path=path) as wrk,
+                pytest.raises(CheckFailed, match=r"5 events answered, the server counted -5 of"),
+            ):
+                wrk.result()
+        # Pings leave no trace.
+        with Wrk(server, 1, 4, path=PING) as wrk:
+            flood = wrk.result()
+        assert (flood.rate, flood.p99) == (2.5, 1.7)
+
+        # Four connections, five answers in two seconds: most have waited for longer than that.
+        pretend(1500)
+        with Wrk(server, 1, 4, path=PING) as wrk:
+            assert wrk.result().p99 == 1.6

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from . import report
 from .bench import Bench, run
-from .processes import CheckFailed, Cores
+from .processes import PINNINGS, CheckFailed, Cores
 from .rows import ROWS
 
 PEER_PACKAGES = (
     *("aiohttp", "fastapi", "gunicorn", "starlette", "uvicorn", "uvloop", "httptools"),
     *("persist-queue", "litequeue", "huey", "matplotlib"),
 )
+BOTH = "both"
 EPILOG = """\
 exit status: 0 all bars are met; 1 a server did not do its job; 2 usage, or something that is
 needed is missing; 3 a bar is not met"""
@@ -62,11 +63,8 @@ def at_least_one(text: str) -> int:
     return number
 
 
-def main() -> int:
-    """Measure what the command line asks for; the exit status."""
-    if lack := missing():
-        print(lack, file=sys.stderr)
-        return 2
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """What the command line asks for."""
     names = [row.name for row in ROWS]
     parser = argparse.ArgumentParser(
         prog="python -m tests.benchmarks",
@@ -80,6 +78,12 @@ def main() -> int:
         "--seconds", type=at_least_one, metavar="S", default=3, help="of a wrk run, default 3"
     )
     parser.add_argument("--quick", action="store_true", help="one round of one second")
+    parser.add_argument(
+        "--pinning",
+        choices=(*PINNINGS, BOTH),
+        default=BOTH,
+        help="servers on one core and load on another, or both on all; default %(default)s",
+    )
     parser.add_argument("--plot", metavar="FILE", help="draw the results, as PNG for example")
     parser.add_argument("--json", metavar="FILE", help="write the raw figures")
     parser.add_argument(
@@ -88,10 +92,27 @@ def main() -> int:
         default="/var/tmp",
         help="on a disk, for the files of durable queues, default %(default)s",
     )
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     for name in options.rows:
         if name not in names:
             parser.error(f"there is no row {name!r}; there are {', '.join(names)}")
+    options.pinnings = PINNINGS if options.pinning == BOTH else (options.pinning,)
+    rows = [row for row in ROWS if not options.rows or row.name in options.rows]
+    options.chosen = [row for row in rows if set(options.pinnings) & set(row.pinnings)]
+    if options.rows and options.chosen != rows:
+        missed = ", ".join(row.name for row in rows if row not in options.chosen)
+        parser.error(f"not measured {options.pinning}: {missed}")
+    if options.quick:
+        options.rounds = options.seconds = 1
+    return options
+
+
+def main() -> int:
+    """Measure what the command line asks for; the exit status."""
+    options = parse(sys.argv[1:])
+    if lack := missing():
+        print(lack, file=sys.stderr)
+        return 2
     cores = Cores.choose()
     if cores is None:
         print("at least two cores are needed, one of them for the load", file=sys.stderr)
@@ -99,21 +120,18 @@ def main() -> int:
     if lack := no_disk(options.folder):
         print(lack, file=sys.stderr)
         return 2
-    if options.quick:
-        options.rounds = options.seconds = 1
     # So that a SIGTERM too unwinds the stack, and ends the servers.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    os.sched_setaffinity(0, {cores.load})
-    chosen = [row for row in ROWS if not options.rows or row.name in options.rows]
+    choices = {pinning: cores[pinning] for pinning in options.pinnings}
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        bench = Bench(cores, options.rounds, options.seconds, Path(folder))
-        facts = report.machine(cores, bench.folder)
+        bench = Bench(choices, options.rounds, options.seconds, Path(folder))
+        facts = report.machine(choices, bench.folder)
         try:
-            run(bench, chosen)
+            run(bench, options.chosen)
         except CheckFailed as error:
             print(f"{error}\nA bar met by not doing the job is a defect.", file=sys.stderr)
             return 1
-    results = report.lines(bench, chosen)
+    results = report.lines(bench, options.chosen)
     report.show(facts, bench, results)
     if options.json:
         report.write_json(options.json, facts, bench, results)

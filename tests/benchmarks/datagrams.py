@@ -113,11 +113,8 @@ def check_datagrams(server: Server, valid: int = 100, invalid: int = 5) -> None:
 def count_datagrams(server: Server, sent: int, lost: int) -> int:
     """The consumer's count, after a check that it and what is known as dropped are all that was
     sent; but for `lost`, which the kernel may have dropped before it knew for whom they were."""
-    dropped = server.kernel_drops() or 0
-    if server.peer.is_ours:
-        counted, dropped = server.settled_count(), dropped + server.status()["udp"]["refused"]
-    else:
-        counted = server.stop_and_count()
+    dropped = server.known_drops()
+    counted = server.settled_count() if server.peer.is_ours else server.stop_and_count()
     if not sent - lost <= counted + dropped <= sent:
         server.fail(
             f"has counted {counted} of {sent} datagrams, and {dropped} are known as dropped"

@@ -18,7 +18,7 @@ from daemonkit.events.store import STRIDE, Store, StoredBatch
 from .bench import Bar, Bench, Row, Sample
 from .floods import http_flood, udp_flood, until_ping
 from .load import EVENT, ask, check_answer
-from .processes import CheckFailed, output_of
+from .processes import PINNED, CheckFailed, output_of
 from .servers import DAEMONKIT, DRAINING, DURABLE, STARLETTE, STUCK, wait_until
 
 OURS = DURABLE.name
@@ -82,9 +82,9 @@ def _count(queue: Path) -> int:
 
 def _udp(bench: Bench) -> Iterator[Sample]:
     for peer in (DURABLE, IN_MEMORY):
-        sent, counted = udp_flood(bench, DURABLE_UDP, peer)
-        yield DURABLE_SENT, peer.name, sent
-        yield DURABLE_UDP, peer.name, counted
+        flood = udp_flood(bench, DURABLE_UDP, peer)
+        yield DURABLE_SENT, peer.name, flood.sent
+        yield DURABLE_UDP, peer.name, flood.counted
 
 
 def _puts(bench: Bench) -> Iterator[Sample]:
@@ -189,7 +189,8 @@ DURABLE_ROWS = (
     Row(
         "durable-waiting",
         _waiting,
-        tuple(
+        pinnings=(PINNED,),
+        bars=tuple(
             bar
             for size in SHAPES
             for bar in (

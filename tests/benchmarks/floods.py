@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from subprocess import DEVNULL
 
 from .bench import Bench, Sample
 from .datagrams import Datagrams, count_datagrams, softnet_drops
-from .load import Wrk, first_answer
+from .load import EVENTS, Flood, Wrk, first_answer, p99, pings
 from .processes import end_group, spawn
 from .servers import CoreWatch, Peer, Server, Shares, free_port
 
@@ -24,26 +24,67 @@ def http_flood(
     differing: bool = False,
 ) -> Sample:
     """Events answered a second."""
+    flood = flood_of(bench, figure, server, connections, events, differing=differing)
+    return figure, server.peer.name, flood.rate
+
+
+def flood_of(
+    bench: Bench,
+    figure: str,
+    server: Server,
+    connections: int = 32,
+    events: list[bytes] | None = None,
+    *,
+    differing: bool = False,
+    path: str = EVENTS,
+) -> Flood:
+    """What a wrk run comes to; the server has a whole core to itself, but for what waits for the
+    load with one connection only, or for a thread that computes."""
+
+    def measure() -> tuple[Flood, Shares]:
+        with Wrk(server, bench.seconds, connections, events, differing=differing, path=path) as wrk:
+            flood = wrk.result()
+        return flood, flood.shares
+
+    is_full = connections > 1 and not server.peer.computes
+    return bench.undisturbed(figure, measure, is_full=is_full)
+
+
+def ping_flood(bench: Bench, figure: str, server: Server) -> float:
+    """The 99th percentile of the seconds until an answer of /ping during a flood of events."""
 
     def measure() -> tuple[float, Shares]:
-        with Wrk(server, bench.seconds, connections, events, differing=differing) as wrk:
-            flood = wrk.result()
-        return flood.rate, flood.shares
+        with Wrk(server, bench.seconds) as wrk:
+            return p99(pings(server, wrk.is_running)), wrk.result().shares
 
-    return figure, server.peer.name, bench.undisturbed(figure, measure)
+    return bench.undisturbed(figure, measure, is_full=not server.peer.computes)
 
 
-def udp_flood(bench: Bench, figure: str, peer: Peer) -> tuple[float, float]:
-    """Datagrams sent and events counted, both a second.
+@dataclass(frozen=True)
+class UdpFlood:
+    """Datagrams sent and events counted, both a second."""
+
+    sent: float
+    counted: float
+    shares: Shares
+
+
+def udp_flood(bench: Bench, figure: str, peer: Peer) -> UdpFlood:
+    """Flood a new server with datagrams.
 
     The events are those that the consumer has counted when the server comes to rest, by the time
     from the first datagram until then: what is left in buffers when the flood ends takes its time
     to be worked off, and counts as well.
     """
-    return bench.undisturbed(figure, partial(_udp_flood, bench, peer))
+
+    def measure() -> tuple[UdpFlood, Shares]:
+        flood = _udp_flood(bench, peer)
+        return flood, flood.shares
+
+    return bench.undisturbed(figure, measure, is_full=not peer.computes)
 
 
-def _udp_flood(bench: Bench, peer: Peer) -> tuple[tuple[float, float], Shares]:
+def _udp_flood(bench: Bench, peer: Peer) -> UdpFlood:
     with bench.server(peer, udp=True) as server, Datagrams(server.port) as datagrams:
         lost_before, watch = softnet_drops(), CoreWatch(server)
         began = time.monotonic()
@@ -52,7 +93,7 @@ def _udp_flood(bench: Bench, peer: Peer) -> tuple[tuple[float, float], Shares]:
         shares = watch.shares()
         rested = server.rest()
         counted = count_datagrams(server, sent, softnet_drops() - lost_before)
-    return (sent / (ended - began), counted / (rested - began)), shares
+    return UdpFlood(sent / (ended - began), counted / (rested - began), shares)
 
 
 def until_ping(bench: Bench, peer: Peer, queue: Path | None = None) -> float:

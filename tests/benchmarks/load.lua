@@ -1,10 +1,14 @@
--- What wrk sends: one body, in requests that are all alike or have one header that differs.
--- Arguments: the path, the content type, the file of the body, "alike" or "differing".
+-- What wrk sends: requests that are all alike, or have one header that differs.
+-- Arguments: the path and, of requests with a body, the content type, the file of the body, "alike"
+-- or "differing".
 
 function init(args)
+   wrk.path = args[1]
+   if args[2] == nil then
+      return
+   end
    local file = assert(io.open(args[3], "rb"))
    wrk.method = "POST"
-   wrk.path = args[1]
    wrk.body = file:read("*a")
    wrk.headers["Content-Type"] = args[2]
    file:close()
@@ -22,7 +26,8 @@ end
 function done(summary, latency, requests)
    local e = summary.errors
    io.write(string.format(
-      '\n{"requests": %d, "microseconds": %d, "errors": {"connect": %d, "read": %d, ' ..
+      '\n{"requests": %d, "microseconds": %d, "p99": %d, "errors": {"connect": %d, "read": %d, ' ..
       '"write": %d, "status": %d, "timeout": %d}}\n',
-      summary.requests, summary.duration, e.connect, e.read, e.write, e.status, e.timeout))
+      summary.requests, summary.duration, latency:percentile(99),
+      e.connect, e.read, e.write, e.status, e.timeout))
 end

@@ -6,10 +6,11 @@ import http.client
 import json
 import select
 import socket
+import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,16 +23,19 @@ ANSWER = {"message": "Event received", "result": True}
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
 BATCH = [b'{"Hello": "%05d"}' % number for number in range(1000)]
+EVENTS, HELLO, PING = "/events", "/hello", "/ping"
 LUA = Path(__file__).with_name("load.lua")
 
 
 @dataclass(frozen=True)
 class Flood:
-    """What a wrk run came to: events answered 2xx, and events that may have been in flight."""
+    """What a wrk run came to: events, or requests without one, answered 2xx; those that may have
+    been in flight; the 99th percentile of the latency, in seconds."""
 
     events: int
     in_flight: int
     seconds: float
+    p99: float
     shares: Shares
 
     @property
@@ -40,7 +44,8 @@ class Flood:
 
 
 class Wrk:
-    """wrk's single thread posting events to a server, from its making on."""
+    """wrk's single thread posting events to a server, or getting another path, from its making
+    on."""
 
     def __init__(
         self,
@@ -50,8 +55,10 @@ class Wrk:
         events: list[bytes] | None = None,
         *,
         differing: bool = False,
+        path: str = EVENTS,
     ) -> None:
         self._server = server
+        self._path = path
         self._connections = connections
         self._seconds = seconds
         self._per_request = len(events or [EVENT])
@@ -59,14 +66,19 @@ class Wrk:
             body = stack.enter_context(tempfile.NamedTemporaryFile())
             body.write(b"\n".join(events) if events else EVENT)
             body.flush()
-            self._counted = server.settled_count()
+            posted = (
+                *(NDJSON if events else JSON, body.name),
+                "differing" if differing else "alike",
+            )
+            self._counted = self._count()
             self._watch = CoreWatch(server)
             self._process = subprocess.Popen(
                 [
                     *("wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(LUA)),
-                    *(f"http://127.0.0.1:{server.port}/events", "--", "/events"),
-                    *(NDJSON if events else JSON, body.name),
-                    "differing" if differing else "alike",
+                    # By default it takes what is answered after 2 s for an error.
+                    *("--timeout", f"{TIMEOUT:.0f}s"),
+                    *(f"http://127.0.0.1:{server.port}", "--", path),
+                    *(posted if path.startswith(EVENTS) else ()),
                 ],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -80,12 +92,18 @@ class Wrk:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    @property
     def is_running(self) -> bool:
         return self._process.poll() is None
 
+    def _count(self) -> int:
+        """What the server has counted of such requests so far, and of HELLO this one."""
+        if self._path != HELLO:
+            return self._server.settled_count()
+        self._server.rest()
+        return self._server.next_number()
+
     def result(self) -> Flood:
-        """Wait for its end, and check that the server's consumer has counted what wrk saw answered."""
+        """Wait for its end, and check that the server has counted what wrk saw answered."""
         try:
             output = self._process.communicate(timeout=self._seconds + TIMEOUT)[0].decode()
         except subprocess.TimeoutExpired:
@@ -98,15 +116,20 @@ class Wrk:
         if any(summary["errors"].values()):
             self._server.fail(f"errors in a wrk run: {summary['errors']}")
         answered = summary["requests"] * self._per_request
-        in_flight = self._server.settled_count() - self._counted - answered
+        in_flight = self._count() - self._counted - answered - (self._path == HELLO)
+        # Nobody counts pings, and they aren't events either.
+        in_flight += answered if self._path == PING else 0
         # At its end wrk closes its connections, and the answers then in flight are not in its
         # sum; the server has counted their events all the same. One request a connection at most.
         if not 0 <= in_flight <= self._connections * self._per_request:
             self._server.fail(
-                f"wrk saw {answered} events answered, the consumer counted {in_flight:+d} of that; "
+                f"wrk saw {answered} events answered, the server counted {in_flight:+d} of that; "
                 f"only 0 to {self._connections * self._per_request} more can be right"
             )
-        return Flood(answered, in_flight, summary["microseconds"] / 1e6, shares)
+        seconds = summary["microseconds"] / 1e6
+        # wrk knows nothing of requests that are never answered; of all, this is the mean (Little).
+        mean = self._connections * seconds / max(1, summary["requests"])
+        return Flood(answered, in_flight, seconds, max(mean, summary["p99"] / 1e6), shares)
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
@@ -178,8 +201,8 @@ def idle_connections(server: Server, number: int) -> Iterator[None]:
             server.fail(f"has closed {closed} of {number} idle connections")
 
 
-def pings(server: Server, wrk: Wrk, interval: float = 0.005) -> list[float]:
-    """Seconds until each answer of /ping while wrk runs, every tenth on a new connection.
+def pings(server: Server, is_running: Callable[[], bool], interval: float = 0.005) -> list[float]:
+    """Seconds until each answer of /ping while a load runs, every tenth on a new connection.
 
     The requests that fell due while an answer was waited for are not sent, but they would have
     waited too, and count so: a stall must not be a single figure because it stalls the client.
@@ -189,12 +212,12 @@ def pings(server: Server, wrk: Wrk, interval: float = 0.005) -> list[float]:
     due = time.perf_counter()
     requests = 0
     try:
-        while wrk.is_running:
+        while is_running():
             time.sleep(max(0.0, due - time.perf_counter()))
             if requests % 10 == 0:
                 connection.close()
             requests += 1
-            connection.request("GET", "/ping")
+            connection.request("GET", PING)
             response = connection.getresponse()
             if (response.status, response.read()) != (200, b"OK\n"):
                 server.fail(f"answers /ping {response.status}")
@@ -205,6 +228,11 @@ def pings(server: Server, wrk: Wrk, interval: float = 0.005) -> list[float]:
     finally:
         connection.close()
     return taken
+
+
+def p99(taken: list[float]) -> float:
+    """The 99th percentile."""
+    return statistics.quantiles(taken, n=100, method="inclusive")[98]
 
 
 def first_answer(port: int, path: str, process: subprocess.Popen[bytes]) -> float:

@@ -1,13 +1,14 @@
-"""Processes: on which core each runs, how it is started and ended, and what proc(5) tells of it."""
+"""Processes: on which cores each runs, how it is started and ended, and what proc(5) tells of it."""
 
 from __future__ import annotations
 
 import os
+import resource
 import select
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT = 20.0
 """Seconds for anything that is waited for."""
+PINNED, UNPINNED = PINNINGS = ("pinned", "unpinned")
 
 
 class CheckFailed(Exception):
@@ -24,37 +26,51 @@ class CheckFailed(Exception):
 
 @dataclass(frozen=True)
 class Cores:
-    """The core that servers run on, and the one that loads them."""
+    """The cores that servers run on, and those that load them."""
 
-    server: int
-    load: int
+    server: Set[int]
+    load: Set[int]
 
     @classmethod
-    def choose(cls) -> Cores | None:
-        """The first and the last core that this process may use; None when it has one only."""
+    def choose(cls) -> dict[str, Cores] | None:
+        """By pinning: the first and the last core that this process may use, or all of them for
+        both; None when it has one only."""
         allowed = sorted(os.sched_getaffinity(0))
-        return cls(allowed[0], allowed[-1]) if len(allowed) > 1 else None
+        if len(allowed) < 2:
+            return None
+        return {
+            PINNED: cls({allowed[0]}, {allowed[-1]}),
+            UNPINNED: cls(set(allowed), set(allowed)),
+        }
 
 
-def spawn(arguments: Sequence[str], core: int, **options: Any) -> subprocess.Popen[bytes]:
-    """Start `python ARGUMENTS...` on one core, in a process group of its own."""
+def spawn(
+    arguments: Sequence[str],
+    cores: Set[int],
+    variables: Mapping[str, str] | None = None,
+    **options: Any,
+) -> subprocess.Popen[bytes]:
+    """Start `python ARGUMENTS...` on these cores, in a process group of its own.
+
+    variables: of its environment, besides this process's.
+    """
     # What is measured is neither coverage nor the compiling of what is compiled once.
     unwanted = ("COVERAGE_", "COV_CORE_", "PYTHONDONTWRITEBYTECODE")
     environ = {k: v for k, v in os.environ.items() if not k.startswith(unwanted)}
     return subprocess.Popen(
         [sys.executable, *arguments],
         cwd=ROOT,
-        env=environ,
+        env={**environ, **(variables or {})},
         stdin=subprocess.DEVNULL,
         start_new_session=True,
-        preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+        preexec_fn=lambda: os.sched_setaffinity(0, cores),
         **options,
     )
 
 
-def output_of(arguments: Sequence[str], core: int) -> bytes:
-    """What `python ARGUMENTS...` prints, run on one core to its end."""
-    process = spawn(arguments, core, stdout=subprocess.PIPE)
+def output_of(arguments: Sequence[str], cores: Set[int]) -> bytes:
+    """What `python ARGUMENTS...` prints, run on these cores to its end."""
+    process = spawn(arguments, cores, stdout=subprocess.PIPE)
     try:
         output = process.communicate(timeout=TIMEOUT)[0]
     except subprocess.TimeoutExpired:
@@ -84,22 +100,31 @@ def end_group(process: subprocess.Popen[bytes]) -> None:
 
 
 class CoreTimes(NamedTuple):
-    """Seconds since the machine was started: a core was busy, or idle while what ran on it waits
+    """Seconds since the machine was started: cores were busy, or idle while what ran on them waits
     for the disk."""
 
     busy: float
     disk: float
 
 
-def core_times(core: int) -> CoreTimes:
-    """What proc(5) has of a core."""
+def core_times(cores: Set[int]) -> CoreTimes:
+    """What proc(5) has of these cores, together."""
+    names = {f"cpu{core}" for core in cores}
+    busy = disk = 0
     for line in Path("/proc/stat").read_text("ascii").splitlines():
         name, *columns = line.split()
-        if name == f"cpu{core}":
+        if name in names:
             user, nice, system, _idle, iowait, irq, softirq, steal = map(int, columns[:8])
-            busy, second = user + nice + system + irq + softirq + steal, os.sysconf("SC_CLK_TCK")
-            return CoreTimes(busy / second, iowait / second)
-    raise CheckFailed(f"/proc/stat has no core {core}")
+            busy += user + nice + system + irq + softirq + steal
+            disk += iowait
+    second = os.sysconf("SC_CLK_TCK")
+    return CoreTimes(busy / second, disk / second)
+
+
+def own_seconds() -> float:
+    """CPU time that this process and those of its children that have ended have used."""
+    usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def rss_kib(pid: int) -> int:

@@ -11,16 +11,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from .bench import FLOODED, Bar, Bench, Row
+from .bench import FLOODED, Bar, Bench, Row, named
 from .durable import DURABLE_HTTP, PUTS
-from .processes import Cores
+from .processes import PINNINGS, Cores
 from .rows import HEADS, HTTP, IDLE, NDJSON_FIGURE, OURS, SENT, UDP
 
 PACKAGES = (
@@ -62,15 +62,18 @@ def fdatasync(folder: Path, times: int = 200) -> float:
     return median(taken)
 
 
-def machine(cores: Cores, folder: Path) -> dict[str, Any]:
-    """What the figures depend on. folder: where the files of durable queues are."""
+def machine(choices: Mapping[str, Cores], folder: Path) -> dict[str, Any]:
+    """What the figures depend on. choices: of cores, by pinning; folder: where the files of durable
+    queues are."""
     cpu = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text("utf-8"), re.M)
     wrk = subprocess.run(["wrk", "-v"], capture_output=True, text=True).stdout
     return {
         "cpu": cpu[1] if cpu else platform.machine(),
         "cores": os.cpu_count(),
-        "server_core": cores.server,
-        "load_core": cores.load,
+        "used": {
+            pinning: {name: sorted(used) for name, used in vars(cores).items()}
+            for pinning, cores in choices.items()
+        },
         "kernel": platform.release().partition("-")[0],
         "python": platform.python_version(),
         "fdatasync": fdatasync(folder),
@@ -85,16 +88,30 @@ def machine(cores: Cores, folder: Path) -> dict[str, Any]:
 def header(facts: dict[str, Any]) -> str:
     """The machine's facts as text."""
     versions = ", ".join(f"{name} {number}" for name, number in facts["versions"].items())
+    used = "; ".join(
+        f"{pinning}: servers on {_cores(cores['server'])}, load on {_cores(cores['load'])}"
+        for pinning, cores in facts["used"].items()
+    )
     return (
-        f"{facts['cpu']}, {facts['cores']} cores (servers on core {facts['server_core']}, "
-        f"load on core {facts['load_core']}); Linux {facts['kernel']}, Python {facts['python']}; "
+        f"{facts['cpu']}, {facts['cores']} cores ({used}); "
+        f"Linux {facts['kernel']}, Python {facts['python']}; "
         f"fdatasync of a page {1e6 * facts['fdatasync']:.0f} µs\n{versions}"
     )
 
 
+def _cores(numbers: list[int]) -> str:
+    return f"core{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"
+
+
 def lines(bench: Bench, rows: Sequence[Row]) -> list[Line]:
     """What the figures come to."""
-    return [line for row in rows for bar in row.bars for line in _compare(bench, bar)]
+    return [
+        line
+        for row in rows
+        for pinning in bench.pinnings(row)
+        for bar in row.bars
+        for line in _compare(bench, replace(bar, figure=named(bar.figure, pinning)))
+    ]
 
 
 def _compare(bench: Bench, bar: Bar) -> list[Line]:
@@ -106,7 +123,7 @@ def _compare(bench: Bench, bar: Bar) -> list[Line]:
         line = Line(bar.figure, bar.unit, ours)
         return [replace(line, bar=_bar_text(bar), met=margin >= 1, margin=margin)]
     medians = {peer: median(figures[peer]) for peer in bar.peers}
-    carrier = max(medians, key=medians.__getitem__)
+    carrier = (min if bar.at_most else max)(medians, key=medians.__getitem__)
     found = []
     for peer, theirs in medians.items():
         ratio = ours / theirs if theirs else 1.0 if ours == theirs else float("inf")
@@ -173,16 +190,17 @@ def _number(value: float, unit: str) -> str:
 def notes(bench: Bench) -> list[str]:
     """What a reader of the table should know besides."""
     found = []
-    if sent := [value for values in bench.figures[SENT].values() for value in values]:
+    of_sent = [bench.figures[named(SENT, pinning)] for pinning in PINNINGS]
+    if sent := [value for figure in of_sent for values in figure.values() for value in values]:
         found.append(f"UDP: {min(sent):,.0f} to {max(sent):,.0f} datagrams/s were sent.")
     shares = [share for of_figure in bench.shares.values() for share in of_figure]
-    slow = [share for share in shares if share.server < FLOODED]
+    slow = [share for share in shares if share.undisturbed < FLOODED]
     if slow:
         disturbed = sum(share.others > 1 - FLOODED for share in slow)
         found.append(
-            f"In {len(slow)} of {len(shares)} floods the server used less than {FLOODED:.0%} of its "
-            f"core, although they were measured twice: in {disturbed} of them because something else "
-            "used it, otherwise because the load did not keep up."
+            f"{len(slow)} of {len(shares)} floods were disturbed, although they were measured twice: "
+            f"in {disturbed} of them something else used more than {1 - FLOODED:.0%} of a core, in "
+            "the others the load did not keep up."
         )
     return found
 
@@ -211,7 +229,8 @@ def plot(path: str, facts: dict[str, Any], bench: Bench, results: Sequence[Line]
     from matplotlib import pyplot  # noqa: PLC0415
 
     wanted = (HTTP, HEADS, IDLE, NDJSON_FIGURE, UDP, DURABLE_HTTP, PUTS)
-    rates = [figure for figure in wanted if bench.figures[figure]]
+    names = (named(figure, pinning) for figure in wanted for pinning in PINNINGS)
+    rates = [figure for figure in names if bench.figures[figure]]
     barred = [line for line in results if line.margin is not None]
     heights = [len(bench.figures[figure]) + 1.5 for figure in rates] + [len(barred) + 1.5]
     drawing, axes = pyplot.subplots(

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Iterator
-from functools import partial
 from subprocess import PIPE
 
 from .bench import Bar, Bench, Row, Sample
+from .computing import COMPUTING_ROWS
 from .datagrams import Datagrams, stopped
 from .durable import DURABLE_ROWS
-from .floods import http_flood, udp_flood, until_ping
-from .load import BATCH, Wrk, idle_connections, pings
-from .processes import CheckFailed, end_group, output_of, rss_kib, spawn
+from .floods import http_flood, ping_flood, udp_flood, until_ping
+from .load import BATCH, idle_connections
+from .processes import PINNED, CheckFailed, end_group, output_of, rss_kib, spawn
 from .servers import (
     AIOHTTP,
     DAEMONKIT,
@@ -27,9 +26,8 @@ from .servers import (
     UDP_SOCKETSERVER,
     UDP_UVLOOP,
     WAITRESS,
-    Server,
-    Shares,
 )
+from .slow import SLOW_ROW
 
 OURS = DAEMONKIT.name
 IDLE_CONNECTIONS = 500
@@ -53,6 +51,8 @@ SWITCHES = "voluntary context switches, idle"
 STOP = "SIGTERM to exit, idle"
 PING = "/ping in the flood, 99th percentile"
 DECODE = "JSONDecoder().decode"
+ALONE = (PINNED,)
+"""Of rows that load nothing while they measure, which another core makes no difference to."""
 IMPORT = "import flask, waitress, yaml"
 
 
@@ -87,9 +87,9 @@ def _alone(bench: Bench, what: str) -> float:
 
 def _udp(bench: Bench) -> Iterator[Sample]:
     for peer in UDP_PEERS:
-        sent, counted = udp_flood(bench, UDP, peer)
-        yield SENT, peer.name, sent
-        yield UDP, peer.name, counted
+        flood = udp_flood(bench, UDP, peer)
+        yield SENT, peer.name, flood.sent
+        yield UDP, peer.name, flood.counted
 
 
 def _burst(bench: Bench) -> Iterator[Sample]:
@@ -160,13 +160,7 @@ def _stop(bench: Bench) -> Iterator[Sample]:
 
 def _ping(bench: Bench) -> Iterator[Sample]:
     with bench.server(DAEMONKIT) as server:
-        taken = bench.undisturbed(PING, partial(_pings, bench, server))
-    yield PING, OURS, 1000 * statistics.quantiles(taken, n=100, method="inclusive")[98]
-
-
-def _pings(bench: Bench, server: Server) -> tuple[list[float], Shares]:
-    with Wrk(server, bench.seconds) as wrk:
-        return pings(server, wrk), wrk.result().shares
+        yield PING, OURS, 1000 * ping_flood(bench, PING, server)
 
 
 ROWS = (
@@ -206,12 +200,15 @@ ROWS = (
             Bar(BURST_DROPS, "", ("the kernel",), 1.0, exactly=True),
         ),
         udp=(DAEMONKIT,),
+        pinnings=ALONE,
     ),
     Row("queue", _queue, (Bar(QUEUE, "events/s", (), 400_000),)),
-    Row("start", _start, (Bar(START, "ms", (IMPORT,), 1.35, at_most=True),)),
-    Row("memory", _memory, (Bar(MEMORY, "MiB", (IMPORT,), 1.2, at_most=True),)),
-    Row("switches", _switches, (Bar(SWITCHES, "1/s", (), 2, at_most=True),)),
-    Row("stop", _stop, (Bar(STOP, "ms", (), 100, at_most=True),)),
+    Row("start", _start, (Bar(START, "ms", (IMPORT,), 1.35, at_most=True),), pinnings=ALONE),
+    Row("memory", _memory, (Bar(MEMORY, "MiB", (IMPORT,), 1.2, at_most=True),), pinnings=ALONE),
+    Row("switches", _switches, (Bar(SWITCHES, "1/s", (), 2, at_most=True),), pinnings=ALONE),
+    Row("stop", _stop, (Bar(STOP, "ms", (), 100, at_most=True),), pinnings=ALONE),
     Row("ping", _ping, (Bar(PING, "ms", (), 20, at_most=True),), http=(DAEMONKIT,)),
+    SLOW_ROW,
+    *COMPUTING_ROWS,
     *DURABLE_ROWS,
 )

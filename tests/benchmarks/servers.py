@@ -1,28 +1,32 @@
-"""The servers: how each is started on its own core, watched, asked for its count, and stopped."""
+"""The servers: how each is started, watched, asked for its count, and stopped."""
 
 from __future__ import annotations
 
 import http.client
 import json
+import os
 import signal
 import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
+from daemonkit.defaults import SETTINGS
+
+from .peers.computing import PACE, ROUNDS, SIZE, THREAD, shared_words
 from .processes import (
     TIMEOUT,
     CheckFailed,
-    CoreTimes,
     core_times,
     end_group,
     ends,
     field,
+    own_seconds,
     rss_kib,
     spawn,
 )
@@ -45,6 +49,8 @@ class Peer:
     """Whether it is daemonkit, which over UDP can be asked for its count as well."""
     is_durable: bool = False
     """Whether it keeps its events in a file."""
+    computes: bool = False
+    """Whether a thread of it computes in pure Python all the time."""
 
     def with_queue(self, port: int, queue: Path | None) -> Sequence[str]:
         """Its command for a port and, if it is durable, the file."""
@@ -73,12 +79,15 @@ DAEMONKIT = _daemonkit("daemonkit_app.py", is_durable=False)
 DURABLE = replace(DAEMONKIT, is_durable=True)
 STUCK = _daemonkit("daemonkit_stuck.py", is_durable=True)
 DRAINING = _daemonkit("daemonkit_draining.py", is_durable=True)
-WAITRESS = _script("Flask on waitress", "flask_waitress")
+THREADS, CONNECTIONS = (
+    str(SETTINGS[name].default) for name in ("http_threads", "connection_limit")
+)
+WAITRESS = _script("Flask on waitress", "flask_waitress", THREADS, CONNECTIONS)
 GUNICORN = Peer(
     "Flask on gunicorn",
     lambda port: (
         *("-m", "gunicorn", "--bind", f"127.0.0.1:{port}", "--log-level", "warning"),
-        *("--worker-class", "gthread", "--workers", "1", "--threads", "4"),
+        *("--worker-class", "gthread", "--workers", "1", "--threads", THREADS),
         f"{__package__}.peers.flask_app:app",
     ),
 )
@@ -92,6 +101,11 @@ UDP_ASYNCIO = _script("asyncio", "udp_asyncio")
 UDP_UVLOOP = _script("uvloop", "udp_asyncio", "--uvloop")
 UDP_SOCKETSERVER = _script("socketserver", "udp_socketserver")
 UDP_PEERS = (DAEMONKIT, UDP_BARE, UDP_UVLOOP, UDP_SOCKETSERVER, UDP_ASYNCIO)
+
+
+def computing(peer: Peer) -> Peer:
+    """It, with a thread that computes."""
+    return replace(peer, computes=True)
 
 
 def free_port() -> int:
@@ -125,19 +139,25 @@ class Server:
     """A peer that runs, for the time of a `with` block that begins once it is ready."""
 
     def __init__(
-        self, peer: Peer, core: int, *, udp: bool = False, queue: Path | None = None
+        self, peer: Peer, cores: Set[int], *, udp: bool = False, queue: Path | None = None
     ) -> None:
         self.peer = peer
-        self.core = core
+        self.cores = cores
         self.port = free_port()
         self._udp = udp
         with ExitStack() as stack:
             self._log = stack.enter_context(tempfile.TemporaryFile())
+            pace = os.memfd_create("pace")
+            stack.callback(os.close, pace)
+            os.ftruncate(pace, SIZE)
+            self._words = shared_words(pace)
             self._process = spawn(
                 peer.with_queue(self.port, queue),
-                core,
+                cores,
+                {PACE: str(pace)} if peer.computes else {},
                 stdout=self._log,
                 stderr=subprocess.STDOUT,
+                pass_fds=(pace,),
             )
             stack.callback(end_group, self._process)
             self._stack = stack.pop_all()
@@ -149,6 +169,8 @@ class Server:
                 wait_until(self._answers, f"{self.peer.name} answering {self.peer.ready_path}")
             if self._udp:
                 wait_until(self._is_bound, f"{self.peer.name} having its UDP socket")
+            if self.peer.computes:
+                wait_until(self.rounds, f"{self.peer.name} computing")
         except BaseException:
             self.close()
             raise
@@ -192,9 +214,13 @@ class Server:
 
     def get(self, path: str) -> tuple[int, bytes]:
         """The status and the body of a GET on a new connection."""
+        return self.ask("GET", path)
+
+    def ask(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
+        """The status and the body of the answer to a request on a new connection."""
         connection = self.connect()
         try:
-            connection.request("GET", path)
+            connection.request(method, path, body)
             response = connection.getresponse()
             return response.status, response.read()
         finally:
@@ -204,6 +230,11 @@ class Server:
         """How many events its consumer has counted so far."""
         counted: int = json.loads(self.get("/count")[1])["count"]
         return counted
+
+    def next_number(self) -> int:
+        """The number in the next answer of /hello, which counts its requests."""
+        number: int = json.loads(self.get("/hello")[1])["number"]
+        return number
 
     def settled_count(self) -> int:
         """The consumer's count, once it stands still."""
@@ -217,6 +248,11 @@ class Server:
         wait_until(settled, f"the count of {self.peer.name} standing still", 0.05)
         return seen[-1]
 
+    def rounds(self) -> int:
+        """How many rounds its thread that computes has done so far."""
+        done: int = self._words[ROUNDS]
+        return done
+
     def status(self) -> dict[str, Any]:
         """The message of daemonkit's /status."""
         message: dict[str, Any] = json.loads(self.get("/status")[1])["message"]
@@ -226,6 +262,11 @@ class Server:
         """Datagrams dropped at its socket; None while there is no such socket."""
         row = self._udp_row()
         return None if row is None else int(row[-1])
+
+    def known_drops(self) -> int:
+        """Datagrams known as dropped: by the kernel or, of daemonkit, because the queue was full."""
+        refused: int = self.status()["udp"]["refused"] if self.peer.is_ours else 0
+        return (self.kernel_drops() or 0) + refused
 
     def _udp_row(self) -> list[str] | None:
         """The columns that proc(5) has of its UDP socket."""
@@ -253,24 +294,42 @@ class Server:
     def rest(self) -> float:
         """Wait until it has nothing more to do; the monotonic time at which that began."""
         until = time.monotonic() + TIMEOUT
-        rested, used, quiet = time.monotonic(), self.cpu_seconds(), 0
+        # Beside a thread that computes, one that only waits for the interpreter hardly uses a core.
+        seconds, most = (
+            (self._other_seconds, 0.0) if self.peer.computes else (self.cpu_seconds, WINDOW / 10)
+        )
+        rested, used, quiet = time.monotonic(), seconds(), 0
         while quiet < QUIET_WINDOWS:
             if time.monotonic() > until:
                 self.fail(f"still busy {TIMEOUT:g} s after the load has ended")
             time.sleep(WINDOW)
-            used, used_before = self.cpu_seconds(), used
-            if used - used_before > WINDOW / 10 or self._has_work():
+            used, used_before = seconds(), used
+            if used - used_before > most or self._has_work():
                 rested, quiet = time.monotonic(), 0
             else:
                 quiet += 1
         return rested
 
+    def _other_seconds(self) -> float:
+        """CPU time that its threads have used, but for the one that computes."""
+        stats = [(task / "schedstat").read_text("ascii").split() for task in self._threads()]
+        return sum(int(nanoseconds) for nanoseconds, *_ in stats) / 1e9
+
+    def _threads(self) -> list[Path]:
+        """What proc(5) has of its threads, but for the one that computes."""
+        return [
+            task
+            for pid in self._pids()
+            for task in Path(f"/proc/{pid}/task").iterdir()
+            if int(task.name) != self._words[THREAD]
+        ]
+
     def _has_work(self) -> bool:
         """Whether a thread would run if only it got a core, or waits for the disk, or a datagram
         waits to be read."""
-        threads = [task for pid in self._pids() for task in Path(f"/proc/{pid}/task").iterdir()]
         states = [
-            (task / "stat").read_text("ascii").rpartition(")")[2].split()[0] for task in threads
+            (task / "stat").read_text("ascii").rpartition(")")[2].split()[0]
+            for task in self._threads()
         ]
         if "R" in states or "D" in states:
             return True
@@ -316,30 +375,45 @@ class Server:
 
 @dataclass(frozen=True)
 class Shares:
-    """How a core was shared: what a server had of it, and what others, or the hypervisor, took.
+    """How the cores of a server were shared, in cores: what it had of them, and what others took,
+    or the hypervisor, but not the load.
 
-    Nobody has it while the server waits for the disk; that counts as the server's.
+    Nobody has a core while the server waits for the disk; that counts as the server's. pace: rounds
+    a second of its thread that computes; is_full: whether it should have used all of its core.
     """
 
     server: float
     others: float
+    pace: float
+    is_full: bool = True
+
+    @property
+    def undisturbed(self) -> float:
+        """Of a core, the share that nothing kept from the server."""
+        return self.server if self.is_full else 1 - self.others
 
 
 class CoreWatch:
-    """Looks at a server's core, from its making until `shares` is called."""
+    """Looks at a server's cores, from its making until `shares` is called."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
         self._before = self._now()
 
     def shares(self) -> Shares:
-        """How it was shared."""
-        began, server_before, before = self._before
-        now, server_now, after = self._now()
-        seconds = now - began
-        server = (server_now - server_before) / seconds
-        others = max(0.0, (after.busy - before.busy) / seconds - server)
-        return Shares(server + (after.disk - before.disk) / seconds, others)
+        """How they were shared."""
+        now = self._now()
+        seconds, server, load, rounds, busy, disk = (
+            after - before for before, after in zip(self._before, now, strict=True)
+        )
+        others = max(0.0, busy - server - load) / seconds
+        return Shares((server + disk) / seconds, others, rounds / seconds)
 
-    def _now(self) -> tuple[float, float, CoreTimes]:
-        return time.monotonic(), self._server.cpu_seconds(), core_times(self._server.core)
+    def _now(self) -> tuple[float, ...]:
+        server = self._server
+        # The load comes from this process and its children; pinned, it isn't on these cores.
+        load = own_seconds() if os.sched_getaffinity(0) <= server.cores else 0.0
+        return (
+            *(time.monotonic(), server.cpu_seconds(), load, server.rounds()),
+            *core_times(server.cores),
+        )

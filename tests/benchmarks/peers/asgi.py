@@ -7,9 +7,12 @@ from typing import Any
 
 import uvicorn
 
+from .computing import start_if_wanted
+
 
 def serve(app: Any) -> None:
     """Serve on the port that the command line names."""
+    start_if_wanted()
     uvicorn.run(
         app,
         port=int(sys.argv[1]),

@@ -1,11 +1,15 @@
 """Daemonkit, both over HTTP and over UDP."""
 
+from itertools import count as counting
 from typing import Any
 
-from daemonkit import Daemon
+from daemonkit import Daemon, Slave
+
+from . import computing
 
 app = Daemon("benchmark")
 count = 0
+numbers = counting()
 
 
 @app.on_event
@@ -17,3 +21,15 @@ def handle(event: Any) -> None:
 @app.route("/count")
 def counted() -> dict[str, int]:
     return {"count": count}
+
+
+@app.route("/hello")
+def hello() -> dict[str, Any]:
+    return {"Hello": "World", "number": next(numbers)}
+
+
+if computing.is_wanted():
+
+    @app.slave
+    def compute(slave: Slave) -> None:
+        computing.compute(slave.shutdown)

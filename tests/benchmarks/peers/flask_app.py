@@ -1,5 +1,6 @@
 """A hand-written Flask app, for waitress and for gunicorn."""
 
+from itertools import count as counting
 from typing import Any
 
 import flask
@@ -9,6 +10,7 @@ from .consumer import Consumer
 
 app = flask.Flask(__name__)
 consumer = Consumer()
+numbers = counting()
 
 
 @app.post("/events")
@@ -21,6 +23,16 @@ def events() -> dict[str, Any]:
 @app.errorhandler(BadRequest)
 def bad_request(error: BadRequest) -> tuple[dict[str, Any], int]:
     return {"message": error.description, "result": False}, 400
+
+
+@app.get("/ping")
+def ping() -> flask.Response:
+    return flask.Response("OK\n", mimetype="text/plain")
+
+
+@app.get("/hello")
+def hello() -> dict[str, Any]:
+    return {"Hello": "World", "number": next(numbers)}
 
 
 @app.get("/count")

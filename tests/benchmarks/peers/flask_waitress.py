@@ -1,10 +1,16 @@
-"""The hand-written Flask app on waitress, with as many threads as daemonkit has (4)."""
+"""The hand-written Flask app on waitress, with as many threads and connections as it is told."""
 
+import logging
 import sys
 
 import waitress
 
+from .computing import start_if_wanted
 from .flask_app import app
 
 if __name__ == "__main__":
-    waitress.serve(app, host="127.0.0.1", port=int(sys.argv[1]), threads=4)
+    # Or it would log nearly every request, as one that waits for a thread.
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)
+    start_if_wanted()
+    port, threads, connections = map(int, sys.argv[1:])
+    waitress.serve(app, host="127.0.0.1", port=port, threads=threads, connection_limit=connections)

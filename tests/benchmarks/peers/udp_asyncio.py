@@ -10,6 +10,7 @@ from typing import Any
 
 import uvloop
 
+from .computing import start_if_wanted
 from .udp import bind, show_count
 
 
@@ -58,6 +59,7 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
+    start_if_wanted()
     if sys.argv[2:] == ["--uvloop"]:
         uvloop.run(main())
     else:
