@@ -126,6 +126,19 @@ def test_out_of_memory_for_telling_it_is_restarted_all_the_same(
     assert child.problem() is not None
 
 
+def test_out_of_memory_for_logging_a_failed_call_the_next_comes_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*arguments: object) -> str:
+        raise MemoryError
+
+    monkeypatch.setattr("daemonkit.child._what_happened", refuse)
+    child = Family(fail, every=1).child
+    child.ticked(MemoryError())
+
+    assert child.state == "waiting to restart"
+
+
 def test_a_call_that_fails_again_in_the_same_way_is_told_once_a_minute(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -21,6 +21,7 @@ LAYERS = [
         "sockets",
         "stacks",
         "forks",
+        "eventloop",
         "systemd",
     ],
     [
