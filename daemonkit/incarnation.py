@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Protocol
 
-from .calls import refuse_coroutine
+from .calls import refuse_unrun
 from .eventloop import EventLoop, Stopped
 from .forks import ForkGuard
 from .freshness import Freshness, ShutdownEvent
@@ -100,7 +100,7 @@ class Incarnation:
 
     def _call(self, slave: Slave) -> None:
         try:
-            refuse_coroutine(slave.run())
+            refuse_unrun(slave.run())
         except BaseException as error:
             self._guard.end_child(error)
             raise
@@ -127,7 +127,7 @@ class Incarnation:
         loop = self._loop = EventLoop(self._guard)
 
         async def call() -> None:
-            await slave.run()
+            refuse_unrun(await slave.run())
 
         def wait(seconds: float) -> None:
             until = time.monotonic() + seconds

@@ -466,18 +466,6 @@ def test_a_tick_that_swallows_the_cancellation_is_the_last(app: Daemon) -> None:
     assert client.exit_status == 0
 
 
-def test_a_function_that_turns_out_to_be_async_is_a_failure(app: Daemon) -> None:
-    async def work() -> None: ...
-
-    app.slave(name="wrapped")(lambda: work())
-    app.slave(name="wrapped-ticks", every=5)(lambda: work())
-
-    with running(app) as client:
-        for name in ("wrapped", "wrapped-ticks"):
-            error = wait_for_state(client, name, "waiting to restart")["last_error"]["error"]
-            assert error.startswith("TypeError: it returned a coroutine, which nothing awaits")
-
-
 def test_a_slave_that_shows_life_in_any_way_is_not_stalled(app: Daemon) -> None:
     beats: list[int] = []
 
