@@ -233,13 +233,14 @@ class Child:
                 self._state = FAILED
             else:
                 self._state = FINISHED
+            asked = self._retired or done
             gave_up = self._state == FAILED and not self._retired
             if only_try:
                 self.error = error
             self.settled = True
         try:
             if not only_try:
-                self._tell(error, delay, gave_up=gave_up, wanted=wanted)
+                self._tell(error, delay, asked=asked, gave_up=gave_up, wanted=wanted)
         # Out of memory, say: what follows must be done all the same.
         except BaseException:
             pass
@@ -270,7 +271,13 @@ class Child:
             )
 
     def _tell(
-        self, error: BaseException | None, delay: float | None, *, gave_up: bool, wanted: bool
+        self,
+        error: BaseException | None,
+        delay: float | None,
+        *,
+        asked: bool,
+        gave_up: bool,
+        wanted: bool,
     ) -> None:
         what = _what_happened(error)
         if isinstance(error, SystemExit | KeyboardInterrupt):
@@ -279,7 +286,7 @@ class Child:
             what += f"; restart {self.restarts + 1} in {delay:.2g} s"
         if error is not None:
             self._logger.error("The slave %s %s", self.name, what, exc_info=error)
-        elif delay is not None:
+        elif not asked:
             self._logger.info("The slave %s %s", self.name, what)
         if gave_up:
             policy = self.spec.policy
