@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from . import log, sockets
-from .calls import accepts, describe, require_function, timestamp
+from .calls import accepts, describe, refuse_unrun, require_function, timestamp
 from .config import COMMAND_LINE, ConfigInForce, ConfigSource, Override
 from .defaults import SETTINGS
 from .ending import Deadline, ExitWatch, exit_by_signal, exit_now, settle_output
@@ -169,7 +169,7 @@ class Daemon(Registrars):
         if not self._registry.frozen:
             raise RegistrationError("run() is what start() calls; call start()")
         main = self._registry.main
-        return self.shutdown.wait() if main is None else main()
+        return self.shutdown.wait() if main is None else refuse_unrun(main())
 
     def process_event(self, event: Event, meta: Any = None) -> Any:
         """Called for each event in the event processor's thread; by default what `on_event`
@@ -177,7 +177,7 @@ class Daemon(Registrars):
         handler = self._registry.handler
         if handler is None:
             return self.logger.info("Event: %s", beginning(event, 10_000))
-        return handler.function(*((event, meta) if handler.with_meta else (event,)))
+        return refuse_unrun(handler.function(*((event, meta) if handler.with_meta else (event,))))
 
     def status(self) -> dict[str, Any]:
         """What `/status` shows; an override may add to it, or return anything."""
@@ -215,7 +215,8 @@ class Daemon(Registrars):
         By default what `on_ping` registered, or else whether all slaves and the event processor
         are well.
         """
-        return self.default_ping() if self._registry.ping is None else self._registry.ping()
+        check = self._registry.ping
+        return self.default_ping() if check is None else refuse_unrun(check())
 
     def default_ping(self) -> str:
         """The health check that `on_ping` replaces, for one that wants to do both."""

@@ -191,7 +191,7 @@ class Child:
         self._parent.changed(self)
         return True
 
-    def ticked(self, error: Exception | None) -> None:
+    def ticked(self, error: BaseException | None) -> None:
         self.ticks += 1
         if error is None:
             if self._state == WAITING:
@@ -205,17 +205,13 @@ class Child:
         still = self._state == WAITING and before is not None and before.error == failure.error
         # The next call is its restart: it may well succeed, and until one does, health shows it.
         self._state, self._failing, self.last_failure = WAITING, True, failure
+        try:
+            self._tell_failed_call(error, failure, still=still)
+        # Out of memory, say: the next call must come all the same.
+        except BaseException:
+            pass
         if not still:
-            self._repeats = RateLimit(REPEAT_INTERVAL, self._clock)
-            self._repeats.allow()
-            self._logger.error(
-                "The slave %s failed; it is called again as planned", self.name, exc_info=error
-            )
             self._parent.changed(self)
-        elif (held := self._repeats.allow()) is not None:
-            self._logger.error(
-                "The slave %s still fails (%d more times): %s", self.name, held + 1, failure.error
-            )
 
     def ended(self, error: BaseException | None) -> None:
         failure = None if error is None else self._failure(error)
@@ -237,13 +233,14 @@ class Child:
                 self._state = FAILED
             else:
                 self._state = FINISHED
+            asked = self._retired or done
             gave_up = self._state == FAILED and not self._retired
             if only_try:
                 self.error = error
             self.settled = True
         try:
             if not only_try:
-                self._tell(error, delay, gave_up=gave_up, wanted=wanted)
+                self._tell(error, delay, asked=asked, gave_up=gave_up, wanted=wanted)
         # Out of memory, say: what follows must be done all the same.
         except BaseException:
             pass
@@ -260,15 +257,36 @@ class Child:
         except BaseException:
             return Failure(type(error).__name__, datetime.now(), "")
 
+    def _tell_failed_call(self, error: BaseException, failure: Failure, *, still: bool) -> None:
+        if not still:
+            self._repeats = RateLimit(REPEAT_INTERVAL, self._clock)
+            self._repeats.allow()
+            what = _what_happened(error)
+            self._logger.error(
+                "The slave %s %s; it is called again as planned", self.name, what, exc_info=error
+            )
+        elif (held := self._repeats.allow()) is not None:
+            self._logger.error(
+                "The slave %s still fails (%d more times): %s", self.name, held + 1, failure.error
+            )
+
     def _tell(
-        self, error: BaseException | None, delay: float | None, *, gave_up: bool, wanted: bool
+        self,
+        error: BaseException | None,
+        delay: float | None,
+        *,
+        asked: bool,
+        gave_up: bool,
+        wanted: bool,
     ) -> None:
         what = _what_happened(error)
+        if isinstance(error, SystemExit | KeyboardInterrupt):
+            what += ", which ends the slave and not the daemon"
         if delay is not None:
             what += f"; restart {self.restarts + 1} in {delay:.2g} s"
         if error is not None:
             self._logger.error("The slave %s %s", self.name, what, exc_info=error)
-        elif delay is not None:
+        elif not asked:
             self._logger.info("The slave %s %s", self.name, what)
         if gave_up:
             policy = self.spec.policy
@@ -367,9 +385,7 @@ def _what_happened(error: BaseException | None) -> str:
     if error is None:
         return "returned"
     if isinstance(error, SystemExit):
-        return f"raised SystemExit({error.code!r}), which ends the slave and not the daemon"
-    if isinstance(error, KeyboardInterrupt):
-        return "raised KeyboardInterrupt, which ends the slave and not the daemon"
+        return f"raised SystemExit({error.code!r})"
     if isinstance(error, MemoryError):
         return "ran out of memory"
-    return "failed"
+    return "failed" if isinstance(error, Exception) else f"raised {type(error).__name__}"

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Callable
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Protocol
 
-from .calls import refuse_coroutine
+from .calls import refuse_unrun
+from .eventloop import EventLoop, Stopped
 from .forks import ForkGuard
 from .freshness import Freshness, ShutdownEvent
 from .slave import Cadence, Slave, SlaveSpec
-from .stacks import awaited_in, stack_of
+from .stacks import stack_of
 from .types import Master
-
-if TYPE_CHECKING:
-    import asyncio
 
 
 class Watcher(Protocol):
@@ -26,7 +25,7 @@ class Watcher(Protocol):
         """The slave is made; False when it is not to run any more."""
         ...
 
-    def ticked(self, error: Exception | None) -> None:
+    def ticked(self, error: BaseException | None) -> None:
         """A periodic slave's call has returned or raised; raises what is to end the slave."""
 
     def ended(self, error: BaseException | None) -> None:
@@ -58,23 +57,16 @@ class Incarnation:
         self._guard = ForkGuard()
         self._shutdown = ShutdownEvent(self.freshness)
         self._logger = logging.getLogger(f"{master.name}.{spec.name}")
-        self._lock = threading.Lock()
-        self._async_task: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
+        self._loop: EventLoop | None = None
 
     def request_stop(self) -> None:
-        with self._lock:
-            self._shutdown.set()
-            if self._async_task is not None:
-                loop, task = self._async_task
-                loop.call_soon_threadsafe(task.cancel)
+        self._shutdown.set()
+        if self._loop is not None:
+            self._loop.cancel()
 
     def stack(self) -> str:
         """Where it is now; of a coroutine, where it awaits something, too."""
-        text = stack_of(self.thread)
-        with self._lock:
-            if self._async_task is not None:
-                text += awaited_in(self._async_task[1].get_coro())
-        return text
+        return stack_of(self.thread) + ("" if self._loop is None else self._loop.awaited())
 
     def _body(self) -> None:
         error = self._run()
@@ -99,10 +91,8 @@ class Incarnation:
             self.freshness.beat()
             if self._spec.is_async:
                 self._run_async(slave)
-            elif self._spec.every is None:
-                self._call(slave)
             else:
-                self._tick_until_stopped(slave, Cadence(self._spec.every))
+                self._run_calls(lambda: self._call(slave), self._shutdown.wait)
             self._logger.debug("Finished")
         except BaseException as error:
             return error
@@ -110,67 +100,52 @@ class Incarnation:
 
     def _call(self, slave: Slave) -> None:
         try:
-            refuse_coroutine(slave.run())
+            refuse_unrun(slave.run())
         except BaseException as error:
             self._guard.end_child(error)
             raise
         self._guard.end_child()
 
-    async def _call_async(self, slave: Slave) -> None:
-        try:
-            await slave.run()
-        # In here: a child that ended the event loop would end what it shares with the parent's.
-        except BaseException as error:
-            self._guard.end_child(error)
-            raise
-        self._guard.end_child()
-
-    def _tick_until_stopped(self, slave: Slave, cadence: Cadence) -> None:
+    def _run_calls(self, call: Callable[[], None], wait: Callable[[float], object]) -> None:
+        """Call once, or again and again until it is to stop; wait: for the next call."""
+        if self._spec.every is None:
+            call()
+            return
+        cadence = Cadence(self._spec.every)
         while not self._shutdown.is_set():
             try:
-                self._call(slave)
-            except Exception as error:
+                call()
+            except Stopped:
+                raise
+            except BaseException as error:
                 self._watcher.ticked(error)
             else:
                 self._watcher.ticked(None)
-            self._shutdown.wait(cadence.delay())
+            wait(cadence.delay())
 
     def _run_async(self, slave: Slave) -> None:
-        # Imported late: it takes a tenth of the start-up time, and few daemons have coroutines.
-        import asyncio  # noqa: PLC0415
+        loop = self._loop = EventLoop(self._guard)
 
-        async def run() -> None:
-            task = asyncio.current_task()
-            assert task is not None
-            with self._lock:
-                if self._shutdown.is_set():
-                    return
-                self._async_task = (asyncio.get_running_loop(), task)
+        async def call() -> None:
+            refuse_unrun(await slave.run())
+
+        def wait(seconds: float) -> None:
+            until = time.monotonic() + seconds
+            self.freshness.rest()
             try:
-                if self._spec.every is None:
-                    await self._call_async(slave)
-                else:
-                    await self._tick_async(slave, Cadence(self._spec.every), asyncio.sleep)
-            finally:
-                with self._lock:
-                    self._async_task = None
+                loop.sleep(seconds)
+            except Stopped:
+                raise
+            # Of a task that the slave has left running.
+            except BaseException as error:
+                self._watcher.ticked(error)
+                self._shutdown.wait(until - time.monotonic())
+            self.freshness.work()
 
         try:
-            asyncio.run(run())
-        except asyncio.CancelledError:
             if not self._shutdown.is_set():
-                raise
-
-    async def _tick_async(
-        self, slave: Slave, cadence: Cadence, sleep: Callable[[float], Awaitable[None]]
-    ) -> None:
-        while not self._shutdown.is_set():
-            self.freshness.work()
-            try:
-                await self._call_async(slave)
-            except Exception as error:
-                self._watcher.ticked(error)
-            else:
-                self._watcher.ticked(None)
-            self.freshness.rest()
-            await sleep(cadence.delay())
+                self._run_calls(lambda: loop.run(call), wait)
+        except Stopped:
+            pass
+        finally:
+            loop.close()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .calls import error_text, function_name
+from .calls import error_text, function_name, refuse_unrun
 from .ending import Deadline, briefly, tell
 from .events.entry import EventQueue
 from .events.intake import Intake
@@ -221,7 +221,7 @@ class Life:
     def _run_main(self) -> None:
         self._main_waits("run()")
         try:
-            self._run()
+            refuse_unrun(self._run())
             self._guard.end_child()
         # SystemExit too: whatever ends run() before its time is a failure to be told.
         except BaseException as error:
@@ -421,7 +421,7 @@ class Life:
 def call_hook(hook: Hook, kind: str, logger: logging.Logger) -> BaseException | None:
     """Call a hook; what it raises, SystemExit included, is logged and returned."""
     try:
-        hook()
+        refuse_unrun(hook())
     except BaseException as error:
         logger.exception("The %s hook %s failed", kind, function_name(hook))
         return error

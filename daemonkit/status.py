@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .calls import error_text
+from .calls import error_text, refuse_unrun
 from .secret import HIDDEN, Secret
 
 MAX_DEPTH = 100
@@ -31,7 +31,7 @@ class Gatherer:
     ) -> Any:
         """What `function` returns, or `fallback()` with an `error` when it raises."""
         try:
-            value = function()
+            value = refuse_unrun(function())
         # SystemExit in a status field must not take the answer down either.
         except BaseException as error:
             with self._lock:

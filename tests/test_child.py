@@ -110,6 +110,31 @@ def test_a_return_after_the_daemon_s_own_shutdown_is_final_and_a_failure_is_not(
         assert "gave up" not in family.parent.told
 
 
+@pytest.mark.parametrize(
+    ("restart", "message"),
+    [
+        ("on-failure", "The slave work returned"),
+        ("never", "The slave work returned"),
+        ("always", "The slave work returned; restart 1 in 4 s"),
+    ],
+)
+def test_a_return_is_logged_unless_it_was_asked_for(
+    restart: str, message: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    stopping = Family(lambda: None, restart=restart, backoff=(4, 4))
+    stopping.master.stop()
+    stopping.live()
+    asked = Family(lambda slave: slave.shutdown.wait(), restart=restart)
+    asked.child.start()
+    asked.child.request_stop()
+    assert asked.child.join(10)
+    assert caplog.messages == []
+
+    Family(lambda: None, restart=restart, backoff=(4, 4)).live()
+    assert caplog.messages == [message]
+
+
 def test_out_of_memory_for_telling_it_is_restarted_all_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -124,6 +149,19 @@ def test_out_of_memory_for_telling_it_is_restarted_all_the_same(
     assert child.last_failure is not None
     assert (child.last_failure.error, child.last_failure.place) == ("ValueError", "")
     assert child.problem() is not None
+
+
+def test_out_of_memory_for_logging_a_failed_call_the_next_comes_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*arguments: object) -> str:
+        raise MemoryError
+
+    monkeypatch.setattr("daemonkit.child._what_happened", refuse)
+    child = Family(fail, every=1).child
+    child.ticked(MemoryError())
+
+    assert child.state == "waiting to restart"
 
 
 def test_a_call_that_fails_again_in_the_same_way_is_told_once_a_minute(

@@ -23,6 +23,7 @@ LAYERS = [
         "switching",
         "stacks",
         "forks",
+        "eventloop",
         "systemd",
     ],
     [

@@ -67,7 +67,7 @@ NO = ValueError("no")
             "raised KeyboardInterrupt, which ends the slave and not the daemon",
         ),
         (MemoryError("m"), "ran out of memory"),
-        (asyncio.CancelledError("c"), "failed"),
+        (asyncio.CancelledError("c"), "raised CancelledError"),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -466,18 +466,6 @@ def test_a_tick_that_swallows_the_cancellation_is_the_last(app: Daemon) -> None:
     assert client.exit_status == 0
 
 
-def test_a_function_that_turns_out_to_be_async_is_a_failure(app: Daemon) -> None:
-    async def work() -> None: ...
-
-    app.slave(name="wrapped")(lambda: work())
-    app.slave(name="wrapped-ticks", every=5)(lambda: work())
-
-    with running(app) as client:
-        for name in ("wrapped", "wrapped-ticks"):
-            error = wait_for_state(client, name, "waiting to restart")["last_error"]["error"]
-            assert error.startswith("TypeError: it returned a coroutine, which nothing awaits")
-
-
 def test_a_slave_that_shows_life_in_any_way_is_not_stalled(app: Daemon) -> None:
     beats: list[int] = []
 
@@ -552,20 +540,153 @@ def test_a_slave_that_shows_none_is_stalled_until_it_does(
     assert "(timeout 0.2 s)" in report
 
 
-def test_a_periodic_slave_restarts_when_something_worse_than_an_exception_ends_it(
-    app: Daemon,
+@pytest.mark.parametrize("kind", ["function", "async"])
+@pytest.mark.parametrize(
+    ("error", "what"),
+    [
+        (SystemExit(3), "raised SystemExit(3)"),
+        (KeyboardInterrupt(), "raised KeyboardInterrupt"),
+        (GeneratorExit(), "raised GeneratorExit"),
+        (MemoryError(), "ran out of memory"),
+        (asyncio.CancelledError(), "raised CancelledError"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_whatever_a_periodic_slave_raises_is_a_failed_call_and_the_next_comes_as_planned(
+    app: Daemon, kind: str, error: BaseException, what: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    threads: set[int] = set()
+    works = threading.Event()
+
+    def sweep() -> None:
+        threads.add(threading.get_ident())
+        if not works.is_set():
+            raise error
+
+    async def sweep_async() -> None:
+        sweep()
+
+    app.add_slave(sweep if kind == "function" else sweep_async, name="sweep", every=0.01)
+    with running(app) as client:
+        # More often than a slave is restarted before it gives up.
+        client.wait_until(lambda: slave_status(client, "sweep")["ticks"] > 7)
+        ping = client.get("/ping")
+        works.set()
+        shown = wait_for_state(client, "sweep", "running")
+        assert client.get("/ping").text == "OK\n"
+
+    assert (ping.status_code, ping.text) == (503, "the slave sweep is waiting to restart\n")
+    assert (shown["restarts"], len(threads)) == (0, 1)
+    assert re.fullmatch(rf"{re.escape(__file__)}:\d+ in sweep", shown["last_error"]["place"])
+    assert [m for m in caplog.messages if m.startswith("The slave")] == [
+        f"The slave sweep {what}; it is called again as planned",
+        "The slave sweep works again",
+    ]
+    assert client.exit_status == 0
+
+
+@pytest.mark.parametrize("kind", ["function", "async"])
+def test_whatever_a_periodic_slave_raises_ends_it_if_it_is_never_to_be_restarted(
+    app: Daemon, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     calls: list[int] = []
 
-    @app.slave(every=0.01, backoff=(0, 0))
     def sweep() -> None:
         calls.append(1)
+        raise SystemExit(3)
+
+    async def sweep_async() -> None:
+        await asyncio.create_task(asyncio.to_thread(sweep))
+
+    work = sweep if kind == "function" else sweep_async
+    app.add_slave(work, name="sweep", every=0.01, restart="never", critical=False)
+    with running(app) as client:
+        shown = wait_for_state(client, "sweep", "failed")
+
+    assert (shown["ticks"], calls) == (1, [1])
+    ends = "The slave sweep raised SystemExit(3), which ends the slave and not the daemon"
+    assert ends in caplog.messages
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()])
+@pytest.mark.parametrize("awaited", [True, False])
+def test_what_a_task_makes_the_event_loop_raise_is_a_failure_of_its_periodic_slave(
+    app: Daemon, error: BaseException, awaited: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    calls: list[asyncio.Task[None]] = []
+
+    async def inner() -> None:
         if len(calls) == 1:
-            raise SystemExit(1)
+            raise error
+
+    @app.slave(every=0.01)
+    async def sweep() -> None:
+        calls.append(asyncio.create_task(inner()))
+        if awaited:
+            await calls[-1]
 
     with running(app) as client:
         client.wait_until(lambda: len(calls) > 2)
-        assert slave_status(client, "sweep")["restarts"] == 1
+        shown = slave_status(client, "sweep")
+        assert client.get("/ping").text == "OK\n"
+
+    assert (shown["state"], shown["restarts"]) == ("running", 0)
+    assert shown["last_error"]["error"].startswith(type(error).__name__)
+    (failed,) = [m for m in caplog.messages if m.endswith("; it is called again as planned")]
+    assert failed.startswith(f"The slave sweep raised {type(error).__name__}")
+    assert client.exit_status == 0
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+def test_a_periodic_async_slave_that_waits_for_its_next_call_stops_at_once(
+    app: Daemon, leaves: bool
+) -> None:
+    calls: list[int] = []
+
+    async def inner() -> None:
+        if leaves:
+            raise SystemExit(3)
+
+    @app.slave(every=3600)
+    async def sweep() -> None:
+        calls.append(1)
+        await asyncio.create_task(inner())
+
+    with running(app) as client:
+        wait_for_state(client, "sweep", "waiting to restart" if leaves else "running")
+        client.wait_until(lambda: slave_status(client, "sweep")["ticks"])
+
+    assert calls == [1]
+    assert client.exit_status == 0
+
+
+@pytest.mark.parametrize(
+    "error", [NO, SystemExit(3), asyncio.CancelledError()], ids=lambda error: type(error).__name__
+)
+@pytest.mark.parametrize("inner", [True, False])
+def test_a_call_that_fails_at_the_moment_of_the_stop_is_the_last(
+    app: Daemon, error: BaseException, inner: bool
+) -> None:
+    calls: list[int] = []
+
+    async def fail(slave: Slave) -> None:
+        app.stop()
+        while not slave.shutdown.is_set():
+            threading.Event().wait(0.001)
+        raise error
+
+    @app.slave(every=0.01)
+    async def sweep(slave: Slave) -> None:
+        calls.append(1)
+        await (asyncio.create_task(fail(slave)) if inner else fail(slave))
+
+    with running(app) as client:
+        client.wait_until(app.shutdown.is_set)
+
+    assert calls == [1]
+    assert client.exit_status == 0
 
 
 def test_run_slave_waits_for_those_it_is_to_start_after(app: Daemon) -> None:
@@ -746,4 +867,28 @@ def test_a_child_forked_in_a_coroutine_ends_without_touching_the_loop(
         client.wait_until(lambda: ended)
 
     assert ended == [0]
+    assert client.exit_status == 0
+
+
+@pytest.mark.parametrize("every", [None, 60])
+def test_a_child_forked_in_a_coroutine_ends_where_a_task_makes_the_loop_raise(
+    app: Daemon, every: float | None
+) -> None:
+    ended: list[int] = []
+
+    async def inner() -> None:
+        child = os.fork()
+        if child == 0:
+            raise SystemExit(7)
+        ended.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+    @app.slave(every=every)
+    async def forks() -> None:
+        await asyncio.create_task(inner())
+        await asyncio.sleep(3600)
+
+    with running(app) as client:
+        client.wait_until(lambda: ended)
+
+    assert ended == [7]
     assert client.exit_status == 0

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from ..calls import refuse_coroutine
+from ..calls import refuse_unrun
 from ..forks import ForkFlag, ForkGuard
 from ..freshness import Freshness
 from ..stacks import stack_of
@@ -153,7 +153,7 @@ class Processor:
                 try:
                     result = handle(events, metas) if with_meta else handle(events)
                     if result is not None:
-                        refuse_coroutine(result)
+                        refuse_unrun(result)
                     if forked.is_child:
                         self._guard.end_child()
                     worker.handled += count

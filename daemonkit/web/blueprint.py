@@ -22,7 +22,7 @@ from werkzeug.exceptions import (
 )
 from werkzeug.utils import cached_property
 
-from ..calls import plain
+from ..calls import plain, refuse_unrun
 from ..events.codec import decode, decode_lines
 from ..events.intake import Intake
 from ..exceptions import BatchTooLarge, InvalidEvent, PingError, QueueFull
@@ -212,7 +212,7 @@ def _add_routes(blueprint: Blueprint, views: Views) -> None:
 
     def ping() -> Response:
         try:
-            result = views.ping()
+            result = refuse_unrun(views.ping())
             if result is False:
                 return _plain("The health check returned False\n", 503)
             if result is None or result is True:

@@ -129,15 +129,6 @@ def test_an_event_that_the_handler_spoilt_does_not_end_the_processor(
     assert caplog.messages == ['The event handler failed on the event {"seen": "{1}"}'] * 2
 
 
-def test_a_handler_that_returns_a_coroutine_has_failed(caplog: pytest.LogCaptureFixture) -> None:
-    async def work(event: Any) -> None: ...
-
-    processor = process([1], lambda event: work(event))
-
-    assert processor.counters() == {"in_work": 0, "handled": 0, "failed": 1}
-    assert "it returned a coroutine" in caplog.text
-
-
 def test_a_queue_that_fails_once_does_not_end_the_processor(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
