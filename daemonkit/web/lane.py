@@ -70,10 +70,9 @@ def read_head(head: bytes) -> Head | None:
     return Head(int(length), is_batch) if fits else None
 
 
-def _may_become_plain(beginning: bytes) -> bool:
-    """Whether what has come of a head may be the beginning of a plain one."""
-    same = min(len(beginning), len(LINE))
-    return len(beginning) < LARGEST_HEAD and beginning[:same] == LINE[:same]
+def _may_be_event(line: bytes) -> bool:
+    """Whether what has come of a request's first line may be the beginning of a plain event's."""
+    return line == LINE[: len(line)]
 
 
 class Connection(Protocol):
@@ -130,14 +129,17 @@ class Lane:
         What has come of one that isn't complete is left in `connection.partial`.
         """
         start, size = 0, len(data)
-        while start < size and self._is_open_now():
+        while start < size:
             if data.startswith(b"\r\n", start):
                 # Some clients end a body so (RFC 9112 section 2.2).
                 start += 2
                 continue
+            # In this order: to look whether it is open costs more.
+            if not _may_be_event(data[start : start + len(LINE)]) or not self._is_open_now():
+                break
             body = data.find(_END, start) + len(_END)
             if body < len(_END):
-                if _may_become_plain(data[start:]):
+                if size - start < LARGEST_HEAD:
                     connection.partial = data[start:]
                     return b""
                 break

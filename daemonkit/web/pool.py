@@ -1,80 +1,89 @@
-"""The threads that requests are answered on, some of them kept for those who ask how we are."""
+"""The threads that requests are answered on, and one more each for those who ask how we are."""
 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
 from waitress.task import ThreadedTaskDispatcher
 
-PROBES = ("ping", "ready")
-"""Paths that have a thread of their own, for when all others wait for somebody. One each: a health
-check that hangs must not keep readiness from being told."""
+PROBES = ("/ping", "/ready")
+"""Paths that have a thread in reserve, for when all others wait for somebody. One each: a health
+check that hangs must not keep readiness from being known."""
 
 
-class Pool:
-    """Threads for requests; what waitress calls a task dispatcher."""
+class Pool(ThreadedTaskDispatcher):
+    """Threads that take connections from one queue, to answer the first request of each."""
 
     def __init__(self) -> None:
-        self._threads = _Threads("http")
-        self._reserved = {f"/{name}": _Threads(f"http-{name}") for name in PROBES}
+        super().__init__()
+        self.made: list[threading.Thread] = []
+        """All threads there are or were, to be named when one of them doesn't end."""
+        self._takers: set[int] = set()
+        self._reserves = {path: threading.Condition(self.lock) for path in PROBES}
+        self._is_over = False
 
     def start(self, count: int) -> None:
-        """Start `count` threads, and those that are kept."""
-        self._threads.set_thread_count(count)
-        for threads in self._reserved.values():
-            threads.set_thread_count(1)
+        """Start `count` threads, and those in reserve."""
+        self.set_thread_count(count)
+        for path in PROBES:
+            self._start(f"http-{path[1:]}", self._serve_probes, path)
 
     def add_task(self, channel: Any) -> None:
-        """Have the first request of a connection answered."""
-        reserved = self._reserved.get(getattr(channel.requests[0], "path", ""))
-        if reserved is None or self._threads.has_idle():
-            self._threads.add_task(channel)
-        else:
-            reserved.add_task(channel)
-
-    def shutdown(self, timeout: float) -> None:
-        """Have the threads end, and wait for them at most `timeout` seconds."""
-        until = time.monotonic() + timeout
-        for threads in (self._threads, *self._reserved.values()):
-            threads.shutdown(timeout=max(0.0, until - time.monotonic()))
-
-    @property
-    def made(self) -> list[threading.Thread]:
-        """All threads there are or were."""
-        return [t for threads in (self._threads, *self._reserved.values()) for t in threads.made]
-
-
-class _Threads(ThreadedTaskDispatcher):
-    """Waitress's threads, which can be named when one of them doesn't end."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        self._name = name
-        self.made: list[threading.Thread] = []
+        reserve = self._reserves.get(_path(channel))
+        with self.lock:
+            self.queue.append(channel)
+            # A thread that adds one when it is done takes the next one itself.
+            if len(self.queue) > 1 or threading.get_ident() not in self._takers:
+                self.queue_cv.notify()
+            if reserve is not None and not self.has_idle():
+                reserve.notify()
 
     def has_idle(self) -> bool:
-        """Whether one of them has nothing to do."""
-        with self.lock:
-            idle = len(self.threads) - self.stop_count - self.active_count
-            return bool(idle > len(self.queue))
+        """Whether there are threads enough for all that is queued; for who has the lock."""
+        idle = len(self.threads) - self.stop_count - self.active_count
+        return bool(idle >= len(self.queue))
 
-    def add_task(self, task: Any) -> None:
+    def _serve_probes(self, path: str) -> None:
+        while True:
+            with self.lock:
+                while (channel := self._first(path)) is None:
+                    if self._is_over:
+                        return
+                    self._reserves[path].wait()
+                self.queue.remove(channel)
+            try:
+                channel.service()
+            except BaseException:
+                self.logger.exception("Exception when servicing %r", channel)
+
+    def _first(self, path: str) -> Any:
+        return next((channel for channel in self.queue if _path(channel) == path), None)
+
+    def shutdown(self, cancel_pending: bool = True, timeout: float = 5) -> Any:
         with self.lock:
-            self.queue.append(task)
-            # A thread of ours that adds one looks for the next itself, now that it is done.
-            if len(self.queue) > 1 or threading.current_thread() not in self.made:
-                self.queue_cv.notify()
+            self._is_over = True
+            for reserve in self._reserves.values():
+                reserve.notify()
+        return super().shutdown(cancel_pending, timeout)
 
     def start_new_thread(self, target: Callable[[int], None], thread_no: int) -> None:
-        name = f"{self._name}-{thread_no + 1}" if self._name == "http" else self._name
-        thread = threading.Thread(target=target, name=name, args=(thread_no,), daemon=True)
         try:
-            thread.start()
+            thread = self._start(f"http-{thread_no + 1}", target, thread_no)
         except BaseException:
-            # Whoever stops us waits for all that stand here.
+            # Whoever stops us waits for all that are in there.
             self.threads.discard(thread_no)
             raise
+        self._takers.add(thread.ident or 0)
+
+    def _start(self, name: str, target: Callable[[Any], None], argument: Any) -> threading.Thread:
+        thread = threading.Thread(target=target, name=name, args=(argument,), daemon=True)
+        thread.start()
         self.made.append(thread)
+        return thread
+
+
+def _path(channel: Any) -> str:
+    """The path of a connection's first request; one that was refused may have none."""
+    return getattr(channel.requests[0], "path", "") if channel.requests else ""

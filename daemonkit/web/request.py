@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from waitress import task
-from waitress.buffers import ReadOnlyFileBasedBuffer
+from waitress.buffers import OverflowableBuffer, ReadOnlyFileBasedBuffer
 from waitress.parser import HTTPRequestParser, ParsingError
+from waitress.receiver import FixedStreamReceiver
 from waitress.utilities import BadRequest, Error
 
 from ..forks import ForkGuard
 from .envelope import CONTENT_TYPE, envelope
+from .lane import HEADS_KEPT, LARGEST_HEAD
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -59,6 +61,26 @@ class Parser(HTTPRequestParser):
         return len(data)
 
     def parse_header(self, header_plus: bytes) -> None:
+        """Set what the head says, or has said when it came before."""
+        known: dict[bytes, dict[str, Any]] = self.adj.known_heads
+        if (said := known.get(header_plus)) is None:
+            before = vars(self).copy()
+            self._parse_head(header_plus)
+            if self.chunked or len(header_plus) > LARGEST_HEAD:
+                return
+            if len(known) >= HEADS_KEPT:
+                known.clear()
+            said = {k: v for k, v in vars(self).items() if before.get(k, self) is not v}
+            # Not what the body is going to be in.
+            said.pop("body_rcv", None)
+            known[header_plus] = {**said, "headers": self.headers.copy()}
+        else:
+            self.__dict__.update(said, headers=said["headers"].copy())
+            if self.content_length:
+                buffer = OverflowableBuffer(self.adj.inbuf_overflow)
+                self.body_rcv = FixedStreamReceiver(self.content_length, buffer)
+
+    def _parse_head(self, header_plus: bytes) -> None:
         codings = _TRANSFER_ENCODING.findall(header_plus)
         try:
             super().parse_header(header_plus)

@@ -74,6 +74,8 @@ class Server:
             clear_untrusted_proxy_headers=False,
             log_socket_errors=False,
         )
+        # Most clients send the same head each time; see Parser.
+        self._adjustments.known_heads = {}
         self._map: dict[int, Any] = {}
         self._lane = lane
         self._connection_limit = connection_limit
@@ -199,7 +201,7 @@ class Server:
 
     def _close(self, patience: float) -> None:
         """End what has been started; patience: seconds to wait for threads."""
-        self._pool.shutdown(patience)
+        self._pool.shutdown(timeout=patience)
         if self._server is not None:
             self._server.close_trigger()
             for channel in list(self._server.active_channels.values()):
