@@ -14,9 +14,9 @@ from .load import EVENTS, PING, p99, pings
 from .servers import (
     DAEMONKIT,
     DURABLE,
+    SAME_APP,
     STARLETTE,
     UDP_ASYNCIO,
-    WAITRESS,
     CoreWatch,
     Peer,
     Server,
@@ -145,8 +145,8 @@ COMPUTING_ROWS = (
     ),
     Row(
         "computing-slow",
-        partial(_http, figure=SLOW, ours=DAEMONKIT, theirs=WAITRESS, path=PING),
-        (*slow_bars(SLOW, "answers/s", WAITRESS.name), *_pace_bars(SLOW, WAITRESS.name)),
-        http=(computing(DAEMONKIT), computing(WAITRESS)),
+        partial(_http, figure=SLOW, ours=DAEMONKIT, theirs=SAME_APP, path=PING),
+        (*slow_bars(SLOW, "answers/s", SAME_APP.name), *_pace_bars(SLOW, SAME_APP.name)),
+        http=(computing(DAEMONKIT), computing(SAME_APP)),
     ),
 )

@@ -83,6 +83,7 @@ THREADS, CONNECTIONS = (
     str(SETTINGS[name].default) for name in ("http_threads", "connection_limit")
 )
 WAITRESS = _script("Flask on waitress", "flask_waitress", THREADS, CONNECTIONS)
+SAME_APP = _script("the same app on waitress", "daemonkit_waitress", THREADS, CONNECTIONS)
 GUNICORN = Peer(
     "Flask on gunicorn",
     lambda port: (

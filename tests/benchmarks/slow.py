@@ -1,17 +1,20 @@
-"""The row of the slow path: what daemonkit answers through Flask, and plain Flask on waitress."""
+"""The row of the slow path: what daemonkit answers through Flask, and the same on plain waitress,
+by the same app and by one written by hand."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 from .bench import Bar, Bench, Row, Sample
 from .floods import flood_of
 from .load import ANSWER, EVENT, EVENTS, HELLO, PING
-from .servers import DAEMONKIT, WAITRESS, Server
+from .servers import DAEMONKIT, SAME_APP, WAITRESS, Server
 
 RATE, LATENCY = 0.97, 1.2
 """By the peer's: the rate at least, and the 99th percentile of the latency at most."""
+SERVERS = (DAEMONKIT, SAME_APP, WAITRESS)
 CONNECTIONS = (1, 8, 32, 128)
 EVENT_WITH_QUERY = f"{EVENTS}?x=1"
 """Not plain, and so none for the fast lane."""
@@ -40,13 +43,14 @@ def slow_bars(figure: str, unit: str, peer: str) -> tuple[Bar, ...]:
 
 
 def _slow(bench: Bench) -> Iterator[Sample]:
-    # Both run all the time, so that they have their turns right after each other.
-    with bench.server(DAEMONKIT) as ours, bench.server(WAITRESS) as theirs:
-        check_answers(ours)
-        check_answers(theirs)
+    # They run all the time, so that they have their turns right after each other.
+    with ExitStack() as stack:
+        servers = [stack.enter_context(bench.server(peer)) for peer in SERVERS]
+        for server in servers:
+            check_answers(server)
         for path in PATHS:
             for connections in CONNECTIONS:
-                for server in (ours, theirs):
+                for server in servers:
                     figure = figure_of(path, connections)
                     flood = flood_of(bench, figure, server, connections, path=path)
                     yield figure, server.peer.name, flood.rate
@@ -73,7 +77,10 @@ SLOW_ROW = Row(
         bar
         for path in PATHS
         for connections in CONNECTIONS
-        for bar in slow_bars(figure_of(path, connections), "answers/s", WAITRESS.name)
+        for bar in (
+            *slow_bars(figure_of(path, connections), "answers/s", SAME_APP.name),
+            Bar(figure_of(path, connections), "answers/s", (WAITRESS.name,)),
+        )
     ),
-    http=(DAEMONKIT, WAITRESS),
+    http=SERVERS,
 )
