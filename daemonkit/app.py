@@ -43,7 +43,7 @@ from .slave import Slave, SlaveSpec, SlaveTarget, split_options
 from .stacks import stacks
 from .status import Gatherer
 from .supervisor import Supervisor
-from .switching import switch_interval
+from .switching import set_switch_interval
 from .systemd import NotifySocket, take_sockets, watchdog_seconds
 from .types import Event
 from .udp import UdpListener
@@ -353,8 +353,8 @@ class Daemon(Registrars):
             given = take_sockets(os.environ)
             signals.start()
             log.configure(self.master_config, self._config.redact)
-            with switch_interval(self.master_config["switch_interval"]):
-                status = self._live(exit_now, os.environ, given)
+            set_switch_interval(self.master_config["switch_interval"])
+            status = self._live(exit_now, os.environ, given)
         except DaemonkitError as error:
             print(f"{self.name}: {self._config.redact(str(error))}", file=sys.stderr)
             status = error.exit_status

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import socket
 import struct
+import termios
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +24,7 @@ BUFFER = 4 * 1024 * 1024
 _SO_RCVBUFFORCE = 33
 _SO_MEMINFO = 55
 _MEMINFO = struct.Struct("9I")
+_COUNT = struct.Struct("i")
 _NO_IPV6 = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT}
 
 
@@ -157,6 +160,15 @@ def kernel_drops(sock: socket.socket) -> int | None:
     except (OSError, struct.error):
         return None
     return drops
+
+
+def unacknowledged(sock: socket.socket) -> int:
+    """Bytes that the peer has not yet acknowledged (tcp(7), SIOCOUTQ); 0 where that isn't known."""
+    try:
+        (count,) = _COUNT.unpack(fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(_COUNT.size)))
+    except (OSError, ValueError):
+        return 0
+    return int(count)
 
 
 def _start_error(host: str, port: int, error: OSError) -> StartError:

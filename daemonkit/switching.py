@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from .defaults import SETTINGS
 
@@ -12,14 +10,10 @@ PYTHONS_OWN = 0.005
 """Seconds, if nobody has set another interval."""
 
 
-@contextmanager
-def switch_interval(seconds: float) -> Iterator[None]:
-    """Let threads compute for so long at a time; one that the program has set itself stays, unless
-    the configuration asks for another."""
-    before = sys.getswitchinterval()
-    if before == PYTHONS_OWN or seconds != SETTINGS["switch_interval"].default:
+def set_switch_interval(seconds: float) -> None:
+    """Let the process's threads compute for so long at a time; an interval that the program has set
+    itself stays, unless the configuration asks for another than the default."""
+    # It isn't put back in the end: another daemon of the process may still live by it.
+    is_ours_to_set = sys.getswitchinterval() == PYTHONS_OWN
+    if is_ours_to_set or seconds != SETTINGS["switch_interval"].default:
         sys.setswitchinterval(seconds)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(before)

@@ -252,7 +252,9 @@ def _add_routes(blueprint: Blueprint, views: Views) -> None:
 def _whole_body() -> bytes:
     """The request's body, also when a hook has read some of it, as a form for instance."""
     stream = request.environ["wsgi.input"]
-    if not getattr(request, "_cached_data", None) and stream.seekable():
+    # A middleware may have put something else there, with no more than PEP 3333 asks for.
+    may_seek = getattr(stream, "seekable", bool)
+    if not getattr(request, "_cached_data", None) and may_seek():
         stream.seek(0)
         for name in ("stream", "_cached_data"):
             vars(request).pop(name, None)

@@ -10,10 +10,12 @@ from typing import Any
 from waitress.buffers import OverflowableBuffer, ReadOnlyFileBasedBuffer
 from waitress.channel import ClientDisconnected, HTTPChannel
 
-from ..sockets import join
+from ..sockets import join, unacknowledged
 from .lane import LINE
 from .request import ErrorTask, Parser, RequestTimeout, Task
 
+SEND_AT_ONCE = 1024 * 1024
+"""Bytes on one connection between two looks at the others."""
 LINGER = 2.0
 """Seconds to go on reading after a refusal, so that a client that still sends gets to read it."""
 
@@ -28,8 +30,11 @@ class Channel(HTTPChannel):
     request: Any
     partial = b""
     """What has come of a request that the lane has begun to read, and waitress's parser has not."""
+    is_owed = False
+    """Whether the lane has taken an event, and not yet answered."""
     gathered: list[bytes] | None = None
     """While it is a list, what is written is collected there."""
+    _in_flight = 0
     _partial_began = 0.0
     _reads_paused = False
     _lingers = False
@@ -107,7 +112,7 @@ class Channel(HTTPChannel):
 
     @property
     def _is_answering(self) -> bool:
-        return bool(self.requests or self.total_outbufs_len)
+        return bool(self.requests or self.total_outbufs_len or self.is_owed)
 
     def _may_read_ahead(self) -> bool:
         """Whether the next request is read while one is answered: a client that sends it at once
@@ -115,7 +120,10 @@ class Channel(HTTPChannel):
         at the end, where a client has only stopped sending."""
         if len(self.requests) != 1 or self.total_outbufs_len:
             return False
-        ahead = self.socket.recv(len(LINE), socket.MSG_PEEK)
+        try:
+            ahead = self.socket.recv(len(LINE), socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
         return bool(ahead) and (self.server.lane is None or ahead != LINE)
 
     def handle_read(self) -> None:
@@ -222,18 +230,20 @@ class Channel(HTTPChannel):
     def answer(self, data: bytes) -> None:
         """Send an answer that no task has made; for the loop's thread, with no request in work."""
         self._last_activity = time.monotonic()
+        self.is_owed = False
         if not self.connected:
             return
         with self.outbuf_lock:
             left = self._send(data)
-        if left:
+        if left or self._reads_paused:
             self.server.poller.look_again(self)
 
     def send_continue(self) -> None:
         self.request.expect_continue = False
         self.sent_continue = True
         with self.outbuf_lock:
-            self._send(b"HTTP/1.1 100 Continue\r\n\r\n")
+            if self.connected:
+                self._send(b"HTTP/1.1 100 Continue\r\n\r\n")
         self.request.completed = False
         # A pool thread does this when it is done with the request before.
         self.server.tell(self)
@@ -265,6 +275,7 @@ class Channel(HTTPChannel):
         self.outbufs[-1].append(data)
         self.current_outbuf_count += len(data)
         self.total_outbufs_len += len(data)
+        self._in_flight = unacknowledged(self.socket)
         return is_news
 
     def _flush_outbufs_below_high_watermark(self) -> None:
@@ -276,9 +287,10 @@ class Channel(HTTPChannel):
         with self.outbuf_lock:
             if self.total_outbufs_len:
                 try:
-                    self._flush_some(do_close=False)
+                    self._flush_some()
                 except OSError:
                     self.will_close = True
+                self._in_flight = unacknowledged(self.socket)
                 if self.total_outbufs_len <= self.adj.outbuf_high_watermark:
                     self.outbuf_lock.notify_all()
             if not self.total_outbufs_len and self.outbufs[0].buf is not None:
@@ -292,21 +304,57 @@ class Channel(HTTPChannel):
         if self.will_close:
             self.handle_close()
 
+    def _flush_some(self, do_close: bool = False) -> bool:
+        """Send what is left, but no more at once than lets the others have their turns."""
+        before: int = self.total_outbufs_len
+        while self.total_outbufs_len and before - self.total_outbufs_len < SEND_AT_ONCE:
+            buffer = self.outbufs[0]
+            if not len(buffer):
+                self.outbufs.pop(0).close()
+                continue
+            chunk = buffer.get(self.sendbuf_len)
+            if not chunk:
+                self.server.own_logger.warning(
+                    "A file became shorter while it was sent to %s: the connection is closed",
+                    self.peer,
+                )
+                self.will_close = True
+                break
+            if not (sent := self.send(chunk, do_close)):
+                break
+            buffer.skip(sent, True)
+            self.total_outbufs_len -= sent
+        while len(self.outbufs) > 1 and not len(self.outbufs[0]):
+            self.outbufs.pop(0).close()
+        if has_sent := bool(self.total_outbufs_len < before):
+            self._last_activity = time.monotonic()
+        return has_sent
+
+    def is_received(self) -> bool:
+        """Whether the client has received some of its answer since the last look. The kernel takes
+        more from us only when much of what it holds is gone."""
+        before, self._in_flight = self._in_flight, unacknowledged(self.socket)
+        if self._in_flight < before:
+            self._last_activity = time.monotonic()
+        return self._in_flight < before
+
     def service(self) -> None:
-        super().service()
         server = self.server
-        if (
-            self._reads_paused
-            or self.close_when_flushed
-            or self.will_close
-            or server.draining
-            or server.looks_for_idle
-        ):
-            server.tell(self)
+        try:
+            super().service()
+        finally:
+            if (
+                self._reads_paused
+                or self.close_when_flushed
+                or self.will_close
+                or server.draining
+                or server.looks_for_idle
+            ):
+                server.tell(self)
 
     def is_last(self, request: Any) -> bool:
         """Whether no other request behind this one has come."""
-        return self.requests[-1] is request and self.request is None and not self.partial
+        return self.requests[-1:] == [request] and self.request is None and not self.partial
 
     # Closing
 

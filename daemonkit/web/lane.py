@@ -79,6 +79,7 @@ class Connection(Protocol):
     """What the lane needs of a connection."""
 
     partial: bytes
+    is_owed: bool
 
     @property
     def peer(self) -> str: ...
@@ -204,6 +205,7 @@ class Lane:
         # What is wrong is said there.
         except InvalidEvent:
             return False
+        connection.is_owed = True
         self._taken.append((connection, batch, is_batch))
         return True
 

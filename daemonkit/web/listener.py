@@ -34,7 +34,8 @@ class Listener(TcpWSGIServer):
     """Waitress's server without its loop.
 
     poller: what the loop waits with; lane: what takes events without the application, if anything;
-    connection_limit: connections at a time; request_timeout: seconds to send a request.
+    outlives_us: whether the socket was passed to us; connection_limit: connections at a time;
+    request_timeout: seconds to send a request.
     """
 
     channel_class = Channel
@@ -44,6 +45,7 @@ class Listener(TcpWSGIServer):
         logger: logging.Logger,
         poller: Poller,
         lane: Lane | None,
+        outlives_us: bool,
         connection_limit: int,
         request_timeout: float,
         *args: Any,
@@ -51,13 +53,14 @@ class Listener(TcpWSGIServer):
     ) -> None:
         self.poller = poller
         self.lane = lane
+        self._outlives_us = outlives_us
         self.lingering: dict[Channel, float] = {}
         self.receiving: dict[Channel, float] = {}
         """Connections that a request is being read from, and since when, the oldest first."""
         self.draining = False
         """Whether each answer says that the connection is closed behind it."""
-        self.admits = True
-        """Whether new connections are accepted."""
+        self.is_open = False
+        """Whether connections on a socket that was passed are accepted, too."""
         self.closes_idle_from: float | None = None
         """When connections begin to be closed as soon as they are idle, in monotonic seconds."""
         self.shed = 0
@@ -119,7 +122,7 @@ class Listener(TcpWSGIServer):
         if now < since:
             return since
         for channel in list(self.active_channels.values()):
-            if not channel.is_busy and not channel.has_unread():
+            if not (channel.is_busy or channel in self.lingering or channel.has_unread()):
                 channel.drop()
         return now + IDLE_LOOK if self.active_channels else None
 
@@ -143,7 +146,9 @@ class Listener(TcpWSGIServer):
         unread = [
             channel
             for channel in self.active_channels.values()
-            if channel.total_outbufs_len and now >= max(channel.last_activity, began) + seconds
+            if channel.total_outbufs_len
+            and now >= max(channel.last_activity, began) + seconds
+            and not channel.is_received()
         ]
         for channel in unread:
             channel.drop()
@@ -156,6 +161,11 @@ class Listener(TcpWSGIServer):
             )
 
     # New connections
+
+    @property
+    def admits(self) -> bool:
+        """Whether new connections are accepted, and not left to our successor."""
+        return not self._outlives_us or (self.is_open and not self.draining)
 
     def readable(self) -> bool:
         if not (self.accepting and self.admits) or self._is_paused(time.monotonic()):

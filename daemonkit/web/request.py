@@ -32,6 +32,9 @@ class Parser(HTTPRequestParser):
     """Refuses what could be read as two requests by different servers (RFC 9112 section 6.3), and
     what can't become a request."""
 
+    path = ""
+    """Of a request that is refused before it is known; waitress names it in its log."""
+
     def __init__(self, adj: Any) -> None:
         super().__init__(adj)
         self.began = time.monotonic()
@@ -114,9 +117,14 @@ class _Answer(task.Task):
         channel.gathered = parts
         try:
             super().write(data)
+            head_and_data = b"".join(parts)
+        except BaseException:
+            # It isn't sent, and an answer that says so still can be.
+            self.wrote_header: bool = False
+            raise
         finally:
             channel.gathered = None
-        channel.write_soon(b"".join(parts))
+        channel.write_soon(head_and_data)
 
 
 class Task(_Answer, task.WSGITask):

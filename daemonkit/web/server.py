@@ -27,6 +27,8 @@ AFTER_FAILURE = 0.1
 STOPPING_TURN = 0.1
 UNREAD = 5.0
 """Seconds that stopping waits for clients that read nothing of their answers."""
+UNSENT = 2.0
+"""Seconds that stopping waits for requests that are still being sent."""
 LAST_REQUESTS = 1.0
 """Seconds in which clients of a passed socket may send one more request on their connections, to be
 told that these are about to be closed."""
@@ -94,6 +96,7 @@ class Server:
             self._logger,
             self._poller,
             self._lane,
+            self._outlives_us,
             self._connection_limit,
             self._request_timeout,
             ending_children(self._application),
@@ -104,12 +107,11 @@ class Server:
             sockinfo=(self._socket.family, self._socket.type, 0, self._socket.getsockname()),
             bind_socket=False,
         )
-        self._server.admits = not self._outlives_us
         self._thread.start()
 
     def admit(self) -> None:
         """Accept connections on a socket that was passed, too: nothing is refused any more."""
-        self._server.admits = True
+        self._server.is_open = True
         self._wake()
 
     def drain(self) -> None:
@@ -117,7 +119,6 @@ class Server:
         new connections to the successor."""
         if self._server is not None:
             self._server.draining = True
-            self._server.admits &= not self._outlives_us
             self._wake()
 
     def wait_until_empty(self, timeout: float) -> None:
@@ -158,11 +159,14 @@ class Server:
         """Connections open now and closed to make room for others, requests that came too slowly,
         whether the fast lane is open, and how many events it has taken."""
         listener, lane = self._server, self._lane
+        state = "closed: fast_events is false" if lane is None else lane.state()
+        if listener is not None and listener.draining:
+            state = "closed: the daemon is draining"
         return {
             "connections": 0 if listener is None else len(listener.active_channels),
             "shed": 0 if listener is None else listener.shed,
             "timed_out": 0 if listener is None else listener.timed_out,
-            "fast_lane": "closed: fast_events is false" if lane is None else lane.state(),
+            "fast_lane": state,
             "fast_events": 0 if lane is None else lane.accepted,
         }
 
@@ -181,15 +185,17 @@ class Server:
             self._turn(None)
             if server.draining and not server.active_channels:
                 self._is_empty.set()
-        if server.admits:
-            # Closing it would reset those who wait to be let in.
+        # Closing it would reset those who wait to be let in.
+        count = -1
+        while server.admits and count < len(server.active_channels):
+            count = len(server.active_channels)
             self._turn(0)
         wasyncore.dispatcher.close(server)
         began = time.monotonic()
         # What clients have sent is answered; what they send behind an answer isn't.
         while not self._give_up:
             self._turn(0)
-            if not self._in_work():
+            if not self._in_work(began):
                 break
             self._turn(STOPPING_TURN)
             server.drop_unread(UNREAD, time.monotonic(), began)
@@ -243,8 +249,13 @@ class Server:
             self._poller.look_again(item)
             wasyncore.readwrite(item, flags)
 
-    def _in_work(self) -> bool:
+    def _in_work(self, began: float) -> bool:
+        """Whether something is to be answered, or has been read for less than UNSENT seconds."""
+        listener, is_early = self._server, time.monotonic() < began + UNSENT
         return any(
-            channel.requests or channel.total_outbufs_len
-            for channel in self._server.active_channels.values()
+            channel.requests
+            or channel.total_outbufs_len
+            or (is_early and (channel in listener.receiving or channel.has_unread()))
+            for channel in listener.active_channels.values()
+            if channel not in listener.lingering
         )

@@ -927,14 +927,6 @@ def test_threads_that_compute_give_way_after_a_tenth_of_a_millisecond(
     assert daemon.stop() == 0
 
 
-def test_after_a_daemon_s_end_the_program_has_its_switch_interval_back(spawn: Run) -> None:
-    program = INTERVAL + "app.main(app.stop)\napp.start()\nsay(sys.getswitchinterval())\n"
-    daemon = spawn("-c", program)
-
-    assert daemon.wait() == 0
-    assert daemon.out.endswith("\n0.005\n")
-
-
 SPAN = 3
 
 

@@ -103,6 +103,27 @@ def test_a_body_that_a_hook_has_put_in_its_place_is_the_event(
     assert events == ["EVENT"]
 
 
+def test_a_middleware_may_replace_the_body_by_a_bare_stream(app: Daemon, events: list[Any]) -> None:
+    """With no more than PEP 3333 asks for."""
+
+    class Bare:
+        def __init__(self, inner: Any) -> None:
+            self.read, self.readline, self.readlines = inner.read, inner.readline, inner.readlines
+
+        def __iter__(self) -> Iterator[bytes]:
+            return iter(self.readline, b"")
+
+    real = app.flask.wsgi_app
+    app.flask.wsgi_app = lambda environ, start: real(  # type: ignore[method-assign]
+        {**environ, "wsgi.input": Bare(environ["wsgi.input"])}, start
+    )
+    with running(app) as client:
+        assert client.post("/events", data=b'"event"').json() == RECEIVED
+        client.wait_until(lambda: events)
+
+    assert events == ["event"]
+
+
 def test_large_bodies_and_files_need_no_temporary_folder(
     app: Daemon, events: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -410,6 +410,90 @@ def test_a_connection_keeps_nothing_of_what_it_has_sent(app: Daemon) -> None:
         assert len(channel.outbufs) == 1
 
 
+def test_a_file_that_becomes_shorter_while_it_is_sent_ends_the_connection(
+    app: Daemon, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Waitress would wait for the rest of it, in a loop that never rests."""
+    file = tmp_path / "file"
+    file.write_bytes(bytes(20_000_000))
+    app.route("/file", endpoint="file")(lambda: flask.send_file(file))
+    with serving(app) as (client, server), connect(client) as sock:
+        sock.sendall(PING.replace(b"ping", b"file"))
+        client.wait_until(lambda: any(c.total_outbufs_len for c in server.active_channels.values()))
+        with file.open("r+b") as shrunk:
+            shrunk.truncate(1000)
+        with suppress(ConnectionResetError):
+            assert len(read_all(sock)) < 20_000_000
+        client.wait_until(lambda: not server.active_channels)
+    assert any(
+        "A file became shorter while it was sent to 127.0.0.1:" in m for m in caplog.messages
+    )
+
+
+def test_a_fast_download_leaves_the_others_their_turns(
+    app: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much the socket takes."""
+    sent: dict[int, int] = {}
+    turns: list[int] = []
+
+    def send(self: Channel, data: Any, do_close: bool = True) -> int:
+        sent[len(turns)] = sent.get(len(turns), 0) + len(data)
+        return len(data)
+
+    with serving(app) as (client, server), connect(client) as sock:
+        ask(sock, EVENT)
+        (channel,) = server.active_channels.values()
+        real_tend = server.tend
+        server.tend = lambda at_most: turns.append(1) or real_tend(at_most)
+        with channel.outbuf_lock:
+            channel.outbufs[-1].append(bytes(30_000_000))
+            channel.total_outbufs_len += 30_000_000
+        monkeypatch.setattr(Channel, "send", send)
+        server.tell(channel)
+        client.wait_until(lambda: not channel.total_outbufs_len)
+        monkeypatch.undo()
+
+    assert sum(sent.values()) >= 30_000_000
+    assert max(sent.values()) <= 2 * 1024 * 1024 + channel.sendbuf_len
+
+
+def test_a_client_that_reads_slowly_but_steadily_is_not_one_that_reads_nothing(
+    app: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel takes more from us only when much of what it holds is gone."""
+    app.route("/large", endpoint="large")(lambda: bytes(30_000_000))
+    with serving(app) as (client, server), connect(client) as sock:
+        sock.sendall(PING.replace(b"ping", b"large"))
+        client.wait_until(lambda: any(c.total_outbufs_len for c in server.active_channels.values()))
+        (channel,) = server.active_channels.values()
+        client.wait_until(lambda: channel._in_flight > 0)
+        # What is on its way arrives, and then nothing more.
+        client.wait_until(lambda: not channel.is_received())
+        before = channel.last_activity
+        got = 0
+        while not channel.is_received():
+            got += len(sock.recv(1000))
+        assert channel.last_activity > before
+        assert not channel.is_received()
+        monkeypatch.undo()
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_a_client_that_only_stops_sending_gets_its_answers(
+    app: Daemon, tmp_path: Path, durable: bool
+) -> None:
+    """Although the end is seen in the very turn in which its events are taken (`nc -N`)."""
+    options = {"queue": str(tmp_path / "events.db")} if durable else {}
+    with serving(app, **options) as (client, _):
+        for count in (1, 10):
+            with connect(client) as sock:
+                sock.sendall(EVENT * count)
+                sock.shutdown(socket.SHUT_WR)
+                assert read_all(sock).count(b"HTTP/1.1 200 OK") == count
+    assert client.exit_status == 0
+
+
 # What can't be a request
 
 
@@ -513,6 +597,67 @@ def test_who_waits_to_be_let_in_when_it_stops_is_still_answered(app: Daemon) -> 
 
     for answer in answers:
         assert answer.startswith(b"HTTP/1.1 503 SERVICE UNAVAILABLE\r\nConnection: close\r\n")
+
+
+def test_more_clients_than_are_let_in_at_once_are_answered_when_it_stops(app: Daemon) -> None:
+    with serving(app) as (client, server), ExitStack() as stack:
+        release = keep_busy(server)
+        socks = [stack.enter_context(connect(client)) for _ in range(300)]
+        for sock in socks:
+            sock.sendall(PING)
+        app.stop()
+        client.wait_until(lambda: app._parts and app._parts.server._stopping)
+        release()
+        answers = [read_all(sock) for sock in socks]
+
+    assert [answer[:12] for answer in answers] == [b"HTTP/1.1 503"] * 300
+
+
+def test_a_request_that_is_still_being_sent_when_it_stops_is_answered(app: Daemon) -> None:
+    body = bytes(3_000_000)
+    with serving(app) as (client, server), connect(client) as sock:
+        sock.sendall(b"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body))
+        client.wait_until(lambda: server.receiving)
+        app.stop()
+        client.wait_until(lambda: not server.accepting)
+        sock.sendall(body)
+        answer = read_all(sock)
+
+    assert answer.startswith(b"HTTP/1.1 404 NOT FOUND\r\nConnection: close\r\n")
+    assert client.exit_status == 0
+
+
+def test_one_that_is_never_sent_does_not_hold_up_the_stop(
+    app: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daemonkit.web.server.UNSENT", 0.2)
+    with serving(app) as (client, server), connect(client) as sock:
+        sock.sendall(PING[:-2])
+        client.wait_until(lambda: server.receiving)
+        app.stop()
+        assert read_all(sock) == b""
+    assert client.exit_status == 0
+
+
+def test_while_draining_status_says_that_events_take_the_long_way(app: Daemon) -> None:
+    with serving(app, drain_delay=20, shutdown_timeout=30) as (client, server):
+        app.stop()
+        client.wait_until(lambda: server.draining)
+        shown = client.status()["http"]["fast_lane"]
+        app._life._ended.set()  # type: ignore[union-attr]
+
+    assert shown == "closed: the daemon is draining"
+
+
+@pytest.mark.parametrize("order", [("admit", "drain"), ("drain", "admit")])
+def test_a_passed_socket_that_drains_lets_nobody_in(app: Daemon, order: tuple[str, str]) -> None:
+    """Whichever comes first, when a signal comes during the start."""
+    with serving(app) as (_, server):
+        server._outlives_us, server.is_open = True, False
+        assert not server.admits
+        for what in order:
+            getattr(app._parts.server, what)()  # type: ignore[union-attr]
+        assert not server.admits
 
 
 # Too slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -424,3 +425,34 @@ def test_a_request_that_outlives_the_deadline_is_named_and_given_up(
     reports = [m for m in caplog.messages if " did not stop in time" in m]
     assert len(reports) == 1
     assert "release.wait(10)" in reports[0]
+
+
+def test_a_body_of_the_wrong_type_is_500_and_no_empty_reply(app: Daemon) -> None:
+    """The head has not been sent by then, although it goes with the first part."""
+    real = app.flask.wsgi_app
+
+    def middleware(environ: Any, start_response: Any) -> Any:
+        if environ["PATH_INFO"] != "/wrong":
+            return real(environ, start_response)
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return iter(["text"])
+
+    app.flask.wsgi_app = middleware  # type: ignore[method-assign]
+    with running(app) as client:
+        answer = talk(client, b"GET /wrong HTTP/1.1\r\nHost: x\r\n\r\n")
+
+    assert answer.startswith(b"HTTP/1.1 500 Internal Server Error\r\n")
+
+
+def test_a_refused_client_that_is_gone_leaves_no_traceback(
+    app: Daemon, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    with running(app) as client:
+        for _ in range(20):
+            with connect(client) as sock:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+                sock.sendall(b"nonsense\r\n\r\n")
+        assert client.get("/ping").text == "OK\n"
+
+    assert [record.getMessage() for record in caplog.records if record.exc_info] == []
