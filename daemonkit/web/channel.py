@@ -351,6 +351,10 @@ class Channel(HTTPChannel):
                 or server.looks_for_idle
             ):
                 server.tell(self)
+        if server.task_dispatcher.queue:
+            # Or, on one core, this thread would go on with the next request while others wait for
+            # the interpreter in the middle of theirs.
+            time.sleep(0)
 
     def is_last(self, request: Any) -> bool:
         """Whether no other request behind this one has come."""
