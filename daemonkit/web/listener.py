@@ -154,9 +154,9 @@ class Listener(TcpWSGIServer):
             channel.drop()
         if unread:
             self.own_logger.warning(
-                "Closed %d connections whose clients read nothing of their answers for %g s: %s",
-                len(unread),
+                "Connections closed whose clients read nothing of their answers for %g s: %d (%s)",
                 seconds,
+                len(unread),
                 ", ".join(channel.peer for channel in unread[:10]),
             )
 

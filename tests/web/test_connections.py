@@ -20,6 +20,7 @@ import pytest
 from waitress.server import TcpWSGIServer
 
 from daemonkit import Daemon
+from daemonkit.sockets import unacknowledged
 from daemonkit.testing import Client, running
 from daemonkit.web.channel import Channel
 
@@ -313,6 +314,27 @@ def test_a_request_costs_the_loop_one_turn_and_its_answer_one_call_into_the_kern
     assert count <= 20 + 2
 
 
+def test_a_connection_that_was_not_read_for_a_while_is_read_again(
+    app: Daemon, slow: tuple[threading.Event, threading.Event]
+) -> None:
+    """One request is read ahead of an answer that takes long, and what comes behind it is left."""
+    entered, release = slow
+    with serving(app) as (client, server), connect(client) as sock:
+        sock.sendall(PING.replace(b"/ping", b"/slow"))
+        entered.wait(10)
+        (channel,) = server.active_channels.values()
+        sock.sendall(PING)
+        client.wait_until(lambda: len(channel.requests) == 2)
+        sock.sendall(EVENT + PING)
+        client.wait_until(lambda: channel._reads_paused)
+        release.set()
+        answers = b""
+        while answers.count(b"OK\n") < 2:
+            answers += sock.recv(65536)
+
+    assert answers.count(b"HTTP/1.1 200 OK") == 4
+
+
 def test_everything_is_sent_whatever_the_sizes_and_however_slowly_it_is_read(
     app: Daemon, tmp_path: Path
 ) -> None:
@@ -459,24 +481,31 @@ def test_a_fast_download_leaves_the_others_their_turns(
 
 
 def test_a_client_that_reads_slowly_but_steadily_is_not_one_that_reads_nothing(
-    app: Daemon, monkeypatch: pytest.MonkeyPatch
+    app: Daemon, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The kernel takes more from us only when much of what it holds is gone."""
     app.route("/large", endpoint="large")(lambda: bytes(30_000_000))
+
+    def look_after_long_silence() -> None:
+        channel._last_activity -= 1000
+        server._next_sweep = 0.0
+        server.wake()
+        client.wait_until(lambda: server._next_sweep != 0.0)
+
     with serving(app) as (client, server), connect(client) as sock:
         sock.sendall(PING.replace(b"ping", b"large"))
         client.wait_until(lambda: any(c.total_outbufs_len for c in server.active_channels.values()))
         (channel,) = server.active_channels.values()
-        client.wait_until(lambda: channel._in_flight > 0)
         # What is on its way arrives, and then nothing more.
+        client.wait_until(lambda: channel._in_flight and not channel.is_received())
+        while unacknowledged(channel.socket) >= channel._in_flight:
+            sock.recv(1000)
+        look_after_long_silence()
+        assert channel.connected
         client.wait_until(lambda: not channel.is_received())
-        before = channel.last_activity
-        got = 0
-        while not channel.is_received():
-            got += len(sock.recv(1000))
-        assert channel.last_activity > before
-        assert not channel.is_received()
-        monkeypatch.undo()
+        look_after_long_silence()
+        assert not channel.connected
+    assert any("Connections closed whose clients read nothing" in m for m in caplog.messages)
 
 
 @pytest.mark.parametrize("durable", [True, False])
