@@ -104,8 +104,6 @@ class WebApp(Flask):
 
     def __init__(self, blueprint: Blueprint, views: Views) -> None:
         super().__init__("daemonkit", static_folder=None)
-        # `max_request_size` is the limit; in the same form, another would be a surprise.
-        self.config["MAX_FORM_MEMORY_SIZE"] = None
         self.daemon_blueprint = blueprint
         self.sealed = False
         self.closed: str | None = None
