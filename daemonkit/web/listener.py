@@ -124,7 +124,11 @@ class Listener(TcpWSGIServer):
         for channel in list(self.active_channels.values()):
             if not (channel.is_busy or channel in self.lingering or channel.has_unread()):
                 channel.drop()
-        return now + IDLE_LOOK if self.active_channels else None
+        if self.active_channels:
+            return now + IDLE_LOOK
+        # At once, for whoever waits until all are gone.
+        self.closes_idle_from = None
+        return now
 
     def _close_idle(self, now: float) -> float | None:
         """Close the connections that have been idle for too long, or don't read their answers."""

@@ -689,6 +689,21 @@ def test_a_passed_socket_that_drains_lets_nobody_in(app: Daemon, order: tuple[st
         assert not server.admits
 
 
+def test_idle_clients_of_a_passed_socket_are_let_go_soon(
+    app: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daemonkit.web.server.LAST_REQUESTS", 0.1)
+    with serving(app) as (client, listener), ExitStack() as stack:
+        (idle,) = hold(client, stack, 1)
+        server = app._parts.server  # type: ignore[union-attr]
+        server._outlives_us = listener._outlives_us = True
+        server.drain()
+        server.wait_until_empty(10)
+
+        assert server._is_empty.is_set()
+        assert is_closed(idle)
+
+
 # Too slow
 
 
