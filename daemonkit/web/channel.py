@@ -351,10 +351,7 @@ class Channel(HTTPChannel):
                 or server.looks_for_idle
             ):
                 server.tell(self)
-        if server.task_dispatcher.queue:
-            # Or, on one core, this thread would go on with the next request while others wait for
-            # the interpreter in the middle of theirs.
-            time.sleep(0)
+        server.task_dispatcher.let_others_go_first()
 
     def is_last(self, request: Any) -> bool:
         """Whether no other request behind this one has come."""
