@@ -262,7 +262,7 @@ class Life:
             self._wait_for(lambda: [f"senders (drain_delay, {self._drain_delay:g} s)"])
             # Set only when all is over: another signal exits at once.
             self._ended.wait(delay)
-        if self._parts is not None:
+        if self._parts is not None and self._parts.server.outlives_us:
             self._wait_for(lambda: ["clients on the passed socket"])
             left = deadline.left(keep=8 * self._share)
             self._parts.server.wait_until_empty(min(LAST_CLIENTS, left))

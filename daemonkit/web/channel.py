@@ -275,7 +275,8 @@ class Channel(HTTPChannel):
         self.outbufs[-1].append(data)
         self.current_outbuf_count += len(data)
         self.total_outbufs_len += len(data)
-        self._in_flight = unacknowledged(self.socket)
+        if is_news:
+            self._in_flight = unacknowledged(self.socket)
         return is_news
 
     def _flush_outbufs_below_high_watermark(self) -> None:

@@ -62,7 +62,7 @@ class Server:
     ) -> None:
         self._logger = logger
         self._socket = sock
-        self._outlives_us = outlives_us
+        self.outlives_us = outlives_us
         self._application = application
         self._adjustments = Adjustments(
             threads=threads,
@@ -96,7 +96,7 @@ class Server:
             self._logger,
             self._poller,
             self._lane,
-            self._outlives_us,
+            self.outlives_us,
             self._connection_limit,
             self._request_timeout,
             ending_children(self._application),
@@ -124,7 +124,7 @@ class Server:
     def wait_until_empty(self, timeout: float) -> None:
         """After `drain`, wait until the clients of a passed socket are gone: until each has been
         answered once more, or has had time for a request and sent none."""
-        if self._outlives_us and self._server is not None and self._server.active_channels:
+        if self._server is not None and self._server.active_channels:
             self._server.closes_idle_from = time.monotonic() + min(LAST_REQUESTS, timeout)
             self._wake()
             self._is_empty.wait(timeout)
