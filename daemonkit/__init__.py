@@ -2,6 +2,7 @@
 
 from ._version import __version__
 from .app import Daemon
+from .config.secrets import Secret
 from .exceptions import (
     BatchTooLarge,
     ConfigError,
@@ -12,9 +13,8 @@ from .exceptions import (
     RegistrationError,
     StartError,
 )
-from .secret import Secret
-from .slave import Slave
-from .types import Event, Meta
+from .supervision.slave import Slave
+from .types import Event, EventMeta
 
 __all__ = [
     "BatchTooLarge",
@@ -22,8 +22,8 @@ __all__ = [
     "Daemon",
     "DaemonkitError",
     "Event",
+    "EventMeta",
     "InvalidEvent",
-    "Meta",
     "PingError",
     "QueueFull",
     "RegistrationError",

@@ -13,17 +13,16 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from . import log, sockets
-from .calls import accepts, describe, refuse_unrun, require_function, timestamp
-from .config import COMMAND_LINE, ConfigInForce, ConfigSource, Override
-from .defaults import SETTINGS
-from .ending import Deadline, ExitWatch, exit_by_signal, exit_now, settle_output
+from .callables import accepts, refuse_unrun, require_function
+from .config.defaults import SETTINGS
+from .config.loading import COMMAND_LINE, ConfigInForce, ConfigSource, Override
 from .events.codec import beginning, normalize
+from .events.durable.queue import DurableQueue
 from .events.entry import Batch, EventQueue, RetryPolicy
 from .events.intake import Intake
 from .events.memory import MemoryQueue
 from .events.processor import Processor
-from .events.spool import Spool
+from .events.udp import UdpListener
 from .exceptions import (
     BatchTooLarge,
     ConfigError,
@@ -33,23 +32,25 @@ from .exceptions import (
     RegistrationError,
     StartError,
 )
-from .health import Health
-from .juggler import Outbox
-from .life import STOPPED_BY_DEADLINE, Life, Parts, call_hook
-from .notifier import Notifier
+from .lifecycle.exit import Deadline, ExitWatch, exit_by_signal, exit_now, flush_stdout
+from .lifecycle.lifecycle import STOPPED_BY_DEADLINE, Lifecycle, Parts, call_hook
+from .lifecycle.signals import Coalesced, Signals
+from .lifecycle.switching import set_switch_interval
+from .monitoring.alerts.juggler import Outbox
+from .monitoring.health import Health
+from .monitoring.status import Gatherer
+from .monitoring.systemd_notifier import SystemdNotifier
 from .registry import HandlerSpec, Registrars
-from .signals import Coalesced, Signals
-from .slave import Slave, SlaveSpec, SlaveTarget, split_options
-from .stacks import stacks
-from .status import Gatherer
-from .supervisor import Supervisor
-from .switching import set_switch_interval
-from .systemd import NotifySocket, take_sockets, watchdog_seconds
+from .runtime.stacks import stacks
+from .runtime.timer import Timer
+from .supervision.slave import Slave, SlaveSpec, SlaveTarget, split_options
+from .supervision.supervisor import Supervisor
+from .system import log, sockets
+from .system.systemd import NotifySocket, take_sockets, watchdog_seconds
+from .text import describe, timestamp
 from .types import Event
-from .udp import UdpListener
-from .watch import Watch
-from .web.blueprint import OK, Views, WebApp
-from .web.lane import Lane
+from .web.fast_lane import FastLane
+from .web.routes import OK, Views, WebApp
 from .web.server import Server
 
 SAME_SIGNAL = 0.03
@@ -80,7 +81,7 @@ class Daemon(Registrars):
         self._lazy_outbox: Outbox | None = None
         self._gatherer = Gatherer(self.logger)
         self._parts: Parts | None = None
-        self._life: Life | None = None
+        self._lifecycle: Lifecycle | None = None
         self._supervisor: Supervisor | None = None
         self._reloading = threading.Lock()
         self._health = Health()
@@ -311,7 +312,7 @@ class Daemon(Registrars):
         if master["queue"] is None:
             return queue, intake
         assert isinstance(queue, MemoryQueue)
-        durable = Spool(
+        durable = DurableQueue(
             master["queue"],
             self.logger,
             name=self.name,
@@ -363,9 +364,10 @@ class Daemon(Registrars):
             signals.join(1.0)
         timeout = SETTINGS["shutdown_timeout"].default
         exit_watch.arm(
-            Deadline(timeout) if self._life is None else self._life.deadline, STOPPED_BY_DEADLINE
+            Deadline(timeout) if self._lifecycle is None else self._lifecycle.deadline,
+            STOPPED_BY_DEADLINE,
         )
-        settle_output()
+        flush_stdout()
         if status:
             raise SystemExit(status)
 
@@ -416,7 +418,7 @@ class Daemon(Registrars):
                 raise
             return self._parts
 
-        self._life = Life(
+        self._lifecycle = Lifecycle(
             self._health,
             make_parts=make_parts,
             logger=self.logger,
@@ -431,11 +433,11 @@ class Daemon(Registrars):
             stop_hooks=self._registry.stop_hooks,
             exit_process=exit_process,
         )
-        return self._life.live()
+        return self._lifecycle.live()
 
     def _give_up(self, reason: str) -> None:
-        if self._life is not None:
-            self._life.give_up(reason)
+        if self._lifecycle is not None:
+            self._lifecycle.give_up(reason)
 
     def _stop_by(self, number: signal.Signals) -> None:
         # Called on the thread that watches signals: nothing here may wait, not even for the log.
@@ -445,14 +447,14 @@ class Daemon(Registrars):
             self.shutdown.set()
         # timeout(1) and others signal the process and then its group: one wish, two signals.
         elif number != self._signal or now - self._signal_clock > SAME_SIGNAL:
-            left = 0 if self._life is None else self._life.events_left()
+            left = 0 if self._lifecycle is None else self._lifecycle.events_left()
             exit_by_signal(self.logger, number, f"{left} events are left unhandled")
 
     def _why_stopped(self) -> str:
         return f"received {self._signal.name}" if self._signal else "stop() was called"
 
     def _make_parts(self, environ: Mapping[str, str], given: Sequence[socket.socket]) -> Parts:
-        master, health, watch = self.master_config, self._health, Watch(self.logger)
+        master, health, watch = self.master_config, self._health, Timer(self.logger)
         queue, intake = self._open_queue()
         processor = self._make_processor(queue, watch)
         # From here on run_slave goes to the supervisor, and not to the registry.
@@ -476,10 +478,10 @@ class Daemon(Registrars):
             bound.close()
             raise
         whose = ", on the sockets that systemd gave" if given else ""
-        self.logger.info("Listening on %s%s", sockets.join(bound.host, bound.port), whose)
-        lane = Lane(
+        self.logger.info("Listening on %s%s", sockets.format_address(bound.host, bound.port), whose)
+        lane = FastLane(
             intake,
-            self.flask.who_sees_events,
+            self.flask.fast_lane_blocker,
             self._config.redact,
             master["max_request_size"],
         )
@@ -494,14 +496,16 @@ class Daemon(Registrars):
             connection_limit=master["connection_limit"],
             request_timeout=master["request_timeout"],
         )
-        notifier = Notifier(NotifySocket(environ), health, watchdog_seconds(environ), self.logger)
+        notifier = SystemdNotifier(
+            NotifySocket(environ), health, watchdog_seconds(environ), self.logger
+        )
         for part in (watch, server, processor, supervisor, udp, queue):
             health.add_source(part.problems)
         return Parts(
             queue, intake, server, processor, supervisor, udp, self._outbox, watch, notifier
         )
 
-    def _make_processor(self, queue: EventQueue, watch: Watch) -> Processor:
+    def _make_processor(self, queue: EventQueue, watch: Timer) -> Processor:
         for name in ("run", "process_event", "status", "ping"):
             require_function(getattr(self, name), name)
         handler = self._registry.handler or HandlerSpec(self.process_event)
@@ -528,5 +532,5 @@ class Daemon(Registrars):
             wake=watch.wake,
             changed=self._health.changed,
         )
-        watch.add(processor.tend)
+        watch.add(processor.run_due)
         return processor

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, overload
 
 from flask import Blueprint
 
-from .calls import accepts, check_options, describe, function_name, require_function
+from .callables import accepts, check_options, function_name, require_function
 from .exceptions import RegistrationError
-from .restart import check_timeout, is_seconds
-from .slave import SlaveOptions, SlaveSpec, SlaveTarget
+from .supervision.restart import check_timeout, is_seconds
+from .supervision.slave import SlaveOptions, SlaveSpec, SlaveTarget
+from .text import describe
 from .types import EventHandler, Hook, PingCheck, StatusField
 
 if TYPE_CHECKING:

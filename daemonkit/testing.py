@@ -12,10 +12,10 @@ from typing import Any
 import requests
 
 from .app import Daemon
-from .calls import describe
-from .config import ConfigSource, Override
-from .outgoing import open_session
-from .sockets import join
+from .config.loading import ConfigSource, Override
+from .system.outgoing import open_session
+from .system.sockets import format_address
+from .text import describe
 
 
 class Client:
@@ -32,7 +32,7 @@ class Client:
     @property
     def url(self) -> str:
         """The beginning of every address, without a slash at its end."""
-        return f"http://{join(self.host, self.port)}"
+        return f"http://{format_address(self.host, self.port)}"
 
     def get(self, path: str, **options: Any) -> requests.Response:
         """GET a path; takes the options of `requests.get`."""

@@ -21,7 +21,7 @@ Hook = Callable[[], Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Meta:
+class EventMeta:
     """The circumstances of one event.
 
     source: the way it came; peer: "address:port" of the sender, None for `put_event`;
@@ -33,7 +33,7 @@ class Meta:
     received: datetime
     attempt: int = 1
 
-    def of_attempt(self, attempt: int) -> Meta:
+    def of_attempt(self, attempt: int) -> EventMeta:
         """The same for another attempt."""
         return replace(self, attempt=attempt)
 
@@ -47,10 +47,10 @@ class Problem:
     """
 
     text: str
-    bearable: bool = False
+    tolerable: bool = False
 
 
-def lost(what: str, thread: threading.Thread, *, stopping: bool) -> list[Problem]:
+def thread_died(what: str, thread: threading.Thread, *, stopping: bool) -> list[Problem]:
     """The problem that a part's thread has ended although nobody asked it to."""
     ended = thread.ident is not None and not thread.is_alive()
     return [Problem(f"{what} is not running")] if ended and not stopping else []

@@ -6,10 +6,12 @@ import gc
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+
+from daemonkit.text import plain
 
 SETTLE = 2.0
 
@@ -18,6 +20,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--cycles", type=int, default=8, help="how often a daemon is killed, or the power cut"
     )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What a test has written may hold lone surrogates, which pytest-xdist can't send on."""
+    report = yield
+    report.sections = [(name, plain(text)) for name, text in report.sections]
+    return report
 
 
 def _sockets() -> set[str]:

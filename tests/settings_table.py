@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 
 from daemonkit.cli.options import flag
-from daemonkit.defaults import SETTINGS
+from daemonkit.config.defaults import SETTINGS
 
 PAGE = Path(__file__).parent.parent / "docs" / "configuration.md"
 BEGIN, END = "<!-- settings: made by `python -m tests.settings_table` -->\n", "<!-- end -->\n"

@@ -420,7 +420,7 @@ def test_out_of_descriptors_is_a_start_error(monkeypatch: pytest.MonkeyPatch) ->
         raise OSError(errno.EMFILE, "Too many open files")
 
     with monkeypatch.context() as patch:
-        patch.setattr("daemonkit.udp.os.pipe", refuse)
+        patch.setattr("daemonkit.events.udp.os.pipe", refuse)
         with (
             pytest.raises(StartError, match=r"^cannot start: \[Errno 24\] Too many open files$"),
             running(Daemon("app")),
@@ -471,7 +471,7 @@ def test_after_two_seconds_the_log_says_what_is_waited_for(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level("INFO")
-    monkeypatch.setattr("daemonkit.life.PATIENCE", 0.5)
+    monkeypatch.setattr("daemonkit.lifecycle.lifecycle.PATIENCE", 0.5)
     app = Daemon("app")
     told = "Waiting for slaves (stubborn); a second signal exits at once"
 

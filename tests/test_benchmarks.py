@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from daemonkit.events.store import Store
+from daemonkit.events.durable.store import Store
 
 from .benchmarks.__main__ import no_disk, parse
 from .benchmarks.bench import Bar, Bench, Row

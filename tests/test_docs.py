@@ -9,11 +9,12 @@ import pytest
 
 import daemonkit
 from daemonkit import Daemon
-from daemonkit.defaults import SETTINGS
+from daemonkit.config.defaults import SETTINGS
 from daemonkit.registry import Registrars
 from daemonkit.testing import Client
 
 from .settings_table import PAGE, table, with_table
+from .test_layers import LAYERS
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -64,16 +65,35 @@ def test_the_quickstart_s_test_passes(tmp_path: Path) -> None:
     assert "1 passed" in done.stdout
 
 
+def test_the_design_page_has_the_table_of_rooms() -> None:
+    page = (ROOT / "docs" / "design.md").read_text("utf-8")
+    rows = re.findall(r"^\| (\d) \| (.+?) \|", page, re.M)
+    shown: list[list[str]] = [[] for _ in LAYERS]
+    for layer, rooms in rows:
+        names = re.findall(r"`([^`]+)`", rooms)
+        shown[int(layer)] += [
+            name.removesuffix(".py").strip("/").replace("/", ".") for name in names
+        ]
+
+    assert shown == [[room for room in layer if room != "_version"] for layer in LAYERS]
+
+
 def test_the_design_page_names_every_module() -> None:
     page = (ROOT / "docs" / "design.md").read_text("utf-8")
+    sections = re.findall(r"^### (\S+)/\n\n((?:- .+\n)+)", page, re.M)
+    named = {
+        f"{room}/{name}"
+        for room, files in sections
+        for name in re.findall("^- `([^`]+)`", files, re.M)
+    }
     package = ROOT / "daemonkit"
-    modules = [
+    modules = {
         str(file.relative_to(package))
         for file in package.rglob("*.py")
-        if not file.name.startswith("_") and file.parent.name != "cli"
-    ]
+        if file.parent not in (package, package / "cli") and file.name != "__init__.py"
+    }
 
-    assert [module for module in modules if f"`{module}`" not in page] == []
+    assert named == modules
 
 
 def test_every_fault_in_the_table_names_a_test_that_is_there() -> None:

@@ -14,13 +14,13 @@ from typing import Any, BinaryIO
 
 import click
 
-from ..events.database import Broken, check_place
-from ..events.editor import STATES, TOP, Editor, State, Stored
-from ..events.ndjson import read_lines
-from ..events.rescue import rescued
+from ..events.durable.database import Broken, check_place
+from ..events.durable.editor import STATES, TOP, Editor, State, Stored
+from ..events.durable.ndjson import read_lines
+from ..events.durable.salvage import rescued
 from ..exceptions import InvalidEvent, StartError
-from .queue import fail, note, place_of, place_options, queue_command, say
-from .shown import details, printable, table
+from .formatting import details, printable, table
+from .queue_options import fail, note, place_of, place_options, queue_command, say
 
 KINDS = {"waiting": "waiting event", "retrying": "event to be tried again", "dead": "dead letter"}
 ID = click.IntRange(0, TOP)

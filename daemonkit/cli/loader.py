@@ -13,8 +13,8 @@ from types import ModuleType
 from typing import Any
 
 from ..app import Daemon
-from ..calls import describe
 from ..exceptions import ConfigError, LoadError
+from ..text import describe
 
 
 def load_daemon(target: str) -> Daemon:

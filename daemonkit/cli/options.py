@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from ..app import Daemon
-from ..config import COMMAND_LINE, SECTION, CommandLine, Override
-from ..defaults import SETTINGS
+from ..config.defaults import SETTINGS
+from ..config.loading import COMMAND_LINE, SECTION, CommandLine, Override
 from ..exceptions import DaemonkitError, LoadError
 from .loader import load_daemon
 

@@ -13,7 +13,7 @@ import click
 from ..app import Daemon
 from .loader import names_file
 from .options import daemon_options, flag, load_configured
-from .queue import fail
+from .queue_options import fail
 
 WATCHDOG = 30
 """Seconds without WATCHDOG=1 after which systemd ends the daemon and starts it again."""

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from typing import Any, NamedTuple, Protocol
 
-from ..calls import error_text, traceback_text
 from ..exceptions import BatchTooLarge, QueueFull
-from ..types import Component, Event, Meta, Problem, Source
+from ..text import error_text, traceback_text
+from ..types import Component, Event, EventMeta, Problem, Source
 
 
 class Batch(NamedTuple):
@@ -38,7 +38,7 @@ class Entry(NamedTuple):
     """
 
     event: Event
-    meta: Meta | None = None
+    meta: EventMeta | None = None
     id: int = 0
     attempt: int = 1
     line: bytes | None = None
@@ -88,9 +88,9 @@ def failure_of(error: BaseException, entry: Entry, redact: Callable[[str], str])
     )
 
 
-def meta_of(source: Source, peer: str | None, received: float, attempt: int = 1) -> Meta:
+def meta_of(source: Source, peer: str | None, received: float, attempt: int = 1) -> EventMeta:
     """The circumstances of an event that came at `received`, in Unix seconds."""
-    return Meta(source, peer, datetime.fromtimestamp(received, timezone.utc), attempt)
+    return EventMeta(source, peer, datetime.fromtimestamp(received, timezone.utc), attempt)
 
 
 class EventQueue(Component, Protocol):

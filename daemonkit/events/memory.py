@@ -10,9 +10,9 @@ from datetime import datetime, timezone
 from itertools import repeat
 from typing import Any
 
-from ..calls import timestamp
 from ..exceptions import QueueFull
-from ..types import Meta, Problem
+from ..text import timestamp
+from ..types import EventMeta, Problem
 from .bounded import Bounded
 from .codec import beginning, decode
 from .entry import Batch, Entry, Failure
@@ -81,7 +81,7 @@ class MemoryQueue(Bounded):
             now = datetime.now(timezone.utc)
             peers = repeat(None) if batch.peers is None else batch.peers
             return [
-                Entry(event, Meta(batch.source, peer, now), 0, 1, line)
+                Entry(event, EventMeta(batch.source, peer, now), 0, 1, line)
                 for event, peer, line in zip(batch.events, peers, lines)  # noqa: B905
             ]
         if self.keep_lines:

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from ..calls import refuse_unrun
-from ..forks import ForkFlag, ForkGuard
-from ..freshness import Freshness
-from ..stacks import stack_of
-from ..types import Event, Meta, Problem
+from ..callables import refuse_unrun
+from ..runtime.forks import ForkFlag, ForkGuard
+from ..runtime.heartbeat import Heartbeat
+from ..runtime.stacks import stack_of
+from ..types import Event, EventMeta, Problem
 from .codec import beginning
 from .entry import ONCE, Entry, EventQueue, RetryPolicy, failure_of
 from .waiting import QueueClosed
@@ -68,10 +68,10 @@ class Processor:
             worker.thread = threading.Thread(
                 target=self._work, args=(worker,), name=worker.name, daemon=True
             )
-            worker.freshness = Freshness(
+            worker.heartbeat = Heartbeat(
                 timeout, partial(self._stalled, worker), self._recovered, wake
             )
-            worker.freshness.rest()
+            worker.heartbeat.rest()
 
     def start(self) -> None:
         for worker in self._workers:
@@ -98,7 +98,7 @@ class Processor:
         found = []
         if self._is_wanted and len(self.running_threads()) < len(self._workers):
             found.append(Problem("the event processor is not running"))
-        if any(worker.freshness.is_stalled for worker in self._workers):
+        if any(worker.heartbeat.is_stalled for worker in self._workers):
             found.append(Problem("the event handler is stalled"))
         return found
 
@@ -118,17 +118,17 @@ class Processor:
             counts["stalled"] = [
                 {
                     "thread": worker.thread.name,
-                    "seconds": round(worker.freshness.age(), 3),
+                    "seconds": round(worker.heartbeat.age(), 3),
                     "event": beginning(worker.events),
                 }
                 for worker in self._workers
-                if worker.freshness.is_stalled
+                if worker.heartbeat.is_stalled
             ]
         return counts
 
-    def tend(self, now: float) -> float:
+    def run_due(self, now: float) -> float:
         """Tell of handlers that are stalled or go on; returns when to call this again."""
-        return min(worker.freshness.tend(now) for worker in self._workers)
+        return min(worker.heartbeat.run_due(now) for worker in self._workers)
 
     def _work(self, worker: _Worker) -> None:
         # One function, without calls of its own between one event and the next.
@@ -149,7 +149,7 @@ class Processor:
                 worker.in_work = count
                 if timed:
                     worker.events = events
-                    worker.freshness.work()
+                    worker.heartbeat.work()
                 try:
                     result = handle(events, metas) if with_meta else handle(events)
                     if result is not None:
@@ -168,7 +168,7 @@ class Processor:
                 finally:
                     worker.in_work = 0
                     if timed:
-                        worker.freshness.rest()
+                        worker.heartbeat.rest()
                         worker.events = None
             except QueueClosed:
                 return
@@ -215,7 +215,7 @@ class Processor:
         self._logger.info("The event handler goes on, after %.3g s", silent)
 
 
-def _parted(taken: list[Any]) -> tuple[list[Event], list[Meta | None], int]:
+def _parted(taken: list[Any]) -> tuple[list[Event], list[EventMeta | None], int]:
     pairs = [item[:2] if type(item) is Entry else (item, None) for item in taken]
     events, metas = map(list, zip(*pairs, strict=True))
     return events, metas, len(taken)
@@ -225,7 +225,7 @@ class _Worker:
     """One thread and its counts, which no other thread writes."""
 
     thread: threading.Thread
-    freshness: Freshness
+    heartbeat: Heartbeat
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -10,8 +10,8 @@ from typing import Any
 from waitress.buffers import OverflowableBuffer, ReadOnlyFileBasedBuffer
 from waitress.channel import ClientDisconnected, HTTPChannel
 
-from ..sockets import join, unacknowledged
-from .lane import LINE
+from ..system.sockets import format_address, unacknowledged
+from .fast_lane import LINE
 from .request import ErrorTask, Parser, RequestTimeout, Task
 
 SEND_AT_ONCE = 1024 * 1024
@@ -65,7 +65,7 @@ class Channel(HTTPChannel):
     @property
     def peer(self) -> str:
         """The client's address and port."""
-        return join(self.addr[0], self.addr[1])
+        return format_address(self.addr[0], self.addr[1])
 
     @property
     def is_busy(self) -> bool:

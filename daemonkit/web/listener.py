@@ -10,10 +10,10 @@ from typing import Any
 
 from waitress.server import TcpWSGIServer
 
-from ..log import RateLimit
-from ..sockets import plain_address
+from ..runtime.ratelimit import RateLimit
+from ..system.sockets import plain_address
 from .channel import Channel
-from .lane import Lane
+from .fast_lane import FastLane
 from .poller import Poller
 
 IDLE_TIMEOUT = 120.0
@@ -44,7 +44,7 @@ class Listener(TcpWSGIServer):
         self,
         logger: logging.Logger,
         poller: Poller,
-        lane: Lane | None,
+        lane: FastLane | None,
         outlives_us: bool,
         connection_limit: int,
         request_timeout: float,
@@ -84,7 +84,7 @@ class Listener(TcpWSGIServer):
 
     # What is due at a certain time
 
-    def tend(self, at_most: float | None) -> float | None:
+    def run_due(self, at_most: float | None) -> float | None:
         """Do what is due; returns the seconds until something is again, but `at_most`; None for
         never."""
         now = time.monotonic()

@@ -13,9 +13,9 @@ from waitress.parser import HTTPRequestParser, ParsingError
 from waitress.receiver import FixedStreamReceiver
 from waitress.utilities import BadRequest, Error
 
-from ..forks import ForkGuard
-from .envelope import CONTENT_TYPE, envelope
-from .lane import HEADS_KEPT, LARGEST_HEAD
+from ..runtime.forks import ForkGuard
+from .fast_lane import HEADS_KEPT, LARGEST_HEAD
+from .responses import CONTENT_TYPE, envelope
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 

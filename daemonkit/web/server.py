@@ -12,13 +12,13 @@ from typing import Any
 from waitress import wasyncore
 from waitress.adjustments import Adjustments
 
-from ..types import Problem, lost
-from .envelope import SERVER
-from .lane import Lane
+from ..types import Problem, thread_died
+from .fast_lane import FastLane
 from .listener import Listener
 from .poller import Poller
 from .pool import Pool
 from .request import Application, ending_children
+from .responses import SERVER
 
 READ_AT_ONCE = 16 * 1024
 """Bytes of one connection between two looks at the others."""
@@ -54,7 +54,7 @@ class Server:
         logger: logging.Logger,
         *,
         outlives_us: bool = False,
-        lane: Lane | None,
+        lane: FastLane | None,
         threads: int,
         max_request_size: int,
         connection_limit: int,
@@ -172,7 +172,7 @@ class Server:
 
     def problems(self) -> list[Problem]:
         """What the health check has to say of it."""
-        return lost("the HTTP server", self._thread, stopping=self._stopping)
+        return thread_died("the HTTP server", self._thread, stopping=self._stopping)
 
     def _wake(self) -> None:
         if self._server is not None:
@@ -220,7 +220,7 @@ class Server:
         listener = self._server
         try:
             try:
-                accepts = self._handle_ready(listener.tend(at_most))
+                accepts = self._handle_ready(listener.run_due(at_most))
                 while self._lane is not None and self._lane.gathers():
                     accepts = self._handle_ready(0)
             finally:

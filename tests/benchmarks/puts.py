@@ -19,9 +19,9 @@ from huey.storage import SqliteStorage
 from litequeue import LiteQueue
 from persistqueue import SQLiteQueue
 
+from daemonkit.events.durable.queue import DurableQueue
+from daemonkit.events.durable.store import Store
 from daemonkit.events.entry import Batch
-from daemonkit.events.spool import Spool
-from daemonkit.events.store import Store
 
 from .load import EVENT
 
@@ -46,7 +46,7 @@ class File:
 
 def daemonkit(folder: Path) -> File:
     path = str(folder / "events.db")
-    spool = Spool(path, logging.getLogger("benchmark"), size=10**9)
+    spool = DurableQueue(path, logging.getLogger("benchmark"), size=10**9)
     spool.start()
     batch = Batch([{"Hello": "World"}], [EVENT])
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from daemonkit.defaults import SETTINGS
+from daemonkit.config.defaults import SETTINGS
 
 from .peers.computing import PACE, ROUNDS, SIZE, THREAD, shared_words
 from .processes import (

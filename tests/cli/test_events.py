@@ -23,13 +23,13 @@ from hypothesis import strategies as st
 
 from daemonkit import Daemon
 from daemonkit.cli import main
-from daemonkit.cli.shown import table
-from daemonkit.events import editor as editor_module
-from daemonkit.events import ndjson
-from daemonkit.events.database import MIGRATIONS
-from daemonkit.events.editor import Editor, Stored
+from daemonkit.cli.formatting import table
+from daemonkit.events.durable import editor as editor_module
+from daemonkit.events.durable import ndjson
+from daemonkit.events.durable.database import MIGRATIONS
+from daemonkit.events.durable.editor import Editor, Stored
+from daemonkit.events.durable.store import Store, StoredBatch, StoredFailure
 from daemonkit.events.entry import Failure
-from daemonkit.events.store import Store, StoredBatch, StoredFailure
 from daemonkit.testing import Client, running
 
 RECEIVED = 1_700_000_000.0

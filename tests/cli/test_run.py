@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from daemonkit import Daemon, __version__
 from daemonkit.cli import main
-from daemonkit.defaults import SETTINGS
+from daemonkit.config.defaults import SETTINGS
 
 
 @pytest.fixture

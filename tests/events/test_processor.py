@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from daemonkit import Meta
+from daemonkit import EventMeta
 from daemonkit.events.entry import Batch, Entry, RetryPolicy
 from daemonkit.events.memory import MemoryQueue
 from daemonkit.events.processor import Processor
@@ -177,7 +177,7 @@ def test_a_failing_event_is_handled_again_and_then_is_a_dead_letter(
 ) -> None:
     attempts: list[tuple[Any, int]] = []
 
-    def handle(event: Any, meta: Meta) -> None:
+    def handle(event: Any, meta: EventMeta) -> None:
         attempts.append((event, meta.attempt))
         if event == "bad":
             raise ValueError("no: s3cret")

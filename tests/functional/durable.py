@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from daemonkit.events.store import Store
+from daemonkit.events.durable.store import Store
 
 from .process import Process
 

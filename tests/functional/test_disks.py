@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from daemonkit.events.database import MIGRATIONS
+from daemonkit.events.durable.database import MIGRATIONS
+from daemonkit.events.durable.group_commit import stored
+from daemonkit.events.durable.store import STRIDE, Store
 from daemonkit.events.entry import Batch
-from daemonkit.events.group import stored
-from daemonkit.events.store import STRIDE, Store
 
 from .disks import Disk, SlowSync, fill_up, quota, run, tmpfs
 from .durable import AT_THE_GATE, ONE_BY_ONE, Queue, send_numbers, wait_dry
@@ -31,10 +31,10 @@ Run = Callable[..., Process]
 
 WRITER = """
 import logging, os, sys, threading, time
-from daemonkit.events import file
+from daemonkit.events.durable import file
 from daemonkit.events.entry import Batch
-from daemonkit.events.spool import Spool
-from daemonkit.events.store import Store
+from daemonkit.events.durable.queue import DurableQueue
+from daemonkit.events.durable.store import Store
 
 path, ack_batch, synchronous, pad = sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 
@@ -44,7 +44,7 @@ class Patched(Store):
         self.db.execute(f'PRAGMA synchronous = {synchronous}')
 
 file.Store = Patched
-spool = Spool(path, logging.getLogger(), ack_batch=ack_batch)
+spool = DurableQueue(path, logging.getLogger(), ack_batch=ack_batch)
 spool.start()
 
 def put(number):

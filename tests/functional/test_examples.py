@@ -21,7 +21,7 @@ from urllib.parse import quote_plus
 import pytest
 import requests
 
-from ..juggler_server import FakeJuggler, juggler_server
+from ..monitoring.alerts.juggler_server import FakeJuggler, juggler_server
 from .process import Process
 
 REPOSITORY = Path(__file__).parents[2]

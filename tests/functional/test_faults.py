@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from ..juggler_server import FakeJuggler, juggler_server
+from ..monitoring.alerts.juggler_server import FakeJuggler, juggler_server
 from .process import LISTENING, Process, seconds_of
 
 Run = Callable[..., Process]

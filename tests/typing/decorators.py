@@ -7,7 +7,7 @@ from typing import Any
 
 from typing_extensions import assert_type
 
-from daemonkit import Daemon, Meta, PingError, Slave
+from daemonkit import Daemon, EventMeta, PingError, Slave
 from daemonkit.testing import Client, running
 
 app = Daemon("typed", config="cfg.yaml")
@@ -55,7 +55,7 @@ def handle(event: dict[str, Any]) -> None: ...
 
 
 @app.on_event(threads=4)
-def with_meta(event: dict[str, Any], meta: Meta) -> None:
+def with_meta(event: dict[str, Any], meta: EventMeta) -> None:
     assert_type(meta.peer, str | None)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from daemonkit.web.lane import LARGEST_BATCH, LARGEST_BODY, LARGEST_HEAD
+from daemonkit.web.fast_lane import LARGEST_BATCH, LARGEST_BODY, LARGEST_HEAD
 
 LIMIT = 100_000
 """What max_request_size is to be."""

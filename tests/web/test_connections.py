@@ -20,7 +20,7 @@ import pytest
 from waitress.server import TcpWSGIServer
 
 from daemonkit import Daemon
-from daemonkit.sockets import unacknowledged
+from daemonkit.system.sockets import unacknowledged
 from daemonkit.testing import Client, running
 from daemonkit.web.channel import Channel
 
@@ -218,15 +218,15 @@ def test_a_connection_with_something_unread_is_not_closed_for_a_new_one(app: Dae
 def keep_busy(server: Any) -> Callable[[], None]:
     """Have the loop stand still until what is returned is called."""
     entered, release = threading.Event(), threading.Event()
-    real = server.tend
+    real = server.run_due
 
-    def tend(at_most: float | None) -> Any:
-        server.tend = real
+    def run_due(at_most: float | None) -> Any:
+        server.run_due = real
         entered.set()
         release.wait(10)
         return real(at_most)
 
-    server.tend = tend
+    server.run_due = run_due
     server.wake()
     entered.wait(10)
     return release.set
@@ -277,8 +277,8 @@ def test_the_loop_does_not_turn_while_a_thread_is_sending(
     with serving(app) as (client, server), connect(client) as sock:
         monkeypatch.setattr(Channel, "send", send)
         turns: list[int] = []
-        real_tend = server.tend
-        server.tend = lambda at_most: turns.append(1) or real_tend(at_most)
+        real_tend = server.run_due
+        server.run_due = lambda at_most: turns.append(1) or real_tend(at_most)
         sock.sendall(PING)
         entered.wait(10)
         # Time enough for thousands of turns.
@@ -304,8 +304,8 @@ def test_a_request_costs_the_loop_one_turn_and_its_answer_one_call_into_the_kern
         ask(sock, PING)
         monkeypatch.setattr(Channel, "send", send)
         turns: list[int] = []
-        real_tend = server.tend
-        server.tend = lambda at_most: turns.append(1) or real_tend(at_most)
+        real_tend = server.run_due
+        server.run_due = lambda at_most: turns.append(1) or real_tend(at_most)
         for _ in range(20):
             ask(sock, PING)
         count = len(turns)
@@ -466,8 +466,8 @@ def test_a_fast_download_leaves_the_others_their_turns(
     with serving(app) as (client, server), connect(client) as sock:
         ask(sock, EVENT)
         (channel,) = server.active_channels.values()
-        real_tend = server.tend
-        server.tend = lambda at_most: turns.append(1) or real_tend(at_most)
+        real_tend = server.run_due
+        server.run_due = lambda at_most: turns.append(1) or real_tend(at_most)
         with channel.outbuf_lock:
             channel.outbufs[-1].append(bytes(30_000_000))
             channel.total_outbufs_len += 30_000_000
@@ -580,7 +580,7 @@ def test_while_draining_each_answer_says_that_the_connection_is_closed(
         answers = [read_all(sock) for sock in socks]
         # Until the delay is over, new clients are served.
         assert client.get("/ping").headers["Connection"] == "close"
-        app._life._ended.set()  # type: ignore[union-attr]
+        app._lifecycle._ended.set()  # type: ignore[union-attr]
 
     assert [answer.count(b" 200 OK\r\n") for answer in answers] == [1, 1, 1, 3]
     assert [answer.count(b"\r\nConnection: close\r\n") for answer in answers] == [1, 1, 1, 1]
@@ -661,7 +661,7 @@ def test_while_draining_status_says_that_events_take_the_long_way(app: Daemon) -
         app.stop()
         client.wait_until(lambda: server.draining)
         shown = client.status()["http"]["fast_lane"]
-        app._life._ended.set()  # type: ignore[union-attr]
+        app._lifecycle._ended.set()  # type: ignore[union-attr]
 
     assert shown == "closed: the daemon is draining"
 
@@ -898,7 +898,7 @@ def test_without_connections_the_loop_sleeps_for_good(app: Daemon) -> None:
         server._next_sweep = time.monotonic()
         client.wait_until(lambda: (server.wake(), server._next_sweep is None)[1])
 
-        assert server.tend(None) is None
+        assert server.run_due(None) is None
 
 
 def test_a_connection_that_a_forked_child_keeps_open_is_forgotten(app: Daemon) -> None:
@@ -913,7 +913,7 @@ def test_a_connection_that_a_forked_child_keeps_open_is_forgotten(app: Daemon) -
             sock.shutdown(socket.SHUT_RDWR)
             client.wait_until(lambda: not channel.connected)
             turns = []
-            real, server.tend = server.tend, lambda at_most: turns.append(1) or real(at_most)
+            real, server.run_due = server.run_due, lambda at_most: turns.append(1) or real(at_most)
             assert client.get("/ping").text == "OK\n"
             client.wait_until(lambda: not server.active_channels)
             assert len(turns) < 20
@@ -927,7 +927,7 @@ def test_urgent_data_costs_nothing(app: Daemon) -> None:
     with serving(app) as (client, server), connect(client) as sock:
         ask(sock, EVENT)
         turns: list[int] = []
-        real, server.tend = server.tend, lambda at_most: turns.append(1) or real(at_most)
+        real, server.run_due = server.run_due, lambda at_most: turns.append(1) or real(at_most)
         sock.send(b"!", socket.MSG_OOB)
         ask(sock, EVENT)
         assert client.get("/ping").text == "OK\n"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from waitress.adjustments import Adjustments
 
-from daemonkit.web.lane import HEADS_KEPT, LARGEST_HEAD
+from daemonkit.web.fast_lane import HEADS_KEPT, LARGEST_HEAD
 from daemonkit.web.request import Parser
 
 GET = b"GET /a%20b?c=d HTTP/1.1\r\nHost: x\r\nX: 1\r\nX: 2\r\nExpect: 100-continue\r\n\r\n"

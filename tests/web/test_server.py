@@ -309,13 +309,13 @@ def test_a_failing_turn_of_the_loop_is_logged_and_the_next_serves(
 ) -> None:
     assert app._parts is not None
     server = app._parts.server._server
-    real = server.tend
+    real = server.run_due
 
     def fail(at_most: float | None) -> float | None:
-        server.tend = real
+        server.run_due = real
         raise ValueError("bad turn")
 
-    server.tend = fail
+    server.run_due = fail
     assert client.get("/ping").text == "OK\n"
     assert client.get("/ping").text == "OK\n"
 

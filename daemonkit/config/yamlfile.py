@@ -1,0 +1,266 @@
+"""YAML read strictly: one error class, with file and line, for everything that can be wrong."""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+
+from ..exceptions import ConfigError
+from .secrets import Secret
+
+MAX_EXPANDED = 100_000
+"""Values that a document with aliases may stand for once each alias is written out."""
+
+_MERGE = "tag:yaml.org,2002:merge"
+
+
+@dataclass
+class Document:
+    """What a text held: its value, the secrets in it, and the line of keys in the section
+    `section` of the top level, and the line where the value begins."""
+
+    value: Any
+    secrets: list[Secret]
+    lines: dict[str, int]
+    line: int
+
+
+class Files:
+    """Reads files, and keeps the content of those that can be read only once, such as pipes."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, bytes] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def kept(self) -> list[str]:
+        """Paths of what can't be read again."""
+        return list(self._kept)
+
+    def read(self, path: str | os.PathLike[str]) -> bytes:
+        """What the file holds, or held when it was read first; raises OSError and ValueError."""
+        name = os.fspath(path)
+        with self._lock:
+            if name in self._kept:
+                return self._kept[name]
+            with open(name, "rb") as file:
+                data = file.read()
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    self._kept[name] = data
+            return data
+
+
+def parse_file(path: str | os.PathLike[str], section: str, files: Files) -> Document:
+    """Read the YAML file at `path`; raises ConfigError for whatever is wrong with it."""
+    try:
+        data = files.read(path)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(f"cannot read the configuration: {reason}", path) from None
+    # A pipe lies in no folder.
+    folder = Path() if os.fspath(path) in files.kept else Path(path).parent
+    return _parse(data, path, folder, _FileLoader, section, files)
+
+
+def parse_value(text: str, origin: str, files: Files) -> Document:
+    """Read one value given in `origin`, a command-line option; tags work as in a file."""
+    return _parse(text, origin, Path(), _FileLoader, "", files)
+
+
+def _parse(
+    data: bytes | str,
+    origin: str | os.PathLike[str],
+    folder: Path,
+    loader_class: type[_StrictLoader],
+    section: str,
+    files: Files,
+) -> Document:
+    # A value from an option or the environment has no lines worth naming.
+    in_file = isinstance(data, bytes)
+
+    def fail(message: str, line: int | None) -> NoReturn:
+        raise ConfigError(message, origin, line if in_file else None) from None
+
+    try:
+        loader = loader_class(data, folder, files)
+    except yaml.reader.ReaderError as error:
+        raw = data if isinstance(data, bytes) else data.encode()
+        # The position counts characters once the text is decoded, bytes before.
+        before = (
+            raw.decode(errors="replace") if error.encoding == "unicode" else raw.decode("latin-1")
+        )
+        fail(f"not valid YAML: {error.reason}", before[: error.position].count("\n") + 1)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return Document(None, [], {}, 1)
+        _check_aliases(node)
+        loader.check_keys(node)
+        value = loader.construct_document(node)
+        lines = _key_lines(node, section)
+        return Document(value, loader.secrets, lines, node.start_mark.line + 1)
+    except _At as error:
+        fail(error.message, error.line)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark else loader.line + 1
+        fail(f"not valid YAML: {_one_line(error.problem or error)}", line)
+    except RecursionError:
+        fail("nested too deeply", loader.line + 1)
+    # PyYAML lets ValueError, AttributeError, IndexError and others out.
+    except Exception as error:
+        fail(f"not valid YAML: {_one_line(error)}", loader.line + 1)
+    finally:
+        loader.dispose()
+
+
+class _At(Exception):
+    """An error at a node of the document."""
+
+    def __init__(self, message: str, node: yaml.Node) -> None:
+        super().__init__(message)
+        self.message = message
+        self.line = node.start_mark.line + 1
+
+
+def _one_line(error: object) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _check_aliases(root: yaml.Node) -> None:
+    """Refuse an alias within itself, and aliases that would expand to a vast document."""
+    sizes: dict[int, int] = {}
+    unfinished: set[int] = set()
+
+    def size(node: yaml.Node) -> int:
+        key = id(node)
+        if key in unfinished:
+            raise _At("an alias must not contain itself", node)
+        if key not in sizes:
+            unfinished.add(key)
+            sizes[key] = 1 + sum(map(size, _children(node)))
+            unfinished.discard(key)
+        return sizes[key]
+
+    if size(root) > max(MAX_EXPANDED, len(sizes)):
+        raise _At(f"its aliases expand to more than {MAX_EXPANDED} values", root)
+
+
+def _children(node: yaml.Node) -> list[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        return [part for pair in node.value for part in pair]
+    return list(node.value) if isinstance(node, yaml.SequenceNode) else []
+
+
+def _key_lines(root: yaml.Node, section: str) -> dict[str, int]:
+    if not isinstance(root, yaml.MappingNode):
+        return {}
+    lines = {str(key.value): key.start_mark.line + 1 for key, _ in root.value}
+    for key, node in root.value:
+        if key.value == section and isinstance(node, yaml.MappingNode):
+            for inner, _ in node.value:
+                lines[f"{section}.{inner.value}"] = inner.start_mark.line + 1
+    return lines
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """SafeLoader without duplicate keys, and with the line of every error."""
+
+    def __init__(self, data: bytes | str, folder: Path, files: Files) -> None:
+        self.secrets: list[Secret] = []
+        self.folder = folder
+        self.files = files
+        super().__init__(data)
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep=deep)
+        except (yaml.YAMLError, _At, RecursionError):
+            raise
+        # Scalars such as `2024-13-01` or `!!float ""` raise whatever their conversion raised.
+        except Exception as error:
+            value = f" {node.value!r}" if isinstance(node, yaml.ScalarNode) else ""
+            raise _At(f"not valid YAML: bad value{value}: {_one_line(error)}", node) from None
+
+    def check_keys(self, root: yaml.Node) -> None:
+        """Refuse duplicate keys; before construction, which writes merged keys into the nodes."""
+        pending, checked = [root], set()
+        while pending:
+            node = pending.pop()
+            if id(node) in checked:
+                continue
+            checked.add(id(node))
+            pending += _children(node)
+            seen: dict[Hashable, int] = {}
+            for key_node, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+                if not isinstance(key_node, yaml.ScalarNode) or key_node.tag == _MERGE:
+                    continue
+                key = self.construct_object(key_node)
+                if key in seen:
+                    raise _At(f"the key {key!r} stands already in line {seen[key]}", key_node)
+                seen[key] = key_node.start_mark.line + 1
+
+
+class _FileLoader(_StrictLoader):
+    """The loader for configuration files: knows `!env` and `!secret`."""
+
+
+def _construct_env(loader: _FileLoader, node: yaml.Node) -> Any:
+    nodes = node.value if isinstance(node, yaml.SequenceNode) else [node]
+    if not 1 <= len(nodes) <= 2 or not isinstance(nodes[0], yaml.ScalarNode) or not nodes[0].value:
+        raise _At("!env takes NAME or [NAME, default]", node)
+    name = nodes[0].value
+    text = os.environ.get(name)
+    if text is not None:
+        try:
+            origin = f"environment variable {name}"
+            return _parse(text, origin, Path(), _StrictLoader, "", loader.files).value
+        except ConfigError as error:
+            raise _At(str(error), node) from None
+    if len(nodes) == 2:
+        return loader.construct_object(nodes[1], deep=True)
+    raise _At(f"the environment variable {name} is not set", node)
+
+
+def _construct_secret(loader: _FileLoader, node: yaml.Node) -> Secret:
+    if not isinstance(node, yaml.ScalarNode):
+        raise _At("!secret takes env:NAME, file:PATH or the text itself", node)
+    secret = Secret(_read_secret(loader, node))
+    if not secret:
+        raise _At("the secret is empty", node)
+    loader.secrets.append(secret)
+    return secret
+
+
+def _read_secret(loader: _FileLoader, node: yaml.ScalarNode) -> str:
+    text: str = node.value
+    if text.startswith("env:"):
+        name = text[len("env:") :]
+        if name not in os.environ:
+            raise _At(f"the environment variable {name} is not set", node)
+        return os.environ[name]
+    if text.startswith("file:"):
+        path = text[len("file:") :]
+        try:
+            # Relative to the configuration: a daemon's own folder is nobody's choice.
+            content = loader.files.read(loader.folder / path).decode("utf-8")
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or _one_line(error)
+            raise _At(f"cannot read the secret file {path}: {reason}", node) from None
+        return content.replace("\r\n", "\n").removesuffix("\n").removesuffix("\r")
+    return text
+
+
+_TAGS: dict[str, Callable[[_FileLoader, Any], Any]] = {
+    "!env": _construct_env,
+    "!secret": _construct_secret,
+}
+for _tag, _construct in _TAGS.items():
+    _FileLoader.add_constructor(_tag, _construct)

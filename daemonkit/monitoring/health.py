@@ -1,0 +1,82 @@
+"""How the daemon is: the one source for the health check, readiness, the watchdog and `/status`."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from ..types import Problem
+
+STARTING = "starting"
+RUNNING = "running"
+DRAINING = "draining"
+STOPPING = "stopping"
+STOPPED = "stopped"
+PHASES = (STARTING, RUNNING, DRAINING, STOPPING, STOPPED)
+
+Source = Callable[[], Iterable[Problem]]
+
+
+class Health:
+    """The phase of the daemon's life, what is waited for in it, and what is wrong.
+
+    waiting_for: set by whoever waits; tells what for.
+    """
+
+    def __init__(self) -> None:
+        self.phase = STARTING
+        self.begun = threading.Event()
+        """Set once it is no longer starting."""
+        self.waiting_for: Callable[[], list[str]] = list
+        self._lock = threading.Lock()
+        self._sources: list[Source] = []
+        self._listeners: list[Callable[[], None]] = []
+
+    def add_source(self, source: Source) -> None:
+        """Ask `source` for problems, at any time from now on."""
+        self._sources.append(source)
+
+    def add_listener(self, listener: Callable[[], None]) -> None:
+        """Have `listener` called when something may be different; it must not block."""
+        self._listeners.append(listener)
+
+    def enter(self, phase: str) -> None:
+        """Go on to a later phase; one that is over doesn't come back, whoever was slow to tell."""
+        with self._lock:
+            if PHASES.index(phase) <= PHASES.index(self.phase):
+                return
+            self.phase = phase
+        self.begun.set()
+        self.changed()
+
+    def changed(self) -> None:
+        """Tell that something may be different."""
+        for listener in self._listeners:
+            listener()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether new work is welcome."""
+        return self.phase == RUNNING
+
+    def problems(self) -> list[Problem]:
+        """What is wrong now; empty when the daemon is healthy."""
+        return [problem for source in self._sources for problem in source()]
+
+    def progress(self) -> str:
+        """The phase, and what is waited for in it."""
+        waiting = self.waiting_for()
+        return f"{self.phase}: waiting for {', '.join(waiting)}" if waiting else self.phase
+
+    def summary(self) -> str:
+        """The same and what is wrong, in one line."""
+        return "; ".join([self.progress(), *(problem.text for problem in self.problems())])
+
+    def shown(self) -> dict[str, Any]:
+        """The same, as fields for `/status`."""
+        return {
+            "phase": self.phase,
+            "waiting_for": self.waiting_for(),
+            "problems": [problem.text for problem in self.problems()],
+        }

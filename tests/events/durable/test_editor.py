@@ -1,0 +1,346 @@
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daemonkit.events.durable import editor as editor_module
+from daemonkit.events.durable.editor import STATES, Editor, Stored
+from daemonkit.events.durable.salvage import rescued
+from daemonkit.events.durable.store import STRIDE, Store, StoredBatch, StoredFailure
+from daemonkit.events.entry import Failure
+
+FAILURE = Failure("ValueError: no", "Traceback ...", 3, 100.0, 200.0)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    return str(tmp_path / "events.db")
+
+
+@pytest.fixture
+def store(path: str) -> Iterator[Store]:
+    """The file as a daemon has it open."""
+    store = Store(path, create=True, patience=5)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def editor(store: Store, path: str) -> Iterator[Editor]:
+    editor = Editor(path)
+    yield editor
+    editor.close()
+
+
+def add(store: Store, id: int, *lines: bytes, peers: str | None = None) -> None:
+    store.add(StoredBatch(id, len(lines), 50.0, "http", peers, b"\n".join(lines)))
+
+
+def add_failed(store: Store, id: int, due: float | None, line: bytes = b"1") -> None:
+    store.add_failed(StoredFailure(id, due, 0, 50.0, "udp", "::1", 100.0, line), FAILURE, due)
+
+
+def ids(editor: Editor, *states: str) -> list[int]:
+    return [event.id for event in editor.events(states or STATES)]  # type: ignore[arg-type]
+
+
+def test_events_come_oldest_first_without_those_that_are_handled(
+    store: Store, editor: Editor
+) -> None:
+    add(store, 1000, b"0", b"1", b"2")
+    store.mark_handled(1000, [0, 1])
+    add_failed(store, 1001, None, b"1")
+    add(store, 2000, b"[]")
+    add_failed(store, 1500, 9e9)
+
+    assert ids(editor) == [1001, 1002, 1500, 2000]
+    assert ids(editor, "waiting") == [1002, 2000]
+    assert ids(editor, "retrying") == [1500]
+    assert ids(editor, "dead") == [1001]
+    assert [editor.count([state]) for state in STATES] == [2, 1, 1]
+    assert editor.count(STATES) == 4
+
+
+def test_all_is_known_of_an_event(store: Store, editor: Editor) -> None:
+    add(store, 1000, b"0", b"[1]", peers='["::1:5", "::1:6"]')
+    add_failed(store, 1500, 9e9, b"{}")
+
+    assert editor.find(1001) == Stored(1001, "waiting", 50.0, "http", "::1:6", b"[1]")
+    assert editor.find(1500) == Stored(
+        1500, "retrying", 50.0, "udp", "::1", b"{}", 3, 9e9, 100.0, 200.0, *FAILURE[:2]
+    )
+    assert editor.find(1002) is editor.find(999) is editor.find(2000) is None
+
+
+def test_a_failed_event_that_was_edited_by_hand_is_shown(
+    store: Store, editor: Editor, path: str
+) -> None:
+    add_failed(store, 1000, 9e9, b'{"a": 1}')
+    store.db.execute(
+        "UPDATE failed SET line = CAST(line AS TEXT), due = 'now', attempts = 'x', error = x'414243'"
+    )
+    shown = Stored(
+        1000, "retrying", 50.0, "udp", "::1", b'{"a": 1}', 0, 0.0, 100.0, 200.0, "ABC", FAILURE[1]
+    )
+
+    assert list(editor.events(STATES)) == [shown]
+    assert list(rescued(path, pytest.fail)) == [shown]
+
+
+def test_an_event_behind_a_large_batch_is_found(store: Store, editor: Editor) -> None:
+    add(store, 1000, b'"%s"' % (b"x" * editor_module.BYTES_AT_ONCE))
+    add(store, 2000, b"0")
+    found = editor.find(2000)
+
+    assert found is not None
+    assert found.line == b"0"
+    assert ids(editor) == [1000, 2000]
+
+
+@pytest.mark.parametrize(("at_once", "size"), [(1, 10**6), (2, 10**6), (3, 10**6), (100, 1)])
+def test_each_event_is_given_once_however_small_the_steps_are(
+    store: Store, editor: Editor, monkeypatch: pytest.MonkeyPatch, at_once: int, size: int
+) -> None:
+    monkeypatch.setattr(editor_module, "AT_ONCE", at_once)
+    monkeypatch.setattr(editor_module, "BYTES_AT_ONCE", size)
+    expected = []
+    for first in range(STRIDE, 6 * STRIDE, STRIDE):
+        add(store, first, *[b"%d" % n for n in range(4)])
+        store.mark_handled(first, [1, 3])
+        add_failed(store, first + 1, None)
+        add_failed(store, first + 3, 9e9)
+        expected += [first, first + 1, first + 2, first + 3]
+
+    assert ids(editor) == expected
+    assert ids(editor, "waiting", "dead") == [id for id in expected if id % STRIDE != 3]
+
+
+def test_reading_slowly_keeps_nobody_from_the_file_and_leaves_out_what_comes_later(
+    store: Store, editor: Editor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(editor_module, "AT_ONCE", 1)
+    add(store, 1000, b"0")
+    add(store, 2000, b"0")
+    events = editor.events(STATES)
+    next(events)
+    add(store, 3000, b"0")
+
+    # The log could not begin anew beside a reader.
+    assert store.db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone() == (0, 0, 0)
+    assert [event.id for event in events] == [2000]
+
+
+def test_an_event_that_fails_just_now_is_given_once(
+    store: Store, editor: Editor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(store, 1000, b"0", b"1")
+    failed = editor._failed
+
+    def fail_meanwhile(*arguments: Any) -> Any:
+        with store.transaction():
+            store.mark_handled(1000, [0])
+            add_failed(store, 1000, None)
+        return failed(*arguments)
+
+    monkeypatch.setattr(editor, "_failed", fail_meanwhile)
+
+    assert ids(editor) == [1000, 1001]
+
+
+def test_what_failed_is_tried_again_as_if_for_the_first_time(store: Store, editor: Editor) -> None:
+    add(store, 1000, b"0")
+    add_failed(store, 1500, 9e9)
+    add_failed(store, 1600, None)
+    add_failed(store, 1700, None)
+
+    assert editor.retry([1500, 1600, 1000, 7]) == {1500, 1600}
+    for id in (1500, 1600):
+        event = editor.find(id)
+        assert event is not None
+        assert event.due is not None
+        assert event.due < 9e9
+        assert event.attempts == 0
+        assert event.first_failed == 100.0
+    assert ids(editor, "dead") == [1700]
+
+
+def test_all_dead_letters_are_tried_again_once(
+    store: Store, editor: Editor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(editor_module, "AT_ONCE", 2)
+    for id in range(1000, 1005):
+        add_failed(store, id, None)
+    add_failed(store, 1500, 9e9)
+    retry = editor._retry
+
+    def retry_and_fail_at_once(ids: list[int]) -> None:
+        retry(ids)
+        editor._store.db.execute("UPDATE failed SET due = NULL WHERE attempts = 0")
+
+    monkeypatch.setattr(editor, "_retry", retry_and_fail_at_once)
+
+    assert editor.retry_all() == 5
+    assert store.failed(1500)[1:3] == (9e9, 3)  # type: ignore[index]
+
+
+def test_an_event_in_a_batch_is_dropped_and_the_batch_with_its_last(
+    store: Store, editor: Editor
+) -> None:
+    add(store, 1000, b"0", b"1", b"2")
+    store.mark_handled(1000, [1])
+
+    assert editor.drop([1000, 1001, 1003, 2000, 5]) == {1000}
+    assert store.handled_of(1000) == {0, 1}
+    assert editor.drop([1000, 1002]) == {1002}
+    assert store.batch(1000) is None
+    assert store.db.execute("SELECT * FROM handled").fetchall() == []
+    assert store.next_id() == 2000
+
+
+def test_an_event_that_failed_is_dropped(store: Store, editor: Editor) -> None:
+    add(store, 1000, b"0", b"1")
+    store.mark_handled(1000, [0])
+    add_failed(store, 1000, None)
+
+    assert editor.drop([1000]) == {1000}
+    assert ids(editor) == [1001]
+
+
+def test_all_of_some_states_are_dropped(
+    store: Store, editor: Editor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(editor_module, "AT_ONCE", 2)
+    monkeypatch.setattr(editor_module, "BATCHES_AT_ONCE", 2)
+    for id in range(1000, 6000, STRIDE):
+        add(store, id, b"0", b"1", b"2")
+        store.mark_handled(id, [0])
+        add_failed(store, id, None if id < 4000 else 9e9)
+
+    assert editor.drop_all(["dead"]) == 3
+    assert ids(editor, "retrying") == [4000, 5000]
+    assert editor.drop_all(["waiting"]) == 10
+    assert store.db.execute("SELECT * FROM handled").fetchall() == []
+    assert store.next_id() == 6000
+    assert editor.drop_all(STATES) == 2
+    assert ids(editor) == []
+    assert editor.drop_all(STATES) == editor.count(STATES) == 0
+
+
+def test_what_is_added_comes_last(store: Store, editor: Editor) -> None:
+    add(store, 1000, b"0")
+    add_failed(store, 3002, None)
+    editor.add([b"1", b"2"])
+
+    assert ids(editor) == [1000, 3002, 4000, 4001]
+    assert store.batch(4000)[1:2] + store.batch(4000)[3:] == (2, "app", None, b"1\n2")  # type: ignore[index]
+
+
+def test_several_may_add_at_once_also_to_a_file_that_is_not_there_yet(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_wal, gate = Store._use_wal, threading.Barrier(12)
+
+    def use_wal_together(self: Store, until: float) -> None:
+        use_wal(self, until)
+        # All have seen a file without tables.
+        gate.wait(10)
+
+    def add_some() -> None:
+        editor = Editor(path, create=True)
+        for _ in range(5):
+            editor.add([b"1", b"2"])
+        editor.close()
+
+    monkeypatch.setattr(Store, "_use_wal", use_wal_together)
+    threads = [threading.Thread(target=add_some) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    monkeypatch.undo()
+    editor = Editor(path)
+
+    assert editor.count(STATES) == 120
+    editor.close()
+
+
+def test_a_file_that_another_makes_just_now_is_not_taken_for_a_foreign_one(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    value = Store.value
+
+    def make_it_after_the_first_look(self: Store, statement: str, *arguments: Any) -> Any:
+        found = value(self, statement, *arguments)
+        monkeypatch.setattr(Store, "value", value)
+        Store(path, create=False, patience=5).close()
+        return found
+
+    monkeypatch.setattr(Store, "value", make_it_after_the_first_look)
+    editor = Editor(path, create=True)
+
+    assert editor.count(STATES) == 0
+    editor.close()
+
+
+def test_what_a_daemon_marks_does_not_bring_back_what_was_dropped(
+    store: Store, editor: Editor
+) -> None:
+    add(store, 1000, b"0", b"1", b"2")
+    editor.drop([1002])
+    store.mark_handled(1000, [0])
+    assert store.handled_of(1000) == {0, 2}
+    store.mark_handled(1000, [0, 1])
+    assert store.batch(1000) is None
+
+    add(store, 2000, b"0", b"1")
+    editor.drop([2000, 2001])
+    store.mark_handled(2000, [0])
+    assert store.db.execute("SELECT * FROM handled").fetchall() == []
+    assert store.count() == 0
+
+
+def test_marks_of_a_batch_that_is_gone_count_for_nothing(store: Store, editor: Editor) -> None:
+    add(store, 1000, b"0", b"1")
+    store.mark_handled(1000, [0])
+    store.remove([1000])
+
+    assert store.count() == editor.count(STATES) == 0
+
+
+def test_of_a_torn_file_what_can_be_read_is_rescued(store: Store, path: str) -> None:
+    for id in range(1000, 101_000, STRIDE):
+        add(store, id, b'"%s"' % (b"x" * 3000), b"%d" % id)
+        store.mark_handled(id, [0])
+    for id in (1000, 1500):
+        add_failed(store, id, None, b"%d" % id)
+    store.close()
+    data = bytearray(Path(path).read_bytes())
+    damaged = data.index(b"50000") // 4096 * 4096
+    data[damaged : damaged + 4096] = b"\xff" * 4096
+    Path(path).write_bytes(data)
+    lost: list[None] = []
+    events = list(rescued(path, lambda: lost.append(None)))
+
+    assert [event.id for event in events[:4]] == [1000, 1001, 1500, 2001]
+    assert events[-1].line == b"100000"
+    assert 90 < len(events) < 102
+    assert [event.id for event in events] == sorted(event.id for event in events)
+
+
+def test_a_lock_is_waited_for(store: Store, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(editor_module, "PATIENCE", 0.01)
+    editor = Editor(path)
+    store.db.execute("BEGIN IMMEDIATE")
+
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        editor.add([b"1"])
+    threading.Timer(0.05, lambda: store.db.execute("COMMIT")).start()
+    editor._store.db.execute("PRAGMA busy_timeout = 5000")
+    editor.add([b"1"])
+    assert editor.count(STATES) == 1
+    editor.close()

@@ -1,0 +1,359 @@
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import pytest
+
+from daemonkit import Daemon
+from daemonkit.events.udp import UdpListener
+from daemonkit.runtime.ratelimit import RateLimit
+from daemonkit.testing import Client, running
+
+
+@pytest.fixture
+def app() -> Daemon:
+    return Daemon("app")
+
+
+def udp_counters(client: Client, received: int) -> dict[str, int]:
+    client.wait_until(lambda: client.status()["udp"]["received"] >= received)
+    counters: dict[str, int] = client.status()["udp"]
+    return counters
+
+
+def test_one_datagram_is_one_event(app: Daemon) -> None:
+    events: list[Any] = []
+    metas: list[Any] = []
+
+    @app.on_event
+    def handle(event: Any, meta: Any) -> None:
+        events.append(event)
+        metas.append(meta)
+
+    with running(app) as client:
+        client.send_datagram(b'{"Hello": "World"}')
+        client.wait_until(lambda: events)
+
+    assert events == [{"Hello": "World"}]
+    assert metas[0].source == "udp"
+    assert metas[0].peer.startswith("127.0.0.1:")
+
+
+HOSTILE = [
+    b"",
+    b"\xff" * 65_507,
+    b" " * 65_507,
+    b"\xff\xfe{\x00",
+    b"[" * 60_000,
+    b"NaN",
+    b'{"a": 1} trailing',
+]
+
+
+def test_a_hostile_datagram_changes_a_counter_and_nothing_else(
+    app: Daemon, caplog: pytest.LogCaptureFixture
+) -> None:
+    events: list[Any] = []
+    app.on_event(events.append)
+
+    with running(app) as client:
+        for data in HOSTILE:
+            client.send_datagram(data)
+        counters = udp_counters(client, len(HOSTILE))
+        client.send_datagram(b"1")
+        client.wait_until(lambda: events)
+        threads = client.status()["events"]
+
+    assert counters == {
+        "received": len(HOSTILE),
+        "invalid": len(HOSTILE),
+        "refused": 0,
+        "kernel_drops": 0,
+    }
+    assert events == [1]
+    assert threads["failed"] == 0
+    lines = [message for message in caplog.messages if message.startswith("UDP:")]
+    assert len(lines) == 1, "the log is limited to one line each ten seconds"
+    assert lines[0].endswith("is not valid JSON: the body is empty")
+
+
+def test_a_datagram_that_finds_the_queue_full_is_counted(app: Daemon) -> None:
+    entered = []
+
+    @app.on_event
+    def handle(event: Any) -> None:
+        entered.append(event)
+        app.shutdown.wait(10)
+
+    with running(app, {"master": {"queue_size": 1}}) as client:
+        client.send_datagram(b"1")
+        client.wait_until(lambda: entered)
+        client.send_datagram(b"2")
+        client.send_datagram(b"3")
+        counters = udp_counters(client, 3)
+        refused = client.status()["events"]["refused"]
+
+    assert counters["refused"] == 1
+    assert refused == 1
+
+
+def test_what_the_kernel_holds_at_stop_is_still_handled(
+    app: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The listener is kept from reading by holding what it puts events through."""
+    monkeypatch.setattr("daemonkit.events.udp.BATCH", 10)
+    events: list[Any] = []
+    app.on_event(events.append)
+
+    with running(app) as client:
+        assert app._parts is not None
+        listener = app._parts.udp
+        with app._parts.intake._lock:
+            for number in range(100):
+                client.send_datagram(b"%d" % number)
+            app.stop()
+            client.wait_until(lambda: listener._stopping)
+
+    assert events == list(range(100))
+
+
+def test_a_sender_faster_than_the_listener_does_not_keep_it_from_stopping(
+    app: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daemonkit.events.udp.LAST_READ", 0.05)
+    monkeypatch.setattr("daemonkit.events.udp.UdpListener._read_batch", lambda self: True)
+
+    with running(app, {"master": {"shutdown_timeout": 5}}) as client:
+        pass
+
+    assert client.exit_status == 0
+
+
+def test_kernel_drops_are_counted(app: Daemon) -> None:
+    """The listener is kept from reading by holding what it puts events through."""
+    with running(app) as client:
+        assert app._parts is not None
+        listener = app._parts.udp
+        listener._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        app._parts.intake._lock.acquire()
+        try:
+            for _ in range(200):
+                client.send_datagram(b'"%s"' % (b"x" * 1000))
+            drops = listener.counters()["kernel_drops"]
+        finally:
+            app._parts.intake._lock.release()
+        counters = udp_counters(client, 200 - drops)
+
+    assert drops > 0
+    assert counters["received"] + counters["kernel_drops"] == 200
+    assert listener.counters()["kernel_drops"] == drops, (
+        "the last figure is kept once the socket is closed"
+    )
+
+
+def test_a_kernel_that_cannot_tell_its_drops_is_not_said_to_have_none(
+    app: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daemonkit.system.sockets._SO_MEMINFO", 9999)
+    with running(app) as client:
+        client.send_datagram(b"1")
+
+        assert udp_counters(client, 1)["kernel_drops"] is None
+
+
+def test_a_failing_read_is_logged_and_the_listener_goes_on(
+    app: Daemon, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[Any] = []
+    app.on_event(events.append)
+    with running(app) as client:
+        assert app._parts is not None
+        listener = app._parts.udp
+
+        class Failing:
+            def __getattr__(self, name: str) -> Any:
+                return getattr(real, name)
+
+            def recvfrom(self, size: int) -> Any:
+                real.recv(size)
+                listener._socket = real
+                raise OSError("bad luck")
+
+        real = listener._socket
+        listener._socket = Failing()  # type: ignore[assignment]
+        client.send_datagram(b"1")
+        client.wait_until(lambda: listener._socket is real)
+        client.send_datagram(b"2")
+        client.wait_until(lambda: events)
+        monkeypatch.setattr("daemonkit.events.udp.decode", lambda data: 1 / 0)
+        client.send_datagram(b" 3")
+        client.wait_until(lambda: client.status()["udp"]["invalid"])
+        caplog.set_level(logging.WARNING)
+
+    assert events == [2]
+    assert "UDP: cannot read a datagram: bad luck" in caplog.messages
+
+
+def test_a_sender_that_never_pauses_does_not_keep_it_from_stopping(app: Daemon) -> None:
+    app.on_event(lambda event: None)
+    over = threading.Event()
+
+    def flood(port: int) -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            while not over.is_set():
+                sender.sendto(b"1", ("127.0.0.1", port))
+
+    with running(app, {"master": {"shutdown_timeout": 8}}) as client:
+        sender = threading.Thread(target=flood, args=[client.port])
+        sender.start()
+        udp_counters(client, 100)
+    over.set()
+    sender.join()
+
+    assert client.exit_status == 0
+
+
+@contextmanager
+def held(app: Daemon) -> Iterator[UdpListener]:
+    """Keep the listener from putting events anywhere, once it has read the first."""
+    assert app._parts is not None
+    with app._parts.intake._lock:
+        yield app._parts.udp
+
+
+def flood(client: Client, datagrams: list[bytes]) -> None:
+    """Send them so that the listener finds all of them at once; it has a first one in its hands."""
+    with held(client.app) as listener:  # type: ignore[attr-defined]
+        client.send_datagram(b'"first"')
+        client.wait_until(lambda: listener._received)
+        for data in datagrams:
+            client.send_datagram(data)
+
+
+def test_a_flood_is_taken_in_batches_and_in_order(
+    app: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[Any] = []
+    app.on_event(events.append)
+    with running(app) as client:
+        client.app = app  # type: ignore[attr-defined]
+        assert app._parts is not None
+        sizes: list[int] = []
+        real = app._parts.queue.put_some
+        monkeypatch.setattr(
+            app._parts.queue,
+            "put_some",
+            lambda batch: (sizes.append(len(batch.events)), real(batch))[1],
+        )
+        flood(client, [b"%d" % number for number in range(1200)])
+        client.wait_until(lambda: len(events) == 1201)
+
+    assert events == ["first", *range(1200)]
+    assert sizes[-3:] == [512, 512, 176]
+
+
+def test_who_sends_bad_datagrams_is_named_even_in_a_flood(
+    app: Daemon, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the second complaint: the first one turns on what costs too much to do always."""
+    with running(app) as client:
+        client.app = app  # type: ignore[attr-defined]
+        assert app._parts is not None
+        flood(client, [b"1", b"nope", b"2"])
+        udp_counters(client, 4)
+        app._parts.udp._received = 0
+        app._parts.udp._limits["invalid"] = RateLimit(10)
+        flood(client, [b"1", b"nope", b"2"])
+        counters = udp_counters(client, 4)
+        told = [m for m in caplog.messages if "not valid JSON" in m]
+
+    assert counters["invalid"] == 2
+    assert told[0].startswith("UDP: a datagram of a flood is not valid JSON: ")
+    assert told[1].startswith("UDP: a datagram from 127.0.0.1:")
+
+
+@pytest.mark.parametrize("with_meta", [True, False])
+def test_bad_datagrams_among_good_ones_shift_no_sender(app: Daemon, with_meta: bool) -> None:
+    seen: list[Any] = []
+    if with_meta:
+        app.set_event_handler(lambda event, meta: seen.append((event, meta.peer)))
+    else:
+        app.set_event_handler(lambda event: seen.append((event, None)))
+    with running(app) as client, ExitStack() as stack:
+        client.app = app  # type: ignore[attr-defined]
+        senders = [
+            stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for _ in range(6)
+        ]
+        with held(app) as listener:
+            client.send_datagram(b"0")
+            client.wait_until(lambda: listener._received)
+            for number, sender in enumerate(senders):
+                data = b"nope" if number in (0, 3) else b"%d" % number
+                sender.sendto(data, (client.host, client.port))
+        client.wait_until(lambda: len(seen) == 5)
+        names = [f"127.0.0.1:{sender.getsockname()[1]}" for sender in senders]
+
+    expected = [(n, names[n] if with_meta else None) for n in (1, 2, 4, 5)]
+    assert seen[1:] == expected
+
+
+def test_what_the_kernel_drops_is_in_the_log(app: Daemon, caplog: pytest.LogCaptureFixture) -> None:
+    with running(app, {"master": {"udp_buffer": 5000}}) as client:
+        client.app = app  # type: ignore[attr-defined]
+        flood(client, [b"1"] * 300)
+        client.wait_until(lambda: "the kernel has dropped" in caplog.text)
+        drops = client.status()["udp"]["kernel_drops"]
+
+    assert drops > 0
+    assert (
+        f"UDP: the kernel has dropped {drops} datagrams, {drops} in all: its buffer was full "
+        "(udp_buffer)" in caplog.messages
+    )
+
+
+def test_only_what_finds_room_is_taken_of_a_flood(
+    app: Daemon, caplog: pytest.LogCaptureFixture
+) -> None:
+    entered = []
+
+    @app.on_event
+    def handle(event: Any) -> None:
+        entered.append(event)
+        app.shutdown.wait(10)
+
+    with running(app, {"master": {"queue_size": 5}}) as client:
+        client.app = app  # type: ignore[attr-defined]
+        client.send_datagram(b"0")
+        client.wait_until(lambda: entered)
+        with held(app) as listener:
+            for number in range(1, 10):
+                client.send_datagram(b"%d" % number)
+            client.wait_until(lambda: listener._received > 1)
+        counters = udp_counters(client, 10)
+        client.wait_until(lambda: client.status()["events"]["refused"] == 4)
+
+    assert counters["refused"] in (3, 4)
+    assert entered == list(range(6))
+    assert "is refused: The event queue is full (5 events)" in caplog.text
+
+
+def test_whatever_fails_the_listener_goes_on(
+    app: Daemon, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[Any] = []
+    app.on_event(events.append)
+    with running(app) as client:
+        assert app._parts is not None
+        with monkeypatch.context() as patch:
+            patch.setattr(app._parts.intake, "put_some", lambda *_: 1 / 0)
+            client.send_datagram(b"1")
+            client.wait_until(lambda: "The UDP listener failed and goes on" in caplog.messages)
+        client.send_datagram(b"2")
+        client.wait_until(lambda: events)
+
+    assert events == [2]

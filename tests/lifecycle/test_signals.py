@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from daemonkit import StartError
+from daemonkit.lifecycle.exit import briefly
+from daemonkit.lifecycle.signals import Coalesced, Signals
+from daemonkit.text import error_text
+
+
+def test_a_signal_becomes_a_call_on_another_thread_while_the_main_thread_is_busy() -> None:
+    called = threading.Event()
+    names: list[str] = []
+
+    def act() -> None:
+        names.append(threading.current_thread().name)
+        called.set()
+
+    signals = Signals({signal.SIGUSR2: act})
+    before = signal.getsignal(signal.SIGUSR2), signal.set_wakeup_fd(-1)
+    signals.start()
+    os.kill(os.getpid(), signal.SIGUSR2)
+    assert called.wait(5)
+    signals.request_stop()
+    assert signals.join(5)
+
+    assert names == ["signals"]
+    assert (signal.getsignal(signal.SIGUSR2), signal.set_wakeup_fd(-1)) == before
+
+
+def test_a_signal_of_somebody_elses_is_left_alone() -> None:
+    got: list[int] = []
+    signals = Signals({signal.SIGUSR2: lambda: got.append(0)})
+    old = signal.signal(signal.SIGUSR1, lambda number, frame: got.append(number))
+    signals.start()
+    os.kill(os.getpid(), signal.SIGUSR1)
+    signals.request_stop()
+    signals.join(5)
+    signal.signal(signal.SIGUSR1, old)
+
+    assert got == [signal.SIGUSR1]
+
+
+def test_outside_of_the_main_thread_signals_are_left_alone() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    signals = Signals({signal.SIGTERM: lambda: None})
+    thread = threading.Thread(target=signals.start)
+    thread.start()
+    thread.join()
+    signals.request_stop()
+
+    assert signals.join(1)
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert signals.running_threads() == []
+
+
+def test_requests_that_come_while_it_runs_make_one_more_run() -> None:
+    runs: list[int] = []
+    entered, release = threading.Event(), threading.Event()
+
+    def work() -> None:
+        runs.append(1)
+        entered.set()
+        release.wait(10)
+
+    coalesced = Coalesced(work, "work", logging.getLogger("test"))
+    coalesced.request()
+    entered.wait(10)
+    for _ in range(100):
+        coalesced.request()
+    release.set()
+    while coalesced._running:
+        time.sleep(0.001)
+
+    assert len(runs) == 2
+
+
+def test_a_failing_run_is_logged_and_the_next_request_runs(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    runs: list[int] = []
+
+    def work() -> None:
+        runs.append(1)
+        raise ValueError("no")
+
+    coalesced = Coalesced(work, "reload", logging.getLogger("test"))
+    for count in (1, 2):
+        coalesced.request()
+        while coalesced._running:
+            time.sleep(0.001)
+        assert len(runs) == count
+
+    assert caplog.messages == ["reload failed"] * 2
+
+
+def test_the_next_run_waits_for_the_pause() -> None:
+    times: list[float] = []
+    coalesced = Coalesced(
+        lambda: times.append(time.monotonic()), "work", logging.getLogger("test"), pause=0.2
+    )
+    for _ in range(3):
+        coalesced.request()
+        while coalesced._running:
+            time.sleep(0.001)
+
+    assert len(times) == 3
+    assert times[1] - times[0] >= 0.2
+    assert times[2] - times[1] >= 0.2
+
+
+REFUSALS = [RuntimeError("can't start new thread"), MemoryError()]
+
+
+@pytest.fixture(params=REFUSALS, ids=error_text)
+def refusal(request: pytest.FixtureRequest) -> Exception:
+    """What starting a thread may raise."""
+    error: Exception = request.param
+    return error
+
+
+def refusing(error: Exception) -> Callable[[threading.Thread], None]:
+    def start(self: threading.Thread) -> None:
+        raise error
+
+    return start
+
+
+def test_without_a_thread_a_request_is_told_and_the_next_one_tries_again(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], refusal: Exception
+) -> None:
+    ran = threading.Event()
+    coalesced = Coalesced(ran.set, "reload", logging.getLogger("app"))
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refusing(refusal))
+        coalesced.request()
+        briefly(ran.set)
+    told = capfd.readouterr().err
+    assert not ran.is_set()
+    coalesced.request()
+
+    assert ran.wait(10)
+    assert told == f"app: no reload: {error_text(refusal)}\n"
+
+
+def test_without_a_thread_for_signals_nothing_is_taken_over(
+    monkeypatch: pytest.MonkeyPatch, refusal: Exception
+) -> None:
+    before = signal.getsignal(signal.SIGUSR2)
+    signals = Signals({signal.SIGUSR2: lambda: None})
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refusing(refusal))
+        with pytest.raises(StartError, match=f"^cannot start: {error_text(refusal)}$"):
+            signals.start()
+    signals.request_stop()
+
+    assert signals.join(1)
+    assert signal.getsignal(signal.SIGUSR2) == before
+
+
+def test_a_signal_whose_action_fails_is_not_the_last_one(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    calls, again = [], threading.Event()
+
+    def act() -> None:
+        calls.append(1)
+        if len(calls) == 2:
+            again.set()
+        raise ValueError("no")
+
+    signals = Signals({signal.SIGUSR2: act})
+    signals.start()
+    os.kill(os.getpid(), signal.SIGUSR2)
+    while not calls:
+        time.sleep(0.001)
+    os.kill(os.getpid(), signal.SIGUSR2)
+    assert again.wait(10)
+    signals.request_stop()
+    signals.join(10)
+
+    assert capfd.readouterr().err == "SIGUSR2 failed: ValueError('no')\n" * 2

@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import shutil
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daemonkit import StartError
+from daemonkit.config.loading import load
+from daemonkit.runtime.ratelimit import RateLimit
+from daemonkit.system import log
+from daemonkit.system.log import ColumnFormatter, FileHandler, JsonFormatter
+
+
+def record(message: str = "hello", *args: Any, **extra: Any) -> logging.LogRecord:
+    made = logging.makeLogRecord(
+        {"name": "app", "levelno": 20, "levelname": "INFO", "msg": message, "args": args, **extra}
+    )
+    made.threadName = extra.get("threadName", "worker")
+    return made
+
+
+def hide(text: str) -> str:
+    return text.replace("hush", "*")
+
+
+def test_the_columns_are_those_of_the_original() -> None:
+    line = ColumnFormatter().format(record("Config file is not specified", threadName="MainThread"))
+
+    assert re.fullmatch(
+        r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} "
+        r"MainThread {14}app {29}INFO {8}Config file is not specified",
+        line,
+    )
+
+
+def test_an_overlong_name_stays_apart_from_the_next_column() -> None:
+    line = ColumnFormatter().format(record(threadName="t" * 40))
+
+    assert f" {'t' * 40} app " in line
+
+
+def test_secrets_are_redacted_in_message_and_traceback() -> None:
+    try:
+        raise ValueError("hush")
+    except ValueError:
+        made = record("say %s", "hush", exc_info=sys.exc_info(), stack_info="hush")
+
+    assert "hush" not in ColumnFormatter(hide).format(made)
+    made.exc_text = None
+    assert "hush" not in JsonFormatter(hide).format(made)
+
+
+def test_json_has_one_object_a_line_with_the_extras() -> None:
+    try:
+        raise ValueError("no")
+    except ValueError:
+        made = record("a\n%s", "b", exc_info=sys.exc_info(), request={"id": 5}, when=os)
+    line = JsonFormatter().format(made)
+    fields = json.loads(line)
+
+    assert "\n" not in line
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d", fields.pop("time"))
+    assert fields.pop("exception").endswith("ValueError: no")
+    assert fields == {
+        "level": "INFO",
+        "logger": "app",
+        "thread": "worker",
+        "message": "a\nb",
+        "request": {"id": 5},
+        "when": str(os),
+    }
+
+
+def test_an_extra_that_json_cannot_hold_is_text() -> None:
+    circle: dict[str, Any] = {}
+    circle["self"] = circle
+    fields = json.loads(JsonFormatter().format(record(nan=float("nan"), circle=circle)))
+
+    assert fields["nan"] == "nan"
+    assert fields["circle"] == "{'self': {...}}"
+
+
+@pytest.fixture
+def file_handler(tmp_path: Path) -> Iterator[FileHandler]:
+    handler = FileHandler(str(tmp_path / "logs" / "app.log")) if _made(tmp_path) else None
+    assert handler is not None
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    yield handler
+    handler.close()
+
+
+def _made(folder: Path) -> bool:
+    (folder / "logs").mkdir()
+    return True
+
+
+def test_the_file_is_followed_through_logrotate(tmp_path: Path, file_handler: FileHandler) -> None:
+    path = tmp_path / "logs" / "app.log"
+    file_handler.handle(record("one"))
+    path.rename(tmp_path / "logs" / "app.log.1")
+    file_handler.handle(record("two"))
+
+    assert (tmp_path / "logs" / "app.log.1").read_text() == "one\n"
+    assert path.read_text() == "two\n"
+
+
+def test_a_removed_folder_is_made_again(tmp_path: Path, file_handler: FileHandler) -> None:
+    shutil.rmtree(tmp_path / "logs")
+    file_handler.handle(record("back"))
+
+    assert (tmp_path / "logs" / "app.log").read_text() == "back\n"
+
+
+def test_while_the_file_cannot_be_written_lines_go_to_stderr(
+    tmp_path: Path, file_handler: FileHandler, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "logs" / "app.log"
+    shutil.rmtree(tmp_path / "logs")
+    (tmp_path / "logs").write_text("in the way")
+    file_handler.handle(record("one"))
+    file_handler.handle(record("two \ud800"))
+    (tmp_path / "logs").unlink()
+    file_handler.handle(record("three"))
+
+    assert capfd.readouterr().err == (
+        f"cannot log to {path}: File exists; logging to stderr meanwhile\n"
+        f"one\ntwo \\ud800\nlogging to {path} again\n"
+    )
+    assert path.read_text() == "three\n"
+
+
+def test_a_full_disk_does_not_raise_into_the_caller(
+    tmp_path: Path, file_handler: FileHandler, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "logs" / "app.log"
+    path.unlink()
+    path.symlink_to("/dev/full")
+    file_handler.handle(record("one"))
+
+    assert capfd.readouterr().err.endswith("logging to stderr meanwhile\none\n")
+
+
+def test_a_lone_surrogate_is_logged(tmp_path: Path, file_handler: FileHandler) -> None:
+    file_handler.handle(record("\ud800"))
+
+    assert (tmp_path / "logs" / "app.log").read_text() == "\\ud800\n"
+
+
+@pytest.fixture
+def _logging_restored() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    for handler in root.handlers:
+        handler.close()
+    root.handlers[:], _ = handlers, root.setLevel(level)
+    logging.captureWarnings(False)
+
+
+@pytest.mark.usefixtures("_logging_restored")
+def test_configure_writes_json_to_a_file_at_the_chosen_level(tmp_path: Path) -> None:
+    path = tmp_path / "app.log"
+    settings = {"log_file": str(path), "log_format": "JSON", "log_level": "warning"}
+    log.configure(load({"master": settings}).master, hide)
+    logging.getLogger("x").info("not this")
+    thread = threading.Thread(
+        target=lambda: logging.getLogger("x").warning("this, hush"), name="slave-1"
+    )
+    thread.start()
+    thread.join()
+    fields = json.loads(path.read_text())
+
+    assert (fields["message"], fields["thread"]) == ("this, *", "slave-1")
+
+
+@pytest.mark.usefixtures("_logging_restored")
+def test_a_log_file_that_cannot_be_opened_is_told_in_one_line() -> None:
+    with pytest.raises(StartError) as caught:
+        log.configure(load({"master": {"log_file": "/nowhere/x.log"}}).master, str)
+
+    assert str(caught.value) == (
+        "cannot open the log file /nowhere/x.log: No such file or directory; see master.log_file"
+    )
+
+
+def test_a_rate_limit_lets_one_through_and_counts_the_others() -> None:
+    now = 0.0
+    limit = RateLimit(10, clock=lambda: now)
+    first = [limit.allow(), limit.allow(), limit.allow()]
+    now = 10.0
+
+    assert first == [0, None, None]
+    assert [limit.allow(), limit.allow()] == [2, None]
+
+
+def test_what_comes_from_outside_cannot_write_a_line_of_its_own() -> None:
+    forged = "2018-01-26 17:39:28,062 MainThread"
+    line = ColumnFormatter().format(record(f"/a\n{forged}\r{forged}\x1b[31m\x85\u2028{forged}"))
+    lines = line.split("\n")
+
+    assert len(lines) == len(line.splitlines()) == 2
+    assert lines[1] == f"  {forged}\\r{forged}\\x1b[31m\\x85\\u2028{forged}"
+
+
+def test_a_line_that_cannot_be_formatted_is_kept_without_its_arguments(
+    tmp_path: Path, file_handler: FileHandler, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file_handler.handle(record("no place for it", "hush", filename="mymod.py", lineno=5))
+
+    assert (tmp_path / "logs" / "app.log").read_text() == (
+        "no place for it (this line of mymod.py:5 could not be formatted: TypeError)\n"
+    )
+    assert capfd.readouterr().err == ""
+
+
+def test_a_formatter_that_always_fails_does_not_go_round_in_circles(
+    file_handler: FileHandler, capfd: pytest.CaptureFixture[str]
+) -> None:
+    class Broken(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            raise ValueError("no")
+
+    file_handler.setFormatter(Broken())
+    file_handler.handle(record("x"))
+
+    assert capfd.readouterr().err == ""
+
+
+def test_only_what_was_said_is_redacted_not_the_columns() -> None:
+    made = record("INFO worker", threadName="worker")
+    hidden = ColumnFormatter(lambda text: text.replace("worker", "*").replace("INFO", "*"))
+    json_hidden = JsonFormatter(lambda text: text.replace("worker", "*").replace("INFO", "*"))
+
+    assert re.search(r" worker {18}app {29}INFO {8}\* \*$", hidden.format(made))
+    fields = json.loads(json_hidden.format(made))
+    assert (fields["thread"], fields["level"], fields["message"]) == ("worker", "INFO", "* *")
+
+
+def test_the_mark_of_a_line_that_was_mended_is_no_extra() -> None:
+    assert "told" not in json.loads(JsonFormatter().format(record(told=True)))

@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daemonkit import StartError
+from daemonkit.system import sockets
+
+
+def no_warning(text: str) -> None:
+    raise AssertionError(text)
+
+
+def test_both_families_reach_one_port_over_tcp_and_udp() -> None:
+    bound = sockets.bind("::", 0, no_warning)
+    try:
+        for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+            with socket.create_connection((address, bound.port), 5):
+                bound.tcp.accept()[0].close()
+            with socket.socket(family, socket.SOCK_DGRAM) as sender:
+                sender.sendto(address.encode(), (address, bound.port))
+            assert bound.udp.recv(100) == address.encode()
+    finally:
+        bound.close()
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"), [(socket.SOCK_STREAM, "TCP"), (socket.SOCK_DGRAM, "UDP")]
+)
+def test_a_port_in_use_is_named(kind: socket.SocketKind, text: str) -> None:
+    # The number is free for TCP in any case.
+    with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
+        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        tcp.bind(("127.0.0.1", 0))
+        port = tcp.getsockname()[1]
+        if kind == socket.SOCK_STREAM:
+            tcp.listen()
+        else:
+            udp.bind(("127.0.0.1", port))
+        with pytest.raises(StartError) as caught:
+            sockets.bind("127.0.0.1", port, no_warning)
+
+    assert str(caught.value) == (
+        f"cannot listen on {text} 127.0.0.1:{port}: Address already in use; "
+        "is it running already? Another port: --port or master.port"
+    )
+
+
+def test_an_address_of_another_machine_is_named() -> None:
+    with pytest.raises(StartError) as caught:
+        sockets.bind("192.0.2.1", 0, no_warning)
+
+    message = "cannot listen on TCP 192.0.2.1:0: Cannot assign requested address"
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("host", ["no such host", "a..b"])
+def test_a_host_that_is_no_address_is_named(host: str) -> None:
+    with pytest.raises(StartError) as caught:
+        sockets.bind(host, 0, no_warning)
+
+    assert str(caught.value) == (
+        f"cannot listen on TCP {host}:0: Name or service not known; see master.host"
+    )
+
+
+def test_a_low_port_without_the_right_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(sockets, "_bound", refuse)
+    with pytest.raises(StartError) as caught:
+        sockets.bind("::", 80, no_warning)
+
+    assert str(caught.value) == (
+        "cannot listen on TCP [::]:80: Permission denied; "
+        "ports below 1024 need root or CAP_NET_BIND_SERVICE"
+    )
+
+
+@pytest.fixture
+def _no_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = socket.socket
+
+    def without_ipv6(family: int = -1, *args: Any, **kwargs: Any) -> socket.socket:
+        if family == socket.AF_INET6:
+            raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+        return real(family, *args, **kwargs)
+
+    monkeypatch.setattr(sockets.socket, "socket", without_ipv6)
+
+
+@pytest.mark.usefixtures("_no_ipv6")
+def test_without_ipv6_it_falls_back_with_one_warning() -> None:
+    warnings: list[str] = []
+    bound = sockets.bind("::", 0, warnings.append)
+    bound.close()
+
+    assert bound.host == "0.0.0.0"
+    assert warnings == ["no IPv6 on this machine: listening on 0.0.0.0 instead of ::"]
+
+
+@pytest.mark.usefixtures("_no_ipv6")
+def test_an_ipv6_address_of_its_own_does_not_fall_back() -> None:
+    with pytest.raises(StartError, match=r"cannot listen on TCP \[::1\]:0: Address family"):
+        sockets.bind("::1", 0, no_warning)
+
+
+@pytest.mark.usefixtures("_no_ipv6")
+def test_a_fallback_onto_a_taken_port_is_named() -> None:
+    with socket.socket(socket.AF_INET) as taken:
+        taken.bind(("0.0.0.0", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(StartError, match=rf"TCP 0\.0\.0\.0:{port}: Address already in use"):
+            sockets.bind("::", port, lambda text: None)
+
+
+def test_a_picked_port_that_udp_cannot_have_is_picked_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real, tried = sockets._bound, []
+
+    def sometimes(family: int, kind: socket.SocketKind, address: Any) -> socket.socket:
+        if kind == socket.SOCK_DGRAM:
+            tried.append(address[1])
+            if len(tried) < 3:
+                raise OSError(errno.EADDRINUSE, "Address already in use")
+        return real(family, kind, address)
+
+    monkeypatch.setattr(sockets, "_bound", sometimes)
+    bound = sockets.bind("127.0.0.1", 0, no_warning)
+    bound.close()
+
+    assert len(tried) == 3
+    assert bound.port == tried[-1]
+
+
+@pytest.fixture
+def udp() -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        yield sock
+
+
+def no_force(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Take the right to pass the system's limit; returns the limit."""
+    monkeypatch.setattr(sockets, "_SO_RCVBUFFORCE", 9999)
+    return int(Path("/proc/sys/net/core/rmem_max").read_text())
+
+
+def buffer_of(sock: socket.socket) -> int:
+    return sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2
+
+
+def test_a_buffer_has_the_size_asked_for_even_past_the_system_s_limit(udp: socket.socket) -> None:
+    limit = int(Path("/proc/sys/net/core/rmem_max").read_text())
+    sockets.size_buffer(udp, 2 * limit, no_warning)
+
+    assert buffer_of(udp) == 2 * limit
+
+
+def test_a_size_that_cannot_be_had_is_warned_of_once(
+    udp: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit, warnings = no_force(monkeypatch), []
+    sockets.size_buffer(udp, 2 * limit, warnings.append)
+
+    assert buffer_of(udp) == limit
+    assert warnings == [
+        f"udp_buffer: the system gives {limit} bytes instead of {2 * limit}; raise "
+        "net.core.rmem_max, or give the process CAP_NET_ADMIN"
+    ]
+
+
+def test_the_default_size_is_had_or_approached_without_a_word(
+    udp: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sockets.size_buffer(udp, None, no_warning)
+    assert buffer_of(udp) == sockets.BUFFER
+
+    limit = no_force(monkeypatch)
+    monkeypatch.setattr(sockets, "BUFFER", 2 * limit)
+    sockets.size_buffer(udp, None, no_warning)
+    assert buffer_of(udp) == limit
+
+
+def test_a_buffer_that_is_larger_already_is_left_alone_unless_told(udp: socket.socket) -> None:
+    sockets.size_buffer(udp, 2 * sockets.BUFFER, no_warning)
+    sockets.size_buffer(udp, None, no_warning)
+    assert buffer_of(udp) == 2 * sockets.BUFFER
+
+    sockets.size_buffer(udp, 100_000, no_warning)
+    assert buffer_of(udp) == 100_000
+
+
+def test_drops_are_known_at_once_and_exactly(udp: socket.socket) -> None:
+    """Also of datagrams after which none was read."""
+    sockets.size_buffer(udp, 10_000, no_warning)
+    assert sockets.kernel_drops(udp) == 0
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        for _ in range(500):
+            sender.sendto(b"x", udp.getsockname())
+    drops = sockets.kernel_drops(udp)
+    udp.setblocking(False)
+    read = 0
+    with suppress(BlockingIOError):
+        while udp.recv(10):
+            read += 1
+
+    assert drops == 500 - read
+    assert drops > 0

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import os
+import socket
+
+import pytest
+
+from daemonkit import StartError
+from daemonkit.system.sockets import adopt
+from daemonkit.system.systemd import NotifySocket, take_sockets, watchdog_seconds
+
+
+@pytest.mark.parametrize(
+    ("environ", "seconds"),
+    [
+        ({}, None),
+        ({"WATCHDOG_USEC": "30000000"}, 30.0),
+        ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": str(os.getpid())}, 30.0),
+        ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "1"}, None),
+        ({"WATCHDOG_USEC": "0"}, None),
+        ({"WATCHDOG_USEC": "-5"}, None),
+        ({"WATCHDOG_USEC": "soon"}, None),
+        ({"WATCHDOG_USEC": "9" * 5000}, None),
+    ],
+)
+def test_the_watchdog_s_time_is_read_from_the_environment(
+    environ: dict[str, str], seconds: float | None
+) -> None:
+    assert watchdog_seconds(environ) == seconds
+
+
+@pytest.mark.parametrize(
+    "address", ["/" + "x" * 500, "@" + "x" * 500, "/a\0b", "@nobody", "/nowhere"]
+)
+def test_what_cannot_be_delivered_is_neither_raised_nor_tried_again(address: str) -> None:
+    notify = NotifySocket({"NOTIFY_SOCKET": address})
+
+    assert notify.is_open
+    assert notify.send("READY=1") is None
+    notify.close()
+
+
+@pytest.mark.parametrize("environ", [{}, {"NOTIFY_SOCKET": ""}, {"NOTIFY_SOCKET": "relative"}])
+def test_without_an_address_nothing_is_opened(environ: dict[str, str]) -> None:
+    notify = NotifySocket(environ)
+
+    assert not notify.is_open
+    assert notify.send("READY=1") is None
+
+
+def test_out_of_descriptors_there_is_nobody_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr("daemonkit.system.systemd.socket.socket", refuse)
+
+    assert not NotifySocket({"NOTIFY_SOCKET": "/run/notify"}).is_open
+
+
+@pytest.mark.parametrize("count", ["", "x", "-1", "9999999"])
+def test_a_wrong_number_of_descriptors_is_told(count: str) -> None:
+    environ = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": count}
+    with pytest.raises(StartError) as caught:
+        take_sockets(environ)
+
+    assert str(caught.value) == (
+        f"cannot start: LISTEN_FDS is {count!r}, not a number of descriptors"
+    )
+    assert environ == {}
+
+
+def test_none_given_is_none_taken() -> None:
+    assert take_sockets({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "0"}) == []
+
+
+def test_sockets_of_other_kinds_are_named_and_closed() -> None:
+    unix, udp = socket.socket(socket.AF_UNIX), socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with pytest.raises(StartError, match=r"not AF_UNIX SOCK_STREAM, AF_INET SOCK_DGRAM$"):
+        adopt([unix, udp])
+
+    assert (unix.fileno(), udp.fileno()) == (-1, -1)
+
+
+def test_a_tcp_socket_that_cannot_listen_is_told() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        connected = socket.create_connection(server.getsockname())
+        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        with pytest.raises(StartError, match="^cannot listen on the TCP socket of systemd: "):
+            adopt([connected, udp])
+        connected.close()
+        udp.close()

@@ -1,0 +1,582 @@
+"""The fast lane and Flask: from outside nobody can tell which of the two has answered."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import flask
+import pytest
+import requests
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from werkzeug.routing import Rule
+
+from daemonkit import BatchTooLarge, Daemon, QueueFull, Secret
+from daemonkit.events.durable import backlog
+from daemonkit.testing import Client, running
+from daemonkit.web.fast_lane import LARGEST_BATCH, LARGEST_BODY, Head, read_head
+
+from .corpus import BATCHES, CHUNKED, CORPUS, HEADERS, LIMIT, LINES, NDJSON, ONE, request
+from .raw import connect, read_all
+
+LAST = b"GET /last HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+INTERIM = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class Side:
+    """A daemon that takes events one of the two ways, and the events that it has handled."""
+
+    def __init__(self, app: Daemon, client: Client) -> None:
+        self.app, self.client = app, client
+        self.events: list[Any] = []
+
+    @property
+    def server(self) -> Any:
+        assert self.app._parts is not None
+        return self.app._parts.server._server
+
+    def talk(self, *pieces: bytes) -> bytes:
+        """Send the pieces, each when the one before has been read, and then a last request;
+        returns all answers but for their dates."""
+        with connect(self.client) as sock:
+            for piece in pieces:
+                sock.sendall(piece)
+                if piece is not pieces[-1]:
+                    self.client.wait_until(lambda: self.server.receiving, "a request begun")
+            try:
+                sock.sendall(LAST)
+                sock.shutdown(socket.SHUT_WR)
+            except OSError:
+                pass  # It has refused the first one and closed.
+            return without_dates(read_all(sock))
+
+    def fast_events(self) -> int:
+        """How many events the lane has taken."""
+        count: int = self.client.status()["http"]["fast_events"]
+        return count
+
+
+def without_dates(answers: bytes) -> bytes:
+    return re.sub(rb"\r\nDate: [^\r]+", b"", answers)
+
+
+def make(fast_events: bool, queue: str | None = None) -> Iterator[Side]:
+    app = Daemon("app")
+    app.route("/last", endpoint="last")(lambda: "last")
+    app.set_event_handler(lambda event: side.events.append(event))
+    master = {"fast_events": fast_events, "max_request_size": LIMIT, "queue_size": 1000}
+    with running(app, {"master": {**master, "queue": queue}}) as client:
+        side = Side(app, client)
+        yield side
+
+
+@pytest.fixture(scope="module")
+def fast() -> Iterator[Side]:
+    yield from make(True)
+
+
+@pytest.fixture(scope="module")
+def slow() -> Iterator[Side]:
+    yield from make(False)
+
+
+def test_the_corpus_is_as_large_as_it_should_be() -> None:
+    assert len(CORPUS) >= 200
+
+
+def same_both_ways(fast: Side, slow: Side, *pieces: bytes, interim: bytes = b"") -> None:
+    """interim: what to leave out of the comparison."""
+    for side in (fast, slow):
+        side.events.clear()
+    answers = [side.talk(*pieces).replace(interim, b"") for side in (fast, slow)]
+
+    assert answers[0] == answers[1]
+    assert answers[0].startswith(b"HTTP/1.")
+    assert handled(fast) == handled(slow)
+
+
+def handled(side: Side) -> str:
+    """The events that the handler has been given; as text, in which 1 is not true."""
+
+    parts = side.app._parts
+    assert parts is not None
+    side.client.wait_until(lambda: not (len(parts.queue) or parts.processor.in_work))
+    return json.dumps(side.events)
+
+
+@pytest.mark.parametrize("data", CORPUS.values(), ids=CORPUS)
+def test_both_ways_answer_the_same(fast: Side, slow: Side, data: bytes) -> None:
+    same_both_ways(fast, slow, data)
+    assert slow.fast_events() == 0
+
+
+@pytest.mark.parametrize("in_memory", [backlog.READY_EVENTS, 0], ids=["direct", "from the file"])
+def test_a_durable_queue_answers_the_same_and_gives_the_same_events(
+    slow: Side, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_memory: int
+) -> None:
+    """One after the other: a second and third time all those is too long a time."""
+    monkeypatch.setattr(backlog, "READY_EVENTS", in_memory)
+    sides = make(True, str(tmp_path / "events.db"))
+    durable = next(sides)
+    for data in CORPUS.values():
+        same_both_ways(durable, slow, data)
+    assert durable.fast_events() > 100
+    assert list(sides) == []
+
+
+def test_what_is_sent_while_a_turn_is_read_is_committed_with_it(tmp_path: Path) -> None:
+    app = Daemon("app")
+    with running(app, {"master": {"queue": str(tmp_path / "events.db")}}) as client:
+        assert app._parts is not None
+        queue: Any = app._parts.queue
+        lane, late = app._parts.server._lane, []
+        commits: list[int] = []
+        assert lane is not None
+        real_take, real_put = lane.take, queue.put_many
+
+        def take(connection: Any, data: bytes) -> bytes:
+            rest = real_take(connection, data)
+            if not late:
+                late.append(True)
+                second.sendall(ONE)
+            return rest
+
+        with connect(client) as first, connect(client) as second:
+            for sock in (first, second):
+                sock.sendall(ONE)
+                assert sock.recv(1000).startswith(b"HTTP/1.1 200 OK")
+            queue.put_many = lambda batch: (commits.append(len(batch.events)), real_put(batch))
+            lane.take = take  # type: ignore[method-assign]
+            first.sendall(ONE)
+            for sock in (first, second):
+                assert sock.recv(1000).startswith(b"HTTP/1.1 200 OK")
+
+    assert commits == [2]
+
+
+def test_both_ways_answer_the_same_but_for_an_interim_answer(fast: Side, slow: Side) -> None:
+    """Waitress leaves it out while the request before is in work; the lane is done with that."""
+    same_both_ways(fast, slow, ONE + request(b"{}", "Expect: 100-continue") + ONE, interim=INTERIM)
+
+
+@pytest.mark.parametrize("at", range(1, len(ONE)))
+def test_both_ways_answer_the_same_split_at_every_byte(fast: Side, slow: Side, at: int) -> None:
+    same_both_ways(fast, slow, ONE[:at], ONE[at:])
+
+
+@pytest.mark.parametrize("name", ["two events", "event, batch, event", "good, bad, good"])
+def test_both_ways_answer_the_same_in_three_pieces(fast: Side, slow: Side, name: str) -> None:
+    data = CORPUS[name]
+    for first in range(1, len(ONE) - 1, 7):
+        same_both_ways(fast, slow, data[:first], data[first : first + 1], data[first + 1 :])
+
+
+def test_the_lane_is_really_taken(fast: Side) -> None:
+    before = fast.fast_events()
+    plain = [request(b"[1]"), request(b"1\n2", NDJSON), request(b"{}", "Connection: keep-alive")]
+    fast.talk(b"".join(plain))
+
+    assert fast.fast_events() - before == 4
+
+
+def test_a_flood_of_pipelined_events_stays_in_the_lane(fast: Side) -> None:
+    """However the reads cut them into pieces."""
+    before, count = fast.fast_events(), 900
+    answers = fast.talk(ONE * count)
+
+    assert answers.count(b"HTTP/1.1 200 OK") == count + 1
+    assert fast.fast_events() - before == count
+
+
+def test_a_batch_of_many_lines_is_decoded_elsewhere(fast: Side) -> None:
+    before = fast.fast_events()
+    fast.talk(request(b"1\n2" + b"\n" * 1000, NDJSON))
+    assert fast.fast_events() == before
+
+    fast.talk(request(b"1\n2" + b"\n" * 999, NDJSON))
+    assert fast.fast_events() == before + 2
+
+
+def test_blank_lines_between_requests_lead_nobody_out_of_the_lane(fast: Side) -> None:
+    before = fast.fast_events()
+    fast.talk((b"\r\n" + ONE) * 3)
+
+    assert fast.fast_events() - before == 3
+
+
+JSON_TEXTS = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+).map(lambda value: json.dumps(value).encode())
+TOKENS = st.text("abcXYZ019-_!~", min_size=1, max_size=8)
+VALUES = st.text(st.characters(max_codepoint=255, exclude_characters="\r\n"), max_size=12)
+FIELDS = st.sampled_from(HEADERS) | st.builds("{}: {}".format, TOKENS, VALUES)
+REQUESTS = st.builds(
+    lambda body, headers, line, length: request(body, *headers, line=line, length=length),
+    JSON_TEXTS | st.binary(max_size=20) | st.sampled_from(BATCHES[:18]),
+    st.lists(FIELDS, max_size=3),
+    st.just("POST /events HTTP/1.1") | st.sampled_from(LINES),
+    st.sampled_from([-1, -1, -1, -1, 0, 1, None]),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.just(ONE) | REQUESTS, min_size=1, max_size=3))
+def test_both_ways_answer_the_same_whatever_comes(
+    fast: Side, slow: Side, datas: list[bytes]
+) -> None:
+    same_both_ways(fast, slow, b"".join(datas), interim=INTERIM)
+
+
+@contextmanager
+def full(app: Daemon, *, word: str = "", **master: Any) -> Iterator[Client]:
+    """A daemon with one event in work and one in the queue, which holds no more than that."""
+    entered = threading.Event()
+
+    @app.on_event
+    def handle(event: Any) -> None:
+        entered.set()
+        app.shutdown.wait(10)
+
+    with running(app, {"word": word, "master": {"queue_size": 1, **master}}) as client:
+        app.put_event(0)
+        entered.wait(10)
+        app.put_event(1)
+        yield client
+
+
+def test_a_full_queue_and_a_stopping_daemon_are_told_the_same_way() -> None:
+    answers = []
+    for fast_events in (True, False):
+        app = Daemon("app")
+        app.route("/last", endpoint="last")(lambda: "last")
+        with full(app, fast_events=fast_events) as client:
+            side = Side(app, client)
+            found = [side.talk(ONE + ONE), side.talk(request(b"1\n2", NDJSON))]
+            found += [side.talk(request(b"1", NDJSON))]
+            assert app._parts is not None
+            app._parts.intake.close()
+            found += [side.talk(ONE + ONE), side.talk(request(b"1\n2", NDJSON))]
+            answers.append((found, client.status()["events"]["refused"]))
+
+    assert answers[0] == answers[1]
+    busy, too_many, batch, stopping, _ = answers[0][0]
+    assert answers[0][1] == 9
+    assert busy.count(b"\r\nRetry-After: 1\r\n") == 2
+    assert b'"The event queue is full (1 events)"' in busy
+    assert too_many.startswith(b"HTTP/1.1 413 REQUEST ENTITY TOO LARGE\r\n")
+    assert batch.startswith(b"HTTP/1.1 503 SERVICE UNAVAILABLE\r\n")
+    assert stopping.count(b'"The daemon is stopping"') == 2
+    assert stopping.count(b"\r\nRetry-After: 5\r\n") == 2
+
+
+def test_what_finds_room_is_taken_and_the_rest_of_the_turn_refused() -> None:
+    """Pipelined, so that all of it comes in one turn of the loop."""
+    app = Daemon("app")
+    entered: list[Any] = []
+
+    @app.on_event
+    def handle(event: Any) -> None:
+        entered.append(event)
+        app.shutdown.wait(10)
+
+    with running(app, {"master": {"queue_size": 2}}) as client:
+        app.put_event(0)
+        client.wait_until(lambda: entered)
+        with connect(client) as sock:
+            sock.sendall(b"".join(request(b"%d" % n) for n in range(1, 5)))
+            answers = b""
+            while answers.count(b"}\n") < 4:
+                answers += sock.recv(65536)
+        counted = client.status()["events"]
+
+    assert re.findall(rb"HTTP/1.1 (\d+)", answers) == [b"200", b"200", b"503", b"503"]
+    assert (counted["received"], counted["refused"]) == (3, 2)
+    assert entered == [0, 1, 2]
+
+
+def test_a_message_that_holds_a_secret_is_redacted() -> None:
+    app = Daemon("app")
+    with full(app, word=Secret("queue")) as client:
+        answer = client.post("/events", data=b"1")
+
+        assert client.status()["http"]["fast_events"] == 0
+    assert answer.json()["message"] == "The event *** HIDDEN *** is full (1 events)"
+
+
+def test_a_handler_that_wants_to_know_is_told_who_sent_each() -> None:
+    app = Daemon("app")
+    seen: list[Any] = []
+    app.set_event_handler(lambda event, meta: seen.append((event, meta)))
+    with running(app) as client:
+        with connect(client) as sock:
+            sock.sendall(ONE + request(b"1\n2", NDJSON) + LAST)
+            read_all(sock)
+            port = sock.getsockname()[1] if sock.fileno() >= 0 else 0
+        client.wait_until(lambda: len(seen) == 3)
+        assert client.status()["http"]["fast_events"] == 3
+
+    assert [event for event, _ in seen] == [{"a": 1}, 1, 2]
+    assert {(meta.source, meta.peer) for _, meta in seen} == {("http", f"127.0.0.1:{port}")}
+
+
+def wrap_wsgi(app: Daemon, seen: list[str]) -> None:
+    inner = app.flask.wsgi_app
+
+    def middleware(environ: Any, start_response: Any) -> Any:
+        seen.append(environ["PATH_INFO"])
+        return inner(environ, start_response)
+
+    app.flask.wsgi_app = middleware  # type: ignore[method-assign]
+
+
+def note(seen: list[str]) -> Callable[..., Any]:
+    def hook(*arguments: Any, **options: Any) -> Any:
+        seen.append("/events")
+        return arguments[0] if arguments and isinstance(arguments[0], flask.Response) else None
+
+    return hook
+
+
+def own_route(app: Daemon, seen: list[str]) -> None:
+    @app.route("/events", methods=["POST"])
+    def mine() -> str:
+        seen.append("/events")
+        return "mine"
+
+
+def own_view(app: Daemon, seen: list[str]) -> None:
+    app.flask.seal()
+    app.flask.view_functions["daemonkit._events"] = lambda: seen.append("/events") or "mine"  # type: ignore[func-returns-value]
+
+
+def own_request_class(app: Daemon, seen: list[str]) -> None:
+    class Request(flask.Request):
+        def __init__(self, environ: Any, **options: Any) -> None:
+            super().__init__(environ, **options)
+            seen.append(self.path)
+
+    app.flask.request_class = Request
+
+
+def signal(app: Daemon, seen: list[str]) -> None:
+    def started(sender: Any, **_: Any) -> None:
+        seen.append("/events")
+
+    flask.request_started.connect(started, app.flask)
+    app.on_stop(lambda: flask.request_started.disconnect(started, app.flask))
+
+
+def rule(app: Daemon, seen: list[str]) -> None:
+    def mine() -> str:
+        seen.append("/events")
+        return "mine"
+
+    app.flask.view_functions["mine"] = mine
+    app.flask.url_map.add(Rule("/events", methods=["POST"], endpoint="mine"))
+
+
+WATCHERS: dict[str, Callable[[Daemon, list[str]], Any]] = {
+    "before_request": lambda app, seen: app.flask.before_request(note(seen)),
+    "after_request": lambda app, seen: app.flask.after_request(note(seen)),
+    "teardown_request": lambda app, seen: app.flask.teardown_request(note(seen)),
+    "teardown_appcontext": lambda app, seen: app.flask.teardown_appcontext(note(seen)),
+    "url_value_preprocessor": lambda app, seen: app.flask.url_value_preprocessor(note(seen)),
+    "blueprint's before_request": lambda app, seen: app.blueprint.before_request(note(seen)),
+    "blueprint's after_request": lambda app, seen: app.blueprint.after_request(note(seen)),
+    "blueprint's before_app_request": lambda app, seen: app.blueprint.before_app_request(
+        note(seen)
+    ),
+    "middleware": wrap_wsgi,
+    "own route": own_route,
+    "own view": own_view,
+    "rule": rule,
+    "request class": own_request_class,
+    "signal": signal,
+}
+
+
+@pytest.mark.parametrize("watch", WATCHERS.values(), ids=WATCHERS)
+def test_whoever_wants_to_see_events_requests_sees_them(
+    watch: Callable[[Daemon, list[str]], Any],
+) -> None:
+    app, seen = Daemon("app"), list[str]()
+    watch(app, seen)
+    with running(app) as client:
+        assert client.post("/events", data=b"1").status_code == 200
+        assert "/events" in seen
+        told = client.status()["http"]
+        assert told["fast_events"] == 0
+        assert told["fast_lane"].startswith("closed: a")
+
+
+def test_a_hook_that_comes_later_sees_the_next_request() -> None:
+    """Flask allows it until its first request, and the lane's are none of Flask's."""
+    app, seen = Daemon("app"), list[str]()
+    with running(app) as client:
+        client.post("/events", data=b"1")
+        assert app._parts is not None
+        assert app._parts.server.counters()["fast_events"] == 1
+        app.flask.before_request(note(seen))
+        client.post("/events", data=b"1")
+
+        assert seen == ["/events"]
+
+
+def patch_flask(name: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Do what tools do that trace requests; returns what they see."""
+    seen: list[str] = []
+    real = getattr(flask.Flask, name)
+
+    def patched(self: Any, *arguments: Any) -> Any:
+        seen.append(name)
+        return real(self, *arguments)
+
+    monkeypatch.setattr(flask.Flask, name, patched)
+    return seen
+
+
+ON_THE_WAY = ["__call__", "wsgi_app", "full_dispatch_request"]
+
+
+@pytest.mark.parametrize("name", [*ON_THE_WAY, "make_response"])
+def test_a_tool_that_has_patched_flask_s_class_sees_events_requests(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = patch_flask(name, monkeypatch)
+    with running(Daemon("app")) as client:
+        client.post("/events", data=b"1")
+
+        assert seen == [name]
+        assert client.status()["http"]["fast_lane"] == "closed: a patch of Flask's classes"
+
+
+@pytest.mark.parametrize("name", ON_THE_WAY)
+def test_so_does_one_that_patches_it_later(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with running(Daemon("app")) as client:
+        client.post("/events", data=b"1")
+        seen = patch_flask(name, monkeypatch)
+        client.post("/events", data=b"1")
+
+        assert seen == [name]
+
+
+def test_a_cookie_that_flask_renews_is_renewed() -> None:
+    app = Daemon("app")
+    app.flask.secret_key = "secret"
+
+    @app.route("/login")
+    def login() -> str:
+        flask.session["user"] = 1
+        flask.session.permanent = True
+        return "hello"
+
+    with running(app) as client, requests.Session() as session:
+        session.get(client.url + "/login")
+        answer = session.post(client.url + "/events", data=b"1")
+
+    assert "session=" in answer.headers["Set-Cookie"]
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        (lambda flask_app: flask_app.config.update(MAX_CONTENT_LENGTH=1), 413),
+        (lambda flask_app: flask_app.config.update(TRUSTED_HOSTS=["elsewhere"]), 400),
+        (lambda flask_app: setattr(flask_app.url_map, "host_matching", True), 404),
+    ],
+)
+def test_limits_set_for_flask_hold(change: Callable[[Any], Any], status: int) -> None:
+    app = Daemon("app")
+    change(app.flask)
+    with running(app) as client:
+        assert client.post("/events", data=b"12").status_code in (status, 200)
+        assert app._parts is not None
+        assert app._parts.server.counters()["fast_events"] == 0
+
+
+def test_an_error_handler_of_the_users_own_answers() -> None:
+    app = Daemon("app")
+    app.flask.errorhandler(QueueFull)(lambda error: ("mine", 418))
+    with full(app) as client:
+        assert client.post("/events", data=b"1").text == "mine"
+
+
+def test_so_does_one_on_the_blueprint() -> None:
+    app = Daemon("app")
+    app.blueprint.errorhandler(BatchTooLarge)(lambda error: ("mine", 418))
+    with full(app) as client:
+        answer = client.post("/events", data=b"1\n2", headers={"Content-Type": NDJSON[14:]})
+
+    assert answer.text == "mine"
+
+
+@pytest.mark.parametrize("body", [b"nope", b"1"])
+def test_an_answer_of_flask_leaves_the_lane_open(body: bytes) -> None:
+    """Flask notes what it has looked for, hooks and error handlers, even when there are none."""
+    app = Daemon("app")
+    with running(app) as client:
+        client.post("/events", data=body, headers={"Connection": "close"})
+        client.post("/events", data=b"1")
+
+        assert client.status()["http"]["fast_events"] == 1
+
+
+def test_other_routes_and_hooks_leave_the_lane_open() -> None:
+    app = Daemon("app")
+    elsewhere = flask.Flask("elsewhere")
+
+    def started(sender: Any, **_: Any) -> None: ...
+
+    flask.request_started.connect(started, elsewhere)
+    other = flask.Blueprint("other", "other")
+    other.before_request(lambda: None)
+    other.add_url_rule("/other", view_func=lambda: "other")
+    app.flask.register_blueprint(other)
+    app.route("/hello", endpoint="hello")(lambda: "hello")
+    app.flask.errorhandler(404)(lambda error: ("nothing", 404))
+    app.flask.errorhandler(KeyError)(lambda error: ("no such key", 404))
+    with running(app) as client:
+        assert client.get("/hello").text == "hello"
+        assert client.get("/other").text == "other"
+        assert client.get("/nowhere").text == "nothing"
+        assert client.post("/events", data=b"1").status_code == 200
+        assert client.status()["http"]["fast_events"] == 1
+
+
+def head(*fields: str) -> bytes:
+    return "\r\n".join(["POST /events HTTP/1.1", *fields, "", ""]).encode("latin-1")
+
+
+def test_a_plain_head_is_read() -> None:
+    assert read_head(head("Host: a", "Content-Length: 7")) == Head(7, False)
+    assert read_head(head("host:a", "content-length:7", f"{NDJSON}; x")) == Head(7, True)
+    assert read_head(head("Host: a", f"Content-Length: {LARGEST_BATCH + 1}", NDJSON)) is None
+    assert read_head(head("Host: a", f"Content-Length: {LARGEST_BODY}")) == Head(
+        LARGEST_BODY, False
+    )
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        ("Host: a",),
+        ("Content-Length: 7",),
+        ("Host: a", "Content-Length: 7", "Content-Length: 7"),
+        ("Host: a", "Content-Length: 7", CHUNKED),
+        ("Host: a", "Content-Length: 7", "Expect: 100-continue"),
+        ("Host: a", "Content-Length: 7", "Connection: close"),
+        ("Host: a", "Content-Length: 7", " folded"),
+        ("Host: a", "Content-Length: 7", "Cookie: a=b"),
+    ],
+)
+def test_any_other_head_is_left_to_waitress(fields: tuple[str, ...]) -> None:
+    assert read_head(head(*fields)) is None
