@@ -1,62 +1,39 @@
-"""The Daemon: what users see of it, and the order in which its parts start and stop."""
+"""The Daemon: what users register with, override and call."""
 
 from __future__ import annotations
 
 import logging
 import os
-import signal
-import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from .callables import accepts, refuse_unrun, require_function
-from .config.defaults import SETTINGS
+from .config.defaults import DEFAULTS
 from .config.loading import COMMAND_LINE, ConfigInForce, ConfigSource, Override
 from .events.codec import beginning, normalize
-from .events.durable.queue import DurableQueue
-from .events.entry import Batch, EventQueue, RetryPolicy
-from .events.intake import Intake
-from .events.memory import MemoryQueue
-from .events.processor import Processor
-from .events.udp import UdpListener
-from .exceptions import (
-    BatchTooLarge,
-    ConfigError,
-    DaemonkitError,
-    PingError,
-    QueueFull,
-    RegistrationError,
-    StartError,
-)
-from .lifecycle.exit import Deadline, ExitWatch, exit_by_signal, exit_now, flush_stdout
-from .lifecycle.lifecycle import STOPPED_BY_DEADLINE, Lifecycle, Parts, call_hook
-from .lifecycle.signals import Coalesced, Signals
+from .exceptions import DaemonkitError, PingError, RegistrationError
+from .lifecycle.exit import Deadline, ExitWatch, exit_now, flush_stdout
+from .lifecycle.lifecycle import STOPPED_BY_DEADLINE, Lifecycle
+from .lifecycle.parts import Assembly, Host
+from .lifecycle.program import Program
+from .lifecycle.reloading import Reloader
+from .lifecycle.signal_actions import StopSignals, signal_actions
+from .lifecycle.signals import Signals
 from .lifecycle.switching import set_switch_interval
-from .monitoring.alerts.juggler import Outbox
 from .monitoring.health import Health
 from .monitoring.status import Gatherer
-from .monitoring.systemd_notifier import SystemdNotifier
 from .registry import HandlerSpec, Registrars
-from .runtime.stacks import stacks
-from .runtime.timer import Timer
 from .supervision.slave import Slave, SlaveSpec, SlaveTarget, split_options
-from .supervision.supervisor import Supervisor
-from .system import log, sockets
-from .system.systemd import NotifySocket, take_sockets, watchdog_seconds
+from .system import log
+from .system.systemd import take_sockets
 from .text import describe, timestamp
 from .types import Event
-from .web.fast_lane import FastLane
-from .web.routes import OK, Views, WebApp
-from .web.server import Server
-
-SAME_SIGNAL = 0.03
-"""Seconds within which a signal that comes twice counts as one."""
-BETWEEN_RELOADS = 1.0
-"""Seconds that further SIGHUPs wait, to be one reload."""
+from .web.routes import OK, WebApp
 
 
 class Daemon(Registrars):
@@ -75,20 +52,30 @@ class Daemon(Registrars):
         self.logger = logging.getLogger(self.name)
         self.shutdown = threading.Event()
         self._config = ConfigInForce(config)
-        self._lazy_lock = threading.RLock()
-        self._lazy_intake: tuple[EventQueue, Intake] | None = None
-        self._lazy_flask: WebApp | None = None
-        self._lazy_outbox: Outbox | None = None
-        self._gatherer = Gatherer(self.logger)
-        self._parts: Parts | None = None
-        self._lifecycle: Lifecycle | None = None
-        self._supervisor: Supervisor | None = None
-        self._reloading = threading.Lock()
         self._health = Health()
+        self._gatherer = Gatherer(self.logger)
         self._started: datetime | None = None
         self._started_clock = 0.0
-        self._signal: signal.Signals | None = None
-        self._signal_clock = 0.0
+        self._assembly = Assembly(
+            self,
+            self._registry,
+            self.blueprint,
+            self._config,
+            self._health,
+            event_handler=self._event_handler,
+            status=self._safe_status,
+            ping=self._ping_while_open,
+        )
+        self._lifecycle: Lifecycle | None = None
+        self._stop_signals = StopSignals(self.shutdown, self.logger, self._events_left)
+        self._reloader = Reloader(
+            self._config,
+            self._registry.reload_hooks,
+            self._health,
+            self.shutdown,
+            self.logger,
+            lambda: self._assembly.parts.notifier if self._assembly.parts else None,
+        )
 
     # Configuration
 
@@ -98,14 +85,8 @@ class Daemon(Registrars):
         Raises ConfigError, or RegistrationError once the daemon has started.
         """
         self._check_open("a configuration", "SIGHUP loads it again")
-        self._load(config, overrides)
-
-    def _load(self, config: ConfigSource, overrides: Sequence[Override] = ()) -> None:
         self._config.load(config, overrides)
-        with self._lazy_lock:
-            if self._lazy_intake is not None:
-                # Events were queued before the configuration was known.
-                self._lazy_intake[0].size = self.master_config["queue_size"]
+        self._assembly.resize_queue()
 
     @property
     def config(self) -> dict[str, Any]:
@@ -116,52 +97,6 @@ class Daemon(Registrars):
     def master_config(self) -> dict[str, Any]:
         """The section `master` over the defaults; raises ConfigError when it is wrong."""
         return self._config.now.master
-
-    def _reload(self) -> None:
-        """What SIGHUP does."""
-        # What the hooks need may not be there before.
-        self._health.begun.wait()
-        with self._reloading:
-            if self._parts is None or self.shutdown.is_set():
-                return
-            self._parts.notifier.reloading()
-            try:
-                self._load_again()
-            finally:
-                self._parts.notifier.reloaded()
-
-    def _load_again(self) -> None:
-        try:
-            changed = self._config.reload()
-        except ConfigError as error:
-            self.logger.error("Not reloaded, the old configuration stays: %s", error)
-            return
-        if changed:
-            self.logger.warning(
-                "Changed, but in force only after a restart: %s", ", ".join(changed)
-            )
-        if self._config.now.source is None:
-            self.logger.warning("There is no configuration file to read again")
-        if fixed := [override.key for override in self._config.now.overrides]:
-            self.logger.info("Fixed by the command line: %s", ", ".join(fixed))
-        for path in self._config.read_once:
-            self.logger.warning("%s can't be read again; what it held at first stays", path)
-        logging.getLogger().setLevel(self.master_config["log_level"])
-        failed = 0
-        for hook in self._registry.reload_hooks:
-            # What it would use may be closed by a stop hook.
-            if self.shutdown.is_set():
-                return
-            failed += call_hook(hook, "reload", self.logger) is not None
-        self.logger.info("Reloaded" + (f", but {failed} reload hooks failed" if failed else ""))
-
-    def _log_stacks(self) -> None:
-        """What SIGUSR1 does: it was asked for, so whatever `log_level` says."""
-        text = f"received SIGUSR1: {stacks()}"
-        record = self.logger.makeRecord(
-            self.name, logging.INFO, __file__, 0, text, (), None, "_log_stacks"
-        )
-        self.logger.handle(record)
 
     # What a subclass may override
 
@@ -182,8 +117,7 @@ class Daemon(Registrars):
 
     def status(self) -> dict[str, Any]:
         """What `/status` shows; an override may add to it, or return anything."""
-        queue, intake = self._intake_and_queue()
-        parts = self._parts
+        supervisor = self._assembly.supervisor
         uptime = time.monotonic() - self._started_clock if self._started else 0.0
         shown: dict[str, Any] = {
             "name": self.name,
@@ -191,18 +125,10 @@ class Daemon(Registrars):
             "started": timestamp(self._started),
             "uptime": round(uptime, 6),
             **self._health.shown(),
-            "events_queue": len(queue),
-            "events": {
-                **intake.counters(),
-                **queue.counters(),
-                **(parts.processor.counters() if parts else {}),
-            },
-            "http": parts.server.counters() if parts else {},
-            "udp": parts.udp.counters() if parts else {},
-            "juggler": self._outbox.counters(),
+            **self._assembly.counters(),
             "slaves": [
                 self._gatherer.call(f"The status of {c.name}", c.status, c.fallback_status)
-                for c in (parts.supervisor.children() if parts else ())
+                for c in (supervisor.children() if supervisor else ())
             ],
             **self._config.now.visible(),
         }
@@ -238,11 +164,11 @@ class Daemon(Registrars):
         """
         options, arguments = split_options(target, keywords)
         spec = SlaveSpec.make(target, "run_slave", args, arguments, **options)
-        with self._lazy_lock:
-            if self._supervisor is None:
+        with self._assembly.lock:
+            if self._assembly.supervisor is None:
                 self._append_slave(spec)
                 return None
-        return self._supervisor.add(spec)
+        return self._assembly.supervisor.add(spec)
 
     def put_event(self, event: Event) -> None:
         """Put an event on the queue, as if it had come from outside.
@@ -250,14 +176,14 @@ class Daemon(Registrars):
         Raises QueueFull when there is no room or the daemon is stopping, InvalidEvent (a
         ValueError) for what isn't a JSON value.
         """
-        self._intake_and_queue()[1].put(*normalize(event), "app")
+        self._assembly.intake.put(*normalize(event), "app")
 
     def send_event_to_juggler(self, host: str, service: str, status: str, description: str) -> None:
         """Have an event sent to the monitoring system Juggler; returns at once.
 
         status: OK, INFO, WARN or CRIT; another is a ValueError.
         """
-        self._outbox.send(host, service, status, description)
+        self._assembly.outbox.send(host, service, status, description)
 
     def stop(self) -> None:
         """Ask the daemon to stop; returns at once, may be called from any thread."""
@@ -266,75 +192,7 @@ class Daemon(Registrars):
     @property
     def flask(self) -> WebApp:
         """The Flask app, made once; routes may be added until its first request."""
-        with self._lazy_lock:
-            if self._lazy_flask is None:
-                views = Views(
-                    intake=lambda: self._intake_and_queue()[1],
-                    status=lambda: self._gatherer.call(
-                        "status()", self.status, lambda: Daemon.status(self)
-                    ),
-                    ping=self._ping_while_open,
-                    health=self._health,
-                    redact=self._config.redact,
-                    logger=self.logger,
-                )
-                self._lazy_flask = WebApp(self.blueprint, views)
-            return self._lazy_flask
-
-    def _ping_while_open(self) -> Any:
-        if self.flask.closed is not None:
-            raise PingError(f"{self.flask.closed}\n")
-        return self.ping()
-
-    @property
-    def _outbox(self) -> Outbox:
-        with self._lazy_lock:
-            if self._lazy_outbox is None:
-                url, timeout = (self.master_config[f"juggler_{x}"] for x in ("url", "timeout"))
-                self._lazy_outbox = Outbox(
-                    self.name, url, timeout, self.logger, self._config.redact
-                )
-            return self._lazy_outbox
-
-    def _intake_and_queue(self) -> tuple[EventQueue, Intake]:
-        with self._lazy_lock:
-            if self._lazy_intake is None:
-                queue: EventQueue = MemoryQueue(self.master_config["queue_size"])
-                # Until the handler is known it may be one that wants them.
-                queue.with_meta = queue.keep_lines = True
-                self._lazy_intake = queue, Intake(queue)
-            return self._lazy_intake
-
-    def _open_queue(self) -> tuple[EventQueue, Intake]:
-        """The queue that the configuration asks for, with the events that were put before."""
-        master = self.master_config
-        queue, intake = self._intake_and_queue()
-        if master["queue"] is None:
-            return queue, intake
-        assert isinstance(queue, MemoryQueue)
-        durable = DurableQueue(
-            master["queue"],
-            self.logger,
-            name=self.name,
-            size=master["queue_size"],
-            disk=master["queue_disk"],
-            ack_batch=master["ack_batch"],
-            changed=self._health.changed,
-        )
-        durable.with_meta = True
-        with self._lazy_lock:
-            self._lazy_intake = durable, intake
-            intake.use(durable)
-        entries = queue.drained()
-        try:
-            if entries:
-                lines = [entry.line or b"" for entry in entries]
-                durable.put_many(Batch([entry.event for entry in entries], lines, "app"))
-        except (QueueFull, BatchTooLarge) as error:
-            raise StartError(f"the events that were put before the start: {error}") from None
-        return durable, intake
-
-    # Life
+        return self._assembly.web
 
     def start(self) -> None:
         """Run until shutdown, in this thread; signals are handled if it is the main thread.
@@ -347,190 +205,94 @@ class Daemon(Registrars):
                 "start() was called while daemonkit run imports the module, and would keep it from "
                 "doing its work; put it under if __name__ == '__main__':"
             )
-        exit_watch, signals = ExitWatch(self.logger), Signals(self._signal_actions())
+        actions = signal_actions(self._stop_signals, self._reloader.request, self.logger)
+        exit_watch, signals = ExitWatch(self.logger), Signals(actions)
         try:
             self._freeze()
-            # Before anything else is opened, which would get the number of one that is missing.
-            given = take_sockets(os.environ)
+            # Before anything else is opened, which could get the number of a missing descriptor.
+            host = Host(os.environ, take_sockets(os.environ))
             signals.start()
-            log.configure(self.master_config, self._config.redact)
-            set_switch_interval(self.master_config["switch_interval"])
-            status = self._live(exit_now, os.environ, given)
+            settings = self._config.now.settings
+            log.configure(settings, self._config.redact)
+            set_switch_interval(settings.switch_interval)
+            status = self._run(host, exit_now)
         except DaemonkitError as error:
             print(f"{self.name}: {self._config.redact(str(error))}", file=sys.stderr)
             status = error.exit_status
         finally:
             signals.request_stop()
             signals.join(1.0)
-        timeout = SETTINGS["shutdown_timeout"].default
-        exit_watch.arm(
-            Deadline(timeout) if self._lifecycle is None else self._lifecycle.deadline,
-            STOPPED_BY_DEADLINE,
-        )
+        lifecycle = self._lifecycle
+        deadline = Deadline(DEFAULTS.shutdown_timeout) if lifecycle is None else lifecycle.deadline
+        exit_watch.arm(deadline, STOPPED_BY_DEADLINE)
         flush_stdout()
         if status:
             raise SystemExit(status)
 
-    def _signal_actions(self) -> dict[int, Callable[[], None]]:
-        reload = Coalesced(self._reload, "reload", self.logger, BETWEEN_RELOADS)
-        actions: dict[int, Callable[[], None]] = {
-            signal.SIGTERM: lambda: self._stop_by(signal.SIGTERM),
-            signal.SIGINT: lambda: self._stop_by(signal.SIGINT),
-            signal.SIGHUP: reload.request,
-        }
-        # A user who has taken this one keeps it.
-        if signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL:
-            actions[signal.SIGUSR1] = Coalesced(self._log_stacks, "stacks", self.logger).request
-        return actions
+    def serve(self, started: threading.Event | None = None) -> int:
+        """Run until shutdown inside another program, and return the exit status.
+
+        Unlike `start` it leaves signals, logging and the end of the process alone, and ignores what
+        systemd passes. started: set once the daemon is ready. Raises DaemonkitError when it can't
+        start.
+        """
+        self._freeze()
+        if started is not None:
+            self._health.add_listener(lambda: started.set() if self._health.is_ready else None)
+        return self._run(Host(), lambda _: None)
+
+    # Behind the scenes
 
     def _freeze(self) -> None:
         if self._registry.frozen:
             raise RegistrationError("the daemon was started already; make another Daemon")
         self._registry.frozen = True
 
-    def _live(
-        self,
-        exit_process: Callable[[int], Any],
-        environ: Mapping[str, str],
-        given: Sequence[socket.socket] = (),
-    ) -> int:
-        """Live to the end and return the exit status.
-
-        exit_process: for a blocked thread; environ, given: what systemd says, and its sockets.
-        """
+    def _run(self, host: Host, exit_process: Callable[[int], Any]) -> int:
         if self._config.now.source is None:
             self.logger.warning("Config file is not specified")
         self.logger.debug("Starting")
         self._started, self._started_clock = datetime.now(), time.monotonic()
-        master = self.master_config
-
-        def make_parts() -> Parts:
-            try:
-                self._parts = self._make_parts(environ, given)
-            except BaseException as error:
-                # Or the next start in this process would find its file in use.
-                if self._lazy_intake is not None:
-                    queue, _ = self._lazy_intake
-                    queue.request_stop()
-                    queue.join(1.0)
-                if isinstance(error, OSError):
-                    raise StartError(f"cannot start: {error}") from error
-                raise
-            return self._parts
-
-        self._lifecycle = Lifecycle(
-            self._health,
-            make_parts=make_parts,
-            logger=self.logger,
-            shutdown=self.shutdown,
-            drain_delay=master["drain_delay"],
-            timeout=master["shutdown_timeout"],
+        program = Program(
+            self.logger,
+            self.shutdown,
             run=self.run,
-            routes=self.flask.open_or_close,
-            reason=self._why_stopped,
-            reloading=self._reloading,
             start_hooks=self._registry.start_hooks,
             stop_hooks=self._registry.stop_hooks,
-            exit_process=exit_process,
+            stop_reason=lambda: self._stop_signals.reason,
+            wait_for_reload=self._reloader.wait_idle,
         )
-        return self._lifecycle.live()
+        self._lifecycle = lifecycle = Lifecycle(
+            program,
+            lambda: self._assembly.make(host, lifecycle.give_up),
+            self._health,
+            self._config.now.settings,
+            exit_process,
+        )
+        return lifecycle.run()
 
-    def _give_up(self, reason: str) -> None:
-        if self._lifecycle is not None:
-            self._lifecycle.give_up(reason)
+    def _events_left(self) -> int:
+        return 0 if self._lifecycle is None else self._lifecycle.events_left()
 
-    def _stop_by(self, number: signal.Signals) -> None:
-        # Called on the thread that watches signals: nothing here may wait, not even for the log.
-        now = time.monotonic()
-        if self._signal is None:
-            self._signal, self._signal_clock = number, now
-            self.shutdown.set()
-        # timeout(1) and others signal the process and then its group: one wish, two signals.
-        elif number != self._signal or now - self._signal_clock > SAME_SIGNAL:
-            left = 0 if self._lifecycle is None else self._lifecycle.events_left()
-            exit_by_signal(self.logger, number, f"{left} events are left unhandled")
+    def _safe_status(self) -> Any:
+        return self._gatherer.call("status()", self.status, lambda: Daemon.status(self))
 
-    def _why_stopped(self) -> str:
-        return f"received {self._signal.name}" if self._signal else "stop() was called"
+    def _ping_while_open(self) -> Any:
+        if self.flask.closed is not None:
+            raise PingError(f"{self.flask.closed}\n")
+        return self.ping()
 
-    def _make_parts(self, environ: Mapping[str, str], given: Sequence[socket.socket]) -> Parts:
-        master, health, watch = self.master_config, self._health, Timer(self.logger)
-        queue, intake = self._open_queue()
-        processor = self._make_processor(queue, watch)
-        # From here on run_slave goes to the supervisor, and not to the registry.
-        with self._lazy_lock:
-            supervisor = self._supervisor = Supervisor(
-                self._registry.slaves, self, watch, gave_up=self._give_up, changed=health.changed
-            )
-        try:
-            self.flask.seal()
-        except Exception as error:
-            raise RegistrationError(f"the routes can't be put together: {error}") from error
-        bound = (
-            sockets.adopt(given)
-            if given
-            else sockets.bind(master["host"], master["port"], self.logger.warning)
-        )
-        self._config.set_address(bound.host if given else master["host"], bound.port)
-        try:
-            udp = UdpListener(bound.udp, intake, self.logger, master["udp_buffer"])
-        except OSError:
-            bound.close()
-            raise
-        whose = ", on the sockets that systemd gave" if given else ""
-        self.logger.info("Listening on %s%s", sockets.format_address(bound.host, bound.port), whose)
-        lane = FastLane(
-            intake,
-            self.flask.fast_lane_blocker,
-            self._config.redact,
-            master["max_request_size"],
-        )
-        server = Server(
-            self.flask,
-            bound.tcp,
-            self.logger,
-            outlives_us=bool(given),
-            lane=lane if master["fast_events"] else None,
-            threads=master["http_threads"],
-            max_request_size=master["max_request_size"],
-            connection_limit=master["connection_limit"],
-            request_timeout=master["request_timeout"],
-        )
-        notifier = SystemdNotifier(
-            NotifySocket(environ), health, watchdog_seconds(environ), self.logger
-        )
-        for part in (watch, server, processor, supervisor, udp, queue):
-            health.add_source(part.problems)
-        return Parts(
-            queue, intake, server, processor, supervisor, udp, self._outbox, watch, notifier
-        )
-
-    def _make_processor(self, queue: EventQueue, watch: Timer) -> Processor:
+    def _event_handler(self) -> HandlerSpec:
+        """The handler to call: what was registered, or an override of `process_event`."""
         for name in ("run", "process_event", "status", "ping"):
             require_function(getattr(self, name), name)
         handler = self._registry.handler or HandlerSpec(self.process_event)
-        function, with_meta = handler.function, handler.with_meta
-        if type(self).process_event is not Daemon.process_event:
-            function = self.process_event
-            with_meta = accepts(function, "process_event", ("event",), ("event", "meta")) == 2
-            if handler.with_meta and not with_meta:
-                raise RegistrationError(
-                    f"the event handler wants meta, which {type(self).__name__}.process_event "
-                    "doesn't take: add a second parameter and pass it on"
-                )
-        processor = Processor(
-            queue,
-            function,
-            self.logger,
-            threads=handler.threads,
-            batch=handler.batch,
-            linger=handler.linger,
-            with_meta=with_meta,
-            timeout=handler.timeout,
-            retry=RetryPolicy(handler.retries, handler.backoff),
-            redact=self._config.redact,
-            wake=watch.wake,
-            changed=self._health.changed,
-        )
-        watch.add(processor.run_due)
-        return processor
+        if type(self).process_event is Daemon.process_event:
+            return handler
+        with_meta = accepts(self.process_event, "process_event", ("event",), ("event", "meta")) == 2
+        if handler.with_meta and not with_meta:
+            raise RegistrationError(
+                f"the event handler wants meta, which {type(self).__name__}.process_event "
+                "doesn't take: add a second parameter and pass it on"
+            )
+        return replace(handler, function=self.process_event, with_meta=with_meta)

@@ -84,9 +84,8 @@ def running(app: Daemon, config: ConfigSource = None, *, timeout: float = 10.0) 
     """
     if not isinstance(app, Daemon):
         raise TypeError(f"running takes a Daemon, not {describe(app)}")
-    app._freeze()
     given = config.get("master") or {} if isinstance(config, Mapping) else {}
-    app._load(
+    app.configure(
         config,
         [
             Override(f"master.{name}", text, "testing.running", raw=raw)
@@ -95,18 +94,22 @@ def running(app: Daemon, config: ConfigSource = None, *, timeout: float = 10.0) 
         ],
     )
     result: list[int | BaseException] = []
+    started = threading.Event()
 
-    def live() -> None:
+    def serve() -> None:
         try:
-            result.append(app._live(lambda _: None, {}))
+            result.append(app.serve(started))
         except BaseException as error:
             result.append(error)
+        finally:
+            started.set()
 
-    thread = threading.Thread(target=live, name="main", daemon=True)
+    thread = threading.Thread(target=serve, name="main", daemon=True)
     thread.start()
     client = Client(app.master_config["host"], timeout)
     try:
-        client.wait_until(lambda: app._health.is_ready or result, "start")
+        if not started.wait(timeout):
+            raise TimeoutError(f"the daemon did not start within {timeout:g} s")
         _raise(result)
         client.port = app.master_config["port"]
         yield client

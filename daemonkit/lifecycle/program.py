@@ -1,0 +1,28 @@
+"""What the user's program does in the lifecycle of its daemon."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..types import Hook
+
+
+@dataclass(frozen=True)
+class Program:
+    """The functions and hooks of the user's program, as the lifecycle calls them.
+
+    shutdown: set by whoever wants the daemon to stop; run: called in the main thread; stop_reason:
+    why it stops, for the log; wait_for_reload: waits so many seconds for the reload hooks.
+    """
+
+    logger: logging.Logger
+    shutdown: threading.Event
+    run: Callable[[], Any]
+    start_hooks: Sequence[Hook]
+    stop_hooks: Sequence[Hook]
+    stop_reason: Callable[[], str]
+    wait_for_reload: Callable[[float], object]

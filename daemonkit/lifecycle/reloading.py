@@ -1,0 +1,87 @@
+"""Reloading the configuration on SIGHUP, and the reload hooks after it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+
+from ..config.loading import ConfigInForce
+from ..exceptions import ConfigError
+from ..monitoring.health import Health
+from ..monitoring.systemd_notifier import SystemdNotifier
+from ..types import Hook
+from .hooks import call_hook
+from .signals import Coalesced
+
+BETWEEN_RELOADS = 1.0
+"""Seconds between two reloads; SIGHUPs received meanwhile count as one."""
+
+
+class Reloader:
+    """Loads the configuration again and calls the reload hooks, on a thread of its own.
+
+    notifier: returns what reports the reload to systemd, None before the daemon has its parts.
+    """
+
+    def __init__(
+        self,
+        config: ConfigInForce,
+        hooks: Sequence[Hook],
+        health: Health,
+        shutdown: threading.Event,
+        logger: logging.Logger,
+        notifier: Callable[[], SystemdNotifier | None],
+    ) -> None:
+        self._config = config
+        self._hooks = hooks
+        self._health = health
+        self._shutdown = shutdown
+        self._logger = logger
+        self._notifier = notifier
+        self._busy = threading.Lock()
+        self.request = Coalesced(self.reload, "reload", logger, BETWEEN_RELOADS).request
+
+    def reload(self) -> None:
+        """Reload now, once the daemon has started."""
+        # The hooks may need what the start hooks open.
+        self._health.begun.wait()
+        with self._busy:
+            notifier = self._notifier()
+            if notifier is None or self._shutdown.is_set():
+                return
+            notifier.reloading()
+            try:
+                self._load()
+            finally:
+                notifier.reloaded()
+
+    def wait_idle(self, timeout: float) -> None:
+        """Wait at most `timeout` seconds for the reload hooks to return."""
+        if self._busy.acquire(timeout=timeout):
+            self._busy.release()
+
+    def _load(self) -> None:
+        try:
+            changed = self._config.reload()
+        except ConfigError as error:
+            self._logger.error("Not reloaded, the old configuration stays: %s", error)
+            return
+        if changed:
+            self._logger.warning(
+                "Changed, but in force only after a restart: %s", ", ".join(changed)
+            )
+        if self._config.now.source is None:
+            self._logger.warning("There is no configuration file to read again")
+        if fixed := [override.key for override in self._config.now.overrides]:
+            self._logger.info("Fixed by the command line: %s", ", ".join(fixed))
+        for path in self._config.read_once:
+            self._logger.warning("%s can't be read again; what it held at first stays", path)
+        logging.getLogger().setLevel(self._config.now.master["log_level"])
+        failed = 0
+        for hook in self._hooks:
+            # A stop hook may have closed what the hook would use.
+            if self._shutdown.is_set():
+                return
+            failed += call_hook(hook, "reload", self._logger) is not None
+        self._logger.info("Reloaded" + (f", but {failed} reload hooks failed" if failed else ""))
