@@ -353,8 +353,14 @@ class Daemon(Registrars):
             # Before anything else is opened, which would get the number of one that is missing.
             given = take_sockets(os.environ)
             signals.start()
-            log.configure(self.master_config, self._config.redact)
-            set_switch_interval(self.master_config["switch_interval"])
+            settings = self._config.settings
+            log.configure(
+                level=settings.log_level,
+                path=settings.log_file,
+                style=settings.log_format,
+                redact=self._config.redact,
+            )
+            set_switch_interval(settings.switch_interval)
             status = self._live(exit_now, os.environ, given)
         except DaemonkitError as error:
             print(f"{self.name}: {self._config.redact(str(error))}", file=sys.stderr)
