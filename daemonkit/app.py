@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from .callables import accepts, refuse_unrun, require_function
-from .config.defaults import DEFAULTS
+from .config.defaults import Settings
 from .config.loading import COMMAND_LINE, ConfigInForce, ConfigSource, Override
 from .events.codec import beginning, normalize
 from .exceptions import DaemonkitError, PingError, RegistrationError
@@ -212,8 +212,13 @@ class Daemon(Registrars):
             # Before anything else is opened, which could get the number of a missing descriptor.
             host = Host(os.environ, take_sockets(os.environ))
             signals.start()
-            settings = self._config.now.settings
-            log.configure(settings, self._config.redact)
+            settings = self._config.settings
+            log.configure(
+                level=settings.log_level,
+                path=settings.log_file,
+                style=settings.log_format,
+                redact=self._config.redact,
+            )
             set_switch_interval(settings.switch_interval)
             status = self._run(host, exit_now)
         except DaemonkitError as error:
@@ -223,7 +228,9 @@ class Daemon(Registrars):
             signals.request_stop()
             signals.join(1.0)
         lifecycle = self._lifecycle
-        deadline = Deadline(DEFAULTS.shutdown_timeout) if lifecycle is None else lifecycle.deadline
+        deadline = (
+            Deadline(Settings().shutdown_timeout) if lifecycle is None else lifecycle.deadline
+        )
         exit_watch.arm(deadline, STOPPED_BY_DEADLINE)
         flush_stdout()
         if status:
@@ -266,7 +273,7 @@ class Daemon(Registrars):
             program,
             lambda: self._assembly.make(host, lifecycle.give_up),
             self._health,
-            self._config.now.settings,
+            self._config.settings,
             exit_process,
         )
         return lifecycle.run()

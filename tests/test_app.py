@@ -94,8 +94,8 @@ def test_a_failing_start_hook_stops_the_start(caplog: pytest.LogCaptureFixture) 
     ):
         pass
 
-    assert app._parts is not None
-    assert [child.slave for child in app._parts.supervisor.children()] == [None]
+    assert app._assembly.parts is not None
+    assert [child.slave for child in app._assembly.parts.supervisor.children()] == [None]
 
 
 def test_a_start_hook_may_queue_events_and_add_slaves() -> None:
@@ -142,9 +142,8 @@ def test_stop_during_start_stops_cleanly() -> None:
     app.on_start(lambda: later.append("hook"))
     app.main(lambda: later.append("main"))
     app.configure({"master": {"host": "127.0.0.1", "port": 0}})
-    app._freeze()
 
-    assert app._live(lambda status: None, {}) == 0
+    assert app.serve() == 0
     assert later == []
 
 
@@ -316,19 +315,19 @@ def test_a_reload_brings_new_values_and_keeps_the_old_ones_when_the_file_is_wron
     reloaded: list[Any] = []
     app.add_reload_hook(broken_hook)
     app.on_reload(lambda: reloaded.append(app.config["a"]))
-    app._freeze()
-    thread = threading.Thread(target=app._live, args=[lambda status: None, {}])
+    started = threading.Event()
+    thread = threading.Thread(target=app.serve, args=[started])
     thread.start()
-    app._health.begun.wait(10)
+    assert started.wait(10)
     port = app.master_config["port"]
     path.write_text(
         "master: {host: '::1', port: 0, queue_size: 5, hidden_opts: [a], log_level: error}\n"
         "a: 2\nb: 3\n"
     )
-    app._reload()
+    app._reloader.reload()
     shown = app.status()
     path.write_text("a: [")
-    app._reload()
+    app._reloader.reload()
     app.stop()
     thread.join()
 
@@ -350,8 +349,10 @@ def test_a_daemon_lives_once() -> None:
     with running(app):
         pass
 
-    with pytest.raises(RegistrationError, match="make another Daemon"), running(app):
+    with pytest.raises(RegistrationError, match="has started"), running(app):
         pass
+    with pytest.raises(RegistrationError, match="make another Daemon"):
+        app.serve()
 
 
 def test_two_daemons_live_in_one_process() -> None:
@@ -374,8 +375,8 @@ def test_a_part_that_fails_to_stop_does_not_keep_the_others_from_it(
 ) -> None:
     app = Daemon("app")
     with running(app, {"master": {"shutdown_timeout": 1}}) as client:
-        assert app._parts is not None
-        processor = app._parts.processor
+        assert app._assembly.parts is not None
+        processor = app._assembly.parts.processor
         real, calls = processor.request_stop, []
 
         def fail() -> None:
@@ -396,7 +397,7 @@ def test_routes_that_flask_refuses_are_told_in_one_line() -> None:
     app.route("/<int:")(lambda: "never")
 
     with (
-        pytest.raises(RegistrationError, match="^the routes can't be put together: "),
+        pytest.raises(RegistrationError, match="^cannot register the routes: "),
         running(app),
     ):
         pass
@@ -471,7 +472,7 @@ def test_after_two_seconds_the_log_says_what_is_waited_for(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level("INFO")
-    monkeypatch.setattr("daemonkit.lifecycle.lifecycle.PATIENCE", 0.5)
+    monkeypatch.setattr("daemonkit.lifecycle.lifecycle.REPORT_AFTER", 0.5)
     app = Daemon("app")
     told = "Waiting for slaves (stubborn); a second signal exits at once"
 
@@ -572,7 +573,7 @@ def test_stop_hooks_wait_for_the_reload_hook_that_runs_and_no_other_begins(
     app.add_reload_hook(lambda: order.append("late reload"))
     app.add_stop_hook(lambda: order.append("stop"))
     with running(app):
-        thread = threading.Thread(target=app._reload)
+        thread = threading.Thread(target=app._reloader.reload)
         thread.start()
         entered.wait(10)
     thread.join()
@@ -596,8 +597,8 @@ def test_what_a_stop_leaves_in_the_file_is_handled_after_the_next_start(
 
     @first.on_event
     def wait(event: Any) -> None:
-        assert first._parts is not None
-        while not first._parts.queue._waiting.closed:  # type: ignore[attr-defined]
+        assert first._assembly.parts is not None
+        while not first._assembly.parts.queue._waiting.closed:  # type: ignore[attr-defined]
             first.shutdown.wait(0.002)
         handled.append((event, "first"))
 

@@ -132,7 +132,7 @@ def test_other_hooks_that_return_their_work_undone_have_failed(
     case.app.on_reload(case.function)
     case.app.on_stop(case.function)
     with running(case.app, {}) as client:
-        case.app._reload()
+        case.app._reloader.reload()
 
     name = case.function.__name__
     assert f"The reload hook {name} failed" in caplog.messages

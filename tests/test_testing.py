@@ -19,8 +19,8 @@ def test_waiting_for_what_never_comes_times_out() -> None:
 def test_a_refused_event_is_raised() -> None:
     app = Daemon("app")
     with running(app) as client:
-        assert app._parts is not None
-        app._parts.intake.close()
+        assert app._assembly.parts is not None
+        app._assembly.parts.intake.close()
         with pytest.raises(requests.HTTPError, match="^503"):
             client.send_event(1)
 

@@ -9,11 +9,12 @@ import threading
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from ..exceptions import ConfigError
 from ..text import describe
-from .defaults import SETTINGS
+from .defaults import SETTINGS, Settings
 from .secrets import Redactor, Secret, hide
 from .yamlfile import Files, parse_file, parse_value
 
@@ -62,10 +63,14 @@ class Config:
     source: ConfigSource
     overrides: tuple[Override, ...]
 
+    @cached_property
+    def settings(self) -> Settings:
+        """`master`, typed."""
+        return Settings(**self.master)
+
     def visible(self) -> dict[str, Any]:
         """`config` and `master_config` as `/status` may show them."""
-        patterns = self.master["hidden_opts"]
-        shown = hide({**self.config, SECTION: self.master}, patterns)
+        shown = hide({**self.config, SECTION: self.master}, self.settings.hidden_opts)
         master = shown.pop(SECTION)
         return {"config": shown, "master_config": master}
 
@@ -102,6 +107,11 @@ class ConfigInForce:
             if self._now is None:
                 self._now = load(self._source, self._overrides, self._files)
             return self._now
+
+    @property
+    def settings(self) -> Settings:
+        """The section `master` over the defaults; raises ConfigError when it is wrong."""
+        return self.now.settings
 
     def load(self, source: ConfigSource, overrides: Sequence[Override]) -> None:
         """Load it now, from `source` or else from what it was made with; raises ConfigError."""

@@ -306,7 +306,7 @@ class Assembly:
 
     @property
     def _settings(self) -> Settings:
-        return self._config.now.settings
+        return self._config.settings
 
     @property
     def _logger(self) -> logging.Logger:

@@ -77,7 +77,7 @@ class Reloader:
             self._logger.info("Fixed by the command line: %s", ", ".join(fixed))
         for path in self._config.read_once:
             self._logger.warning("%s can't be read again; what it held at first stays", path)
-        logging.getLogger().setLevel(self._config.now.master["log_level"])
+        logging.getLogger().setLevel(self._config.settings.log_level)
         failed = 0
         for hook in self._hooks:
             # A stop hook may have closed what the hook would use.

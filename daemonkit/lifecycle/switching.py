@@ -1,19 +1,21 @@
-"""How long a thread may compute while another one waits for the interpreter."""
+"""How long a thread may run Python code while another one waits for the interpreter."""
 
 from __future__ import annotations
 
 import sys
 
-from ..config.defaults import SETTINGS
+from ..config.defaults import Settings
 
-PYTHONS_OWN = 0.005
-"""Seconds, if nobody has set another interval."""
+PYTHON_DEFAULT = 0.005
+"""Seconds."""
 
 
 def set_switch_interval(seconds: float) -> None:
-    """Let the process's threads compute for so long at a time; an interval that the program has set
-    itself stays, unless the configuration asks for another than the default."""
-    # It isn't put back in the end: another daemon of the process may still live by it.
-    is_ours_to_set = sys.getswitchinterval() == PYTHONS_OWN
-    if is_ours_to_set or seconds != SETTINGS["switch_interval"].default:
+    """Set the interpreter's switch interval.
+
+    An interval that the program has set itself is kept, unless the configuration names one.
+    """
+    # Not restored at the end: another daemon in the process may still rely on it.
+    is_ours_to_set = sys.getswitchinterval() == PYTHON_DEFAULT
+    if is_ours_to_set or seconds != Settings().switch_interval:
         sys.setswitchinterval(seconds)

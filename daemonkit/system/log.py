@@ -8,7 +8,7 @@ import logging.config
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime, timezone
 from logging.handlers import WatchedFileHandler
 from pathlib import Path
@@ -28,13 +28,13 @@ LIBRARY_LEVELS = {
 """Levels for libraries whose lines would drown a daemon's own."""
 
 
-def configure(master: Mapping[str, Any], redact: Redact) -> None:
-    """Set up the process's logging from the settings `log_level`, `log_file`, `log_format`.
+def configure(*, level: str, path: str | None, style: str, redact: Redact) -> None:
+    """Set up the process's logging.
 
-    redact: applied to every text that is logged. Raises StartError when the file can't be opened.
+    path: the log file, None for stdout; style: `text` or `json`; redact: applied to every text that
+    is logged. Raises StartError when the file can't be opened.
     """
-    formatter = {"text": ColumnFormatter, "json": JsonFormatter}[master["log_format"]]
-    path = master["log_file"]
+    formatter = {"text": ColumnFormatter, "json": JsonFormatter}[style]
     handler: dict[str, Any] = {"()": StdoutHandler, "formatter": "chosen"}
     if path is not None:
         handler = {"()": FileHandler, "formatter": "chosen", "path": path}
@@ -46,7 +46,7 @@ def configure(master: Mapping[str, Any], redact: Redact) -> None:
                 "formatters": {"chosen": {"()": formatter, "redact": redact}},
                 "handlers": {"chosen": handler},
                 "loggers": {name: {"level": level} for name, level in LIBRARY_LEVELS.items()},
-                "root": {"level": master["log_level"], "handlers": ["chosen"]},
+                "root": {"level": level, "handlers": ["chosen"]},
             }
         )
     except ValueError as error:

@@ -111,9 +111,9 @@ def test_what_the_kernel_holds_at_stop_is_still_handled(
     app.on_event(events.append)
 
     with running(app) as client:
-        assert app._parts is not None
-        listener = app._parts.udp
-        with app._parts.intake._lock:
+        assert app._assembly.parts is not None
+        listener = app._assembly.parts.udp
+        with app._assembly.parts.intake._lock:
             for number in range(100):
                 client.send_datagram(b"%d" % number)
             app.stop()
@@ -137,16 +137,16 @@ def test_a_sender_faster_than_the_listener_does_not_keep_it_from_stopping(
 def test_kernel_drops_are_counted(app: Daemon) -> None:
     """The listener is kept from reading by holding what it puts events through."""
     with running(app) as client:
-        assert app._parts is not None
-        listener = app._parts.udp
+        assert app._assembly.parts is not None
+        listener = app._assembly.parts.udp
         listener._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
-        app._parts.intake._lock.acquire()
+        app._assembly.parts.intake._lock.acquire()
         try:
             for _ in range(200):
                 client.send_datagram(b'"%s"' % (b"x" * 1000))
             drops = listener.counters()["kernel_drops"]
         finally:
-            app._parts.intake._lock.release()
+            app._assembly.parts.intake._lock.release()
         counters = udp_counters(client, 200 - drops)
 
     assert drops > 0
@@ -172,8 +172,8 @@ def test_a_failing_read_is_logged_and_the_listener_goes_on(
     events: list[Any] = []
     app.on_event(events.append)
     with running(app) as client:
-        assert app._parts is not None
-        listener = app._parts.udp
+        assert app._assembly.parts is not None
+        listener = app._assembly.parts.udp
 
         class Failing:
             def __getattr__(self, name: str) -> Any:
@@ -221,9 +221,9 @@ def test_a_sender_that_never_pauses_does_not_keep_it_from_stopping(app: Daemon) 
 @contextmanager
 def held(app: Daemon) -> Iterator[UdpListener]:
     """Keep the listener from putting events anywhere, once it has read the first."""
-    assert app._parts is not None
-    with app._parts.intake._lock:
-        yield app._parts.udp
+    assert app._assembly.parts is not None
+    with app._assembly.parts.intake._lock:
+        yield app._assembly.parts.udp
 
 
 def flood(client: Client, datagrams: list[bytes]) -> None:
@@ -242,11 +242,11 @@ def test_a_flood_is_taken_in_batches_and_in_order(
     app.on_event(events.append)
     with running(app) as client:
         client.app = app  # type: ignore[attr-defined]
-        assert app._parts is not None
+        assert app._assembly.parts is not None
         sizes: list[int] = []
-        real = app._parts.queue.put_some
+        real = app._assembly.parts.queue.put_some
         monkeypatch.setattr(
-            app._parts.queue,
+            app._assembly.parts.queue,
             "put_some",
             lambda batch: (sizes.append(len(batch.events)), real(batch))[1],
         )
@@ -263,11 +263,11 @@ def test_who_sends_bad_datagrams_is_named_even_in_a_flood(
     """At the second complaint: the first one turns on what costs too much to do always."""
     with running(app) as client:
         client.app = app  # type: ignore[attr-defined]
-        assert app._parts is not None
+        assert app._assembly.parts is not None
         flood(client, [b"1", b"nope", b"2"])
         udp_counters(client, 4)
-        app._parts.udp._received = 0
-        app._parts.udp._limits["invalid"] = RateLimit(10)
+        app._assembly.parts.udp._received = 0
+        app._assembly.parts.udp._limits["invalid"] = RateLimit(10)
         flood(client, [b"1", b"nope", b"2"])
         counters = udp_counters(client, 4)
         told = [m for m in caplog.messages if "not valid JSON" in m]
@@ -348,9 +348,9 @@ def test_whatever_fails_the_listener_goes_on(
     events: list[Any] = []
     app.on_event(events.append)
     with running(app) as client:
-        assert app._parts is not None
+        assert app._assembly.parts is not None
         with monkeypatch.context() as patch:
-            patch.setattr(app._parts.intake, "put_some", lambda *_: 1 / 0)
+            patch.setattr(app._assembly.parts.intake, "put_some", lambda *_: 1 / 0)
             client.send_datagram(b"1")
             client.wait_until(lambda: "The UDP listener failed and goes on" in caplog.messages)
         client.send_datagram(b"2")

@@ -306,7 +306,7 @@ def test_sockets_that_systemd_opened_are_taken(activate: Spawn, names: str) -> N
     daemon.wait_until(lambda: daemon.status()["events"]["handled"] == 2)
     status = daemon.status()
 
-    assert f"Listening on 127.0.0.1:{daemon.port}, on the sockets that systemd gave" in daemon.out
+    assert f"Listening on 127.0.0.1:{daemon.port}, on sockets passed by systemd" in daemon.out
     address = {name: status["master_config"][name] for name in ("host", "port")}
     assert address == {"host": "127.0.0.1", "port": daemon.port}
     assert status["udp"]["received"] == 1
@@ -317,7 +317,7 @@ def test_sockets_that_systemd_opened_are_taken(activate: Spawn, names: str) -> N
 def test_sockets_for_another_process_are_left_alone(activate: Spawn) -> None:
     daemon = activate("tcp,udp", "1").wait_ready()
 
-    assert "on the sockets that systemd gave" not in daemon.out
+    assert "on sockets passed by systemd" not in daemon.out
     assert daemon.get("/ping").text == "OK\n"
     assert daemon.stop() == 0
 

@@ -386,8 +386,8 @@ def test_a_slave_that_is_being_made_when_stopping_begins_is_not_started(app: Dae
         starter.start()
         made.wait(10)
         app.stop()
-        assert app._parts is not None
-        supervisor = app._parts.supervisor
+        assert app._assembly.parts is not None
+        supervisor = app._assembly.parts.supervisor
         client.wait_until(lambda: supervisor._stopping)
         release.set()
         starter.join()
@@ -844,9 +844,9 @@ def test_a_slave_that_waits_while_it_is_made_is_not_stalled(app: Daemon) -> None
     app.add_status_field(lambda: 1, name="x")
     with running(app) as client:
         states = [client.status()["slaves"][0]["state"]]
-    assert app._supervisor is not None
+    assert app._assembly.supervisor is not None
     assert states == ["running"]
-    assert app._supervisor.children()[0].last_failure is None
+    assert app._assembly.supervisor.children()[0].last_failure is None
 
 
 @pytest.mark.parametrize("every", [None, 60])

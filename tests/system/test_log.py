@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from daemonkit import StartError
-from daemonkit.config.loading import load
 from daemonkit.runtime.ratelimit import RateLimit
 from daemonkit.system import log
 from daemonkit.system.log import ColumnFormatter, FileHandler, JsonFormatter
@@ -169,8 +168,7 @@ def _logging_restored() -> Iterator[None]:
 @pytest.mark.usefixtures("_logging_restored")
 def test_configure_writes_json_to_a_file_at_the_chosen_level(tmp_path: Path) -> None:
     path = tmp_path / "app.log"
-    settings = {"log_file": str(path), "log_format": "JSON", "log_level": "warning"}
-    log.configure(load({"master": settings}).master, hide)
+    log.configure(level="WARNING", path=str(path), style="json", redact=hide)
     logging.getLogger("x").info("not this")
     thread = threading.Thread(
         target=lambda: logging.getLogger("x").warning("this, hush"), name="slave-1"
@@ -185,7 +183,7 @@ def test_configure_writes_json_to_a_file_at_the_chosen_level(tmp_path: Path) -> 
 @pytest.mark.usefixtures("_logging_restored")
 def test_a_log_file_that_cannot_be_opened_is_told_in_one_line() -> None:
     with pytest.raises(StartError) as caught:
-        log.configure(load({"master": {"log_file": "/nowhere/x.log"}}).master, str)
+        log.configure(level="INFO", path="/nowhere/x.log", style="text", redact=str)
 
     assert str(caught.value) == (
         "cannot open the log file /nowhere/x.log: No such file or directory; see master.log_file"

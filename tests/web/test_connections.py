@@ -39,8 +39,8 @@ def app() -> Daemon:
 def serving(app: Daemon, **master: Any) -> Iterator[tuple[Client, Any]]:
     """A running daemon's client, and its server."""
     with running(app, {"master": master}) as client:
-        assert app._parts is not None
-        yield client, app._parts.server._server
+        assert app._assembly.parts is not None
+        yield client, app._assembly.parts.server._server
 
 
 def ask(sock: socket.socket, request: bytes) -> bytes:
@@ -580,7 +580,7 @@ def test_while_draining_each_answer_says_that_the_connection_is_closed(
         answers = [read_all(sock) for sock in socks]
         # Until the delay is over, new clients are served.
         assert client.get("/ping").headers["Connection"] == "close"
-        app._lifecycle._ended.set()  # type: ignore[union-attr]
+        app._lifecycle._stop_order.ended.set()  # type: ignore[union-attr]
 
     assert [answer.count(b" 200 OK\r\n") for answer in answers] == [1, 1, 1, 3]
     assert [answer.count(b"\r\nConnection: close\r\n") for answer in answers] == [1, 1, 1, 1]
@@ -622,7 +622,7 @@ def test_who_waits_to_be_let_in_when_it_stops_is_still_answered(app: Daemon, cou
         for sock in socks:
             sock.sendall(PING)
         app.stop()
-        client.wait_until(lambda: app._parts and app._parts.server._stopping)
+        client.wait_until(lambda: app._assembly.parts and app._assembly.parts.server._stopping)
         release()
         answers = [read_all(sock) for sock in socks]
 
@@ -661,7 +661,7 @@ def test_while_draining_status_says_that_events_take_the_long_way(app: Daemon) -
         app.stop()
         client.wait_until(lambda: server.draining)
         shown = client.status()["http"]["fast_lane"]
-        app._lifecycle._ended.set()  # type: ignore[union-attr]
+        app._lifecycle._stop_order.ended.set()  # type: ignore[union-attr]
 
     assert shown == "closed: the daemon is draining"
 
@@ -673,7 +673,7 @@ def test_a_passed_socket_that_drains_lets_nobody_in(app: Daemon, order: tuple[st
         server._outlives_us, server.is_open = True, False
         assert not server.admits
         for what in order:
-            getattr(app._parts.server, what)()  # type: ignore[union-attr]
+            getattr(app._assembly.parts.server, what)()  # type: ignore[union-attr]
         assert not server.admits
 
 
@@ -683,7 +683,7 @@ def test_idle_clients_of_a_passed_socket_are_let_go_soon(
     monkeypatch.setattr("daemonkit.web.server.LAST_REQUESTS", 0.1)
     with serving(app) as (client, listener), ExitStack() as stack:
         (idle,) = hold(client, stack, 1)
-        server = app._parts.server  # type: ignore[union-attr]
+        server = app._assembly.parts.server  # type: ignore[union-attr]
         server.outlives_us = listener._outlives_us = True
         server.drain()
         server.wait_until_empty(10)

@@ -39,8 +39,8 @@ class Side:
 
     @property
     def server(self) -> Any:
-        assert self.app._parts is not None
-        return self.app._parts.server._server
+        assert self.app._assembly.parts is not None
+        return self.app._assembly.parts.server._server
 
     def talk(self, *pieces: bytes) -> bytes:
         """Send the pieces, each when the one before has been read, and then a last request;
@@ -105,7 +105,7 @@ def same_both_ways(fast: Side, slow: Side, *pieces: bytes, interim: bytes = b"")
 def handled(side: Side) -> str:
     """The events that the handler has been given; as text, in which 1 is not true."""
 
-    parts = side.app._parts
+    parts = side.app._assembly.parts
     assert parts is not None
     side.client.wait_until(lambda: not (len(parts.queue) or parts.processor.in_work))
     return json.dumps(side.events)
@@ -134,9 +134,9 @@ def test_a_durable_queue_answers_the_same_and_gives_the_same_events(
 def test_what_is_sent_while_a_turn_is_read_is_committed_with_it(tmp_path: Path) -> None:
     app = Daemon("app")
     with running(app, {"master": {"queue": str(tmp_path / "events.db")}}) as client:
-        assert app._parts is not None
-        queue: Any = app._parts.queue
-        lane, late = app._parts.server._lane, []
+        assert app._assembly.parts is not None
+        queue: Any = app._assembly.parts.queue
+        lane, late = app._assembly.parts.server._lane, []
         commits: list[int] = []
         assert lane is not None
         real_take, real_put = lane.take, queue.put_many
@@ -262,8 +262,8 @@ def test_a_full_queue_and_a_stopping_daemon_are_told_the_same_way() -> None:
             side = Side(app, client)
             found = [side.talk(ONE + ONE), side.talk(request(b"1\n2", NDJSON))]
             found += [side.talk(request(b"1", NDJSON))]
-            assert app._parts is not None
-            app._parts.intake.close()
+            assert app._assembly.parts is not None
+            app._assembly.parts.intake.close()
             found += [side.talk(ONE + ONE), side.talk(request(b"1\n2", NDJSON))]
             answers.append((found, client.status()["events"]["refused"]))
 
@@ -423,8 +423,8 @@ def test_a_hook_that_comes_later_sees_the_next_request() -> None:
     app, seen = Daemon("app"), list[str]()
     with running(app) as client:
         client.post("/events", data=b"1")
-        assert app._parts is not None
-        assert app._parts.server.counters()["fast_events"] == 1
+        assert app._assembly.parts is not None
+        assert app._assembly.parts.server.counters()["fast_events"] == 1
         app.flask.before_request(note(seen))
         client.post("/events", data=b"1")
 
@@ -499,8 +499,8 @@ def test_limits_set_for_flask_hold(change: Callable[[Any], Any], status: int) ->
     change(app.flask)
     with running(app) as client:
         assert client.post("/events", data=b"12").status_code in (status, 200)
-        assert app._parts is not None
-        assert app._parts.server.counters()["fast_events"] == 0
+        assert app._assembly.parts is not None
+        assert app._assembly.parts.server.counters()["fast_events"] == 0
 
 
 def test_an_error_handler_of_the_users_own_answers() -> None:

@@ -38,8 +38,8 @@ def app() -> Daemon:
 def all_threads_waiting(app: Daemon) -> Iterator[tuple[Client, Server]]:
     """A daemon whose four HTTP threads wait for clients that read nothing."""
     with running(app, {"master": {"http_threads": 4}}) as client, ExitStack() as stack:
-        assert app._parts is not None
-        server = app._parts.server
+        assert app._assembly.parts is not None
+        server = app._assembly.parts.server
         for _ in range(4):
             sock = stack.enter_context(connect(client))
             sock.sendall(b"GET /stream HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -92,7 +92,7 @@ def test_a_client_that_reads_slowly_gets_all_of_its_answer(
     monkeypatch.setattr("daemonkit.web.listener.IDLE_TIMEOUT", 0.5)
     with running(app) as client, connect(client) as sock:
         sock.sendall(b"GET /stream HTTP/1.0\r\n\r\n")
-        server = app._parts.server._server  # type: ignore[union-attr]
+        server = app._assembly.parts.server._server  # type: ignore[union-attr]
         got, pauses = 0, 0
         while chunk := sock.recv(1_000_000):
             got += len(chunk)

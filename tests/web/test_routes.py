@@ -247,8 +247,8 @@ def test_a_full_queue_and_a_stopping_daemon_are_503_with_retry_after(app: Daemon
         too_large = client.post("/events", data=b"1\n2\n3", headers=NDJSON)
         with pytest.raises(QueueFull):
             app.put_event(4)
-        assert app._parts is not None
-        app._parts.intake.close()
+        assert app._assembly.parts is not None
+        app._assembly.parts.intake.close()
         stopping = client.post("/events", data=b"5")
 
     assert (full.status_code, full.headers["Retry-After"]) == (503, "1")
@@ -548,10 +548,10 @@ def test_a_ping_error_needs_an_error_code(code: Any) -> None:
 
 def test_the_default_check_notices_that_the_event_processor_is_gone(app: Daemon) -> None:
     with running(app) as client:
-        assert app._parts is not None
+        assert app._assembly.parts is not None
         # Nothing but a defect of ours can end it.
-        app._parts.queue.close()
-        app._parts.processor.join(5)
+        app._assembly.parts.queue.close()
+        app._assembly.parts.processor.join(5)
         got = client.get("/ping")
 
     assert (got.status_code, got.text) == (503, "the event processor is not running\n")

@@ -266,7 +266,9 @@ def test_a_client_that_does_not_read_its_answer_is_let_go(
         assert sock.recv(100)
         before = time.monotonic()
         app.stop()
-        client.wait_until(lambda: app._parts and not app._parts.server.running_threads())
+        client.wait_until(
+            lambda: app._assembly.parts and not app._assembly.parts.server.running_threads()
+        )
         took = time.monotonic() - before
 
     assert client.exit_status == 0
@@ -277,8 +279,8 @@ def test_a_refused_client_that_never_closes_is_let_go(
     app: Daemon, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("daemonkit.web.channel.LINGER", 0.1)
-    assert app._parts is not None
-    server = app._parts.server._server
+    assert app._assembly.parts is not None
+    server = app._assembly.parts.server._server
     with connect(client) as sock:
         sock.sendall(NO_LENGTH)
         assert read_all(sock).startswith(b"HTTP/1.1 411")
@@ -307,8 +309,8 @@ def test_two_hundred_idle_clients_do_not_keep_ping_waiting(client: Client) -> No
 def test_a_failing_turn_of_the_loop_is_logged_and_the_next_serves(
     app: Daemon, client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert app._parts is not None
-    server = app._parts.server._server
+    assert app._assembly.parts is not None
+    server = app._assembly.parts.server._server
     real = server.run_due
 
     def fail(at_most: float | None) -> float | None:
@@ -337,8 +339,8 @@ def test_a_request_in_flight_at_stop_is_answered(
         thread, result = in_background(lambda: client.get("/slow").text)
         entered.wait(10)
         app.stop()
-        assert app._parts is not None
-        server = app._parts.server
+        assert app._assembly.parts is not None
+        server = app._assembly.parts.server
         client.wait_until(lambda: server._stopping)
         release.set()
         thread.join()
@@ -356,8 +358,8 @@ def test_an_answer_is_read_to_its_end_although_the_client_has_sent_more(
     more = b"POST /events HTTP/1.1\r\nContent-Length: 1\r\n\r\n1"
     with running(app) as client, connect(client) as sock:
         sock.sendall(b"GET /large HTTP/1.1\r\n\r\n")
-        assert app._parts is not None
-        server = app._parts.server._server
+        assert app._assembly.parts is not None
+        server = app._assembly.parts.server._server
         client.wait_until(lambda: any(c.requests for c in server.active_channels.values()))
         sock.sendall(more * 3)
         app.stop()
@@ -396,8 +398,8 @@ def test_what_comes_while_it_stops_is_answered_and_the_connection_closed(
         thread, result = in_background(lambda: client.get("/slow").text)
         entered.wait(10)
         app.stop()
-        assert app._parts is not None
-        server = app._parts.server._server
+        assert app._assembly.parts is not None
+        server = app._assembly.parts.server._server
         client.wait_until(lambda: not server.accepting)
         idle.sendall(b"GET /ping HTTP/1.1\r\n\r\n")
         answer = read_all(idle)

@@ -1,0 +1,139 @@
+"""The values that a setting accepts: each check converts a value or says what it should be."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Generic, TypeVar
+from urllib.parse import urlsplit
+
+from ..text import describe
+
+T = TypeVar("T")
+
+SIZES = {"KiB": Decimal(2**10), "MiB": Decimal(2**20), "GiB": Decimal(2**30)}
+DURATIONS = {"ms": Decimal("0.001"), "s": Decimal(1), "m": Decimal(60), "h": Decimal(3600)}
+
+
+@dataclass(frozen=True)
+class Check(Generic[T]):
+    """A kind of value.
+
+    text: describes it ("an int 0..65535"); convert: returns the value, or raises ValueError or
+    TypeError.
+    """
+
+    text: str
+    convert: Callable[[Any], T]
+
+    def __call__(self, value: Any) -> T:
+        """Convert a value; raises ValueError with a message that follows the setting's name."""
+        try:
+            return self.convert(value)
+        except (TypeError, ValueError, OverflowError):
+            raise ValueError(f"must be {self.text}, not {describe(value)}") from None
+
+
+def whole(low: int, high: int | None = None) -> Check[int]:
+    """A whole number in `low`..`high`."""
+    text = f"an int {low}..{high}" if high is not None else f"an int >= {low}"
+    return Check(text, lambda value: _whole(value, low, high))
+
+
+def size(low: int, high: int | None = None) -> Check[int]:
+    """A number of bytes in `low`..`high`, plain or with a binary unit."""
+
+    def convert(value: Any) -> int:
+        if isinstance(value, str):
+            number = _with_unit(value, SIZES)
+            if number % 1:
+                raise ValueError
+            value = int(number)
+        return _whole(value, low, high)
+
+    limits = f"{low}..{high}" if high is not None else f">= {low}"
+    return Check(f"a number of bytes {limits} or a size such as 64KiB, 10MiB or 1GiB", convert)
+
+
+def duration(low: float, high: float) -> Check[float]:
+    """A number of seconds in `low`..`high`, plain or with a unit."""
+
+    def convert(value: Any) -> float:
+        if isinstance(value, str):
+            number = _with_unit(value, DURATIONS)
+            value = float(number) if number % 1 else int(number)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise TypeError
+        if not low <= value <= high:
+            raise ValueError
+        return value
+
+    text = f"a number of seconds {low:g}..{high:g} or a duration such as 500ms, 30s, 5m or 1h"
+    return Check(text, convert)
+
+
+def one_of(*names: str, fold: Callable[[str], str]) -> Check[str]:
+    """One of some names, whatever its case."""
+
+    def convert(value: Any) -> str:
+        if not isinstance(value, str) or fold(value) not in names:
+            raise ValueError
+        return fold(value)
+
+    return Check("one of " + ", ".join(names), convert)
+
+
+def or_none(check: Check[T]) -> Check[T | None]:
+    """The same, or null."""
+    return Check(f"{check.text} or null", lambda v: None if v is None else check.convert(v))
+
+
+def _whole(value: Any, low: int, high: int | None) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError
+    if value < low or (high is not None and value > high):
+        raise ValueError
+    return value
+
+
+def _with_unit(text: str, units: Mapping[str, Decimal]) -> Decimal:
+    found = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)([A-Za-z]+)", text)
+    if found is None or found[2] not in units:
+        raise ValueError
+    return Decimal(found[1]) * units[found[2]]
+
+
+def _boolean(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    if not value or "\0" in value:
+        raise ValueError
+    return value
+
+
+def _texts(value: Any) -> list[str]:
+    if not isinstance(value, list):
+        raise TypeError
+    return [_text(item) for item in value]
+
+
+def _url(value: Any) -> str:
+    parts = urlsplit(_text(value))
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError
+    return _text(value)
+
+
+TEXT = Check("a string, not empty", _text)
+URL = Check("an http or https URL", _url)
+TEXTS = Check("a list of strings", _texts)
+BOOLEAN = Check("true or false", _boolean)
+PATH_OR_NONE = or_none(Check("a file's path", _text))
