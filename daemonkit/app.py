@@ -454,13 +454,13 @@ class Daemon(Registrars):
         return f"received {self._signal.name}" if self._signal else "stop() was called"
 
     def _make_parts(self, environ: Mapping[str, str], given: Sequence[socket.socket]) -> Parts:
-        master, health, watch = self.master_config, self._health, Timer(self.logger)
+        master, health, timer = self.master_config, self._health, Timer(self.logger)
         queue, intake = self._open_queue()
-        processor = self._make_processor(queue, watch)
+        processor = self._make_processor(queue, timer)
         # From here on run_slave goes to the supervisor, and not to the registry.
         with self._lazy_lock:
             supervisor = self._supervisor = Supervisor(
-                self._registry.slaves, self, watch, gave_up=self._give_up, changed=health.changed
+                self._registry.slaves, self, timer, gave_up=self._give_up, changed=health.changed
             )
         try:
             self.flask.seal()
@@ -499,13 +499,13 @@ class Daemon(Registrars):
         notifier = SystemdNotifier(
             NotifySocket(environ), health, watchdog_seconds(environ), self.logger
         )
-        for part in (watch, server, processor, supervisor, udp, queue):
+        for part in (timer, server, processor, supervisor, udp, queue, self._outbox, notifier):
             health.add_source(part.problems)
         return Parts(
-            queue, intake, server, processor, supervisor, udp, self._outbox, watch, notifier
+            queue, intake, server, processor, supervisor, udp, self._outbox, timer, notifier
         )
 
-    def _make_processor(self, queue: EventQueue, watch: Timer) -> Processor:
+    def _make_processor(self, queue: EventQueue, timer: Timer) -> Processor:
         for name in ("run", "process_event", "status", "ping"):
             require_function(getattr(self, name), name)
         handler = self._registry.handler or HandlerSpec(self.process_event)
@@ -529,8 +529,8 @@ class Daemon(Registrars):
             timeout=handler.timeout,
             retry=RetryPolicy(handler.retries, handler.backoff),
             redact=self._config.redact,
-            wake=watch.wake,
+            wake=timer.wake,
             changed=self._health.changed,
         )
-        watch.add(processor.run_due)
+        timer.add(processor.run_due)
         return processor

@@ -46,7 +46,7 @@ class Parts:
     supervisor: Supervisor
     udp: UdpListener
     outbox: Outbox
-    watch: Timer
+    timer: Timer
     notifier: SystemdNotifier
 
 
@@ -168,7 +168,7 @@ class Lifecycle:
         parts = self._parts
         assert parts is not None
         yield parts.notifier.start
-        yield parts.watch.start
+        yield parts.timer.start
         yield parts.queue.start
         yield parts.server.start
         yield self._call_start_hooks
@@ -287,7 +287,7 @@ class Lifecycle:
         left, blocked = 0, False
         if (parts := self._parts) is not None:
             self._stop(parts.outbox, parts_after=4)
-            self._stop(parts.watch, parts_after=3)
+            self._stop(parts.timer, parts_after=3)
             # They get what is left of the time, while HTTP can still tell.
             for part in (parts.udp, parts.processor, parts.supervisor):
                 if part.running_threads():
