@@ -50,12 +50,6 @@ class Problem:
     tolerable: bool = False
 
 
-def thread_died(what: str, thread: threading.Thread, *, stopping: bool) -> list[Problem]:
-    """The problem that a part's thread has ended although nobody asked it to."""
-    ended = thread.ident is not None and not thread.is_alive()
-    return [Problem(f"{what} is not running")] if ended and not stopping else []
-
-
 class Component(Protocol):
     """What every running part can do, so that start and stop read as a list."""
 
@@ -73,6 +67,10 @@ class Component(Protocol):
 
     def running_threads(self) -> list[threading.Thread]:
         """Its threads that still run, to be named when it doesn't stop."""
+        ...
+
+    def problems(self) -> list[Problem]:
+        """What is wrong with it now; empty when it is healthy."""
         ...
 
 

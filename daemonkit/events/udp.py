@@ -6,14 +6,14 @@ import logging
 import os
 import select
 import socket
-import threading
 import time
 from typing import Any
 
 from ..exceptions import InvalidEvent
+from ..runtime.part import ThreadedPart
 from ..runtime.ratelimit import RateLimit
 from ..system.sockets import format_address, kernel_drops, plain_address, size_buffer
-from ..types import Event, Problem, thread_died
+from ..types import Event
 from .codec import decode, decode_each
 from .intake import Intake
 
@@ -26,25 +26,22 @@ LOG_INTERVAL = 10.0
 """Seconds between two lines about datagrams of one kind."""
 
 
-class UdpListener:
+class UdpListener(ThreadedPart):
     """A thread that reads datagrams, checks them and puts them on the queue; it never answers.
 
     buffer: bytes the kernel is to keep for it, None for the default.
     """
 
-    name = "udp"
-
     def __init__(
         self, sock: socket.socket, intake: Intake, logger: logging.Logger, buffer: int | None
     ) -> None:
+        super().__init__("udp", "the UDP listener")
         sock.setblocking(False)
         size_buffer(sock, buffer, logger.warning)
         self._socket = sock
         self._intake = intake
         self._logger = logger
-        self._stopping = False
         self._wake_read, self._wake_write = os.pipe()
-        self._thread = threading.Thread(target=self._listen, name=self.name, daemon=True)
         kinds = ("invalid", "refused", "error", "dropped")
         self._limits = {kind: RateLimit(LOG_INTERVAL) for kind in kinds}
         self._senders_until = 0.0
@@ -53,28 +50,16 @@ class UdpListener:
         self._refused = 0
         self._drops = kernel_drops(sock)
 
-    def start(self) -> None:
-        self._thread.start()
-
     def request_stop(self) -> None:
         """Read what the kernel holds already, then stop."""
-        self._stopping = True
+        super().request_stop()
         os.write(self._wake_write, b"x")
 
     def join(self, timeout: float) -> bool:
-        if self._thread.ident is not None:
-            self._thread.join(timeout)
-        if self._thread.is_alive():
-            return False
-        self.close()
-        return True
-
-    def running_threads(self) -> list[threading.Thread]:
-        return [self._thread] if self._thread.is_alive() else []
-
-    def problems(self) -> list[Problem]:
-        """What the health check has to say of it."""
-        return thread_died("the UDP listener", self._thread, stopping=self._stopping)
+        stopped = super().join(timeout)
+        if stopped:
+            self.close()
+        return stopped
 
     def close(self) -> None:
         """Close the descriptors; for a listener that has stopped, or never started."""
@@ -95,11 +80,11 @@ class UdpListener:
             "kernel_drops": drops,
         }
 
-    def _listen(self) -> None:
+    def _run(self) -> None:
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
         poll.register(self._wake_read, select.POLLIN)
-        while not self._stopping:
+        while not self._stop_requested:
             poll.poll()
             self._take_batch()
         # A sender that never pauses must not keep it from stopping.

@@ -223,7 +223,16 @@ class Assembly:
                 NotifySocket(host.environ), health, watchdog_seconds(host.environ), logger
             ),
         )
-        for part in (timer, parts.server, processor, supervisor, udp, queue):
+        for part in (
+            timer,
+            parts.server,
+            processor,
+            supervisor,
+            udp,
+            queue,
+            parts.outbox,
+            parts.notifier,
+        ):
             health.add_source(part.problems)
         return parts
 

@@ -20,15 +20,14 @@ EXTEND_EVERY, EXTEND_BY = 5.0, 15.0
 waits as long as `shutdown_timeout` says, and no longer for a process that hangs."""
 
 
-class SystemdNotifier:
+class SystemdNotifier(Timer):
     """Watches the health and sends READY, STATUS, WATCHDOG, RELOADING, STOPPING and
     EXTEND_TIMEOUT_USEC; does nothing where nobody listens.
 
     watchdog: seconds within which WATCHDOG=1 is expected, None for never. It is sent while there
-    is no problem but such as the daemon can bear.
+    is no problem but such as the daemon can bear. It has its own thread: the daemon's timer logs,
+    and may block in the log.
     """
-
-    name = "systemd"
 
     def __init__(
         self,
@@ -37,6 +36,7 @@ class SystemdNotifier:
         watchdog: float | None,
         logger: logging.Logger,
     ) -> None:
+        super().__init__(logger, "systemd", "the systemd notifier")
         self._socket = sock
         self._health = health
         # Half of the time, as sd_watchdog_enabled(3) recommends.
@@ -49,44 +49,39 @@ class SystemdNotifier:
         self._extend_at = 0.0
         self._stopping = False
         self._said_all = threading.Event()
-        # Not the daemon's: that one logs, and may hang in the log.
-        self._watch = Timer(logger, self.name)
-        self._watch.add(self._run_due)
+        self.add(self._run_due)
 
     def start(self) -> None:
         if self._socket.is_open:
-            self._health.add_listener(self._watch.wake)
-            self._watch.start()
+            self._health.add_listener(self.wake)
+            super().start()
 
     def request_stop(self) -> None:
         """Say what there is to say, then stop."""
         self._stopping = True
-        self._watch.wake()
+        self.wake()
 
     def join(self, timeout: float) -> bool:
         if self.running_threads():
             self._said_all.wait(min(timeout, LAST_TRIES))
-        self._watch.request_stop()
-        stopped = self._watch.join(timeout)
+        super().request_stop()
+        stopped = super().join(timeout)
         if stopped:
             self._socket.close()
         return stopped
-
-    def running_threads(self) -> list[threading.Thread]:
-        return self._watch.running_threads()
 
     def reloading(self) -> None:
         """Tell that the configuration is being loaded; `reloaded` has to follow."""
         # The same clock as systemd's, in microseconds (clock_gettime(2), CLOCK_MONOTONIC).
         microseconds = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
         self._note("RELOADING", f"1\nMONOTONIC_USEC={microseconds}")
-        self._watch.wake()
+        self.wake()
 
     def reloaded(self) -> None:
         """Tell that loading the configuration is over."""
         if self._health.is_ready:
             self._note("READY")
-            self._watch.wake()
+            self.wake()
 
     def _note(self, key: str, value: str = "1") -> None:
         """Have a message sent, after all others; one of its kind that still waits is outdated."""

@@ -12,7 +12,8 @@ from typing import Any
 from waitress import wasyncore
 from waitress.adjustments import Adjustments
 
-from ..types import Problem, thread_died
+from ..runtime.part import thread_died
+from ..types import Problem
 from .fast_lane import FastLane
 from .listener import Listener
 from .poller import Poller

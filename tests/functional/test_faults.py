@@ -564,7 +564,7 @@ app.set_event_handler(lambda event: None, threads=2)
 app.add_start_hook(lambda: app.send_event_to_juggler("h", "s", "OK", "d"))
 """
 NEEDED = (
-    "signals", "deadline", "shutdown", "systemd", "watch", "event queue", "events-1", "events-2",
+    "signals", "deadline", "shutdown", "systemd", "timer", "event queue", "events-1", "events-2",
     "udp", "http", "http-1", "http-3", "http-ping",
 )  # fmt: skip
 """Threads without which a daemon doesn't start."""
@@ -715,7 +715,7 @@ def test_sigusr1_logs_every_stack_whatever_the_level_and_changes_nothing(run_app
     log = stacks_of(daemon)
 
     assert re.search(r" INFO +received SIGUSR1: \d+ threads\n", log)
-    for name in ("MainThread", "poller", "http", "udp", "events", "watch"):
+    for name in ("MainThread", "poller", "http", "udp", "events", "timer"):
         assert re.search(rf"\n  {name} \(thread id \d+\):\n", log)
     assert "in poller\n      slave.shutdown.wait()" in log
     assert daemon.stop() == 0

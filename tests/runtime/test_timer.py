@@ -3,82 +3,119 @@ from __future__ import annotations
 import logging
 import math
 import threading
-import time
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from daemonkit.runtime.timer import Timer
 
 
-class Watching:
-    """A watch over a function that notes when it is called."""
+class Recorder:
+    """A function that a timer calls, and when it was called."""
 
-    def __init__(self, *dues: float) -> None:
-        self.dues = list(dues)
+    def __init__(self, *delays: float) -> None:
+        self.delays = list(delays)
         self.calls: list[float] = []
         self.called = threading.Semaphore(0)
-        self.watch = Timer(logging.getLogger("test"))
-        self.watch.add(self.run_due)
-        self.watch.start()
 
     def run_due(self, now: float) -> float:
         self.calls.append(now)
         self.called.release()
-        due = self.dues.pop(0) if self.dues else math.inf
-        if math.isnan(due):
+        delay = self.delays.pop(0) if self.delays else math.inf
+        if math.isnan(delay):
             raise ValueError("no")
-        return now + due
+        return now + delay
 
-    def end(self) -> None:
-        self.watch.request_stop()
-        assert self.watch.join(10)
-
-
-def test_it_calls_when_something_is_due_and_not_before() -> None:
-    watching = Watching(0.05, 0.1)
-    for _ in range(3):
-        assert watching.called.acquire(timeout=10)
-    watching.end()
-
-    first, second, third = watching.calls
-    assert 0.05 <= second - first < 1
-    assert 0.1 <= third - second < 1
+    def wait(self, times: int = 1) -> None:
+        for _ in range(times):
+            assert self.called.acquire(timeout=10)
 
 
-def test_a_wake_calls_at_once_and_nothing_else_does() -> None:
-    watching = Watching()
-    assert watching.called.acquire(timeout=10)
-    assert not watching.called.acquire(timeout=0.1)
-    watching.watch.wake()
-    assert watching.called.acquire(timeout=10)
-    watching.end()
+Start = Callable[..., Timer]
 
-    assert len(watching.calls) == 2
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Starts a timer, and stops it after the test."""
+    timers: list[Timer] = []
+
+    def start(*recorders: Recorder) -> Timer:
+        timer = Timer(logging.getLogger("test"))
+        for recorder in recorders:
+            timer.add(recorder.run_due)
+        timer.start()
+        timers.append(timer)
+        return timer
+
+    yield start
+    for timer in timers:
+        timer.request_stop()
+        assert timer.join(10)
+
+
+def test_it_calls_when_something_is_due_and_not_before(start: Start) -> None:
+    recorder = Recorder(0.05, 0.1)
+    start(recorder)
+    recorder.wait(3)
+
+    first, second, third = recorder.calls
+    assert second - first >= 0.05
+    assert third - second >= 0.1
+
+
+def test_the_first_due_function_has_all_of_them_called(start: Start) -> None:
+    early, late = Recorder(0.01), Recorder(3600)
+    start(early, late)
+    early.wait(2)
+    late.wait(2)
+
+
+def test_a_wake_calls_at_once_and_nothing_else_does(start: Start) -> None:
+    recorder = Recorder()
+    timer = start(recorder)
+    recorder.wait()
+    assert not recorder.called.acquire(timeout=0.1)
+    timer.wake()
+    recorder.wait()
+
+    assert len(recorder.calls) == 2
+
+
+def test_a_wake_during_a_call_is_not_lost(start: Start) -> None:
+    recorder, released = Recorder(), threading.Event()
+    real = recorder.run_due
+
+    def run_due(now: float) -> float:
+        due = real(now)
+        released.wait(10)
+        return due
+
+    recorder.run_due = run_due  # type: ignore[method-assign]
+    timer = start(recorder)
+    recorder.wait()
+    timer.wake()
+    released.set()
+    recorder.wait()
 
 
 def test_a_failure_does_not_end_it(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    start: Start, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("daemonkit.runtime.timer.AFTER_TROUBLE", 0.01)
-    watching = Watching(math.nan)
-    for _ in range(2):
-        assert watching.called.acquire(timeout=10)
-    watching.end()
+    monkeypatch.setattr("daemonkit.runtime.timer.AFTER_FAILURE", 0.01)
+    recorder = Recorder(math.nan)
+    start(recorder)
+    recorder.wait(2)
 
-    assert caplog.messages == ["The thread watch failed and goes on"]
+    assert caplog.messages == ["The thread timer failed and continues"]
 
 
-def test_that_it_is_gone_is_a_problem_unless_it_was_to_stop(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    watching = Watching()
-    assert watching.watch.problems() == []
+def test_its_death_is_a_problem(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = Recorder()
+    timer = start(recorder)
+    recorder.wait()
+    assert timer.problems() == []
     monkeypatch.setattr(Timer, "_sleep_until", lambda self, due: False)
-    watching.watch.wake()
-    while watching.watch.running_threads():
-        time.sleep(0.001)
-    lost = [problem.text for problem in watching.watch.problems()]
-    watching.end()
+    timer.wake()
+    assert timer.join(10)
 
-    assert lost == ["the watch is not running"]
-    assert watching.watch.problems() == []
+    assert [problem.text for problem in timer.problems()] == ["the timer is not running"]

@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 
 from ...exceptions import QueueFull, StartError
 from ...runtime.forks import ForkFlag
-from ...types import Problem, thread_died
+from ...runtime.part import thread_died
+from ...types import Problem
 from ..bounded import STOPPING, Bounded
 from ..entry import Batch, Entry, Failure
 from ..waiting import Waiting

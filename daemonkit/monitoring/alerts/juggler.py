@@ -11,6 +11,7 @@ from typing import Any
 
 from ...system.outgoing import open_session
 from ...text import describe, error_text
+from ...types import Problem
 
 STATUSES = ("OK", "INFO", "WARN", "CRIT")
 OUTBOX_SIZE = 1000
@@ -136,6 +137,10 @@ class Outbox:
     def running_threads(self) -> list[threading.Thread]:
         thread = self._thread
         return [thread] if thread is not None and thread.is_alive() else []
+
+    def problems(self) -> list[Problem]:
+        """None: an alert that can't be sent is logged."""
+        return []
 
     def counters(self) -> dict[str, int]:
         """Alerts waiting, sent, refused by Juggler, and dropped for lack of room."""
