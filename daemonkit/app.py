@@ -28,9 +28,9 @@ from .exceptions import (
     ConfigError,
     DaemonkitError,
     PingError,
-    QueueFull,
     RegistrationError,
     StartError,
+    Unavailable,
 )
 from .lifecycle.exit import Deadline, ExitWatch, exit_by_signal, exit_now, flush_stdout
 from .lifecycle.lifecycle import STOPPED_BY_DEADLINE, Lifecycle, Parts, call_hook
@@ -247,8 +247,9 @@ class Daemon(Registrars):
     def put_event(self, event: Event) -> None:
         """Put an event on the queue, as if it had come from outside.
 
-        Raises QueueFull when there is no room or the daemon is stopping, InvalidEvent (a
-        ValueError) for what isn't a JSON value.
+        Raises QueueFull when there is no room, Unavailable (its base class) when the daemon is
+        stopping or the queue's disk is not available, and InvalidEvent (a ValueError) for what
+        isn't a JSON value.
         """
         self._intake_and_queue()[1].put(*normalize(event), "app")
 
@@ -330,7 +331,7 @@ class Daemon(Registrars):
             if entries:
                 lines = [entry.line or b"" for entry in entries]
                 durable.put_many(Batch([entry.event for entry in entries], lines, "app"))
-        except (QueueFull, BatchTooLarge) as error:
+        except (Unavailable, BatchTooLarge) as error:
             raise StartError(f"the events that were put before the start: {error}") from None
         return durable, intake
 
