@@ -3,6 +3,7 @@
 from ._version import __version__
 from .app import Daemon
 from .config.secrets import Secret
+from .events.entry import FailedAttempt
 from .exceptions import (
     BatchTooLarge,
     ConfigError,
@@ -12,6 +13,7 @@ from .exceptions import (
     QueueFull,
     RegistrationError,
     StartError,
+    Unavailable,
 )
 from .supervision.slave import Slave
 from .types import Event, EventMeta
@@ -23,6 +25,7 @@ __all__ = [
     "DaemonkitError",
     "Event",
     "EventMeta",
+    "FailedAttempt",
     "InvalidEvent",
     "PingError",
     "QueueFull",
@@ -30,5 +33,6 @@ __all__ = [
     "Secret",
     "Slave",
     "StartError",
+    "Unavailable",
     "__version__",
 ]

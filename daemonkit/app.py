@@ -173,8 +173,9 @@ class Daemon(Registrars):
     def put_event(self, event: Event) -> None:
         """Put an event on the queue, as if it had come from outside.
 
-        Raises QueueFull when there is no room or the daemon is stopping, InvalidEvent (a
-        ValueError) for what isn't a JSON value.
+        Raises QueueFull when there is no room, Unavailable (its base class) when the daemon is
+        stopping or the queue's disk is not available, and InvalidEvent (a ValueError) for what
+        isn't a JSON value.
         """
         self._assembly.intake.put(*normalize(event), "app")
 

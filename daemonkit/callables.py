@@ -1,4 +1,4 @@
-"""What a registered function takes, found out before it is called."""
+"""Checks functions when they are registered, and what they return."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .text import describe
 T = TypeVar("T")
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-# Most results, told apart from what follows in a tenth of the time.
+# Most results; this look-up takes a tenth of the time of the checks after it.
 _PLAIN = frozenset({type(None), bool, int, float, str, bytes, dict, list, tuple})
 _UNRUN = (
     (Coroutine, "a coroutine, which nothing awaits"),
@@ -31,7 +31,7 @@ _UNRUN = (
 
 
 def function_name(function: Callable[..., Any]) -> str:
-    """The name a function is registered under."""
+    """The name under which a function is registered, unless another one is given."""
     name = getattr(function, "__name__", None) or getattr(
         getattr(function, "func", None), "__name__", None
     )
@@ -39,14 +39,14 @@ def function_name(function: Callable[..., Any]) -> str:
 
 
 def require_function(function: Any, registrar: str, *, may_be_async: bool = False) -> None:
-    """Raise RegistrationError unless `function` can be called and its call does the work."""
+    """Raise RegistrationError unless `function` is callable and calling it runs its body."""
     if not callable(function):
         raise RegistrationError(
             f"{registrar} takes a function, not {describe(function)}; options are given by name"
         )
     name = function_name(function)
     if any(
-        inspect.isgeneratorfunction(f) or inspect.isasyncgenfunction(f) for f in _faces(function)
+        inspect.isgeneratorfunction(f) or inspect.isasyncgenfunction(f) for f in _called(function)
     ):
         raise RegistrationError(
             f"{registrar} takes a plain function, and {name}() is a generator: "
@@ -59,23 +59,23 @@ def require_function(function: Any, registrar: str, *, may_be_async: bool = Fals
         )
 
 
-def _faces(function: Any) -> tuple[Any, Any]:
-    """A callable and, for an object, the method that a call of it runs."""
+def _called(function: Any) -> tuple[Any, Any]:
+    """A callable, and the `__call__` of its class."""
     return function, getattr(type(function), "__call__", None)  # noqa: B004
 
 
 def is_async(function: Any) -> bool:
-    """Whether calling `function` makes a coroutine."""
-    return any(map(inspect.iscoroutinefunction, _faces(function)))
+    """Whether calling `function` returns a coroutine."""
+    return any(map(inspect.iscoroutinefunction, _called(function)))
 
 
 def refuse_unrun(result: T) -> T:
-    """Return what a user's function returned; raise TypeError if that is work still to be done."""
+    """Return the result of a user's function; raise TypeError if it is work that was not run."""
     if type(result) in _PLAIN:
         return result
     for kind, what in _UNRUN:
         if isinstance(result, kind):
-            # Or Python would warn that it was never awaited.
+            # Otherwise Python warns that it was never awaited.
             if isinstance(result, Coroutine | Generator):
                 result.close()
             raise TypeError(f"it returned {what}: do the work before returning")
@@ -83,7 +83,7 @@ def refuse_unrun(result: T) -> T:
 
 
 def check_options(given: Iterable[str], known: Iterable[str], registrar: str) -> None:
-    """Raise RegistrationError for an option that `registrar` doesn't know."""
+    """Raise RegistrationError for an unknown option, with the most similar known one."""
     known = sorted(known)
     for option in given:
         if option not in known:
@@ -97,15 +97,15 @@ def check_options(given: Iterable[str], known: Iterable[str], registrar: str) ->
 
 
 def accepts(function: Callable[..., Any], registrar: str, *forms: tuple[str, ...]) -> int:
-    """How many positional arguments to call `function` with, of those that `forms` allow.
+    """How many positional arguments to pass to `function`.
 
-    The longest form wins whose further parameters are required, or named as in the form.
-    Raises RegistrationError when none fits.
+    forms: the accepted signatures, as parameter names. The longest one wins whose additional
+    parameters are required or named as in the form. Raises RegistrationError when none fits.
     """
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):
-        # Some built-in callables have no signature; the shortest form is the common one.
+        # Some built-in callables have no signature; the shortest form is the usual one.
         return min(map(len, forms))
     required = [
         parameter.name

@@ -55,15 +55,19 @@ class InvalidEvent(DaemonkitError, ValueError):
     """What was given as an event is not JSON in the sense of RFC 8259."""
 
 
-class QueueFull(DaemonkitError):
-    """No room for an event, or the daemon is not accepting any.
+class Unavailable(DaemonkitError):
+    """Not accepting work now: the daemon is starting or stopping, or the disk is not available.
 
-    retry_after: seconds after which trying again makes sense.
+    retry_after: seconds after which to try again.
     """
 
     def __init__(self, message: str, retry_after: int = 1) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class QueueFull(Unavailable):
+    """The event queue, or its disk, has no room for an event."""
 
 
 class BatchTooLarge(DaemonkitError):

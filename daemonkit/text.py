@@ -1,4 +1,4 @@
-"""Text that is shown, logged or stored: bounded, and encodable."""
+"""Text to show, log or store: bounded and encodable."""
 
 from __future__ import annotations
 
@@ -8,43 +8,42 @@ from datetime import datetime
 from typing import Any
 
 LONGEST_TEXT = 8000
-"""Characters of what is kept or shown of an error."""
+"""The most characters of an error's text, or of its traceback, that are kept or shown."""
 
 
 def describe(value: Any) -> str:
-    """A value and its type, for an error message of one line."""
+    """A value's repr, shortened, and its type, for an error message."""
     text = repr(value)
     return f"{text if len(text) <= 100 else text[:100] + '...'} ({type(value).__name__})"
 
 
 def plain(text: str) -> str:
-    """The text as a plain `str` that any file, socket or database takes; what UTF-8 can't encode is
-    escaped."""
-    # A subclass may have an `encode` of its own.
+    """The text as a plain `str` that UTF-8 can encode; lone surrogates are escaped."""
+    # A subclass may override `encode`.
     return str.encode(text, "utf-8", "backslashreplace").decode()
 
 
 def error_text(error: BaseException, redact: Callable[[str], str] = str) -> str:
-    """An exception's type and message, plain and not too long, whatever its `__str__` does."""
+    """An exception's type and message, plain and at most LONGEST_TEXT characters; never raises."""
     try:
         text = plain(str(error))
     except BaseException as worse:
         text = f"(its __str__ raises {type(worse).__name__})"
     name = type(error).__name__
-    # Only then: half a secret isn't recognized.
+    # Redact before cutting: half a secret isn't recognized.
     return redact(f"{name}: {text}" if text else name)[:LONGEST_TEXT]
 
 
 def traceback_text(error: BaseException, redact: Callable[[str], str]) -> str:
-    """An exception's traceback, plain; of a long one the end, where the error is."""
+    """An exception's traceback, plain; if it is long, its end, where the error is. Never raises."""
     try:
         text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    # Notes and causes are the user's, too.
+    # Notes and causes may be the user's classes.
     except BaseException as worse:
         text = f"(formatting the traceback raises {type(worse).__name__})\n"
     return redact(plain(text))[-LONGEST_TEXT:]
 
 
 def timestamp(moment: datetime | None) -> str | None:
-    """Local time as `/status` shows it: 2018-02-01 18:41:37.876631."""
+    """A time as `/status` shows it: 2018-02-01 18:41:37.876631."""
     return None if moment is None else moment.isoformat(sep=" ", timespec="microseconds")

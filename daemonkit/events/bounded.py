@@ -1,22 +1,24 @@
-"""What both event queues share: room for so many events, and takers."""
+"""What the event queues have in common: a bound on what may wait, and consumers."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from ..exceptions import BatchTooLarge, QueueFull
+from ..exceptions import BatchTooLarge, QueueFull, Unavailable
 from .waiting import Waiting
 
-STOPPING = "The daemon is stopping"
 
-
-class NoRoom(QueueFull):
-    """As many events wait as may; fewer at once may find room."""
+def daemon_stopping() -> Unavailable:
+    """The error that refuses events while the daemon is stopping."""
+    return Unavailable("The daemon is stopping", retry_after=5)
 
 
 class Bounded:
-    """size: how many events may wait; it may be changed. with_meta, keep_lines: whether the event
-    processor wants the circumstances of each event, and its text to try it again."""
+    """The base of the event queues.
+
+    size: the most events that may wait; it may be changed. with_meta, keep_lines: whether the event
+    processor needs each event's circumstances, and its text for retries.
+    """
 
     name = "event queue"
 
@@ -29,36 +31,42 @@ class Bounded:
     def __len__(self) -> int:
         return len(self._waiting)
 
+    @property
+    def taken(self) -> int:
+        """How many events consumers have taken to handle, retries included."""
+        return self._waiting.taken
+
     def get(self) -> Any:
-        """Take the oldest entry, waiting for one; raises QueueClosed."""
+        """Wait for the oldest entry and take it; raises QueueClosed."""
         return self._waiting.get()
 
     def get_batch(self, limit: int, linger: float) -> list[Any]:
-        """Take up to `limit` entries, at the latest `linger` seconds after the first one; one that
-        is tried again comes alone. Raises QueueClosed."""
+        """Take up to `limit` entries, waiting at most `linger` seconds after the first; a retry
+        comes alone. Raises QueueClosed."""
         return self._waiting.get_batch(limit, linger)
 
     def room(self) -> int:
-        """For how many events there is room just now."""
+        """How many events can be added now."""
         return 0 if self._waiting.closed else max(0, self.size - len(self))
 
-    def refusal_of(self, count: int) -> QueueFull | BatchTooLarge:
-        """What refuses so many events, for lack of room."""
+    def refusal_of(self, count: int) -> Unavailable | BatchTooLarge:
+        """The error that refuses `count` events for lack of room."""
         if count > self.size:
             return BatchTooLarge(
                 f"{count} events at once are more than the queue holds (queue_size is {self.size})"
             )
+        return self._refusal()
+
+    def _refusal(self) -> Unavailable:
         if self._waiting.closed:
-            return QueueFull(STOPPING, retry_after=5)
-        return NoRoom(f"The event queue is full ({self.size} events)")
+            return daemon_stopping()
+        return QueueFull(f"The event queue is full ({self.size} events)")
 
     def _check_room(self, count: int) -> None:
         if self.room() < count:
             raise self.refusal_of(count)
 
-    def _room_for_some(self, count: int) -> tuple[int, QueueFull | None]:
-        """How many of so many events find room, and what refuses the others."""
+    def _room_for_some(self, count: int) -> tuple[int, Unavailable | None]:
+        """How many of `count` events can be added, and the refusal of the others."""
         fits = min(self.room(), count)
-        refusal = self.refusal_of(0) if fits < count else None
-        assert not isinstance(refusal, BatchTooLarge)
-        return fits, refusal
+        return fits, self._refusal() if fits < count else None

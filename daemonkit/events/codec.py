@@ -1,7 +1,7 @@
-"""Bytes to events: JSON exactly as RFC 8259 has it, one exception for all that isn't.
+"""Bytes to events: strict JSON (RFC 8259); InvalidEvent for everything else.
 
-Python's own parser takes more than the RFC (NaN, Infinity, UTF-16, numbers that become
-infinite) and gives up with RecursionError rather than at a known depth.
+Python's parser accepts more than the RFC (NaN, Infinity, numbers that overflow to infinity), and
+raises RecursionError for deep nesting instead of enforcing a fixed limit.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..exceptions import InvalidEvent
 from ..types import Event
@@ -22,40 +22,47 @@ _WHITESPACE = " \t\r\n"
 BOM = b"\xef\xbb\xbf"
 _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 _NOT_BRACKETS = bytes(set(range(256)) - set(b'[{]}"'))
-# It may lack its end: looking for strings anew behind each quote would take quadratic time.
+# The closing quote is optional: retrying at each later quote would take quadratic time.
 _STRING = r'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)'
 _NUMBER = r"-?(?:Infinity|(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][-+]?\d+)?)|NaN"
 
 
+class Decoded(NamedTuple):
+    """Events, and the JSON text of each as received."""
+
+    events: list[Event]
+    lines: list[bytes]
+
+
 def decode(data: bytes) -> Event:
-    """The JSON value that `data` holds; raises InvalidEvent that says what is wrong, and where."""
-    event = _quick(data)
-    return _decode(data.removeprefix(BOM), "the body is empty") if event is _SLOW else event
+    """Decode one JSON value; raises InvalidEvent with the reason and the position."""
+    event = _decode_short(data)
+    return _decode(data.removeprefix(BOM), "the body is empty") if event is _UNDECODED else event
 
 
 def decode_each(
-    items: Iterable[bytes], otherwise: Callable[[int, bytes], list[Event]]
+    items: Iterable[bytes], fallback: Callable[[int, bytes], list[Event]]
 ) -> list[Event]:
-    """The JSON values that `items` hold, one each.
+    """Decode one JSON value per item.
 
-    otherwise: called with the number and the bytes of an item that takes more than a quick look, or
-    isn't valid; returns its values, or raises.
+    fallback: called with the number and the bytes of an item that the fast path does not decode;
+    returns a list of its value, an empty list to leave it out, or raises.
     """
     events: list[Event] = []
     for number, data in enumerate(items):
-        event = _quick(data)
-        if event is _SLOW:
-            events += otherwise(number, data)
+        event = _decode_short(data)
+        if event is _UNDECODED:
+            events += fallback(number, data)
         else:
             events.append(event)
     return events
 
 
-def decode_lines(data: bytes) -> tuple[list[Event], list[bytes]]:
-    """The values of NDJSON, one a line, and their lines, empty ones left out; raises InvalidEvent
-    with the line."""
+def decode_lines(data: bytes) -> Decoded:
+    """Decode NDJSON, one value per line; empty lines are left out. Raises InvalidEvent with the
+    line number."""
 
-    def otherwise(number: int, line: bytes) -> list[Event]:
+    def fallback(number: int, line: bytes) -> list[Event]:
         line = line.rstrip(b" \t\r")
         try:
             return [_decode(line, "")] if line else []
@@ -64,18 +71,18 @@ def decode_lines(data: bytes) -> tuple[list[Event], list[bytes]]:
 
     lines = data.removeprefix(BOM).split(b"\n")
     if not lines[-1]:
-        # As a rule the last line has an end, too.
+        # The last line is usually terminated, too.
         lines.pop()
-    events = decode_each(lines, otherwise)
+    events = decode_each(lines, fallback)
     if not events:
         raise InvalidEvent("the body is empty")
     if len(events) < len(lines):
         lines = [line for line in lines if line.rstrip(b" \t\r")]
-    return events, lines
+    return Decoded(events, lines)
 
 
 def normalize(value: Any) -> tuple[Event, bytes]:
-    """A copy of a Python value in the form it would have come in as JSON, and that JSON; raises
+    """Encode a Python value as JSON; returns the value decoded again, and the JSON. Raises
     InvalidEvent."""
     try:
         text = json.dumps(value, allow_nan=False)
@@ -84,7 +91,7 @@ def normalize(value: Any) -> tuple[Event, bytes]:
     except RecursionError:
         raise InvalidEvent(_TOO_DEEP) from None
     data = text.encode()
-    # A place in this text would tell the caller nothing.
+    # Not left to `decode`: a position in this text means nothing to the caller.
     if _depth(data) > MAX_DEPTH:
         raise InvalidEvent(_TOO_DEEP)
     return decode(data), data
@@ -93,7 +100,7 @@ def normalize(value: Any) -> tuple[Event, bytes]:
 def beginning(event: Event, limit: int = 200) -> str:
     """The first characters of an event as JSON, for a log line; never raises.
 
-    A handler may have put into its event what JSON can't hold.
+    A handler may have added values to its event that JSON can't represent.
     """
     try:
         text = json.dumps(event, ensure_ascii=False, default=repr)
@@ -102,39 +109,39 @@ def beginning(event: Event, limit: int = 200) -> str:
     return text if len(text) <= limit else text[:limit] + "..."
 
 
-class _Refused(Exception):
-    """A literal that the parser takes and RFC 8259 doesn't."""
+class _InvalidLiteral(Exception):
+    """A literal that Python's parser accepts and RFC 8259 doesn't."""
 
 
 def _refuse_constant(literal: str) -> Any:
-    raise _Refused(literal, "is not JSON")
+    raise _InvalidLiteral(literal, "is not JSON")
 
 
 def _finite(literal: str) -> float:
     number = float(literal)
     if math.isinf(number):
-        raise _Refused(literal, "is too large a number")
+        raise _InvalidLiteral(literal, "is too large a number")
     return number
 
 
 _decoder = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
-_SLOW = object()
+_UNDECODED = object()
 _TOO_DEEP = f"nested deeper than {MAX_DEPTH} levels"
 
 
-def _quick(data: bytes) -> Event:
-    """The value of a short text without space before it, as nearly every event is; else _SLOW."""
-    # What takes no more than MAX_DEPTH bytes isn't nested deeper.
+def _decode_short(data: bytes) -> Event:
+    """The fast path, for a valid and short text without leading space; otherwise _UNDECODED."""
+    # MAX_DEPTH bytes can't be nested deeper than MAX_DEPTH levels.
     if len(data) <= MAX_DEPTH:
         try:
             text = data.decode()
             value, end = _decoder.raw_decode(text)
-            # `echo` without -n, and CRLF.
+            # A trailing newline, as from `echo`, or CRLF.
             if end == len(text) or not text[end:].strip(_WHITESPACE):
                 return value
         except Exception:
             pass
-    return _SLOW
+    return _UNDECODED
 
 
 def _decode(data: bytes, when_empty: str) -> Event:
@@ -147,19 +154,19 @@ def _decode(data: bytes, when_empty: str) -> Event:
         raise InvalidEvent(f"not UTF-8 at byte {error.start}") from None
     except json.JSONDecodeError as error:
         raise InvalidEvent(str(error) if text.strip(_WHITESPACE) else when_empty) from None
-    except _Refused as error:
+    except _InvalidLiteral as error:
         literal, why = error.args
         where = _first_number(text, lambda number: number == literal)
         raise InvalidEvent(f"{_shorten(literal)} {why}: {where}") from None
     except ValueError:
-        # int() refuses more digits than it can convert in reasonable time.
+        # int() limits the number of digits, since its time is quadratic.
         limit = sys.get_int_max_str_digits()
         where = _first_number(text, lambda n: len(n.lstrip("-")) > limit and _is_whole(n))
         raise InvalidEvent(f"a whole number of more than {limit} digits: {where}") from None
 
 
 def _depth(data: bytes) -> int:
-    """How deep brackets outside of strings are nested, at C's speed."""
+    """The nesting depth of brackets outside strings, counted in C."""
     if b"\\" in data:
         data = data.replace(b"\\\\", b"").replace(b'\\"', b"")
     outside = b"".join(data.translate(None, _NOT_BRACKETS).split(b'"')[::2])
@@ -173,8 +180,8 @@ def _shorten(literal: str) -> str:
 def _first_number(text: str, is_wanted: Callable[[str], bool]) -> str:
     for match in re.finditer(f"{_STRING}|({_NUMBER})", text, re.DOTALL):
         if match[1] and is_wanted(match[1]):
-            return _place(text, match.start())
-    raise AssertionError("the parser saw it")  # pragma: no cover
+            return _position(text, match.start())
+    raise AssertionError("the parser found one")  # pragma: no cover
 
 
 def _is_whole(number: str) -> bool:
@@ -182,14 +189,15 @@ def _is_whole(number: str) -> bool:
 
 
 def _refuse_if_too_deep(text: str) -> None:
-    """Raise InvalidEvent with the place, if there is one: text that isn't JSON may only seem so."""
+    """Raise InvalidEvent with the position if the text is nested too deep: `_depth` can be wrong
+    about text that isn't JSON."""
     depth = 0
     for match in re.finditer(rf"{_STRING}|[\[{{]|[]}}]", text, re.DOTALL):
         depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(match[0], 0)
         if depth > MAX_DEPTH:
-            raise InvalidEvent(f"{_TOO_DEEP}: {_place(text, match.start())}")
+            raise InvalidEvent(f"{_TOO_DEEP}: {_position(text, match.start())}")
 
 
-def _place(text: str, position: int) -> str:
+def _position(text: str, position: int) -> str:
     at = json.JSONDecodeError("", text, position)
     return f"line {at.lineno} column {at.colno} (char {at.pos})"

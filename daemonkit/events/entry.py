@@ -1,4 +1,4 @@
-"""What goes into a queue, and what comes out of it."""
+"""What goes into an event queue, what comes out of it, and the protocol of queues."""
 
 from __future__ import annotations
 
@@ -7,15 +7,19 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from typing import Any, NamedTuple, Protocol
 
-from ..exceptions import BatchTooLarge, QueueFull
+from ..exceptions import BatchTooLarge, Unavailable
 from ..text import error_text, traceback_text
 from ..types import Component, Event, EventMeta, Problem, Source
+
+LONGEST_BACKOFF = 3600.0
+"""Seconds: the default upper limit of the wait between two attempts."""
 
 
 class Batch(NamedTuple):
     """Events that are queued together.
 
-    lines: the JSON text of each as it came; peers: the sender of each, None if nobody asked.
+    lines: the JSON text of each event as received; peers: the sender of each event, None if the
+    handler does not ask for it.
     """
 
     events: Sequence[Event]
@@ -24,17 +28,17 @@ class Batch(NamedTuple):
     peers: Sequence[str | None] | None = None
 
     def part(self, start: int, stop: int) -> Batch:
-        """Some of them, as a slice has them."""
+        """The events from `start` up to, but not including, `stop`."""
         peers = None if self.peers is None else self.peers[start:stop]
         return Batch(self.events[start:stop], self.lines[start:stop], self.source, peers)
 
 
 class Entry(NamedTuple):
-    """An event taken from a queue that knows more of it than the event.
+    """An event taken from a queue, with what the queue knows about it.
 
-    meta: its circumstances, if the handler wants them; id: by which the queue knows it; attempt: 1
-    for the first time it is handled; line: its JSON text, if it may be needed again; failed: when
-    it failed first, in Unix seconds.
+    meta: the event's circumstances, if the handler asks for them; id: the queue's own identifier;
+    attempt: 1 for the first call of the handler; line: the JSON text, if a retry may need it;
+    failed: when the first attempt failed, in Unix seconds.
     """
 
     event: Event
@@ -45,41 +49,54 @@ class Entry(NamedTuple):
     failed: float | None = None
 
 
-class Failure(NamedTuple):
+class FailedAttempt(NamedTuple):
     """Why an event could not be handled.
 
-    error: one line; attempts: how many there were; first, last: when they failed, in Unix seconds.
+    error: one line; attempts: how many have failed so far; first_failed, last_failed: when the
+    first and the last of them failed, in Unix seconds.
     """
 
     error: str
     traceback: str
     attempts: int
-    first: float
-    last: float
+    first_failed: float
+    last_failed: float
+
+    @property
+    def first(self) -> datetime:
+        """When the first attempt failed, in UTC."""
+        return datetime.fromtimestamp(self.first_failed, timezone.utc)
+
+    @property
+    def last(self) -> datetime:
+        """When the last attempt failed, in UTC."""
+        return datetime.fromtimestamp(self.last_failed, timezone.utc)
 
 
 class RetryPolicy(NamedTuple):
-    """How often a failing event is handled again, and after how many seconds, doubled each time."""
+    """How often a failed event is retried.
+
+    first: seconds before the first retry, doubled for each further one; longest: the upper limit.
+    """
 
     retries: int = 0
-    backoff: float = 1.0
+    first: float = 1.0
+    longest: float = LONGEST_BACKOFF
 
     def delay(self, attempts: int) -> float | None:
-        """Seconds until the next attempt after so many, None when there is none."""
+        """Seconds to wait after so many attempts, or None for no further retry."""
         if attempts > self.retries:
             return None
-        return min(self.backoff * 2.0 ** min(attempts - 1, 60), LONGEST_BACKOFF)
+        return min(self.first * 2.0 ** min(attempts - 1, 60), self.longest)
 
 
-ONCE = RetryPolicy()
-"""A failing event is a dead letter at once."""
-LONGEST_BACKOFF = 3600.0
+NO_RETRIES = RetryPolicy()
 
 
-def failure_of(error: BaseException, entry: Entry, redact: Callable[[str], str]) -> Failure:
-    """What is kept of an exception that a handler raised just now."""
+def failure_of(error: BaseException, entry: Entry, redact: Callable[[str], str]) -> FailedAttempt:
+    """Describe the exception that the handler has just raised."""
     now = time.time()
-    return Failure(
+    return FailedAttempt(
         error_text(error, redact),
         traceback_text(error, redact),
         entry.attempt,
@@ -89,15 +106,16 @@ def failure_of(error: BaseException, entry: Entry, redact: Callable[[str], str])
 
 
 def meta_of(source: Source, peer: str | None, received: float, attempt: int = 1) -> EventMeta:
-    """The circumstances of an event that came at `received`, in Unix seconds."""
+    """The circumstances of an event received at `received`, in Unix seconds."""
     return EventMeta(source, peer, datetime.fromtimestamp(received, timezone.utc), attempt)
 
 
 class EventQueue(Component, Protocol):
-    """Where events wait for the event processor, and those that failed for the next attempt.
+    """Holds events until the event processor takes them, and failed ones until their retry.
 
-    is_durable: whether it outlives the process, and is told what has been handled; with_meta,
-    keep_lines: set to have the circumstances of each event, and its text to try it again.
+    is_durable: events survive the process, and `done` must be called for handled ones; with_meta,
+    keep_lines: set by the event processor if it needs each event's circumstances, or its text for
+    retries; size: the most events that may wait.
     """
 
     is_durable: bool
@@ -106,41 +124,52 @@ class EventQueue(Component, Protocol):
     size: int
 
     def __len__(self) -> int:
-        """How many events wait."""
+        """How many events are waiting."""
+
+    @property
+    def taken(self) -> int:
+        """How many events consumers have taken to handle, retries included.
+
+        An event is counted from the moment it no longer counts as waiting.
+        """
 
     def put_many(self, batch: Batch) -> None:
-        """Add all or none; raises QueueFull or BatchTooLarge."""
+        """Add all events or none; raises Unavailable or BatchTooLarge."""
 
-    def put_some(self, batch: Batch) -> tuple[int, QueueFull | None]:
-        """Add the first ones that there is room for; returns how many, and what refuses the
-        others."""
+    def put_some(self, batch: Batch) -> tuple[int, Unavailable | None]:
+        """Add the first events, as many as there is room for; returns their number and the refusal
+        of the others."""
 
     def room(self) -> int:
-        """For how many events there is room just now."""
+        """How many events can be added now."""
 
-    def refusal_of(self, count: int) -> QueueFull | BatchTooLarge:
-        """What refuses so many events, for lack of room."""
+    def refusal_of(self, count: int) -> Unavailable | BatchTooLarge:
+        """The error that refuses `count` events for lack of room."""
 
     def get(self) -> Any:
-        """Wait for one and take it, an event or an Entry; raises QueueClosed."""
+        """Wait for an event and take it, as it is or as an Entry; raises QueueClosed."""
 
     def get_batch(self, limit: int, linger: float) -> list[Any]:
-        """Wait for one, then up to `linger` seconds for up to `limit`; raises QueueClosed."""
+        """Wait for an event, then up to `linger` seconds for up to `limit`; raises QueueClosed."""
 
     def done(self, entries: Sequence[Entry]) -> None:
-        """Remove what has been handled."""
+        """Remove handled events."""
 
-    def fail(self, entry: Entry, failure: Failure, delay: float | None) -> None:
-        """Have one tried again in `delay` seconds, or put it with the dead letters."""
+    def fail(self, entry: Entry, failure: FailedAttempt, delay: float | None) -> bool:
+        """Retry an event in `delay` seconds, or add it to the dead letters; returns whether it is
+        a dead letter now."""
+
+    def flush(self) -> bool:
+        """Store what `done` and `fail` reported; returns False if that is no longer possible."""
 
     def counters(self) -> dict[str, Any]:
-        """What `/status` shows of it."""
+        """The queue's part of `/status`."""
 
     def problems(self) -> list[Problem]:
-        """What the health check has to say of it."""
+        """The queue's part of the health check."""
 
     def lost_at_exit(self) -> int:
-        """How many events that wait would be lost if the process ended now."""
+        """How many waiting events would be lost if the process ended now."""
 
     def close(self) -> None:
-        """Have takers raise QueueClosed, once it is empty if it isn't durable."""
+        """Make `get` raise QueueClosed; a queue that isn't durable is drained first."""

@@ -1,4 +1,4 @@
-"""The event queue in memory: bounded, for many producers and consumers."""
+"""The event queue in memory."""
 
 from __future__ import annotations
 
@@ -8,54 +8,61 @@ from collections import deque
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from itertools import repeat
-from typing import Any
+from typing import Any, NamedTuple
 
-from ..exceptions import QueueFull
+from ..exceptions import Unavailable
 from ..text import timestamp
 from ..types import EventMeta, Problem
 from .bounded import Bounded
 from .codec import beginning, decode
-from .entry import Batch, Entry, Failure
+from .entry import Batch, Entry, FailedAttempt
 from .waiting import Waiting
 
 DEAD_LETTERS = 100
-"""How many are kept; then the oldest are dropped."""
+"""How many are kept; after that the oldest are dropped."""
 LONGEST_EVENT = 10_000
 """Characters of a dead letter's event that are shown."""
 AGE_STEP = 0.1
-"""Seconds: how exactly the age of the oldest event is known."""
+"""Seconds: the accuracy of the oldest event's age."""
+
+
+class Arrival(NamedTuple):
+    """The event numbered `first`, and all up to the next Arrival, came at `when`.
+
+    when: monotonic seconds.
+    """
+
+    first: int
+    when: float
 
 
 class MemoryQueue(Bounded):
-    """A bounded first-in-first-out queue.
+    """A bounded first-in-first-out queue for many producers and consumers.
 
-    size: how many events may wait; it may be changed.
+    size: the most events that may wait; it may be changed.
     """
 
     is_durable = False
 
     def __init__(self, size: int) -> None:
-        super().__init__(size, Waiting(_revived))
+        super().__init__(size, Waiting(_prepare_retry))
         self._lock = threading.Lock()
-        self._added = 0
-        self._ages: deque[tuple[int, float]] = deque()
-        """How many had been added when, in monotonic seconds, for those that still wait."""
+        self._arrivals: deque[Arrival] = deque()
         self._retried = 0
         self._dead = 0
         self._dead_letters: deque[dict[str, Any]] = deque(maxlen=DEAD_LETTERS)
 
     def put_many(self, batch: Batch) -> None:
-        """Add all events or none; raises QueueFull, also once closed, or BatchTooLarge when they
-        never fit."""
+        """Add all events or none; raises Unavailable, or BatchTooLarge if they can never fit."""
         count = len(batch.events)
-        # Under the lock, or an event could slip in behind the last taker.
+        # Under the lock, or an event could be added after the last consumer has left.
         with self._lock:
             self._check_room(count)
             self._add(batch, count)
 
-    def put_some(self, batch: Batch) -> tuple[int, QueueFull | None]:
-        """Add as many events as there is room for, the first ones; returns how many that were,
-        and what refuses the others."""
+    def put_some(self, batch: Batch) -> tuple[int, Unavailable | None]:
+        """Add the first events, as many as there is room for; returns their number and the refusal
+        of the others."""
         count = len(batch.events)
         with self._lock:
             fits, refusal = self._room_for_some(count)
@@ -64,16 +71,17 @@ class MemoryQueue(Bounded):
             return fits, refusal
 
     def _add(self, batch: Batch, count: int) -> None:
-        now = time.monotonic()
-        ages, taken = self._ages, self._added - self._waiting.ready
-        while ages and ages[0][0] <= taken:
-            ages.popleft()
-        self._added += count
-        if not ages or now - ages[-1][1] >= AGE_STEP:
-            ages.append((self._added, now))
-        else:
-            ages[-1] = self._added, ages[-1][1]
+        now, arrivals = time.monotonic(), self._arrivals
+        if not arrivals or now - arrivals[-1].when >= AGE_STEP:
+            self._drop_arrivals()
+            arrivals.append(Arrival(self._waiting.added, now))
         self._waiting.add(self._entries(batch), count)
+
+    def _drop_arrivals(self) -> None:
+        """Keep those that waiting events, or the next one, may need."""
+        arrivals, oldest = self._arrivals, self._waiting.added - self._waiting.ready
+        while len(arrivals) > 1 and arrivals[1].first <= oldest:
+            arrivals.popleft()
 
     def _entries(self, batch: Batch) -> Sequence[Any]:
         lines = batch.lines if self.keep_lines else repeat(None)
@@ -92,21 +100,22 @@ class MemoryQueue(Bounded):
         return batch.events
 
     def done(self, entries: Sequence[Entry]) -> None:
-        """Forget entries that have been handled: those taken are gone already."""
+        """Nothing to do: a taken entry is no longer in the queue."""
 
-    def fail(self, entry: Entry, failure: Failure, delay: float | None) -> None:
-        """Have an entry tried again in `delay` seconds, or put it with the dead letters."""
+    def fail(self, entry: Entry, failure: FailedAttempt, delay: float | None) -> bool:
+        """Retry an event in `delay` seconds, or add it to the dead letters; returns whether it is
+        a dead letter now."""
         with self._lock:
-            # Once it is closed, nobody will wait for the next attempt.
+            # Once the queue is closed, nobody waits for the retry.
             if delay is not None and not self._waiting.closed:
                 self._retried += 1
-                again = entry._replace(attempt=entry.attempt + 1, failed=failure.first)
+                again = entry._replace(attempt=entry.attempt + 1, failed=failure.first_failed)
                 self._waiting.put_back(again, delay)
-                return
+                return False
             self._dead += 1
             self._dead_letters.append(
                 {
-                    # As it came, if that is known.
+                    # As received, if that is known.
                     "event": (
                         beginning(entry.event, LONGEST_EVENT)
                         if entry.line is None
@@ -115,18 +124,23 @@ class MemoryQueue(Bounded):
                     "error": failure.error,
                     "traceback": failure.traceback,
                     "attempts": failure.attempts,
-                    "first_failed": timestamp(datetime.fromtimestamp(failure.first)),
-                    "last_failed": timestamp(datetime.fromtimestamp(failure.last)),
+                    "first_failed": timestamp(datetime.fromtimestamp(failure.first_failed)),
+                    "last_failed": timestamp(datetime.fromtimestamp(failure.last_failed)),
                 }
             )
+            return True
+
+    def flush(self) -> bool:
+        """Nothing to do."""
+        return True
 
     def drained(self) -> list[Entry]:
-        """Take all that waits now, of a queue that keeps lines and that nobody takes from."""
+        """Take everything that is waiting; for a queue that keeps lines and has no consumers."""
         return [self.get() for _ in range(len(self))]
 
     def counters(self) -> dict[str, Any]:
-        """Events that wait, wait to be tried again, were tried again and are dead letters, the
-        age of the oldest in seconds, and the dead letters."""
+        """Events waiting, waiting for a retry, retried and dead, the age of the oldest in seconds,
+        and the dead letters."""
         with self._lock:
             return {
                 "waiting": len(self),
@@ -138,18 +152,17 @@ class MemoryQueue(Bounded):
             }
 
     def _oldest_age(self) -> float | None:
-        taken = self._added - self._waiting.ready
-        for added, when in self._ages:
-            if added > taken:
-                return round(time.monotonic() - when, 3)
-        return None
+        if not self._waiting.ready:
+            return None
+        self._drop_arrivals()
+        return round(time.monotonic() - self._arrivals[0].when, 3)
 
     def lost_at_exit(self) -> int:
-        """How many events that wait would be lost if the process ended now."""
+        """How many waiting events would be lost if the process ended now."""
         return len(self)
 
     def close(self) -> None:
-        """Let takers run the queue empty, and wake those that wait."""
+        """Let consumers drain the queue, then raise QueueClosed."""
         with self._lock:
             self._waiting.close(drain=True)
 
@@ -169,8 +182,8 @@ class MemoryQueue(Bounded):
         return []
 
 
-def _revived(entry: Entry) -> Entry:
-    # The handler may have changed what it was given.
+def _prepare_retry(entry: Entry) -> Entry:
+    # The handler may have modified the event.
     event = entry.event if entry.line is None else decode(entry.line)
     meta = None if entry.meta is None else entry.meta.of_attempt(entry.attempt)
     return entry._replace(event=event, meta=meta)

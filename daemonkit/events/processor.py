@@ -1,33 +1,38 @@
-"""The event processor: takes events from the queue and calls the handler for each."""
+"""The event processor: takes events from the queue and passes them to the handler."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from ..callables import refuse_unrun
+from ..callables import function_name, refuse_unrun
 from ..runtime.forks import ForkFlag, ForkGuard
 from ..runtime.heartbeat import Heartbeat
 from ..runtime.stacks import stack_of
 from ..types import Event, EventMeta, Problem
 from .codec import beginning
-from .entry import ONCE, Entry, EventQueue, RetryPolicy, failure_of
+from .entry import NO_RETRIES, Entry, EventQueue, FailedAttempt, RetryPolicy, failure_of
 from .waiting import QueueClosed
+
+DeadLetterHook = Callable[[Event, FailedAttempt], object]
+_IDLE = object()
+"""Stands for the events of a worker that has none."""
 
 
 class Processor:
-    """Threads that hand events to a handler.
+    """Threads that pass events to a handler.
 
-    handle: called with an event, or a list of them when `batch` is given, and with their Meta (or
-    list of them) when `with_meta`; threads: how many call it at a time; batch: how many events a
-    list has at most; linger: seconds after the first event at which a list is handed over at the
-    latest; timeout: seconds after which a call that hasn't returned is stalled; retry: how often a
-    failing event is handled again; redact: hides secrets in what is kept of an error; wake: called
-    to have `tend` called soon; changed: called when a call stalls or goes on.
+    handle: called with an event, or with a list if `batch` is given, and with its EventMeta, or
+    a list of them, if `with_meta`; threads: how many calls run at a time; batch: the most events in
+    a list; linger: the most seconds a list waits after its first event; timeout: seconds until a
+    running call counts as stalled; retry: when a failed event is retried; dead_letter_hooks: called
+    with each new dead letter's event and failure once it is stored, on the handler's thread;
+    redact: hides secrets in error texts; wake: makes the timer call `run_due` soon; changed: called
+    when a call stalls or recovers.
     """
 
     name = "event processor"
@@ -43,7 +48,8 @@ class Processor:
         linger: float = 0.0,
         with_meta: bool = False,
         timeout: float | None = None,
-        retry: RetryPolicy = ONCE,
+        retry: RetryPolicy = NO_RETRIES,
+        dead_letter_hooks: Sequence[DeadLetterHook] = (),
         redact: Callable[[str], str] = str,
         wake: Callable[[], None] = lambda: None,
         changed: Callable[[], None] = lambda: None,
@@ -56,6 +62,7 @@ class Processor:
         queue.with_meta = self._with_meta = with_meta
         queue.keep_lines = retry.retries > 0
         self._retry = retry
+        self._dead_letter_hooks = dead_letter_hooks
         self._redact = redact
         self._timeout = timeout
         self._is_wanted = False
@@ -79,7 +86,7 @@ class Processor:
         self._is_wanted = True
 
     def request_stop(self) -> None:
-        """Finish what is queued, then stop."""
+        """Stop once the queue has nothing more for consumers."""
         self._is_wanted = False
         self._queue.close()
 
@@ -94,7 +101,7 @@ class Processor:
         return [worker.thread for worker in self._workers if worker.thread.is_alive()]
 
     def problems(self) -> list[Problem]:
-        """What the health check has to say of it."""
+        """The event processor's part of the health check."""
         found = []
         if self._is_wanted and len(self.running_threads()) < len(self._workers):
             found.append(Problem("the event processor is not running"))
@@ -104,11 +111,19 @@ class Processor:
 
     @property
     def in_work(self) -> int:
-        """Events that a handler has been given and hasn't returned from."""
-        return sum(worker.in_work for worker in self._workers)
+        """Events that were taken from the queue and are not finished."""
+        # Counted by the queue, so that an event is always either waiting or in work.
+        while True:
+            finished = self._finished()
+            in_work = self._queue.taken - finished
+            if finished == self._finished():
+                return in_work
+
+    def _finished(self) -> int:
+        return sum(worker.finished for worker in self._workers)
 
     def counters(self) -> dict[str, Any]:
-        """Events in work, handled and failed since the start, and where a handler is stalled."""
+        """Events in work, handled and failed since the start, and stalled calls of the handler."""
         counts: dict[str, Any] = {
             "in_work": self.in_work,
             "handled": sum(worker.handled for worker in self._workers),
@@ -127,11 +142,11 @@ class Processor:
         return counts
 
     def run_due(self, now: float) -> float:
-        """Tell of handlers that are stalled or go on; returns when to call this again."""
+        """Log calls that stall or recover; returns when to call this again."""
         return min(worker.heartbeat.run_due(now) for worker in self._workers)
 
     def _work(self, worker: _Worker) -> None:
-        # One function, without calls of its own between one event and the next.
+        # All in one function: a call costs as much as everything else that is done per event.
         taken: Any
         events: Any
         metas: Any
@@ -145,8 +160,7 @@ class Processor:
                     events, metas = taken[:2] if type(taken) is Entry else (taken, None)
                 else:
                     taken = self._queue.get_batch(batch, self._linger)
-                    events, metas, count = _parted(taken)
-                worker.in_work = count
+                    events, metas, count = _split(taken)
                 if timed:
                     worker.events = events
                     worker.heartbeat.work()
@@ -157,7 +171,7 @@ class Processor:
                     if forked.is_child:
                         self._guard.end_child()
                     worker.handled += count
-                # A handler's SystemExit is a failed event too, not the end of the event processor.
+                # SystemExit, too: it must not end this thread.
                 except BaseException as error:
                     self._guard.end_child(error)
                     worker.failed += count
@@ -166,70 +180,85 @@ class Processor:
                     if done is not None:
                         done([taken] if batch is None else taken)
                 finally:
-                    worker.in_work = 0
+                    worker.finished += count
                     if timed:
                         worker.heartbeat.rest()
-                        worker.events = None
+                        worker.events = _IDLE
             except QueueClosed:
                 return
-            # Nothing may end this thread while events are still taken in.
+            # Nothing may end this thread while the daemon accepts events.
             except BaseException:
-                self._logger.exception("The event processor failed and goes on")
+                self._logger.exception("The event processor failed and continues")
 
     def _failed(self, taken: list[Any], events: Any, error: BaseException) -> None:
         entries = [item if type(item) is Entry else Entry(item) for item in taken]
-        # One that is tried again comes alone.
+        # A batch holds first attempts only, or a single retry.
         attempt, delay = entries[0].attempt, self._retry.delay(entries[0].attempt)
-        then = "it is now a dead letter" if delay is None else f"the next one in {delay:g} s"
-        tried = f", attempt {attempt} of {self._retry.retries + 1}; {then}"
+        then = "now a dead letter" if delay is None else f"retrying in {delay:g} s"
+        progress = f", attempt {attempt} of {self._retry.retries + 1}; {then}"
         self._logger.error(
             "The event handler failed on %s%s",
-            self._which(events),
-            tried if self._retry.retries else "",
+            self._described(events),
+            progress if self._retry.retries else "",
             exc_info=error,
         )
         failure = failure_of(error, entries[0], self._redact)
-        for entry in entries:
-            self._queue.fail(entry, failure, delay)
+        dead = [entry.event for entry in entries if self._queue.fail(entry, failure, delay)]
+        if dead and self._dead_letter_hooks and self._queue.flush():
+            for event in dead:
+                for hook in self._dead_letter_hooks:
+                    self._call_hook(hook, event, failure)
 
-    def _which(self, events: Any) -> str:
+    def _call_hook(self, hook: DeadLetterHook, event: Event, failure: FailedAttempt) -> None:
+        try:
+            refuse_unrun(hook(event, failure))
+            self._guard.end_child()
+        except BaseException as error:
+            self._guard.end_child(error)
+            self._logger.exception(
+                "The dead-letter hook %s failed on the event %s",
+                function_name(hook),
+                beginning(event),
+            )
+
+    def _described(self, events: Any) -> str:
         what = f"{len(events)} events, beginning" if self._batch else "the event"
         return f"{what} {beginning(events)}"
 
     def _stalled(self, worker: _Worker, silent: float) -> None:
         self._changed()
-        # It may have gone on meanwhile.
-        if worker.in_work:
-            events = worker.events
+        events = worker.events
+        # The call may have returned meanwhile.
+        if events is not _IDLE:
             self._logger.error(
-                "The event handler is stalled: it has been at work for %.3g s (timeout %g s) "
-                "on %s; it is here:\n%s",
+                "The event handler is stalled: running for %.3g s (timeout %g s) on %s; "
+                "its stack:\n%s",
                 silent,
                 self._timeout,
-                self._which(events),
+                self._described(events),
                 stack_of(worker.thread),
             )
 
     def _recovered(self, silent: float) -> None:
         self._changed()
-        self._logger.info("The event handler goes on, after %.3g s", silent)
+        self._logger.info("The event handler recovered after %.3g s", silent)
 
 
-def _parted(taken: list[Any]) -> tuple[list[Event], list[EventMeta | None], int]:
+def _split(taken: list[Any]) -> tuple[list[Event], list[EventMeta | None], int]:
     pairs = [item[:2] if type(item) is Entry else (item, None) for item in taken]
     events, metas = map(list, zip(*pairs, strict=True))
     return events, metas, len(taken)
 
 
 class _Worker:
-    """One thread and its counts, which no other thread writes."""
+    """One thread and its counts, which only that thread writes."""
 
     thread: threading.Thread
     heartbeat: Heartbeat
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.in_work = 0
         self.handled = 0
         self.failed = 0
-        self.events: Any = None
+        self.finished = 0
+        self.events: Any = _IDLE

@@ -14,22 +14,22 @@ from ..runtime.part import ThreadedPart
 from ..runtime.ratelimit import RateLimit
 from ..system.sockets import format_address, kernel_drops, plain_address, size_buffer
 from ..types import Event
-from .codec import decode, decode_each
+from .codec import Decoded, decode, decode_each
 from .intake import Intake
 
 LARGEST_DATAGRAM = 65535
-BATCH = 512
-"""Datagrams that are put on the queue at once, at most."""
+DATAGRAMS_AT_ONCE = 512
+"""The most datagrams that are put on the queue together."""
 LAST_READ = 0.5
-"""Seconds at most for reading what the kernel holds when stopping."""
+"""Seconds: the time limit for reading the socket's buffer when stopping."""
 LOG_INTERVAL = 10.0
-"""Seconds between two lines about datagrams of one kind."""
+"""Seconds between two log lines of one kind."""
 
 
 class UdpListener(ThreadedPart):
-    """A thread that reads datagrams, checks them and puts them on the queue; it never answers.
+    """A thread that reads datagrams, decodes them and puts them on the queue; it never answers.
 
-    buffer: bytes the kernel is to keep for it, None for the default.
+    buffer: the size of the socket's receive buffer in bytes, None for the system's default.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class UdpListener(ThreadedPart):
         return stopped
 
     def close(self) -> None:
-        """Close the descriptors; for a listener that has stopped, or never started."""
+        """Close the descriptors of a listener that has stopped or never started."""
         if self._socket.fileno() >= 0:
             self._drops = kernel_drops(self._socket)
             self._socket.close()
@@ -70,8 +70,8 @@ class UdpListener(ThreadedPart):
             os.close(self._wake_write)
 
     def counters(self) -> dict[str, int | None]:
-        """Datagrams received, invalid, refused for lack of room, and dropped by the kernel (None
-        where it can't tell)."""
+        """Datagrams received, invalid, refused by the queue, and dropped by the kernel (None where
+        the kernel doesn't report it)."""
         drops = kernel_drops(self._socket) if self._socket.fileno() >= 0 else self._drops
         return {
             "received": self._received,
@@ -87,61 +87,62 @@ class UdpListener(ThreadedPart):
         while not self._stop_requested:
             poll.poll()
             self._take_batch()
-        # A sender that never pauses must not keep it from stopping.
+        # The limit is for a sender that never pauses.
         until = time.monotonic() + LAST_READ
         while self._take_batch() and time.monotonic() < until:
             pass
 
     def _take_batch(self) -> bool:
-        """Read and queue up to BATCH datagrams; True when there may be more."""
+        """Read and queue a batch of datagrams; returns whether there may be more."""
         try:
             return self._read_batch()
         # Nothing may end this thread.
         except Exception:
-            self._logger.exception("The UDP listener failed and goes on")
+            self._logger.exception("The UDP listener failed and continues")
             return False
 
     def _read_batch(self) -> bool:
         datagrams, senders, more = self._receive()
         self._received += len(datagrams)
-        bad: set[int] = set()
+        invalid: set[int] = set()
 
-        def otherwise(number: int, data: bytes) -> list[Event]:
+        def fallback(number: int, data: bytes) -> list[Event]:
             try:
                 return [decode(data)]
+            # Nothing in a datagram may end the thread.
             except Exception as error:
-                bad.add(number)
-                self._complain_invalid(error, senders[number : number + 1])
+                invalid.add(number)
+                self._report_invalid(error, senders[number : number + 1])
                 return []
 
-        events = decode_each(datagrams, otherwise)
+        events = decode_each(datagrams, fallback)
         if events:
-            good, lines = senders, datagrams
-            if bad:
-                good = [s for number, s in enumerate(senders) if number not in bad]
-                lines = [d for number, d in enumerate(datagrams) if number not in bad]
+            if invalid:
+                senders = [s for number, s in enumerate(senders) if number not in invalid]
+                datagrams = [d for number, d in enumerate(datagrams) if number not in invalid]
             accepted, refusal = self._intake.put_some(
-                events, lines, "udp", lambda: map(_name, good)
+                Decoded(events, datagrams), "udp", lambda: map(_format_sender, senders)
             )
             if refusal is not None:
                 self._refused += len(events) - accepted
-                self._complain("refused", good[accepted : accepted + 1], f"is refused: {refusal}")
-        self._look_for_drops()
+                sender = senders[accepted : accepted + 1]
+                self._report_datagram("refused", sender, f"was refused: {refusal}")
+        self._report_drops()
         return more
 
     def _receive(self) -> tuple[list[bytes], list[Any], bool]:
         """Datagrams, the senders of the first ones, and whether there may be more."""
         datagrams: list[bytes] = []
         senders: list[Any] = []
-        # Asking for the sender costs half as much as the datagram itself.
-        named = self._intake.asks_who or time.monotonic() < self._senders_until
+        # Reading the sender's address costs half as much as reading the datagram.
+        with_senders = self._intake.asks_who or time.monotonic() < self._senders_until
         receive, append = self._socket.recv, datagrams.append
         try:
-            for _ in range(BATCH if named else 1):
+            for _ in range(DATAGRAMS_AT_ONCE if with_senders else 1):
                 data, sender = self._socket.recvfrom(LARGEST_DATAGRAM)
                 append(data)
                 senders.append(sender)
-            for _ in range(BATCH - len(datagrams)):
+            for _ in range(DATAGRAMS_AT_ONCE - len(datagrams)):
                 append(receive(LARGEST_DATAGRAM))
         except BlockingIOError:
             return datagrams, senders, False
@@ -150,36 +151,35 @@ class UdpListener(ThreadedPart):
             return datagrams, senders, False
         return datagrams, senders, True
 
-    def _complain_invalid(self, error: Exception, sender: list[Any]) -> None:
+    def _report_invalid(self, error: Exception, sender: list[Any]) -> None:
         self._invalid += 1
         if isinstance(error, InvalidEvent):
-            self._complain("invalid", sender, f"is not valid JSON: {error}")
-        # Nothing that a datagram holds may end the thread.
+            self._report_datagram("invalid", sender, f"is not valid JSON: {error}")
         else:
-            self._complain("error", sender, f"could not be taken: {error!r}")
+            self._report_datagram("error", sender, f"could not be decoded: {error!r}")
 
-    def _complain(self, kind: str, sender: list[Any], what: str) -> None:
-        # So that the next line names the sender, even of one that comes in a flood.
+    def _report_datagram(self, kind: str, sender: list[Any], what: str) -> None:
+        # The next line of this kind can then name the sender, also within a flood.
         self._senders_until = time.monotonic() + 2 * LOG_INTERVAL
-        whose = f"from {_name(sender[0])}" if sender else "of a flood"
+        whose = f"from {_format_sender(sender[0])}" if sender else "from a flood"
         self._report(kind, f"a datagram {whose} {what}")
 
-    def _look_for_drops(self) -> None:
+    def _report_drops(self) -> None:
         drops = kernel_drops(self._socket)
         if drops != self._drops:
             new, self._drops = (drops or 0) - (self._drops or 0), drops
             self._report(
                 "dropped",
                 f"the kernel has dropped {new} datagrams, {drops} in all: its buffer was full "
-                "(udp_buffer)",
+                "(udp_receive_buffer)",
             )
 
     def _report(self, kind: str, text: str) -> None:
-        held = self._limits[kind].allow()
-        if held is not None:
-            more = f" (and {held} more since the last such line)" if held else ""
+        suppressed = self._limits[kind].allow()
+        if suppressed is not None:
+            more = f" (and {suppressed} more since the last such line)" if suppressed else ""
             self._logger.warning("UDP: %s%s", text, more)
 
 
-def _name(address: Any) -> str:
+def _format_sender(address: Any) -> str:
     return format_address(plain_address(address[0]), address[1])

@@ -1,4 +1,4 @@
-"""Where entries wait in memory to be taken: in order, and those to be tried again when due."""
+"""Events waiting in memory for consumers: new ones in order, and failed ones until their retry."""
 
 from __future__ import annotations
 
@@ -8,100 +8,130 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from itertools import count
-from typing import Any
+from typing import Any, NamedTuple
 
 from .entry import Entry
 
 
 class QueueClosed(Exception):
-    """The queue is closed and empty: there will be nothing more to take."""
+    """The queue is closed and has nothing more for consumers."""
+
+
+class Retry(NamedTuple):
+    """A failed event that waits for its next attempt; sorts by its time.
+
+    due: monotonic seconds; number: makes each one unique, since entries have no order.
+    """
+
+    due: float
+    number: int
+    entry: Entry
 
 
 class Waiting:
-    """Entries for many takers.
+    """Entries for any number of consumers.
 
-    revive: makes an entry that is tried again fit to be handled, or returns None if it is not to be
-    any more; refill: called when there is nothing left; returns whether it has added something.
+    prepare: called with an entry whose retry is due; returns the entry to hand out, or None to drop
+    it. load: called when nothing is left in memory; returns whether it has added anything.
     """
 
     def __init__(
         self,
-        revive: Callable[[Entry], Entry | None],
-        refill: Callable[[], bool] | None = None,
+        prepare: Callable[[Entry], Entry | None],
+        load: Callable[[], bool] | None = None,
     ) -> None:
-        self._revive = revive
-        self._refill = refill
+        self._prepare = prepare
+        self._load = load
         self._items: deque[Any] = deque()
-        self._retries: list[tuple[float, int, Entry]] = []
+        self._retries: list[Retry] = []
         self._numbers = count()
         self._changed = threading.Condition(threading.Lock())
-        self.takers = 0
-        self._news = 0
-        """Counts the times that there may have been more to be had by `refill`."""
-        self._kept = False
+        self.consumers = 0
+        """How many are waiting."""
+        self._load_requests = 0
+        """Counts the occasions on which `load` may find something new."""
+        self._discards = False
         self.closed = False
+        self.added = 0
+        """New entries so far."""
+        self._taken_besides = 0
+        """Retries taken, less the entries that were forgotten."""
 
     def __len__(self) -> int:
         return len(self._items) + len(self._retries)
 
     @property
     def ready(self) -> int:
-        """How many wait for nothing but a taker."""
+        """How many new entries are waiting."""
         return len(self._items)
 
     @property
     def retrying(self) -> int:
-        """How many wait to be tried again."""
+        """How many failed events are waiting for their retry."""
         return len(self._retries)
 
+    @property
+    def taken(self) -> int:
+        """How many entries consumers have taken to handle, retries included."""
+        # In this order: a brief overcount is harmless, an undercount hides an event.
+        ready = len(self._items)
+        return self.added + self._taken_besides - ready
+
     def head(self) -> Any:
-        """The next one, None if there is none."""
+        """The next new entry, None if there is none."""
         try:
             return self._items[0]
         except IndexError:
             return None
 
     def add(self, items: Iterable[Any], how_many: int) -> bool:
-        """Add some at the end; for one thread at a time, or none could tell the order. False if
-        takers have nothing more."""
+        """Append new entries; the caller serializes calls to keep their order. Returns False if
+        the queue was closed without draining."""
         with self._changed:
-            if self._kept:
+            if self._discards:
                 return False
+            self.added += how_many
             self._items.extend(items)
-            if self.takers:
+            if self.consumers:
                 self._changed.notify(how_many)
             return True
 
     def put_back(self, entry: Entry, delay: float) -> None:
-        """Have an entry taken again in `delay` seconds."""
+        """Hand out a failed event again in `delay` seconds."""
         with self._changed:
-            if self._kept:
+            if self._discards:
                 return
-            heapq.heappush(self._retries, (time.monotonic() + delay, next(self._numbers), entry))
-            # They have to wait for less long than they do, maybe.
+            retry = Retry(time.monotonic() + delay, next(self._numbers), entry)
+            heapq.heappush(self._retries, retry)
+            # It may be due before the time that consumers are waiting for.
             self._changed.notify_all()
 
-    def look_again(self) -> None:
-        """Have those who wait ask for more: there may be some."""
+    def forget(self, count: int) -> None:
+        """Leave entries out of `taken`: consumers took them, but don't handle them."""
         with self._changed:
-            self._news += 1
+            self._taken_besides -= count
+
+    def look_again(self) -> None:
+        """Make waiting consumers call `load` again."""
+        with self._changed:
+            self._load_requests += 1
             self._changed.notify_all()
 
     def get(self) -> Any:
-        """Take the next one, waiting for it; raises QueueClosed once closed and empty."""
+        """Wait for the next entry and take it; raises QueueClosed once closed and empty."""
         if not self._retries:
             try:
-                # deque.popleft is atomic: a taker that needn't wait needs no lock either.
+                # deque.popleft is atomic: without a wait, no lock is needed.
                 return self._items.popleft()
             except IndexError:
                 pass
         return self._wait(None)
 
     def get_batch(self, limit: int, linger: float) -> list[Any]:
-        """Take up to `limit`, at the latest `linger` seconds after the first; one that is tried
-        again comes alone, for it may be what the others failed with.
+        """Take up to `limit` entries, waiting at most `linger` seconds after the first.
 
-        Raises QueueClosed once closed and empty.
+        A retry is handed out alone: it may have made the rest of its batch fail. Raises QueueClosed
+        once closed and empty.
         """
         batch = [self.get()]
         if type(batch[0]) is Entry and batch[0].failed is not None:
@@ -112,59 +142,70 @@ class Waiting:
                 batch.append(self._items.popleft())
             except IndexError:
                 try:
-                    batch.append(self._wait(until, tried_again=False))
+                    batch.append(self._wait(until, with_retries=False))
                 except (TimeoutError, QueueClosed):
                     break
         return batch
 
     def close(self, *, drain: bool) -> None:
-        """Let takers run it empty, those to be tried again included, at once; or, without `drain`,
-        let them take nothing more."""
+        """Let consumers drain the queue, retries included and without their wait; without `drain`,
+        hand out nothing more."""
         with self._changed:
             if not drain:
-                self._kept = True
-                self._items.clear()
-                self._retries.clear()
+                self._discards = True
+                self._discard()
             self.closed = True
             self._changed.notify_all()
 
-    def _wait(self, until: float | None, *, tried_again: bool = True) -> Any:
-        answered = -1
-        """By the news until then, `refill` has nothing."""
+    def _discard(self) -> None:
+        self._retries.clear()
+        # One at a time: consumers take entries without the lock.
+        while self._items:
+            try:
+                self._items.popleft()
+            except IndexError:
+                break
+            self.added -= 1
+
+    def _wait(self, until: float | None, *, with_retries: bool = True) -> Any:
+        exhausted = -1
+        """The count of load requests for which `load` had nothing."""
         while True:
             with self._changed:
-                if tried_again and self._is_due():
-                    entry = heapq.heappop(self._retries)[-1]
+                if with_retries and self._is_retry_due():
+                    entry = heapq.heappop(self._retries).entry
+                    self._taken_besides += 1
                 else:
                     try:
                         return self._items.popleft()
                     except IndexError:
                         if self.closed:
                             raise QueueClosed from None
-                    if self._refill is None or answered == self._news:
-                        self._wait_for_change(until, tried_again)
-                        answered = -1
+                    if self._load is None or exhausted == self._load_requests:
+                        self._wait_for_change(until, with_retries)
+                        exhausted = -1
                         continue
-                    entry, news = None, self._news
+                    entry, requests = None, self._load_requests
             if entry is not None:
-                if (revived := self._revive(entry)) is not None:
-                    return revived
-            elif self._refill is not None and not self._refill():
-                answered = news
+                if (prepared := self._prepare(entry)) is not None:
+                    return prepared
+                self.forget(1)
+            elif self._load is not None and not self._load():
+                exhausted = requests
 
-    def _is_due(self) -> bool:
+    def _is_retry_due(self) -> bool:
         retries = self._retries
-        return bool(retries) and (self.closed or retries[0][0] <= time.monotonic())
+        return bool(retries) and (self.closed or retries[0].due <= time.monotonic())
 
-    def _wait_for_change(self, until: float | None, tried_again: bool) -> None:
+    def _wait_for_change(self, until: float | None, with_retries: bool) -> None:
         now = time.monotonic()
         if until is not None and until <= now:
             raise TimeoutError
         ends = [] if until is None else [until]
-        if tried_again and self._retries:
-            ends.append(self._retries[0][0])
-        self.takers += 1
+        if with_retries and self._retries:
+            ends.append(self._retries[0].due)
+        self.consumers += 1
         try:
             self._changed.wait(max(0.0, min(ends) - now) if ends else None)
         finally:
-            self.takers -= 1
+            self.consumers -= 1

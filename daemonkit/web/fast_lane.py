@@ -13,10 +13,9 @@ from typing import NamedTuple, Protocol
 
 from waitress.utilities import build_http_date
 
-from ..events.codec import decode, decode_lines
+from ..events.codec import Decoded, decode, decode_lines
 from ..events.intake import Intake
-from ..exceptions import BatchTooLarge, InvalidEvent, QueueFull
-from ..types import Event
+from ..exceptions import BatchTooLarge, InvalidEvent, Unavailable
 from .responses import CONTENT_TYPE, NDJSON, RECEIVED, SERVER, batch_received, envelope
 
 LARGEST_HEAD = 2048
@@ -110,7 +109,7 @@ class FastLane:
         self._counted = 0
         # Most clients send the same head each time.
         self._read_head = lru_cache(HEADS_KEPT)(read_head)
-        self._taken: list[tuple[Connection, tuple[list[Event], list[bytes]], bool]] = []
+        self._taken: list[tuple[Connection, Decoded, bool]] = []
         """Connections, the events and lines each has sent, and whether as a batch; to be queued and
         answered."""
         self.accepted = 0
@@ -201,7 +200,7 @@ class FastLane:
         if is_batch and body.count(b"\n") > MOST_LINES:
             return False
         try:
-            batch = decode_lines(body) if is_batch else ([decode(body)], [body])
+            batch = decode_lines(body) if is_batch else Decoded([decode(body)], [body])
         # What is wrong is said there.
         except InvalidEvent:
             return False
@@ -216,9 +215,9 @@ class FastLane:
             answer = self._received[count] = _answer("200 OK", body)
         return answer
 
-    def _refused_answer(self, error: QueueFull | BatchTooLarge) -> bytes:
+    def _refused_answer(self, error: Unavailable | BatchTooLarge) -> bytes:
         body = envelope(self._redact(str(error)), False)
-        if isinstance(error, QueueFull):
+        if isinstance(error, Unavailable):
             return _answer("503 SERVICE UNAVAILABLE", body, error.retry_after)
         return _answer("413 REQUEST ENTITY TOO LARGE", body)
 

@@ -25,7 +25,7 @@ from werkzeug.utils import cached_property
 from ..callables import refuse_unrun
 from ..events.codec import decode, decode_lines
 from ..events.intake import Intake
-from ..exceptions import BatchTooLarge, InvalidEvent, PingError, QueueFull
+from ..exceptions import BatchTooLarge, InvalidEvent, PingError, QueueFull, Unavailable
 from ..monitoring.health import Health
 from ..monitoring.status import jsonable
 from ..system.sockets import format_address
@@ -115,7 +115,8 @@ class WebApp(Flask):
         # Before anything of the user's, whose handlers for the same errors then win.
         _add_error_handlers(self, views)
         handlers = self.error_handler_spec[None][None]
-        self._own_refusals = [(error, handlers[error]) for error in (QueueFull, BatchTooLarge)]
+        errors = (Unavailable, QueueFull, BatchTooLarge)
+        self._own_refusals = [(error, handlers.get(error)) for error in errors]
         self._own_attributes = frozenset(vars(self))
 
     def seal(self) -> None:
@@ -159,7 +160,7 @@ class WebApp(Flask):
             return "a function that Flask calls with each request"
         handlers = self.error_handler_spec[None][None]
         if (
-            any(handlers[error] is not own for error, own in self._own_refusals)
+            any(handlers.get(error) is not own for error, own in self._own_refusals)
             # Flask's own looking for handlers leaves empty entries.
             or any(self.error_handler_spec.get(name, {}).values())
         ):
@@ -183,7 +184,7 @@ class WebApp(Flask):
 
     def dispatch_request(self) -> Any:
         if self.closed is not None and request.endpoint not in LIBRARY_ENDPOINTS:
-            raise QueueFull(self.closed, retry_after=5)
+            raise Unavailable(self.closed, retry_after=5)
         return super().dispatch_request()
 
     def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
@@ -200,9 +201,9 @@ def _add_routes(blueprint: Blueprint, views: Views) -> None:
         peer = format_address(request.remote_addr or "", request.environ.get("REMOTE_PORT", "0"))
         data = _whole_body()
         if request.mimetype == NDJSON:
-            events, lines = decode_lines(data)
-            views.intake().put_many(events, lines, "http", peer)
-            return _answer(200, batch_received(len(events)))
+            decoded = decode_lines(data)
+            views.intake().put_many(decoded, "http", peer)
+            return _answer(200, batch_received(len(decoded.events)))
         views.intake().put(decode(data), data, "http", peer)
         return _answer(200, RECEIVED)
 
@@ -269,8 +270,8 @@ def _add_error_handlers(app: Flask, views: Views) -> None:
     def invalid(error: Exception) -> Response:
         return refused(f"Invalid JSON: {error}", 400)
 
-    def full(error: Exception) -> Response:
-        assert isinstance(error, QueueFull)
+    def unavailable(error: Exception) -> Response:
+        assert isinstance(error, Unavailable)
         return refused(str(error), 503, **{"Retry-After": str(error.retry_after)})
 
     def too_large(error: Exception) -> Response:
@@ -293,7 +294,7 @@ def _add_error_handlers(app: Flask, views: Views) -> None:
         return refused("Internal Server Error", 500)
 
     app.errorhandler(InvalidEvent)(invalid)
-    app.errorhandler(QueueFull)(full)
+    app.errorhandler(Unavailable)(unavailable)
     app.errorhandler(BatchTooLarge)(too_large)
     app.errorhandler(HTTPException)(http_error)
     app.errorhandler(Exception)(unforeseen)

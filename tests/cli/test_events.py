@@ -29,11 +29,13 @@ from daemonkit.events.durable import ndjson
 from daemonkit.events.durable.database import MIGRATIONS
 from daemonkit.events.durable.editor import Editor, Stored
 from daemonkit.events.durable.store import Store, StoredBatch, StoredFailure
-from daemonkit.events.entry import Failure
+from daemonkit.events.entry import FailedAttempt
 from daemonkit.testing import Client, running
 
 RECEIVED = 1_700_000_000.0
-FAILURE = Failure("ValueError: no \x1b[31m", 'File "x"\nValueError: no \x1b[31m', 3, 100.0, 200.0)
+FAILURE = FailedAttempt(
+    "ValueError: no \x1b[31m", 'File "x"\nValueError: no \x1b[31m', 3, 100.0, 200.0
+)
 
 
 @pytest.fixture

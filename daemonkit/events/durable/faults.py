@@ -6,7 +6,7 @@ import logging
 import sqlite3
 from collections.abc import Callable
 
-from ...exceptions import QueueFull
+from ...exceptions import QueueFull, Unavailable
 from ...runtime.ratelimit import RateLimit
 from ...text import error_text
 from ...types import Problem
@@ -86,7 +86,7 @@ class FileFaults:
         """The file can't be read."""
         self._failed(self._unread, "read", error)
 
-    def write_failed(self, error: Exception, size: int = 0) -> QueueFull:
+    def write_failed(self, error: Exception, size: int = 0) -> Unavailable:
         """The file can't be written; returns what refuses events of so many bytes."""
         is_full = self._file.is_full(error, size)
         # What lacked room, or another process that is at it, loses nothing.
@@ -98,18 +98,18 @@ class FileFaults:
             return QueueFull(f"The event queue is full ({self._file.limit})")
         return self.room_is_gone()
 
-    def room_is_gone(self) -> QueueFull:
+    def room_is_gone(self) -> Unavailable:
         """The disk is full; returns what refuses events."""
         self._no_room.tell(
             f"the disk of the event queue is full ({self._file.path})", tolerable=True
         )
-        return _refusal_for(self._no_room)
+        return _refusal_for(self._no_room, QueueFull)
 
-    def refusal_if_lost(self) -> QueueFull | None:
+    def refusal_if_lost(self) -> Unavailable | None:
         """What refuses events if the file was found to be lost."""
         return None if self._lost.problem is None else _refusal_for(self._lost)
 
-    def look_for_file(self, *, with_log: bool) -> QueueFull | None:
+    def look_for_file(self, *, with_log: bool) -> Unavailable | None:
         """See whether the file is where it was; returns what refuses events if it isn't."""
         problem = self._file.place.problem(with_log=with_log)
         if not problem:
@@ -125,7 +125,7 @@ class FileFaults:
         faults = (self._lost, self._no_room, self._unwritten, self._unread)
         return [fault.problem for fault in faults if fault.problem is not None]
 
-    def _failed(self, fault: Fault, what: str, error: Exception) -> QueueFull:
+    def _failed(self, fault: Fault, what: str, error: Exception) -> Unavailable:
         is_foreseen = isinstance(error, sqlite3.Error)
         fault.tell(
             f"the event queue's file can't be {what}: "
@@ -135,9 +135,9 @@ class FileFaults:
         return _refusal_for(fault)
 
 
-def _refusal_for(fault: Fault) -> QueueFull:
+def _refusal_for(fault: Fault, kind: type[Unavailable] = Unavailable) -> Unavailable:
     assert fault.problem is not None
-    return QueueFull(sentence(fault.problem.text), retry_after=5)
+    return kind(sentence(fault.problem.text), retry_after=5)
 
 
 def sentence(text: str) -> str:

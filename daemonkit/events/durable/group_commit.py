@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from ...exceptions import QueueFull
+from ...exceptions import Unavailable
 from ..codec import BOM
 from ..entry import Batch
 from .store import STRIDE, StoredBatch
@@ -28,7 +28,7 @@ class Put:
         self.batch = batch
         self.count = count
         self.is_settled = False
-        self.refusal: QueueFull | None = None
+        self.refusal: Unavailable | None = None
         self.turn: threading.Lock | None = None
 
     def go_on(self) -> None:
@@ -140,7 +140,7 @@ class GroupCommit:
             for put in puts:
                 put.go_on()
 
-    def settle(self, puts: Sequence[Put], refusal: QueueFull | None) -> None:
+    def settle(self, puts: Sequence[Put], refusal: Unavailable | None) -> None:
         """They were written, or refused; for a thread that holds `lock`."""
         for put in puts:
             put.refusal, put.is_settled = refusal, True

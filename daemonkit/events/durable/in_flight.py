@@ -8,7 +8,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 
 from ...text import error_text
-from ..entry import Entry, Failure
+from ..entry import Entry, FailedAttempt
 from .store import STRIDE, Store, StoredBatch, StoredFailure
 
 
@@ -46,7 +46,7 @@ class InFlight:
         self._marked: set[int] = set()
         """Batches of which the file has marks."""
         self._recovered: list[int] = []
-        self._failures: list[tuple[Entry, Failure, float | None]] = []
+        self._failures: list[tuple[Entry, FailedAttempt, float | None]] = []
 
     def add_row(self, id: int, row: Row) -> None:
         """Take on a batch."""
@@ -68,7 +68,7 @@ class InFlight:
             self.settle(ids[start:end])
             start = end
 
-    def failed(self, failures: Iterable[tuple[Entry, Failure, float | None]]) -> None:
+    def failed(self, failures: Iterable[tuple[Entry, FailedAttempt, float | None]]) -> None:
         """Note events that have failed, and in how many seconds each is due again, if ever."""
         now = time.time()
         for entry, failure, delay in failures:
@@ -135,7 +135,7 @@ class InFlight:
             if not self._marked.isdisjoint(finished):
                 store.unmark(finished)
 
-    def _add_failed(self, event: StoredFailure, failure: Failure, due: float | None) -> None:
+    def _add_failed(self, event: StoredFailure, failure: FailedAttempt, due: float | None) -> None:
         try:
             self._store.add_failed(event, failure, due)
         # The disk, or another process.
@@ -146,12 +146,12 @@ class InFlight:
             now, text = time.time(), f"(the error can't be stored: {error_text(error)})"
             self._store.add_failed(
                 StoredFailure(event.id, None, 0, now, "app", None, now, event.line),
-                Failure(text, "", 1, now, now),
+                FailedAttempt(text, "", 1, now, now),
                 due,
             )
 
     def _event(
-        self, id: int, failure: Failure, lines: dict[int, tuple[StoredBatch, list[bytes]]]
+        self, id: int, failure: FailedAttempt, lines: dict[int, tuple[StoredBatch, list[bytes]]]
     ) -> StoredFailure | None:
         if id in self.trying:
             return self._store.failed(id)
@@ -172,7 +172,7 @@ class InFlight:
             batch.received,
             batch.source,
             batch.senders()[number],
-            failure.first,
+            failure.first_failed,
             texts[number],
         )
 

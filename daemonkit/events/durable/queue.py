@@ -9,12 +9,12 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from ...exceptions import QueueFull, StartError
+from ...exceptions import StartError, Unavailable
 from ...runtime.forks import ForkFlag
 from ...runtime.part import thread_died
 from ...types import Problem
-from ..bounded import STOPPING, Bounded
-from ..entry import Batch, Entry, Failure
+from ..bounded import Bounded, daemon_stopping
+from ..entry import Batch, Entry, FailedAttempt
 from ..waiting import Waiting
 from .backlog import Backlog
 from .faults import FileFaults
@@ -69,7 +69,7 @@ class DurableQueue(Bounded):
         self._forked = ForkFlag()
         self._is_unsynced = False
         self._handled: list[Entry] = []
-        self._failures: list[tuple[Entry, Failure, float | None]] = []
+        self._failures: list[tuple[Entry, FailedAttempt, float | None]] = []
         self._noted = 0
         self._closed = False
         self._dirty = threading.Event()
@@ -131,7 +131,7 @@ class DurableQueue(Bounded):
         return len(self._backlog) + self._group.announced
 
     def put_many(self, batch: Batch) -> None:
-        """Write all events or none, and return when they are on the disk; raises QueueFull or
+        """Write all events or none, and return when they are on the disk; raises Unavailable or
         BatchTooLarge when they never fit."""
         count = len(batch.events)
         self._check_thread()
@@ -142,7 +142,7 @@ class DurableQueue(Bounded):
         if put.refusal is not None:
             raise put.refusal
 
-    def put_some(self, batch: Batch) -> tuple[int, QueueFull | None]:
+    def put_some(self, batch: Batch) -> tuple[int, Unavailable | None]:
         """Write as many events as there is room for, the first ones, and return when they are on
         the disk; returns how many that were, and what refuses the others."""
         count = len(batch.events)
@@ -158,10 +158,10 @@ class DurableQueue(Bounded):
     def _check_thread(self) -> None:
         # SQLite's connections don't survive a fork, nor do locks that other threads hold.
         if self._forked.is_child:
-            raise QueueFull("A forked child can't put events on a durable queue")
+            raise Unavailable("A forked child can't put events on a durable queue")
         # A log handler, for instance, that puts an event for each error that is logged.
         if self._writing.is_mine:
-            raise QueueFull("The event queue is at work in this very thread")
+            raise Unavailable("The event queue is at work in this very thread")
 
     def _write(self, puts: Sequence[Put]) -> None:
         try:
@@ -177,10 +177,10 @@ class DurableQueue(Bounded):
             with self._group.lock:
                 self._group.settle(puts, refusal)
 
-    def _try_to_write(self, puts: Sequence[Put]) -> QueueFull | None:
+    def _try_to_write(self, puts: Sequence[Put]) -> Unavailable | None:
         """Write them and settle them, or return what refuses them."""
         if self._closed:
-            return QueueFull(STOPPING, retry_after=5)
+            return daemon_stopping()
         if (refusal := self._faults.refusal_if_lost()) is not None:
             return refusal
         if not self._file.ensure_reserve():
@@ -245,6 +245,7 @@ class DurableQueue(Bounded):
             if not dropped or entry.failed is not None or entry.id not in dropped:
                 return entry
             dropped.discard(entry.id)
+            self._waiting.forget(1)
 
     def get_batch(self, limit: int, linger: float) -> list[Any]:
         dropped = self._backlog.dropped
@@ -254,6 +255,7 @@ class DurableQueue(Bounded):
                 gone = dropped.intersection(entry.id for entry in entries)
                 entries = [entry for entry in entries if entry.id not in gone]
                 dropped.difference_update(gone)
+                self._waiting.forget(len(gone))
             if entries:
                 return entries
 
@@ -306,10 +308,24 @@ class DurableQueue(Bounded):
         if not self._is_dirty or self._noted + len(handled) >= self._ack_batch:
             self._see_to_saving()
 
-    def fail(self, entry: Entry, failure: Failure, delay: float | None) -> None:
-        """Have an event tried again in `delay` seconds, or kept as a dead letter."""
+    def fail(self, entry: Entry, failure: FailedAttempt, delay: float | None) -> bool:
+        """Retry an event in `delay` seconds, or keep it as a dead letter; returns whether it is
+        a dead letter."""
         self._failures.append((entry, failure, delay))
         self._see_to_saving()
+        return delay is None
+
+    def flush(self) -> bool:
+        """Write all outcomes to the disk, retrying until that is possible; returns False if the
+        queue is closed before."""
+        while True:
+            with self._writing:
+                if self._closed:
+                    return not self._unsaved
+                if self._save_if_possible(synced=True):
+                    return True
+            if self._closing.wait(AFTER_FAILURE):
+                return False
 
     @property
     def _unsaved(self) -> int:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from ...text import plain
 from ...types import Source
-from ..entry import Failure
+from ..entry import FailedAttempt
 from .database import Database
 
 STRIDE = 1000
@@ -174,7 +174,7 @@ class Store(Database):
 
     # Failed events
 
-    def add_failed(self, event: StoredFailure, failure: Failure, due: float | None) -> None:
+    def add_failed(self, event: StoredFailure, failure: FailedAttempt, due: float | None) -> None:
         """Note that an event has failed: it is due again, or else a dead letter."""
         self.db.execute(
             "INSERT OR REPLACE INTO failed VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -186,7 +186,7 @@ class Store(Database):
                 event.source,
                 event.peer,
                 event.first_failed,
-                failure.last,
+                failure.last_failed,
                 plain(failure.error),
                 plain(failure.traceback),
                 event.line,

@@ -12,9 +12,9 @@ from daemonkit.events.durable import editor as editor_module
 from daemonkit.events.durable.editor import STATES, Editor, Stored
 from daemonkit.events.durable.salvage import rescued
 from daemonkit.events.durable.store import STRIDE, Store, StoredBatch, StoredFailure
-from daemonkit.events.entry import Failure
+from daemonkit.events.entry import FailedAttempt
 
-FAILURE = Failure("ValueError: no", "Traceback ...", 3, 100.0, 200.0)
+FAILURE = FailedAttempt("ValueError: no", "Traceback ...", 3, 100.0, 200.0)
 
 
 @pytest.fixture

@@ -14,17 +14,17 @@ from typing import Any
 
 import pytest
 
-from daemonkit import BatchTooLarge, QueueFull
+from daemonkit import BatchTooLarge, QueueFull, Unavailable
 from daemonkit.events import waiting
 from daemonkit.events.durable import backlog
 from daemonkit.events.durable import group_commit as group
 from daemonkit.events.durable import queue as spool
 from daemonkit.events.durable.queue import DurableQueue
 from daemonkit.events.durable.store import Store, StoredBatch
-from daemonkit.events.entry import Batch, Entry, Failure
+from daemonkit.events.entry import Batch, Entry, FailedAttempt
 
 LOGGER = logging.getLogger("test")
-FAILURE = Failure("ValueError: no", "Traceback ...", 1, 100.0, 100.0)
+FAILURE = FailedAttempt("ValueError: no", "Traceback ...", 1, 100.0, 100.0)
 
 Open = Callable[..., DurableQueue]
 
@@ -301,7 +301,7 @@ def test_a_closed_queue_gives_nothing_more_and_takes_nothing(opened: Open) -> No
 
     with pytest.raises(waiting.QueueClosed):
         queue.get()
-    with pytest.raises(QueueFull, match="^The daemon is stopping$"):
+    with pytest.raises(Unavailable, match="^The daemon is stopping$"):
         queue.put_many(batch(3))
     assert len(queue) == 2
     assert len(opened()) == 2
@@ -313,7 +313,7 @@ def test_a_put_that_comes_behind_the_end_is_refused(opened: Open) -> None:
     assert queue.join(10)
     queue._waiting.closed = False
 
-    with pytest.raises(QueueFull, match="^The daemon is stopping$"):
+    with pytest.raises(Unavailable, match="^The daemon is stopping$"):
         queue.put_many(batch(1))
 
 
@@ -358,7 +358,7 @@ def test_a_taker_that_waits_gets_what_is_in_the_file_only(
     got: list[Entry] = []
     taker = threading.Thread(target=lambda: got.append(queue.get()))
     taker.start()
-    until(lambda: queue._waiting.takers)
+    until(lambda: queue._waiting.consumers)
     queue.put_many(batch(2))
     taker.join(10)
 
@@ -444,7 +444,7 @@ def test_a_dead_letter_is_kept_with_all_that_is_known(opened: Open, path: str) -
     queue = opened()
     queue.put_many(batch(1, {"a": 2}, source="udp", peers=["a:1", "b:2"]))
     entries = take(queue, 2)
-    queue.fail(entries[1], FAILURE._replace(attempts=3, last=200.0), None)
+    queue.fail(entries[1], FAILURE._replace(attempts=3, last_failed=200.0), None)
     until(lambda: queue.counters()["dead"])
 
     (row,) = rows(
@@ -475,7 +475,7 @@ def test_attempts_go_on_after_a_new_start(opened: Open) -> None:
     entry = again.get()
 
     assert (entry.event, entry.attempt) == (1, 2)
-    again.fail(entry, FAILURE._replace(attempts=2, last=200.0), None)
+    again.fail(entry, FAILURE._replace(attempts=2, last_failed=200.0), None)
     until(lambda: again.counters()["dead"] == 1)
     assert len(again) == 0
 
@@ -485,7 +485,7 @@ def test_an_event_that_fails_again_stays_one(opened: Open, path: str) -> None:
     queue.put_many(batch(1))
     queue.fail(queue.get(), FAILURE, 0)
     second = queue.get()
-    queue.fail(second, FAILURE._replace(attempts=2, first=100.0, last=300.0), 3600)
+    queue.fail(second, FAILURE._replace(attempts=2, first_failed=100.0, last_failed=300.0), 3600)
     until(lambda: queue.counters()["retried"] == 2)
 
     assert rows(path, "SELECT attempts, first_failed, last_failed FROM failed") == [
@@ -946,7 +946,7 @@ def test_a_log_handler_that_puts_an_event_for_each_error_is_refused(
 
     class Alarm(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            with suppress(QueueFull):
+            with suppress(Unavailable):
                 queue.put_many(batch("alarm"))
                 return
             refused.append(record.getMessage())
@@ -955,7 +955,7 @@ def test_a_log_handler_that_puts_an_event_for_each_error_is_refused(
     LOGGER.addHandler(alarm)
     try:
         Broken(queue, monkeypatch).error = "disk I/O error"
-        with pytest.raises(QueueFull, match="can't be written"):
+        with pytest.raises(Unavailable, match="can't be written"):
             queue.put_many(batch(1))
     finally:
         LOGGER.removeHandler(alarm)
@@ -967,7 +967,7 @@ def test_a_forked_child_puts_nothing(opened: Open) -> None:
     queue = opened()
     queue._forked.is_child = True
 
-    with pytest.raises(QueueFull, match="^A forked child can't put events on a durable queue$"):
+    with pytest.raises(Unavailable, match="^A forked child can't put events on a durable queue$"):
         queue.put_many(batch(1))
 
 
@@ -1018,7 +1018,7 @@ def test_an_event_that_can_not_be_written_is_refused_until_it_can(
     disk = Broken(queue, monkeypatch)
     disk.error = "disk I/O error"
     for _ in range(2):
-        with pytest.raises(QueueFull) as caught:
+        with pytest.raises(Unavailable) as caught:
             queue.put_many(batch(1))
 
     message = f"he event queue's file can't be written: disk I/O error ({path})"
@@ -1039,14 +1039,14 @@ def test_what_is_acknowledged_after_the_disk_has_failed_needs_nothing_from_befor
     queue.put_many(batch(1))
     disk = Broken(queue, monkeypatch)
     disk.error = "disk I/O error"
-    with pytest.raises(QueueFull):
+    with pytest.raises(Unavailable):
         queue.put_many(batch(2))
     disk.error = None
     # Another process that reads keeps the log from being begun again.
     reader = sqlite3.connect(path, isolation_level=None)
     reader.execute("BEGIN")
     reader.execute("SELECT * FROM batches").fetchall()
-    with pytest.raises(QueueFull, match="can't be written: database is locked"):
+    with pytest.raises(Unavailable, match="can't be written: database is locked"):
         queue.put_many(batch(3))
     reader.close()
     queue.put_many(batch(4))
@@ -1118,7 +1118,7 @@ def test_a_file_that_was_removed_or_replaced_takes_nothing(
     queue = opened()
     queue.put_many(batch(1))
     os.rename(path, path + ".old")
-    with pytest.raises(QueueFull) as caught:
+    with pytest.raises(Unavailable) as caught:
         queue.put_many(batch(2))
 
     message = f"{path} was removed: the event queue takes nothing until the next start"
@@ -1126,7 +1126,7 @@ def test_a_file_that_was_removed_or_replaced_takes_nothing(
     assert [problem.text for problem in queue.problems()] == [message]
     assert len(queue) == 1
     Path(path).touch()
-    with pytest.raises(QueueFull):
+    with pytest.raises(Unavailable):
         queue.put_many(batch(2))
 
 
@@ -1146,7 +1146,7 @@ def test_an_error_of_our_own_refuses_and_is_logged(
     monkeypatch.setattr(queue._backlog, "hand_over", lambda *_: 1 / 0)
 
     message = "The event queue's file can't be written: ZeroDivisionError: division by zero"
-    with pytest.raises(QueueFull, match=f"^{message}"):
+    with pytest.raises(Unavailable, match=f"^{message}"):
         queue.put_many(batch(1))
     record = caplog.records[0]
     assert record.getMessage().startswith(message)
@@ -1161,7 +1161,7 @@ def test_a_put_that_fails_is_no_problem_any_more_once_the_file_can_be_written(
     queue = opened()
     disk = Broken(queue, monkeypatch)
     disk.error = "disk I/O error"
-    with pytest.raises(QueueFull):
+    with pytest.raises(Unavailable):
         queue.put_many(batch(1))
     assert queue.problems()
     disk.error = None
