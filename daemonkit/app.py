@@ -317,7 +317,7 @@ class Daemon(Registrars):
             self.logger,
             name=self.name,
             size=master["queue_size"],
-            disk=master["queue_disk"],
+            disk=master["queue_max_disk"],
             ack_batch=master["ack_batch"],
             changed=self._health.changed,
         )
@@ -479,7 +479,7 @@ class Daemon(Registrars):
         )
         self._config.set_address(bound.host if given else master["host"], bound.port)
         try:
-            udp = UdpListener(bound.udp, intake, self.logger, master["udp_buffer"])
+            udp = UdpListener(bound.udp, intake, self.logger, master["udp_receive_buffer"])
         except OSError:
             bound.close()
             raise

@@ -186,7 +186,7 @@ class UdpListener:
             self._report(
                 "dropped",
                 f"the kernel has dropped {new} datagrams, {drops} in all: its buffer was full "
-                "(udp_buffer)",
+                "(udp_receive_buffer)",
             )
 
     def _report(self, kind: str, text: str) -> None:

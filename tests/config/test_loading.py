@@ -127,8 +127,8 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
         ),
         (
             "master: {shutdown_timeout: .inf}",
-            "cfg.yaml:1: master.shutdown_timeout must be a number of seconds 0.1..86400 "
-            "or a duration such as 500ms, 30s, 5m or 1h, not inf (float)",
+            "cfg.yaml:1: master.shutdown_timeout must be a duration of 0.1..86400 seconds, "
+            "such as 30, 500ms, 30s, 5m or 1h, not inf (float)",
         ),
         (
             "master: {juggler_url: nonsense}",
@@ -136,8 +136,8 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
         ),
         (
             f"master: {{juggler_timeout: {'9' * 400}}}",
-            "cfg.yaml:1: master.juggler_timeout must be a number of seconds 0.1..3600 "
-            f"or a duration such as 500ms, 30s, 5m or 1h, not {'9' * 100}... (int)",
+            "cfg.yaml:1: master.juggler_timeout must be a duration of 0.1..3600 seconds, "
+            f"such as 30, 500ms, 30s, 5m or 1h, not {'9' * 100}... (int)",
         ),
         ("\n\n- a", "cfg.yaml:3: must be a mapping of options to values, not list"),
         ("a: ййййййй\nb: \x00", "cfg.yaml:2: not valid YAML: special characters are not allowed"),
