@@ -15,7 +15,8 @@ from typing import Any
 
 from .callables import accepts, refuse_unrun, require_function
 from .config.defaults import SETTINGS
-from .config.loading import COMMAND_LINE, ConfigInForce, ConfigSource, Override
+from .config.in_force import COMMAND_LINE, ConfigInForce
+from .config.loading import ConfigSource, Override
 from .events.codec import beginning, normalize
 from .events.durable.queue import DurableQueue
 from .events.entry import Batch, EventQueue, RetryPolicy
@@ -132,20 +133,12 @@ class Daemon(Registrars):
 
     def _load_again(self) -> None:
         try:
-            changed = self._config.reload()
+            reload = self._config.reload()
         except ConfigError as error:
             self.logger.error("Not reloaded, the old configuration stays: %s", error)
             return
-        if changed:
-            self.logger.warning(
-                "Changed, but in force only after a restart: %s", ", ".join(changed)
-            )
-        if self._config.now.source is None:
-            self.logger.warning("There is no configuration file to read again")
-        if fixed := [override.key for override in self._config.now.overrides]:
-            self.logger.info("Fixed by the command line: %s", ", ".join(fixed))
-        for path in self._config.read_once:
-            self.logger.warning("%s can't be read again; what it held at first stays", path)
+        for level, line in reload.report():
+            self.logger.log(level, line)
         logging.getLogger().setLevel(self.master_config["log_level"])
         failed = 0
         for hook in self._registry.reload_hooks:

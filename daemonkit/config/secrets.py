@@ -55,7 +55,7 @@ def hide(value: Any, patterns: list[str], path: tuple[str, ...] = ()) -> Any:
     A pattern without dots names a key at the top; `*` in a dotted one stands for part of one
     key, `**` for any number of keys, none included. Items of a list have their index as key.
     """
-    if isinstance(value, Secret) or (path and any(_matches(path, p) for p in patterns)):
+    if isinstance(value, Secret) or (path and any(matches(path, p) for p in patterns)):
         return HIDDEN
     if isinstance(value, Mapping):
         return {key: hide(item, patterns, (*path, str(key))) for key, item in list(value.items())}
@@ -64,7 +64,7 @@ def hide(value: Any, patterns: list[str], path: tuple[str, ...] = ()) -> Any:
     return value
 
 
-def _matches(path: tuple[str, ...], pattern: str) -> bool:
+def matches(path: tuple[str, ...], pattern: str) -> bool:
     # The joined form lets a plain pattern name a key that has dots of its own.
     return ".".join(path) == pattern or _match_keys(path, tuple(pattern.split(".")))
 

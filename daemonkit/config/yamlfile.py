@@ -23,13 +23,17 @@ _MERGE = "tag:yaml.org,2002:merge"
 
 @dataclass
 class Document:
-    """What a text held: its value, the secrets in it, and the line of keys in the section
-    `section` of the top level, and the line where the value begins."""
+    """The content of a text.
+
+    secrets: those in `value`; lines: of the keys at the top level and in one section; line: where
+    the value begins; folder: where its relative paths begin.
+    """
 
     value: Any
     secrets: list[Secret]
     lines: dict[str, int]
     line: int
+    folder: Path
 
 
 class Files:
@@ -57,21 +61,26 @@ class Files:
             return data
 
 
-def parse_file(path: str | os.PathLike[str], section: str, files: Files) -> Document:
-    """Read the YAML file at `path`; raises ConfigError for whatever is wrong with it."""
+def parse_file(path: str | os.PathLike[str], section: str, files: Files, folder: Path) -> Document:
+    """Read the YAML file at `path`, which is relative to `folder`.
+
+    Raises ConfigError for anything that is wrong with it.
+    """
+    absolute = folder / path
     try:
-        data = files.read(path)
+        data = files.read(absolute)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ConfigError(f"cannot read the configuration: {reason}", path) from None
-    # A pipe lies in no folder.
-    folder = Path() if os.fspath(path) in files.kept else Path(path).parent
+    # A pipe is in no folder.
+    if str(absolute) not in files.kept:
+        folder = absolute.parent
     return _parse(data, path, folder, _FileLoader, section, files)
 
 
-def parse_value(text: str, origin: str, files: Files) -> Document:
+def parse_value(text: str, origin: str, files: Files, folder: Path) -> Document:
     """Read one value given in `origin`, a command-line option; tags work as in a file."""
-    return _parse(text, origin, Path(), _FileLoader, "", files)
+    return _parse(text, origin, folder, _FileLoader, "", files)
 
 
 def _parse(
@@ -100,12 +109,12 @@ def _parse(
     try:
         node = loader.get_single_node()
         if node is None:
-            return Document(None, [], {}, 1)
+            return Document(None, [], {}, 1, folder)
         _check_aliases(node)
         loader.check_keys(node)
         value = loader.construct_document(node)
         lines = _key_lines(node, section)
-        return Document(value, loader.secrets, lines, node.start_mark.line + 1)
+        return Document(value, loader.secrets, lines, node.start_mark.line + 1, folder)
     except _At as error:
         fail(error.message, error.line)
     except yaml.MarkedYAMLError as error:
