@@ -1,4 +1,4 @@
-"""The configuration in force: loaded when first needed, validated, replaced by a reload."""
+"""The configuration in force: loaded on first use, validated, replaced by a reload."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Reload(NamedTuple):
 
 
 class ConfigInForce:
-    """A daemon's configuration: loaded when first needed, replaced by a reload."""
+    """A daemon's configuration."""
 
     def __init__(self, source: ConfigSource) -> None:
         given = COMMAND_LINE.get() or CommandLine()
@@ -109,7 +109,10 @@ class ConfigInForce:
         overrides: Sequence[Override] | None = None,
         overlay: Mapping[str, Any] | None = None,
     ) -> None:
-        """Load it now; what isn't given is as it was made with. Raises ConfigError."""
+        """Load the configuration now; raises ConfigError.
+
+        An argument that is None keeps the constructor's or the command line's value.
+        """
         with self._lock:
             self._now = load(
                 self._source if source is None else source,
@@ -119,10 +122,7 @@ class ConfigInForce:
             )
 
     def validate(self, validators: Sequence[Validator]) -> None:
-        """Call `validators` with the configuration now, and with every one that a reload loads.
-
-        Raises ConfigError.
-        """
+        """Run `validators` now, and on every reload before it takes effect; raises ConfigError."""
         self._validators = validators
         _validate(self.now, validators)
 
@@ -133,12 +133,12 @@ class ConfigInForce:
             self._now = replace(self.now, master=master)
 
     def reload(self) -> Reload:
-        """Load it again and put it in force; ConfigError leaves the old one in force.
+        """Load the configuration again; a ConfigError leaves the old one in force.
 
         Of the settings, only LIVE_SETTINGS change.
         """
         old = self.now
-        # Without the lock: a validator may take its time.
+        # Not under the lock: a validator may be slow.
         fresh = load(old.source, old.overrides, self._files, overlay=old.overlay, folder=old.folder)
         live = {name: fresh.master[name] for name in LIVE_SETTINGS}
         merged = replace(

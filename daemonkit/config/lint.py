@@ -25,7 +25,7 @@ def warnings_for(config: Config) -> list[str]:
     hidden = {path for path, _ in options if any(matches(path, p) for p in patterns)}
     return [
         *(
-            f"the option {key!r} looks like a misspelt {SECTION!r}; settings are read from "
+            f"the option {key!r} looks like a misspelled {SECTION!r}; settings are read from "
             f"{SECTION!r} only"
             for key, value in config.config.items()
             if _is_nearly_the_section(str(key), value)

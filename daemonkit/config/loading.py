@@ -1,4 +1,4 @@
-"""The configuration: loaded safely, checked against the settings table, shown without secrets."""
+"""Loading a configuration: read, overridden, checked against the table of settings."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Config:
     """A loaded configuration.
 
     config: everything but the section `master`; master: that section over the defaults, as in
-    force; read_master: the same as it was read; the others: what it was loaded from, see `load`.
+    force; read_master: the same as it was read; the other attributes: the arguments of `load`.
     """
 
     config: dict[str, Any]
@@ -91,7 +91,7 @@ class _Origin(NamedTuple):
 
 
 class _Tree:
-    """A configuration that is being put together, with the origin of what may be wrong in it."""
+    """A configuration while it is being assembled, with the origins of its settings."""
 
     def __init__(self, folder: Path) -> None:
         self.values: dict[str, Any] = {}
@@ -100,7 +100,7 @@ class _Tree:
         self._origins: dict[str, _Origin] = {}
 
     def read(self, source: ConfigSource, files: Files) -> None:
-        """Take over a file or mapping, and check that it has the right form."""
+        """Read a file or a mapping, and check its form."""
         if source is None or isinstance(source, Mapping):
             self.merge(source or {})
         elif isinstance(source, str | os.PathLike):
@@ -122,7 +122,7 @@ class _Tree:
         self.check_section()
 
     def merge(self, overlay: Mapping[str, Any]) -> None:
-        """Put a mapping over it, key by key."""
+        """Merge a mapping over it, key by key."""
         section = overlay.get(SECTION)
         for setting in section if isinstance(section, Mapping) else ():
             self._origins[f"{SECTION}.{setting}"] = self._unnamed
@@ -175,11 +175,10 @@ def load(
     overlay: Mapping[str, Any] | None = None,
     folder: Path | None = None,
 ) -> Config:
-    """Load `source`, apply `overlay` and `overrides` in order, check the result.
+    """Load `source`, apply `overlay` and then `overrides`, and check the result.
 
-    files: reads them, and keeps what can be read only once; overlay: merged over `source`, key by
-    key; folder: where relative paths begin that are not in a file, by default the current folder.
-    Raises ConfigError.
+    files: keeps the content of pipes; overlay: merged over `source`, key by key; folder: base of
+    relative paths outside a file, by default the current folder. Raises ConfigError.
     """
     files, overlay, folder = files or Files(), overlay or {}, folder or _current_folder()
     tree = _Tree(folder)
@@ -214,7 +213,7 @@ def _merged(base: Mapping[Any, Any], overlay: Mapping[Any, Any]) -> dict[Any, An
 
 
 def _copied(value: Any) -> Any:
-    """A copy of the mappings and lists, for overrides to change; the rest may be anything."""
+    """Copy mappings and lists, which overrides may change, but not what they contain."""
     if isinstance(value, Mapping):
         return {key: _copied(item) for key, item in value.items()}
     return [_copied(item) for item in value] if isinstance(value, list) else value

@@ -8,7 +8,7 @@ from daemonkit import Secret
 from daemonkit.config.lint import warnings_for
 from daemonkit.config.loading import load
 
-NEAR = "the option {!r} looks like a misspelt 'master'; settings are read from 'master' only"
+NEAR = "the option {!r} looks like a misspelled 'master'; settings are read from 'master' only"
 UNMATCHED = "master.hidden_opts: {!r} matches no option"
 SHOWN = (
     "the option {!r} looks like a secret, and /status shows it: make it a !secret, or name it in "

@@ -33,8 +33,8 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     ("text", "message"),
     [
         ("a: ййййййй\nb: \x00", "cfg.yaml:2: not valid YAML: special characters are not allowed"),
-        ("a: 1\nb: 2\na: 3\n", "cfg.yaml:3: the key 'a' stands already in line 1"),
-        ("x: {b: 1,\n b: 2}", "cfg.yaml:2: the key 'b' stands already in line 1"),
+        ("a: 1\nb: 2\na: 3\n", "cfg.yaml:3: duplicate key 'a' (first defined on line 1)"),
+        ("x: {b: 1,\n b: 2}", "cfg.yaml:2: duplicate key 'b' (first defined on line 1)"),
         (BOMB, "cfg.yaml:1: its aliases expand to more than 100000 values"),
         ("a: &a [*a]", "cfg.yaml:1: an alias must not contain itself"),
         (
