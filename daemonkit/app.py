@@ -14,7 +14,8 @@ from typing import Any
 
 from .callables import accepts, refuse_unrun, require_function
 from .config.defaults import Settings
-from .config.loading import COMMAND_LINE, ConfigInForce, ConfigSource, Override
+from .config.in_force import COMMAND_LINE, ConfigInForce
+from .config.loading import ConfigSource, Override
 from .events.codec import beginning, normalize
 from .exceptions import DaemonkitError, PingError, RegistrationError
 from .lifecycle.exit import Deadline, ExitWatch, exit_now, flush_stdout

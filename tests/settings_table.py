@@ -1,4 +1,4 @@
-"""The table of settings in docs/configuration.md, made from `daemonkit/defaults.py`.
+"""The table of settings in docs/configuration.md, made from `daemonkit/config/defaults.py`.
 
 Run `python -m tests.settings_table` to bring the page up to date.
 """
@@ -11,7 +11,8 @@ from pathlib import Path
 import yaml
 
 from daemonkit.cli.options import flag
-from daemonkit.config.defaults import SETTINGS
+from daemonkit.config.checks import size_text
+from daemonkit.config.defaults import SETTINGS, Setting
 
 PAGE = Path(__file__).parent.parent / "docs" / "configuration.md"
 BEGIN, END = "<!-- settings: made by `python -m tests.settings_table` -->\n", "<!-- end -->\n"
@@ -21,10 +22,16 @@ def table() -> str:
     rows = ["| setting | default | value | what it is |", "| --- | --- | --- | --- |"]
     for setting in SETTINGS.values():
         option = f" Also `{flag(setting.name)}`." if setting.option else ""
-        default = yaml.safe_dump(setting.default).split("\n")[0]
-        cells = (f"`{setting.name}`", f"`{default}`", setting.check.text, setting.help + option)
+        cells = (f"`{setting.name}`", f"`{_default(setting)}`", setting.check.text)
+        cells = (*cells, setting.help + option)
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows) + "\n"
+
+
+def _default(setting: Setting) -> str:
+    if setting.check.text.startswith("a size") and setting.default is not None:
+        return size_text(setting.default)
+    return str(yaml.safe_dump(setting.default)).split("\n")[0]
 
 
 def with_table(page: str) -> str:

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from ..app import Daemon
+from ..config.in_force import bind_config
 from ..exceptions import ConfigError, LoadError
 from ..text import describe
 
@@ -120,8 +121,9 @@ def _find(module: ModuleType, attr: str) -> Any:
 def _call(factory: Any, name: str) -> Any:
     if not callable(factory):
         raise LoadError(f"{name} can't be called: it is {describe(factory)}")
+    call = bind_config(factory, "daemonkit run")
     try:
-        return factory()
+        return call()
     except ConfigError:
         raise
     except (Exception, SystemExit) as error:

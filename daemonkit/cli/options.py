@@ -9,7 +9,8 @@ import click
 
 from ..app import Daemon
 from ..config.defaults import SETTINGS
-from ..config.loading import COMMAND_LINE, SECTION, CommandLine, Override
+from ..config.in_force import COMMAND_LINE, CommandLine
+from ..config.loading import SECTION, Override
 from ..exceptions import DaemonkitError, LoadError
 from .loader import load_daemon
 

@@ -13,7 +13,7 @@ from ..text import describe
 
 T = TypeVar("T")
 
-SIZES = {"KiB": Decimal(2**10), "MiB": Decimal(2**20), "GiB": Decimal(2**30)}
+SIZES = {"GiB": Decimal(2**30), "MiB": Decimal(2**20), "KiB": Decimal(2**10)}
 DURATIONS = {"ms": Decimal("0.001"), "s": Decimal(1), "m": Decimal(60), "h": Decimal(3600)}
 
 
@@ -22,24 +22,26 @@ class Check(Generic[T]):
     """A kind of value.
 
     text: describes it ("an int 0..65535"); convert: returns the value, or raises ValueError or
-    TypeError.
+    TypeError; examples: how it may be written, for error messages.
     """
 
     text: str
     convert: Callable[[Any], T]
+    examples: str = ""
 
     def __call__(self, value: Any) -> T:
         """Convert a value; raises ValueError with a message that follows the setting's name."""
         try:
             return self.convert(value)
         except (TypeError, ValueError, OverflowError):
-            raise ValueError(f"must be {self.text}, not {describe(value)}") from None
+            examples = f", such as {self.examples}" if self.examples else ""
+            raise ValueError(f"must be {self.text}{examples}, not {describe(value)}") from None
 
 
 def whole(low: int, high: int | None = None) -> Check[int]:
     """A whole number in `low`..`high`."""
-    text = f"an int {low}..{high}" if high is not None else f"an int >= {low}"
-    return Check(text, lambda value: _whole(value, low, high))
+    limits = f"{low}..{high}" if high is not None else f">= {low}"
+    return Check(f"an int {limits}", lambda value: _whole(value, low, high))
 
 
 def size(low: int, high: int | None = None) -> Check[int]:
@@ -53,8 +55,14 @@ def size(low: int, high: int | None = None) -> Check[int]:
             value = int(number)
         return _whole(value, low, high)
 
-    limits = f"{low}..{high}" if high is not None else f">= {low}"
-    return Check(f"a number of bytes {limits} or a size such as 64KiB, 10MiB or 1GiB", convert)
+    limits = f"{size_text(low)}..{size_text(high)}" if high else f">= {size_text(low)}"
+    return Check(f"a size {limits}", convert, "65536, 64KiB, 10MiB or 1GiB")
+
+
+def size_text(size: int) -> str:
+    """A number of bytes with the largest unit that divides it."""
+    unit = next((unit for unit, factor in SIZES.items() if size and size % factor == 0), None)
+    return f"{size // SIZES[unit]}{unit}" if unit else str(size)
 
 
 def duration(low: float, high: float) -> Check[float]:
@@ -70,8 +78,8 @@ def duration(low: float, high: float) -> Check[float]:
             raise ValueError
         return value
 
-    text = f"a number of seconds {low:g}..{high:g} or a duration such as 500ms, 30s, 5m or 1h"
-    return Check(text, convert)
+    text = f"a duration of {low:g}..{high:g} seconds"
+    return Check(text, convert, "30, 500ms, 30s, 5m or 1h")
 
 
 def one_of(*names: str, fold: Callable[[str], str]) -> Check[str]:
@@ -87,7 +95,9 @@ def one_of(*names: str, fold: Callable[[str], str]) -> Check[str]:
 
 def or_none(check: Check[T]) -> Check[T | None]:
     """The same, or null."""
-    return Check(f"{check.text} or null", lambda v: None if v is None else check.convert(v))
+    return Check(
+        f"{check.text} or null", lambda v: None if v is None else check.convert(v), check.examples
+    )
 
 
 def _whole(value: Any, low: int, high: int | None) -> int:

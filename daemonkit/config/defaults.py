@@ -40,88 +40,80 @@ class Settings:
     host: str = _setting(
         "::",
         TEXT,
-        "Address to listen on, for HTTP and UDP. `::` means every address, of both families.",
+        "Address to listen on; `::` means every IPv4 and IPv6 address.",
         option=True,
     )
     port: int = _setting(
         5151,
         whole(0, 65535),
-        "Port to listen on, one number for HTTP (TCP) and UDP. 0 picks a free one.",
+        "Port for HTTP (TCP) and UDP; 0 picks a free one.",
         option=True,
     )
     hidden_opts: list[str] = _setting(  # noqa: RUF009
         [],
         TEXTS,
-        "Options shown as `*** HIDDEN ***` in `/status`: names, dotted paths or globs.",
+        "Options that `/status` hides: names, dotted paths or globs.",
     )
     queue: str | None = _setting(
         None,
         PATH_OR_NONE,
-        "File that keeps the events until they are handled. By default they are kept in "
-        "memory, and lost with the process.",
+        "File that keeps events until handled; without it, memory does.",
     )
     queue_size: int = _setting(100_000, whole(1), "How many events may wait in the queue.")
-    queue_disk: int = _setting(
-        1024 * 1024 * 1024,
-        size(1024 * 1024),
-        "Largest size of the file `queue`, dead letters included; its companion files take "
-        "some 10 MiB more.",
+    queue_max_disk: int = _setting(
+        2**30,
+        size(2**20),
+        "Largest size of the file `queue`, dead letters included.",
     )
     ack_batch: int = _setting(
         100,
         whole(1, 10_000),
-        "How many handled events are removed from the file `queue` together. Slightly more than "
-        "that may be handled twice after a crash.",
+        "How many handled events are removed from `queue` together.",
     )
     max_request_size: int = _setting(
-        10 * 1024 * 1024,
+        10 * 2**20,
         size(1),
-        "Largest body of an HTTP request; a larger one is answered 413.",
+        "Largest body of an HTTP request; a larger one gets 413.",
     )
     request_timeout: float = _setting(
         30,
         duration(0.1, 86_400),
-        "How long a client may take to send a whole request; then it is answered 408.",
+        "How long a client may take to send a request; then 408.",
     )
     connection_limit: int = _setting(
         1000,
         whole(1),
-        "HTTP connections at a time. At the limit, the oldest idle one is closed for a new one.",
+        "HTTP connections at a time; at the limit, idle ones are closed.",
     )
     fast_events: bool = _setting(
         True,
         BOOLEAN,
-        "Answer `POST /events` without Flask where that makes no difference but speed.",
+        "Answer `POST /events` without Flask where only speed differs.",
     )
-    udp_buffer: int | None = _setting(
+    udp_receive_buffer: int | None = _setting(
         None,
         or_none(size(1, 2**30 - 1)),
-        "Kernel buffer for datagrams not yet read. By default 4 MiB, or as much of that as the "
-        "system allows.",
+        "Kernel buffer for unread datagrams; by default up to 4 MiB.",
     )
     switch_interval: float = _setting(
         0.0001,
         duration(0.00001, 1),
-        "How long a thread may run Python code while another one waits for the interpreter; see "
-        "`sys.setswitchinterval`. With Python's own 5 ms, a slave that computes delays answers.",
+        "How long one thread may keep Python's interpreter from the others.",
     )
     http_threads: int = _setting(
         4,
         whole(1, 1000),
-        "Threads that answer HTTP requests. Slow routes occupy them; `/ping` and `/ready` have "
-        "one in reserve each.",
+        "Threads that answer HTTP requests; probes have theirs in reserve.",
     )
     shutdown_timeout: float = _setting(
         25,
         duration(0.1, 86_400),
-        "How long stopping may take; then the exit status is 4. The default is below the 30 s "
-        "after which Kubernetes kills a container.",
+        "How long stopping may take; then the exit status is 4.",
     )
     drain_delay: float = _setting(
         0,
         duration(0, 86_400),
-        "The part of `shutdown_timeout` in which events are still accepted although `/ready` says "
-        "no, so that senders and load balancers can switch to another daemon first.",
+        "Part of `shutdown_timeout` that accepts events although `/ready` fails.",
     )
     log_level: str = _setting(
         "DEBUG",
@@ -132,7 +124,7 @@ class Settings:
     log_file: str | None = _setting(
         None,
         PATH_OR_NONE,
-        "File to log to instead of stdout; reopened when it is moved or removed.",
+        "File to log to instead of stdout; reopened after rotation.",
     )
     log_format: str = _setting(
         "text",
@@ -147,7 +139,7 @@ class Settings:
     juggler_timeout: float = _setting(
         5,
         duration(0.1, 3600),
-        "How long to wait for Juggler to connect, and then to answer, before trying again.",
+        "How long to wait for Juggler's connection, and for its reply.",
     )
 
 

@@ -1,26 +1,24 @@
-"""The configuration: loaded safely, checked against the settings table, shown without secrets."""
+"""Loading a configuration: read, overridden, checked against the table of settings."""
 
 from __future__ import annotations
 
 import copy
 import difflib
 import os
-import threading
 from collections.abc import Mapping, Sequence
-from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from ..exceptions import ConfigError
 from ..text import describe
+from .checks import PATH_OR_NONE
 from .defaults import SETTINGS, Settings
 from .secrets import Redactor, Secret, hide
 from .yamlfile import Files, parse_file, parse_value
 
 SECTION = "master"
-LIVE_SETTINGS = ("hidden_opts", "log_level")
-"""Settings that a reload brings into force; the others need a restart."""
 
 ConfigSource = str | os.PathLike[str] | Mapping[str, Any] | None
 """A YAML file's path, a mapping of the same form, or None for the defaults alone."""
@@ -31,7 +29,7 @@ class Override:
     """One value given on the command line.
 
     key: dotted path, such as `master.port`; text: the value; option: what to name in an error;
-    raw: take the text as it stands, not as YAML.
+    raw: take the text as it is, not as YAML.
     """
 
     key: str
@@ -53,7 +51,7 @@ class Config:
     """A loaded configuration.
 
     config: everything but the section `master`; master: that section over the defaults, as in
-    force; read_master: the same as it was read; source and overrides: what it was loaded from.
+    force; read_master: the same as it was read; the other attributes: the arguments of `load`.
     """
 
     config: dict[str, Any]
@@ -62,146 +60,160 @@ class Config:
     redact: Redactor
     source: ConfigSource
     overrides: tuple[Override, ...]
+    overlay: Mapping[str, Any]
+    folder: Path
 
     @cached_property
     def settings(self) -> Settings:
         """`master`, typed."""
         return Settings(**self.master)
 
+    def tree(self) -> dict[str, Any]:
+        """The configuration in one piece, with the section `master`."""
+        return {**self.config, SECTION: self.master}
+
     def visible(self) -> dict[str, Any]:
         """`config` and `master_config` as `/status` may show them."""
-        shown = hide({**self.config, SECTION: self.master}, self.settings.hidden_opts)
+        shown = hide(self.tree(), self.settings.hidden_opts)
         master = shown.pop(SECTION)
         return {"config": shown, "master_config": master}
 
 
-@dataclass(frozen=True)
-class CommandLine:
-    """What `daemonkit run` was given, for the daemons of the module it imports."""
+class _Origin(NamedTuple):
+    """Where a value was given: the file or option, its line, the folder of its relative paths."""
 
-    config: str | None
-    overrides: tuple[Override, ...]
-    files: Files = field(default_factory=Files)
+    name: str | None
+    line: int | None
+    folder: Path
 
-
-COMMAND_LINE: ContextVar[CommandLine | None] = ContextVar("COMMAND_LINE", default=None)
-"""Set while `daemonkit run` imports a module: `app.config` is right even at its top level."""
+    def error(self, message: str) -> ConfigError:
+        return ConfigError(message, self.name, self.line)
 
 
-class ConfigInForce:
-    """The configuration a daemon lives by: loaded when first needed, replaced by a reload."""
+class _Tree:
+    """A configuration while it is being assembled, with the origins of its settings."""
 
-    def __init__(self, source: ConfigSource) -> None:
-        given = COMMAND_LINE.get()
-        self._source = given.config if given and given.config else source
-        self._overrides = given.overrides if given else ()
-        # Shared: what one daemon has read from a pipe, another one can't read any more.
-        self._files = given.files if given else Files()
-        self._lock = threading.RLock()
-        self._now: Config | None = None
+    def __init__(self, folder: Path) -> None:
+        self.values: dict[str, Any] = {}
+        self.secrets: list[Secret] = []
+        self._unnamed = _Origin(None, None, folder)
+        self._origins: dict[str, _Origin] = {}
 
-    @property
-    def now(self) -> Config:
-        """The configuration; raises ConfigError when it is wrong."""
-        with self._lock:
-            if self._now is None:
-                self._now = load(self._source, self._overrides, self._files)
-            return self._now
+    def read(self, source: ConfigSource, files: Files) -> None:
+        """Read a file or a mapping, and check its form."""
+        if source is None or isinstance(source, Mapping):
+            self.merge(source or {})
+        elif isinstance(source, str | os.PathLike):
+            document = parse_file(source, SECTION, files, self._unnamed.folder)
+            name = os.fspath(source)
+            if not isinstance(document.value, dict | None):
+                raise ConfigError(
+                    f"must be a mapping of options to values, not {type(document.value).__name__}",
+                    name,
+                    document.line,
+                )
+            self.values = document.value or {}
+            self.secrets += document.secrets
+            self._origins = {
+                key: _Origin(name, line, document.folder) for key, line in document.lines.items()
+            }
+        else:
+            raise ConfigError(f"config must be a file's path or a mapping, not {describe(source)}")
+        self.check_section()
 
-    @property
-    def settings(self) -> Settings:
-        """The section `master` over the defaults; raises ConfigError when it is wrong."""
-        return self.now.settings
+    def merge(self, overlay: Mapping[str, Any]) -> None:
+        """Merge a mapping over it, key by key."""
+        section = overlay.get(SECTION)
+        for setting in section if isinstance(section, Mapping) else ():
+            self._origins[f"{SECTION}.{setting}"] = self._unnamed
+        if section is not None and not isinstance(section, Mapping):
+            self._origins[SECTION] = self._unnamed
+        self.values = _merged(self.values, overlay)
+        self.secrets += _secrets_in(overlay)
 
-    def load(self, source: ConfigSource, overrides: Sequence[Override]) -> None:
-        """Load it now, from `source` or else from what it was made with; raises ConfigError."""
-        with self._lock:
-            source = self._source if source is None else source
-            self._now = load(source, overrides, self._files)
+    def override(self, override: Override, files: Files) -> None:
+        """Set one value."""
+        value: Any = override.text
+        if not override.raw:
+            folder = self._unnamed.folder
+            document = parse_value(override.text, override.option, files, folder)
+            value = document.value
+            self.secrets += document.secrets
+        *parents, last = override.key.split(".")
+        target = self.values
+        for depth, name in enumerate(parents, 1):
+            if target.get(name) is None:
+                target[name] = {}
+            target = target[name]
+            if not isinstance(target, dict):
+                path, kind = ".".join(parents[:depth]), type(target).__name__
+                raise ConfigError(f"{path} is {kind}, not a mapping", override.option)
+        target[last] = value
+        if override.key == SECTION:
+            self._origins.clear()
+        self._origins[override.key] = self._unnamed._replace(name=override.option)
 
-    def set_address(self, host: str, port: int) -> None:
-        """Tell where the daemon listens: on the port picked for 0, or where systemd said."""
-        with self._lock:
-            master = {**self.now.master, "host": host, "port": port}
-            self._now = replace(self.now, master=master)
+    def origin(self, setting: str) -> _Origin:
+        """Where a setting was given."""
+        section = self._origins.get(SECTION, self._unnamed)
+        return self._origins.get(f"{SECTION}.{setting}", section)
 
-    def reload(self) -> list[str]:
-        """Load it again, and keep the old one if that is wrong (ConfigError).
-
-        Returns the settings that have changed and need a restart; of the others LIVE_SETTINGS
-        are in force at once.
-        """
-        with self._lock:
-            old = self.now
-            fresh = load(old.source, old.overrides, self._files)
-            live = {name: fresh.master[name] for name in LIVE_SETTINGS}
-            self._now = replace(
-                fresh,
-                master={**old.master, **live},
-                read_master=old.read_master,
-                # What was a secret once stays redacted.
-                redact=Redactor(old.redact.secrets | fresh.redact.secrets),
+    def check_section(self) -> None:
+        """Raise ConfigError unless the section `master` is a mapping."""
+        section = self.values.get(SECTION)
+        if section is not None and not isinstance(section, dict):
+            raise self._origins.get(SECTION, self._unnamed).error(
+                f"{SECTION} must be a mapping of settings, not {type(section).__name__}"
             )
-        return [
-            f"{SECTION}.{name}"
-            for name, value in fresh.master.items()
-            if name not in LIVE_SETTINGS and value != old.read_master[name]
-        ]
-
-    @property
-    def read_once(self) -> list[str]:
-        """Paths of what it was read from and can't be read again, such as pipes."""
-        return self._files.kept
-
-    def redact(self, text: str) -> str:
-        """Replace the secrets in a text, so far as they are known."""
-        return text if self._now is None else self._now.redact(text)
 
 
 def load(
-    source: ConfigSource = None, overrides: Sequence[Override] = (), files: Files | None = None
+    source: ConfigSource = None,
+    overrides: Sequence[Override] = (),
+    files: Files | None = None,
+    *,
+    overlay: Mapping[str, Any] | None = None,
+    folder: Path | None = None,
 ) -> Config:
-    """Load `source`, apply `overrides` in order, check the result; raises ConfigError.
+    """Load `source`, apply `overlay` and then `overrides`, and check the result.
 
-    files: what reads it, and keeps what can be read only once.
+    files: keeps the content of pipes; overlay: merged over `source`, key by key; folder: base of
+    relative paths outside a file, by default the current folder. Raises ConfigError.
     """
-    files = files or Files()
-    where: dict[str, tuple[str, int | None]] = {}
-    secrets: list[Secret] = []
-    if source is None or isinstance(source, Mapping):
-        tree: Any = _copied(source or {})
-        secrets += _secrets_in(tree)
-    elif isinstance(source, str | os.PathLike):
-        document = parse_file(source, SECTION, files)
-        tree, secrets = document.value, document.secrets
-        where = {key: (os.fspath(source), line) for key, line in document.lines.items()}
-        if tree is None:
-            tree = {}
-        if not isinstance(tree, dict):
-            raise ConfigError(
-                f"must be a mapping of options to values, not {type(tree).__name__}",
-                source,
-                document.line,
-            )
-    else:
-        raise ConfigError(f"config must be a file's path or a mapping, not {describe(source)}")
-    _check_section(tree.get(SECTION), where)
+    files, overlay, folder = files or Files(), overlay or {}, folder or _current_folder()
+    tree = _Tree(folder)
+    tree.read(source, files)
+    tree.merge(overlay)
     for override in overrides:
-        if override.raw:
-            value: Any = override.text
+        tree.override(override, files)
+    tree.check_section()
+    section = tree.values.pop(SECTION, None) or {}
+    master = _checked(section, tree)
+    redact = Redactor(tree.secrets)
+    return Config(tree.values, master, master, redact, source, tuple(overrides), overlay, folder)
+
+
+def _current_folder() -> Path:
+    try:
+        return Path.cwd()
+    except OSError:
+        # It has been removed; absolute paths still work.
+        return Path()
+
+
+def _merged(base: Mapping[Any, Any], overlay: Mapping[Any, Any]) -> dict[Any, Any]:
+    merged = dict(base)
+    for key, value in overlay.items():
+        if isinstance(value, Mapping):
+            below = merged.get(key)
+            merged[key] = _merged(below if isinstance(below, Mapping) else {}, value)
         else:
-            document = parse_value(override.text, override.option, files)
-            value = document.value
-            secrets += document.secrets
-        _assign(tree, override, value)
-        where[override.key] = (override.option, None)
-    section = tree.pop(SECTION, None)
-    master = _check(section, where)
-    return Config(tree, master, master, Redactor(secrets), source, tuple(overrides))
+            merged[key] = _copied(value)
+    return merged
 
 
 def _copied(value: Any) -> Any:
-    """A copy of the mappings and lists, for overrides to change; the rest may be anything."""
+    """Copy mappings and lists, which overrides may change, but not what they contain."""
     if isinstance(value, Mapping):
         return {key: _copied(item) for key, item in value.items()}
     return [_copied(item) for item in value] if isinstance(value, list) else value
@@ -210,51 +222,33 @@ def _copied(value: Any) -> Any:
 def _secrets_in(value: Any) -> list[Secret]:
     if isinstance(value, Secret):
         return [value]
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    is_mapping = isinstance(value, Mapping)
+    inner = value.values() if is_mapping else value if isinstance(value, list) else ()
     return [secret for item in inner for secret in _secrets_in(item)]
 
 
-def _assign(tree: dict[str, Any], override: Override, value: Any) -> None:
-    *parents, last = override.key.split(".")
-    for depth, name in enumerate(parents, 1):
-        if tree.get(name) is None:
-            tree[name] = {}
-        tree = tree[name]
-        if not isinstance(tree, dict):
-            path = ".".join(parents[:depth])
-            raise ConfigError(f"{path} is {type(tree).__name__}, not a mapping", override.option)
-    tree[last] = value
-
-
-def _check(section: Any, where: Mapping[str, tuple[str, int | None]]) -> dict[str, Any]:
+def _checked(section: Mapping[Any, Any], tree: _Tree) -> dict[str, Any]:
     """The section `master` over the defaults, every value checked."""
-    _check_section(section, where)
     master = {name: copy.copy(setting.default) for name, setting in SETTINGS.items()}
-    for name, value in (section or {}).items():
-        place = where.get(f"{SECTION}.{name}", where.get(SECTION, ()))
+    for name, value in section.items():
+        origin = tree.origin(name)
         if name not in SETTINGS:
-            raise ConfigError(_unknown(name), *place)
+            raise origin.error(_unknown(name))
+        check = SETTINGS[name].check
         try:
-            master[name] = SETTINGS[name].check(value)
+            master[name] = check(value)
         except ValueError as error:
-            raise ConfigError(f"{SECTION}.{name} {error}", *place) from None
+            raise origin.error(f"{SECTION}.{name} {error}") from None
+        if check is PATH_OR_NONE and value is not None:
+            path = str(origin.folder / value)
+            master[name] = Secret(path) if isinstance(value, Secret) else path
     delay, limit = master["drain_delay"], master["shutdown_timeout"]
     if delay >= limit:
-        place = where.get(f"{SECTION}.drain_delay", where.get(SECTION, ()))
-        raise ConfigError(
+        raise tree.origin("drain_delay").error(
             f"{SECTION}.drain_delay must be less than {SECTION}.shutdown_timeout ({limit:g}), "
-            f"of which it is a part, not {describe(delay)}",
-            *place,
+            f"of which it is a part, not {describe(delay)}"
         )
     return master
-
-
-def _check_section(section: Any, where: Mapping[str, tuple[str, int | None]]) -> None:
-    if section is not None and not isinstance(section, dict):
-        raise ConfigError(
-            f"{SECTION} must be a mapping of settings, not {type(section).__name__}",
-            *where.get(SECTION, ()),
-        )
 
 
 def _unknown(name: Any) -> str:

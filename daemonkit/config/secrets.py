@@ -1,4 +1,4 @@
-"""Secrets: strings that are hidden in `/status` and redacted in whatever daemonkit prints."""
+"""Secrets: strings that are hidden in `/status` and redacted in all output."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 HIDDEN = "*** HIDDEN ***"
 SHORTEST = 3
-"""Characters a secret must have to be looked for in texts: a shorter one would stand everywhere."""
+"""Length of the shortest secret that is redacted in texts: a shorter one would match everywhere."""
 
 
 class Secret(str):
@@ -32,7 +32,7 @@ class Redactor:
         self.secrets = frozenset(map(str, secrets))
         long_enough = (secret for secret in self.secrets if len(secret) >= SHORTEST)
         forms = {form for secret in long_enough for form in _written_forms(secret)}
-        # The longest first, or a secret that begins another would leave the rest of it standing.
+        # The longest first: a secret may begin with another one.
         longest_first = sorted(forms, key=lambda form: (-len(form), form))
         self._pattern = re.compile("|".join(map(re.escape, longest_first))) if forms else None
 
@@ -50,12 +50,12 @@ def _written_forms(secret: str) -> set[str]:
 
 
 def hide(value: Any, patterns: list[str], path: tuple[str, ...] = ()) -> Any:
-    """Copy `value`, with what `patterns` name and every Secret replaced by HIDDEN.
+    """Return a copy of `value` with HIDDEN for each Secret and each option that `patterns` match.
 
-    A pattern without dots names a key at the top; `*` in a dotted one stands for part of one
-    key, `**` for any number of keys, none included. Items of a list have their index as key.
+    A pattern without dots matches a key at the top level. In a dotted one, `*` matches within one
+    key, and `**` any number of keys, including none. The key of a list's item is its index.
     """
-    if isinstance(value, Secret) or (path and any(_matches(path, p) for p in patterns)):
+    if isinstance(value, Secret) or (path and any(matches(path, p) for p in patterns)):
         return HIDDEN
     if isinstance(value, Mapping):
         return {key: hide(item, patterns, (*path, str(key))) for key, item in list(value.items())}
@@ -64,8 +64,9 @@ def hide(value: Any, patterns: list[str], path: tuple[str, ...] = ()) -> Any:
     return value
 
 
-def _matches(path: tuple[str, ...], pattern: str) -> bool:
-    # The joined form lets a plain pattern name a key that has dots of its own.
+def matches(path: tuple[str, ...], pattern: str) -> bool:
+    """Whether a pattern names exactly the option at `path`; see `hide`."""
+    # The joined form is for keys that contain dots.
     return ".".join(path) == pattern or _match_keys(path, tuple(pattern.split(".")))
 
 

@@ -1,4 +1,4 @@
-"""YAML read strictly: one error class, with file and line, for everything that can be wrong."""
+"""Strict YAML: every error is a ConfigError that names the file and the line."""
 
 from __future__ import annotations
 
@@ -16,20 +16,24 @@ from ..exceptions import ConfigError
 from .secrets import Secret
 
 MAX_EXPANDED = 100_000
-"""Values that a document with aliases may stand for once each alias is written out."""
+"""Limit on the values of a document whose aliases are expanded."""
 
 _MERGE = "tag:yaml.org,2002:merge"
 
 
 @dataclass
 class Document:
-    """What a text held: its value, the secrets in it, and the line of keys in the section
-    `section` of the top level, and the line where the value begins."""
+    """The content of a text.
+
+    secrets: those in `value`; lines: of the keys at the top level and in one section; line: where
+    the value begins; folder: where its relative paths begin.
+    """
 
     value: Any
     secrets: list[Secret]
     lines: dict[str, int]
     line: int
+    folder: Path
 
 
 class Files:
@@ -41,11 +45,11 @@ class Files:
 
     @property
     def kept(self) -> list[str]:
-        """Paths of what can't be read again."""
+        """Paths that can't be read again."""
         return list(self._kept)
 
     def read(self, path: str | os.PathLike[str]) -> bytes:
-        """What the file holds, or held when it was read first; raises OSError and ValueError."""
+        """Return the content of a file, or the kept one; raises OSError and ValueError."""
         name = os.fspath(path)
         with self._lock:
             if name in self._kept:
@@ -57,21 +61,26 @@ class Files:
             return data
 
 
-def parse_file(path: str | os.PathLike[str], section: str, files: Files) -> Document:
-    """Read the YAML file at `path`; raises ConfigError for whatever is wrong with it."""
+def parse_file(path: str | os.PathLike[str], section: str, files: Files, folder: Path) -> Document:
+    """Read the YAML file at `path`, which is relative to `folder`.
+
+    Raises ConfigError for anything that is wrong with it.
+    """
+    absolute = folder / path
     try:
-        data = files.read(path)
+        data = files.read(absolute)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ConfigError(f"cannot read the configuration: {reason}", path) from None
-    # A pipe lies in no folder.
-    folder = Path() if os.fspath(path) in files.kept else Path(path).parent
+    # A pipe is in no folder.
+    if str(absolute) not in files.kept:
+        folder = absolute.parent
     return _parse(data, path, folder, _FileLoader, section, files)
 
 
-def parse_value(text: str, origin: str, files: Files) -> Document:
-    """Read one value given in `origin`, a command-line option; tags work as in a file."""
-    return _parse(text, origin, Path(), _FileLoader, "", files)
+def parse_value(text: str, origin: str, files: Files, folder: Path) -> Document:
+    """Read the value of `origin`, a command-line option; tags work as in a file."""
+    return _parse(text, origin, folder, _FileLoader, "", files)
 
 
 def _parse(
@@ -82,7 +91,7 @@ def _parse(
     section: str,
     files: Files,
 ) -> Document:
-    # A value from an option or the environment has no lines worth naming.
+    # The line within an option or a variable is of no use.
     in_file = isinstance(data, bytes)
 
     def fail(message: str, line: int | None) -> NoReturn:
@@ -92,7 +101,7 @@ def _parse(
         loader = loader_class(data, folder, files)
     except yaml.reader.ReaderError as error:
         raw = data if isinstance(data, bytes) else data.encode()
-        # The position counts characters once the text is decoded, bytes before.
+        # The position counts characters in decoded text, and bytes in undecoded text.
         before = (
             raw.decode(errors="replace") if error.encoding == "unicode" else raw.decode("latin-1")
         )
@@ -100,12 +109,12 @@ def _parse(
     try:
         node = loader.get_single_node()
         if node is None:
-            return Document(None, [], {}, 1)
+            return Document(None, [], {}, 1, folder)
         _check_aliases(node)
         loader.check_keys(node)
         value = loader.construct_document(node)
         lines = _key_lines(node, section)
-        return Document(value, loader.secrets, lines, node.start_mark.line + 1)
+        return Document(value, loader.secrets, lines, node.start_mark.line + 1, folder)
     except _At as error:
         fail(error.message, error.line)
     except yaml.MarkedYAMLError as error:
@@ -114,7 +123,7 @@ def _parse(
         fail(f"not valid YAML: {_one_line(error.problem or error)}", line)
     except RecursionError:
         fail("nested too deeply", loader.line + 1)
-    # PyYAML lets ValueError, AttributeError, IndexError and others out.
+    # PyYAML also raises ValueError, AttributeError, IndexError and others.
     except Exception as error:
         fail(f"not valid YAML: {_one_line(error)}", loader.line + 1)
     finally:
@@ -135,7 +144,7 @@ def _one_line(error: object) -> str:
 
 
 def _check_aliases(root: yaml.Node) -> None:
-    """Refuse an alias within itself, and aliases that would expand to a vast document."""
+    """Refuse an alias that contains itself, and aliases that expand to a huge document."""
     sizes: dict[int, int] = {}
     unfinished: set[int] = set()
 
@@ -171,7 +180,7 @@ def _key_lines(root: yaml.Node, section: str) -> dict[str, int]:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """SafeLoader without duplicate keys, and with the line of every error."""
+    """SafeLoader that refuses duplicate keys and knows the line of every error."""
 
     def __init__(self, data: bytes | str, folder: Path, files: Files) -> None:
         self.secrets: list[Secret] = []
@@ -184,13 +193,13 @@ class _StrictLoader(yaml.SafeLoader):
             return super().construct_object(node, deep=deep)
         except (yaml.YAMLError, _At, RecursionError):
             raise
-        # Scalars such as `2024-13-01` or `!!float ""` raise whatever their conversion raised.
+        # Scalars such as `2024-13-01` or `!!float ""` raise what their conversion raises.
         except Exception as error:
             value = f" {node.value!r}" if isinstance(node, yaml.ScalarNode) else ""
             raise _At(f"not valid YAML: bad value{value}: {_one_line(error)}", node) from None
 
     def check_keys(self, root: yaml.Node) -> None:
-        """Refuse duplicate keys; before construction, which writes merged keys into the nodes."""
+        """Refuse duplicate keys; to be called before construction adds merged keys to the nodes."""
         pending, checked = [root], set()
         while pending:
             node = pending.pop()
@@ -204,12 +213,13 @@ class _StrictLoader(yaml.SafeLoader):
                     continue
                 key = self.construct_object(key_node)
                 if key in seen:
-                    raise _At(f"the key {key!r} stands already in line {seen[key]}", key_node)
+                    first = f"first defined on line {seen[key]}"
+                    raise _At(f"duplicate key {key!r} ({first})", key_node)
                 seen[key] = key_node.start_mark.line + 1
 
 
 class _FileLoader(_StrictLoader):
-    """The loader for configuration files: knows `!env` and `!secret`."""
+    """The loader for configuration files, with the tags `!env` and `!secret`."""
 
 
 def _construct_env(loader: _FileLoader, node: yaml.Node) -> Any:
@@ -249,7 +259,6 @@ def _read_secret(loader: _FileLoader, node: yaml.ScalarNode) -> str:
     if text.startswith("file:"):
         path = text[len("file:") :]
         try:
-            # Relative to the configuration: a daemon's own folder is nobody's choice.
             content = loader.files.read(loader.folder / path).decode("utf-8")
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or _one_line(error)

@@ -12,7 +12,7 @@ from typing import Any
 from flask import Blueprint
 
 from ..config.defaults import Settings
-from ..config.loading import ConfigInForce
+from ..config.in_force import ConfigInForce
 from ..events.durable.queue import DurableQueue
 from ..events.entry import Batch, EventQueue, RetryPolicy
 from ..events.intake import Intake
@@ -203,7 +203,7 @@ class Assembly:
             raise RegistrationError(f"cannot register the routes: {error}") from error
         bound = self._bind(host)
         try:
-            udp = UdpListener(bound.udp, self.intake, logger, settings.udp_buffer)
+            udp = UdpListener(bound.udp, self.intake, logger, settings.udp_receive_buffer)
         except OSError:
             bound.close()
             raise
@@ -257,7 +257,7 @@ class Assembly:
             self._logger,
             name=self._master.name,
             size=settings.queue_size,
-            disk=settings.queue_disk,
+            disk=settings.queue_max_disk,
             ack_batch=settings.ack_batch,
             changed=self._health.changed,
         )

@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 
-from ..config.loading import ConfigInForce
+from ..config.in_force import ConfigInForce
 from ..exceptions import ConfigError
 from ..monitoring.health import Health
 from ..monitoring.systemd_notifier import SystemdNotifier
@@ -63,20 +63,12 @@ class Reloader:
 
     def _load(self) -> None:
         try:
-            changed = self._config.reload()
+            reload = self._config.reload()
         except ConfigError as error:
             self._logger.error("Not reloaded, the old configuration stays: %s", error)
             return
-        if changed:
-            self._logger.warning(
-                "Changed, but in force only after a restart: %s", ", ".join(changed)
-            )
-        if self._config.now.source is None:
-            self._logger.warning("There is no configuration file to read again")
-        if fixed := [override.key for override in self._config.now.overrides]:
-            self._logger.info("Fixed by the command line: %s", ", ".join(fixed))
-        for path in self._config.read_once:
-            self._logger.warning("%s can't be read again; what it held at first stays", path)
+        for level, line in reload.report():
+            self._logger.log(level, line)
         logging.getLogger().setLevel(self._config.settings.log_level)
         failed = 0
         for hook in self._hooks:

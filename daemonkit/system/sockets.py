@@ -139,7 +139,7 @@ def size_buffer(sock: socket.socket, size: int | None, warn: Callable[[str], Non
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, wanted)
     if size is not None and (got := _buffer(sock)) < wanted:
         warn(
-            f"udp_buffer: the system gives {got} bytes instead of {wanted}; raise "
+            f"udp_receive_buffer: the system gives {got} bytes instead of {wanted}; raise "
             "net.core.rmem_max, or give the process CAP_NET_ADMIN"
         )
 

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from daemonkit import ConfigError, Daemon
+from daemonkit import ConfigError, Daemon, RegistrationError
 from daemonkit.cli.loader import load_daemon
+from daemonkit.config.in_force import COMMAND_LINE, CommandLine
+from daemonkit.config.loading import Override
 from daemonkit.exceptions import LoadError
 
 
@@ -52,6 +54,23 @@ def test_the_forms_that_lead_to_a_daemon(
     module(text)
 
     assert load_daemon(target).name == name
+
+
+def test_a_factory_that_takes_a_parameter_is_given_the_configuration(
+    module: Callable[..., None],
+) -> None:
+    module("def make(config):\n    return Daemon(config['name'])")
+    token = COMMAND_LINE.set(CommandLine(overrides=(Override.parse("name=x"),)))
+    try:
+        assert load_daemon("mymod:make()").name == "x"
+    finally:
+        COMMAND_LINE.reset(token)
+
+
+def test_a_factory_that_takes_more_is_told_in_one_line(module: Callable[..., None]) -> None:
+    module("def make(a, b): ...")
+    with pytest.raises(RegistrationError, match=r"^daemonkit run takes a function that can be"):
+        load_daemon("mymod:make()")
 
 
 def test_a_file_within_a_package_is_imported_as_part_of_it(module: Callable[..., None]) -> None:

@@ -303,7 +303,7 @@ def test_bad_datagrams_among_good_ones_shift_no_sender(app: Daemon, with_meta: b
 
 
 def test_what_the_kernel_drops_is_in_the_log(app: Daemon, caplog: pytest.LogCaptureFixture) -> None:
-    with running(app, {"master": {"udp_buffer": 5000}}) as client:
+    with running(app, {"master": {"udp_receive_buffer": 5000}}) as client:
         client.app = app  # type: ignore[attr-defined]
         flood(client, [b"1"] * 300)
         client.wait_until(lambda: "the kernel has dropped" in caplog.text)
@@ -312,7 +312,7 @@ def test_what_the_kernel_drops_is_in_the_log(app: Daemon, caplog: pytest.LogCapt
     assert drops > 0
     assert (
         f"UDP: the kernel has dropped {drops} datagrams, {drops} in all: its buffer was full "
-        "(udp_buffer)" in caplog.messages
+        "(udp_receive_buffer)" in caplog.messages
     )
 
 

@@ -298,12 +298,12 @@ LIMITED = (
 @pytest.mark.parametrize(
     ("text", "settings", "limit"),
     [
-        (AT_THE_GATE, [f"queue_disk={2**20}"], "queue_disk, 1048576 bytes"),
+        (AT_THE_GATE, [f"queue_max_disk={2**20}"], "queue_max_disk, 1048576 bytes"),
         (LIMITED, [], "ulimit -f, 1048576 bytes"),
     ],
-    ids=["queue_disk", "ulimit"],
+    ids=["queue_max_disk", "ulimit"],
 )
-def test_a_file_of_queue_disk_bytes_is_told_and_there_is_room_again_behind_what_was_handled(
+def test_a_file_of_queue_max_disk_bytes_is_told_and_there_is_room_again_behind_what_was_handled(
     queue: Queue, text: str, settings: list[str], limit: str
 ) -> None:
     daemon = queue.start(text, *settings).wait_ready()

@@ -367,7 +367,7 @@ def test_a_configuration_from_a_pipe_stays_over_a_reload(spawn: Run) -> None:
         + "app.on_reload(lambda: os.write(1, b'reloaded %d\\n' % app.config['a']))\n",
     ).wait_ready()
     daemon.send_signal(signal.SIGHUP)
-    daemon.wait_for(r"WARNING +/dev/fd/\d+ can't be read again; what it held at first stays\n")
+    daemon.wait_for(r"WARNING +/dev/fd/\d+ can't be read again; its first content stays in force\n")
     daemon.wait_for("reloaded 1\n")
 
     assert daemon.status()["config"] == {"a": 1, "token": "*** HIDDEN ***"}

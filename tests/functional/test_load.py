@@ -52,7 +52,7 @@ def drops_of(port: int) -> int:
     return int(row[-1])
 
 
-@pytest.mark.parametrize("options", [(), ("--set", "master.udp_buffer=100000")])
+@pytest.mark.parametrize("options", [(), ("--set", "master.udp_receive_buffer=100000")])
 def test_a_burst_at_a_stopped_process_is_accounted_for_to_the_last_datagram(
     run_app: Run, options: tuple[str, ...]
 ) -> None:

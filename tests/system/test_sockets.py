@@ -174,7 +174,7 @@ def test_a_size_that_cannot_be_had_is_warned_of_once(
 
     assert buffer_of(udp) == limit
     assert warnings == [
-        f"udp_buffer: the system gives {limit} bytes instead of {2 * limit}; raise "
+        f"udp_receive_buffer: the system gives {limit} bytes instead of {2 * limit}; raise "
         "net.core.rmem_max, or give the process CAP_NET_ADMIN"
     ]
 

@@ -52,7 +52,7 @@ class File:
             self.store = self._open_store()
             opened.callback(self.store.close)
             self._page: int = self.store.value("PRAGMA page_size")
-            self.limit = f"queue_disk, {disk} bytes"
+            self.limit = f"queue_max_disk, {disk} bytes"
             # SQLite would find that out only with the log's way to the file.
             largest, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
             if largest != resource.RLIM_INFINITY and largest - self.reserve.size < disk:

@@ -1103,7 +1103,7 @@ def test_a_full_file_refuses_with_the_name_of_the_limit_and_removes_what_is_hand
     while refusal is None:
         _, refusal = queue.put_some(batch(text))
 
-    assert str(refusal) == "The event queue is full (queue_disk, 1048576 bytes)"
+    assert str(refusal) == "The event queue is full (queue_max_disk, 1048576 bytes)"
     assert queue.problems() == []
     assert 50 < len(queue) < 105
     entries = take(queue, len(queue))

@@ -1,0 +1,199 @@
+"""The configuration in force: loaded on first use, validated, replaced by a reload."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
+
+from ..callables import accepts, function_name, refuse_unrun
+from ..exceptions import ConfigError
+from ..text import error_text
+from .defaults import Settings
+from .loading import SECTION, Config, ConfigSource, Override, load
+from .secrets import Redactor
+from .yamlfile import Files
+
+T = TypeVar("T")
+
+LIVE_SETTINGS = ("hidden_opts", "log_level")
+"""Settings that take effect with a reload; the others need a restart."""
+
+Validator = Callable[[dict[str, Any], dict[str, Any]], Any]
+"""Called with `config` and `master_config`; an exception refuses them."""
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """The configuration for the daemons of a module or factory that is about to run.
+
+    config: the path that replaces the constructor's; overlay: a mapping to merge over it.
+    """
+
+    config: str | None = None
+    overrides: tuple[Override, ...] = ()
+    files: Files = field(default_factory=Files)
+    overlay: Mapping[str, Any] | None = None
+
+
+COMMAND_LINE: ContextVar[CommandLine | None] = ContextVar("COMMAND_LINE", default=None)
+"""Set while `daemonkit run` imports a module: `app.config` is right even at its top level."""
+
+
+class Reload(NamedTuple):
+    """What a reload did not change.
+
+    needs_restart: settings that differ in the file; fixed: keys set on the command line;
+    read_once: paths that can't be read again, such as pipes; has_file: whether there is a file.
+    """
+
+    needs_restart: list[str]
+    fixed: list[str]
+    read_once: list[str]
+    has_file: bool
+
+    def report(self) -> list[tuple[int, str]]:
+        """Lines for the log, each with its level."""
+        lines = []
+        if self.needs_restart:
+            changed = ", ".join(self.needs_restart)
+            lines.append(
+                (logging.WARNING, f"Changed, but in force only after a restart: {changed}")
+            )
+        if not self.has_file:
+            lines.append((logging.WARNING, "There is no configuration file to read again"))
+        if self.fixed:
+            lines.append((logging.INFO, f"Fixed by the command line: {', '.join(self.fixed)}"))
+        for path in self.read_once:
+            text = f"{path} can't be read again; its first content stays in force"
+            lines.append((logging.WARNING, text))
+        return lines
+
+
+class ConfigInForce:
+    """A daemon's configuration."""
+
+    def __init__(self, source: ConfigSource) -> None:
+        given = COMMAND_LINE.get() or CommandLine()
+        self._source = given.config or source
+        self._overrides = given.overrides
+        self._overlay = given.overlay
+        # Shared: a pipe that one daemon has read can't be read by another.
+        self._files = given.files
+        self._validators: Sequence[Validator] = ()
+        self._lock = threading.RLock()
+        self._now: Config | None = None
+
+    @property
+    def now(self) -> Config:
+        """The configuration; raises ConfigError when it is wrong."""
+        with self._lock:
+            if self._now is None:
+                self.load()
+            assert self._now is not None
+            return self._now
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force; raises ConfigError when the configuration is wrong."""
+        return self.now.settings
+
+    def load(
+        self,
+        source: ConfigSource = None,
+        overrides: Sequence[Override] | None = None,
+        overlay: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Load the configuration now; raises ConfigError.
+
+        An argument that is None keeps the constructor's or the command line's value.
+        """
+        with self._lock:
+            self._now = load(
+                self._source if source is None else source,
+                self._overrides if overrides is None else overrides,
+                self._files,
+                overlay=self._overlay if overlay is None else overlay,
+            )
+
+    def validate(self, validators: Sequence[Validator]) -> None:
+        """Run `validators` now, and on every reload before it takes effect; raises ConfigError."""
+        self._validators = validators
+        _validate(self.now, validators)
+
+    def set_address(self, host: str, port: int) -> None:
+        """Set where the daemon listens: on the port picked for 0, or on systemd's sockets."""
+        with self._lock:
+            master = {**self.now.master, "host": host, "port": port}
+            self._now = replace(self.now, master=master)
+
+    def reload(self) -> Reload:
+        """Load the configuration again; a ConfigError leaves the old one in force.
+
+        Of the settings, only LIVE_SETTINGS change.
+        """
+        old = self.now
+        # Not under the lock: a validator may be slow.
+        fresh = load(old.source, old.overrides, self._files, overlay=old.overlay, folder=old.folder)
+        live = {name: fresh.master[name] for name in LIVE_SETTINGS}
+        merged = replace(
+            fresh,
+            master={**old.master, **live},
+            read_master=old.read_master,
+            # An old secret stays redacted.
+            redact=Redactor(old.redact.secrets | fresh.redact.secrets),
+        )
+        _validate(merged, self._validators)
+        with self._lock:
+            self._now = merged
+        return Reload(
+            [
+                f"{SECTION}.{name}"
+                for name, value in fresh.master.items()
+                if name not in LIVE_SETTINGS and value != old.read_master[name]
+            ],
+            [override.key for override in old.overrides],
+            self.read_once,
+            isinstance(old.source, str | os.PathLike),
+        )
+
+    @property
+    def read_once(self) -> list[str]:
+        """Paths that were read and can't be read again, such as pipes."""
+        return self._files.kept
+
+    def redact(self, text: str) -> str:
+        """Replace the secrets in a text; none are known before the configuration is loaded."""
+        return text if self._now is None else self._now.redact(text)
+
+
+def _validate(config: Config, validators: Sequence[Validator]) -> None:
+    for validator in validators:
+        try:
+            refuse_unrun(validator(config.config, config.master))
+        except ConfigError as error:
+            # A new secret isn't known to the log yet.
+            raise ConfigError(config.redact(str(error))) from error
+        except (Exception, SystemExit) as error:
+            text = " ".join(error_text(error, config.redact).split())
+            source = None if isinstance(config.source, Mapping) else config.source
+            raise ConfigError(
+                f"{function_name(validator)}() refused the configuration: {text}", source
+            ) from error
+
+
+def bind_config(factory: Callable[..., T], caller: str) -> Callable[[], T]:
+    """Prepare a call of a factory, with the `config` of COMMAND_LINE if it takes a parameter.
+
+    caller: whom to name in errors. Raises ConfigError, and RegistrationError when the factory takes
+    more parameters.
+    """
+    # The parameters of a class are for its instances.
+    if not isinstance(factory, type) and accepts(factory, caller, (), ("config",)):
+        return partial(factory, ConfigInForce(None).now.config)
+    return factory

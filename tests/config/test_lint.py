@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from daemonkit import Secret
+from daemonkit.config.lint import warnings_for
+from daemonkit.config.loading import load
+
+NEAR = "the option {!r} looks like a misspelled 'master'; settings are read from 'master' only"
+UNMATCHED = "master.hidden_opts: {!r} matches no option"
+SHOWN = (
+    "the option {!r} looks like a secret, and /status shows it: make it a !secret, or name it in "
+    "master.hidden_opts"
+)
+
+
+def warnings(config: dict[str, Any], *hidden_opts: str) -> list[str]:
+    return warnings_for(load({**config, "master": {"hidden_opts": list(hidden_opts)}}))
+
+
+def test_the_defaults_have_no_warnings() -> None:
+    assert warnings_for(load()) == []
+
+
+@pytest.mark.parametrize("key", ["mater", "Master", "MASTER", "masters", "mastr"])
+def test_a_key_that_is_nearly_the_section_is_named(key: str) -> None:
+    for value in (None, {}, {"prot": 1}):
+        assert warnings({key: value}) == [NEAR.format(key)]
+
+
+def test_a_key_that_is_less_alike_needs_a_setting_in_it() -> None:
+    assert warnings({"faster": {"rate": 1}, "masters": [1], "mater": "x", 5: {}}) == []
+    assert warnings({"masetr": {"port": 1}}) == [NEAR.format("masetr")]
+
+
+@pytest.mark.parametrize("pattern", ["tokn", "*.nothing", "db.x", "db.password.x"])
+def test_a_pattern_that_hides_nothing_is_named(pattern: str) -> None:
+    assert warnings({"db": {"password": "x"}}, "**.password", pattern) == [
+        UNMATCHED.format(pattern)
+    ]
+
+
+def test_a_pattern_may_match_a_setting_or_what_is_hidden_already() -> None:
+    assert warnings({"a": {"b": [1]}}, "master.port", "a", "a.b.0") == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["password", "db_passwd", "SECRET", "yt_token", "apiKey", "api-key", "private_key", "credentials"],
+)  # fmt: skip
+def test_an_option_that_looks_like_a_secret_and_is_shown_is_named(name: str) -> None:
+    assert warnings({"db": {name: "AAAA"}}) == [SHOWN.format(f"db.{name}")]
+    assert warnings({"db": [{name: ["AAAA", "BBBB"]}]}) == [SHOWN.format(f"db.0.{name}")]
+
+
+def test_one_that_is_hidden_or_no_text_is_not() -> None:
+    secrets = {"token": Secret("x"), "tokens": [Secret("x")]}
+    others = {"password_file": "/run/x", "token_url": "x", "max_token": 5, "secret": True}
+
+    assert warnings({**secrets, **others, "passwords": [], "credential": None, "api_key": ""}) == []
+    assert warnings({"a": {"password": "x"}, "b": {"c": {"token": "x"}}}, "a.password", "b") == []
+
+
+def test_no_value_is_named() -> None:
+    config = {"password": "AAAA", "mater": {"password": "BBBB"}, "tokens": ["CCCC"]}
+    text = "".join(warnings(config))
+
+    assert text
+    assert not any(value in text for value in ("AAAA", "BBBB", "CCCC"))
