@@ -15,6 +15,7 @@ from typing import Any
 from .callables import accepts, refuse_unrun, require_function
 from .config.defaults import Settings
 from .config.in_force import COMMAND_LINE, ConfigInForce
+from .config.lint import warnings_for
 from .config.loading import ConfigSource, Override
 from .events.codec import beginning, normalize
 from .exceptions import DaemonkitError, PingError, RegistrationError
@@ -260,6 +261,8 @@ class Daemon(Registrars):
     def _run(self, host: Host, exit_process: Callable[[int], Any]) -> int:
         if self._config.now.source is None:
             self.logger.warning("Config file is not specified")
+        for warning in warnings_for(self._config.now):
+            self.logger.warning(warning)
         self.logger.debug("Starting")
         self._started, self._started_clock = datetime.now(), time.monotonic()
         program = Program(

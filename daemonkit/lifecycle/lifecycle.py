@@ -14,9 +14,8 @@ from ..monitoring.health import DRAINING, RUNNING, STOPPED, STOPPING, Health
 from ..runtime.forks import ForkGuard
 from ..text import error_text
 from .exit import Deadline, briefly, log_safely
-from .hooks import call_hook
 from .parts import Parts
-from .program import Program
+from .program import Program, call_hook
 from .stopping import StopOrder
 from .waits import Waits
 

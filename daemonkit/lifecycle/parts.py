@@ -19,7 +19,7 @@ from ..events.intake import Intake
 from ..events.memory import MemoryQueue
 from ..events.processor import Processor
 from ..events.udp import UdpListener
-from ..exceptions import BatchTooLarge, RegistrationError, StartError
+from ..exceptions import BatchTooLarge, RegistrationError, StartError, Unavailable
 from ..monitoring.alerts.juggler import Outbox
 from ..monitoring.health import Health
 from ..monitoring.systemd_notifier import SystemdNotifier
@@ -270,7 +270,7 @@ class Assembly:
             if entries:
                 lines = [entry.line or b"" for entry in entries]
                 durable.put_many(Batch([entry.event for entry in entries], lines, "app"))
-        except BatchTooLarge as error:
+        except (Unavailable, BatchTooLarge) as error:
             raise StartError(f"the events that were put before the start: {error}") from None
         return durable
 

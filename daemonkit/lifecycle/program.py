@@ -1,4 +1,4 @@
-"""What the user's program does in the lifecycle of its daemon."""
+"""The user's program, as the lifecycle calls it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..callables import function_name, refuse_unrun
 from ..types import Hook
 
 
@@ -26,3 +27,13 @@ class Program:
     stop_hooks: Sequence[Hook]
     stop_reason: Callable[[], str]
     wait_for_reload: Callable[[float], object]
+
+
+def call_hook(hook: Hook, kind: str, logger: logging.Logger) -> BaseException | None:
+    """Call a hook; an exception, SystemExit included, is logged and returned."""
+    try:
+        refuse_unrun(hook())
+    except BaseException as error:
+        logger.exception("The %s hook %s failed", kind, function_name(hook))
+        return error
+    return None

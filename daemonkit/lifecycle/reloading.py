@@ -11,7 +11,7 @@ from ..exceptions import ConfigError
 from ..monitoring.health import Health
 from ..monitoring.systemd_notifier import SystemdNotifier
 from ..types import Hook
-from .hooks import call_hook
+from .program import call_hook
 from .signals import Coalesced
 
 BETWEEN_RELOADS = 1.0

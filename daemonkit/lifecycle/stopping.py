@@ -15,9 +15,8 @@ from ..runtime.forks import ForkGuard
 from ..runtime.stacks import stack_of
 from ..types import Component
 from .exit import Deadline, log_safely
-from .hooks import call_hook
 from .parts import Parts
-from .program import Program
+from .program import Program, call_hook
 from .waits import Waits
 
 LONGEST_SHARE = 0.5

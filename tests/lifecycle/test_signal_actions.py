@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+
+import pytest
+
+from daemonkit.lifecycle import signal_actions as module
+from daemonkit.lifecycle.signal_actions import SAME_SIGNAL, StopSignals, signal_actions
+
+LOGGER = logging.getLogger("app")
+
+
+class Exited(Exception):
+    pass
+
+
+@pytest.fixture
+def stop(monkeypatch: pytest.MonkeyPatch) -> StopSignals:
+    def exit_by_signal(logger: logging.Logger, number: int, left: str) -> None:
+        raise Exited(number, left)
+
+    monkeypatch.setattr(module, "exit_by_signal", exit_by_signal)
+    return StopSignals(threading.Event(), LOGGER, lambda: 7)
+
+
+def test_the_first_signal_sets_shutdown_and_is_the_reason(stop: StopSignals) -> None:
+    assert stop.reason == "stop() was called"
+
+    stop.receive(signal.SIGINT)
+
+    assert stop._shutdown.is_set()
+    assert stop.reason == "received SIGINT"
+
+
+def test_the_same_signal_at_once_counts_once(
+    stop: StopSignals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 10.0
+    monkeypatch.setattr(module.time, "monotonic", lambda: now)
+    stop.receive(signal.SIGTERM)
+    now += SAME_SIGNAL
+    stop.receive(signal.SIGTERM)
+    now += SAME_SIGNAL / 10
+
+    with pytest.raises(Exited) as raised:
+        stop.receive(signal.SIGTERM)
+    assert raised.value.args == (signal.SIGTERM, "7 events are left unhandled")
+
+
+def test_another_signal_exits_at_once(stop: StopSignals) -> None:
+    stop.receive(signal.SIGTERM)
+
+    with pytest.raises(Exited):
+        stop.receive(signal.SIGINT)
+
+
+def test_sigusr1_is_left_to_a_program_that_handles_it(stop: StopSignals) -> None:
+    ours = set(signal_actions(stop, lambda: None, LOGGER))
+    before = signal.signal(signal.SIGUSR1, lambda *_: None)
+    try:
+        without = set(signal_actions(stop, lambda: None, LOGGER))
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+    assert ours == {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1}
+    assert without == ours - {signal.SIGUSR1}
