@@ -61,6 +61,7 @@ class Daemon(Registrars):
         self._assembly = Assembly(
             self,
             self._registry,
+            self._hooks,
             self.blueprint,
             self._config,
             self._health,
@@ -72,7 +73,7 @@ class Daemon(Registrars):
         self._stop_signals = StopSignals(self.shutdown, self.logger, self._events_left)
         self._reloader = Reloader(
             self._config,
-            self._registry.reload_hooks,
+            self._hooks.reload,
             self._health,
             self.shutdown,
             self.logger,
@@ -104,7 +105,7 @@ class Daemon(Registrars):
 
     def run(self) -> Any:
         """Runs in the main thread until shutdown; by default what `main` registered, or a wait."""
-        if not self._registry.frozen:
+        if not self._frozen:
             raise RegistrationError("run() is what start() calls; call start()")
         main = self._registry.main
         return self.shutdown.wait() if main is None else refuse_unrun(main())
@@ -253,12 +254,8 @@ class Daemon(Registrars):
 
     # Behind the scenes
 
-    def _freeze(self) -> None:
-        if self._registry.frozen:
-            raise RegistrationError("the daemon was started already; make another Daemon")
-        self._registry.frozen = True
-
     def _run(self, host: Host, exit_process: Callable[[int], Any]) -> int:
+        self._config.validate(self._hooks.validate)
         if self._config.now.source is None:
             self.logger.warning("Config file is not specified")
         for warning in warnings_for(self._config.now):
@@ -269,8 +266,8 @@ class Daemon(Registrars):
             self.logger,
             self.shutdown,
             run=self.run,
-            start_hooks=self._registry.start_hooks,
-            stop_hooks=self._registry.stop_hooks,
+            start_hooks=self._hooks.start,
+            stop_hooks=self._hooks.stop,
             stop_reason=lambda: self._stop_signals.reason,
             wait_for_reload=self._reloader.wait_idle,
         )

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, overload
 
-from flask import Blueprint
-
 from .callables import accepts, check_options, function_name, require_function
 from .exceptions import RegistrationError
+from .hooks import HookRegistrars, bare_or_called, check_function
+from .routing import RouteRegistrars
 from .supervision.restart import check_timeout, is_seconds
 from .supervision.slave import SlaveOptions, SlaveSpec, SlaveTarget
 from .text import describe
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 S = TypeVar("S", bound=SlaveTarget)
 H = TypeVar("H", bound=EventHandler)
 F = TypeVar("F", bound=Callable[[], Any])
-R = TypeVar("R", bound=Callable[..., Any])
 
 STATUS_KEYS = frozenset(
     {
@@ -58,7 +57,7 @@ class HandlerOptions(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class HandlerSpec:
-    """The event handler as it was registered; see `Daemon.set_event_handler`."""
+    """The event handler as it was registered; see `Daemon.add_event_handler`."""
 
     function: EventHandler
     threads: int = 1
@@ -79,26 +78,18 @@ class Registry:
     handler: HandlerSpec | None = None
     ping: PingCheck | None = None
     main: Hook | None = None
-    start_hooks: list[Hook] = field(default_factory=list)
-    stop_hooks: list[Hook] = field(default_factory=list)
-    reload_hooks: list[Hook] = field(default_factory=list)
-    endpoints: set[str] = field(default_factory=set)
-    rules: set[tuple[str, str]] = field(default_factory=set)
-    frozen: bool = False
 
 
-class Registrars:
+class Registrars(HookRegistrars, RouteRegistrars):
     """The registering half of `Daemon`.
 
     Each registrar raises RegistrationError at once for what isn't callable, for a second
     registration under one name, and after the daemon has started.
     """
 
-    blueprint: Blueprint
-
     def __init__(self) -> None:
+        super().__init__()
         self._registry = Registry()
-        self.blueprint = Blueprint("daemonkit", "daemonkit")
 
     @overload
     def slave(self, target: S) -> S: ...
@@ -118,7 +109,7 @@ class Registrars:
         after: names of slaves that start before it, and stop after it; timeout: seconds within
         which it has to show life, see `Slave.heartbeat`.
         """
-        return _bare_or_called(target, lambda f: self.add_slave(f, **options))
+        return bare_or_called(target, lambda f: self.add_slave(f, **options))
 
     def add_slave(self, target: SlaveTarget, **options: Unpack[SlaveOptions]) -> None:
         """Register a slave; see `slave`."""
@@ -145,9 +136,9 @@ class Registrars:
         by the health check; retries: how often an event is handled again when the handler raises
         (0), then it is a dead letter; backoff: seconds until the first of these, doubled each time.
         """
-        return _bare_or_called(function, lambda f: self.set_event_handler(f, **options))
+        return bare_or_called(function, lambda f: self.add_event_handler(f, **options))
 
-    def set_event_handler(self, function: EventHandler, **options: Unpack[HandlerOptions]) -> None:
+    def add_event_handler(self, function: EventHandler, **options: Unpack[HandlerOptions]) -> None:
         """Register the event handler; see `on_event`."""
         self._check_open("an event handler")
         require_function(function, "on_event")
@@ -182,7 +173,7 @@ class Registrars:
 
         name: the key in `/status`, by default the function's name.
         """
-        return _bare_or_called(function, lambda f: self.add_status_field(f, name=name))
+        return bare_or_called(function, lambda f: self.add_status_field(f, name=name))
 
     def add_status_field(self, function: StatusField, *, name: str | None = None) -> None:
         """Register a status field; see `status_field`."""
@@ -211,12 +202,12 @@ class Registrars:
 
         It returns the answer's text (None for "OK"), or raises PingError.
         """
-        return _bare_or_called(function, self.set_ping_check)
+        return bare_or_called(function, self.add_ping_check)
 
-    def set_ping_check(self, function: PingCheck) -> None:
+    def add_ping_check(self, function: PingCheck) -> None:
         """Register the health check; see `on_ping`."""
         self._check_open("a health check")
-        _check_hook(function, "on_ping")
+        check_function(function, "on_ping")
         _check_single("health check", self._registry.ping)
         self._registry.ping = function
 
@@ -230,114 +221,14 @@ class Registrars:
         When it returns early, the daemon goes on; when it raises, the daemon stops with exit
         status 1.
         """
-        return _bare_or_called(function, self.set_main)
+        return bare_or_called(function, self.add_main)
 
-    def set_main(self, function: Hook) -> None:
+    def add_main(self, function: Hook) -> None:
         """Register what runs in the main thread; see `main`."""
         self._check_open("a main function")
-        _check_hook(function, "main")
+        check_function(function, "main")
         _check_single("main function", self._registry.main)
         self._registry.main = function
-
-    @overload
-    def on_start(self, function: F) -> F: ...
-    @overload
-    def on_start(self) -> Callable[[F], F]: ...
-    def on_start(self, function: Any = None) -> Any:
-        """Register a function called, in order, before the event processor and slaves start.
-
-        When it raises, the daemon does not start: exit status 3.
-        """
-        return _bare_or_called(function, self.add_start_hook)
-
-    def add_start_hook(self, function: Hook) -> None:
-        """Register a start hook; see `on_start`."""
-        self._add_hook(self._registry.start_hooks, function, "on_start")
-
-    @overload
-    def on_stop(self, function: F) -> F: ...
-    @overload
-    def on_stop(self) -> Callable[[F], F]: ...
-    def on_stop(self, function: Any = None) -> Any:
-        """Register a function called, in reverse order, after the slaves have stopped."""
-        return _bare_or_called(function, self.add_stop_hook)
-
-    def add_stop_hook(self, function: Hook) -> None:
-        """Register a stop hook; see `on_stop`."""
-        self._add_hook(self._registry.stop_hooks, function, "on_stop")
-
-    @overload
-    def on_reload(self, function: F) -> F: ...
-    @overload
-    def on_reload(self) -> Callable[[F], F]: ...
-    def on_reload(self, function: Any = None) -> Any:
-        """Register a function called, in order, after SIGHUP has loaded the configuration anew."""
-        return _bare_or_called(function, self.add_reload_hook)
-
-    def add_reload_hook(self, function: Hook) -> None:
-        """Register a reload hook; see `on_reload`."""
-        self._add_hook(self._registry.reload_hooks, function, "on_reload")
-
-    def route(self, rule: str, **options: Any) -> Callable[[R], R]:
-        """Register a route on the Flask blueprint; takes what `flask.Blueprint.route` takes."""
-
-        _check_rule(rule)
-
-        def register(function: R) -> R:
-            self.add_url_rule(rule, function, **options)
-            return function
-
-        return register
-
-    def add_url_rule(self, rule: str, function: Callable[..., Any], **options: Any) -> None:
-        """Register a route on the Flask blueprint; see `route`."""
-        _check_rule(rule)
-        self._check_open(f"the route {rule}")
-        require_function(function, "route", may_be_async=True)
-        endpoint = options.pop("endpoint", None) or function_name(function)
-        if endpoint in self._registry.endpoints:
-            raise RegistrationError(
-                f"a route named {endpoint!r} is registered already; choose another by endpoint="
-            )
-        for method in options.get("methods") or ("GET",):
-            if (rule, method) in self._registry.rules:
-                raise RegistrationError(f"{method} {rule} is registered already")
-            self._registry.rules.add((rule, method))
-        self.blueprint.add_url_rule(rule, endpoint, function, **options)
-        self._registry.endpoints.add(endpoint)
-
-    def _add_hook(self, hooks: list[Hook], function: Hook, registrar: str) -> None:
-        self._check_open(f"an {registrar} hook")
-        _check_hook(function, registrar)
-        if function in hooks:
-            raise RegistrationError(
-                f"{function_name(function)}() is an {registrar} hook already; register it once"
-            )
-        hooks.append(function)
-
-    def _check_open(self, what: str, instead: str = "register it before start()") -> None:
-        if self._registry.frozen:
-            raise RegistrationError(
-                f"{what} can't be registered once the daemon has started; {instead}"
-            )
-
-
-def _bare_or_called(function: Any, register: Callable[[Any], None]) -> Any:
-    def registrar(target: Any) -> Any:
-        register(target)
-        return target
-
-    return registrar if function is None else registrar(function)
-
-
-def _check_rule(rule: Any) -> None:
-    if not isinstance(rule, str) or not rule.startswith("/"):
-        raise RegistrationError(f"route takes a rule such as '/hello', not {describe(rule)}")
-
-
-def _check_hook(function: Any, registrar: str) -> None:
-    require_function(function, registrar)
-    accepts(function, registrar, ())
 
 
 def _check_single(what: str, present: Callable[..., Any] | None) -> None:

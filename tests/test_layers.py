@@ -14,7 +14,7 @@ LAYERS = [
     ["_version", "exceptions", "types"],
     ["text", "callables", "runtime", "system"],
     ["config", "supervision", "events"],
-    ["events.durable", "monitoring", "registry"],
+    ["events.durable", "monitoring", "hooks", "routing", "registry"],
     ["web"],
     ["lifecycle"],
     ["app"],

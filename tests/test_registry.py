@@ -76,14 +76,14 @@ def test_a_route_returns_the_function(app: Daemon) -> None:
 
 def test_each_registrar_has_an_imperative_twin(app: Daemon) -> None:
     app.add_slave(Worker, name="w", every=5)
-    app.set_event_handler(one, threads=2)
+    app.add_event_handler(one, threads=2)
     app.add_status_field(none, name="answer")
-    app.set_ping_check(none)
-    app.set_main(none)
+    app.add_ping_check(none)
+    app.add_main(none)
     app.add_start_hook(none)
     app.add_stop_hook(none)
     app.add_reload_hook(none)
-    app.add_url_rule("/x", none)
+    app.add_url_rule("/x", view_func=none)
     registry = app._registry
 
     assert [(spec.name, spec.cls, spec.every) for spec in registry.slaves] == [("w", Worker, 5)]
@@ -91,8 +91,9 @@ def test_each_registrar_has_an_imperative_twin(app: Daemon) -> None:
     assert (registry.handler.function, registry.handler.threads) == (one, 2)
     assert registry.status_fields == {"answer": none}
     assert (registry.ping, registry.main) == (none, none)
-    assert [registry.start_hooks, registry.stop_hooks, registry.reload_hooks] == [[none]] * 3
-    assert registry.endpoints == {"none"}
+    hooks = app._hooks
+    assert [hooks.start, hooks.stop, hooks.reload] == [[none]] * 3
+    assert app._endpoints == {"none"}
 
 
 ASYNC = "takes a plain function, and coroutine() is async def: nothing would await it; only a slave may be async"

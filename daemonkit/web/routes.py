@@ -104,7 +104,13 @@ class WebApp(Flask):
     request_class = WebRequest
 
     def __init__(self, blueprint: Blueprint, views: Views) -> None:
-        super().__init__("daemonkit", static_folder=None)
+        folder = blueprint.root_path
+        static = os.path.join(folder, "static")
+        super().__init__(
+            "daemonkit",
+            root_path=folder,
+            static_folder=static if os.path.isdir(static) else None,
+        )
         self.daemon_blueprint = blueprint
         self.sealed = False
         self.closed: str | None = None

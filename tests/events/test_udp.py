@@ -281,9 +281,9 @@ def test_who_sends_bad_datagrams_is_named_even_in_a_flood(
 def test_bad_datagrams_among_good_ones_shift_no_sender(app: Daemon, with_meta: bool) -> None:
     seen: list[Any] = []
     if with_meta:
-        app.set_event_handler(lambda event, meta: seen.append((event, meta.peer)))
+        app.add_event_handler(lambda event, meta: seen.append((event, meta.peer)))
     else:
-        app.set_event_handler(lambda event: seen.append((event, None)))
+        app.add_event_handler(lambda event: seen.append((event, None)))
     with running(app) as client, ExitStack() as stack:
         client.app = app  # type: ignore[attr-defined]
         senders = [

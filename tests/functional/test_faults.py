@@ -560,7 +560,7 @@ from daemonkit import Daemon
 
 app = Daemon("app")
 app.add_slave(lambda slave: slave.shutdown.wait(), name="worker")
-app.set_event_handler(lambda event: None, threads=2)
+app.add_event_handler(lambda event: None, threads=2)
 app.add_start_hook(lambda: app.send_event_to_juggler("h", "s", "OK", "d"))
 """
 NEEDED = (

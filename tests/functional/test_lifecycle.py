@@ -510,7 +510,7 @@ def test_an_event_loop_s_own_signals_in_run_leave_ours_working(run_app: Run) -> 
         + "    os.write(1, b'in\\n')\n"
         + "    while not app.shutdown.is_set():\n"
         + "        await asyncio.sleep(0.01)\n"
-        + "app.set_main(lambda: asyncio.run(work()))\n"
+        + "app.add_main(lambda: asyncio.run(work()))\n"
     )
     daemon.wait_for("in\n")
     daemon.send_signal(signal.SIGUSR1)
