@@ -12,7 +12,7 @@ from typing import Any
 
 from ..exceptions import InvalidEvent
 from ..runtime.ratelimit import RateLimit
-from ..system.sockets import format_address, kernel_drops, plain_address, size_buffer
+from ..system.sockets import format_address, kernel_drops, plain_address, set_receive_buffer
 from ..types import Event, Problem, thread_died
 from .codec import decode, decode_each
 from .intake import Intake
@@ -38,7 +38,7 @@ class UdpListener:
         self, sock: socket.socket, intake: Intake, logger: logging.Logger, buffer: int | None
     ) -> None:
         sock.setblocking(False)
-        size_buffer(sock, buffer, logger.warning)
+        set_receive_buffer(sock, buffer, logger.warning)
         self._socket = sock
         self._intake = intake
         self._logger = logger
