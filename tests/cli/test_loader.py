@@ -172,7 +172,7 @@ def test_a_file_whose_name_no_module_can_have_is_told(module: Callable[..., None
         load_daemon("my.app.py:app")
 
     assert str(caught.value) == (
-        "my.app.py can't be imported: 'my.app' is no module's name; rename the file"
+        "my.app.py can't be imported: 'my.app' is not a valid module name; rename the file"
     )
 
 
