@@ -67,7 +67,7 @@ def test_a_user_of_one_s_own_and_a_high_port(tmp_path: Path) -> None:
     assert "/etc/systemd/system/daemon.service\n" in text
 
 
-def test_folders_closed_to_others_are_told(tmp_path: Path) -> None:
+def test_folders_closed_to_others_are_noted(tmp_path: Path) -> None:
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
     (closed / "prog.py").touch()

@@ -188,7 +188,7 @@ def test_a_size_beyond_the_system_s_limit_is_asked_for() -> None:
     assert asked == [(socket.SOL_SOCKET, 33, 2**25)]
 
 
-def test_a_size_that_cannot_be_had_is_warned_of_once(
+def test_a_size_beyond_the_limit_is_warned_of_once(
     udp: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit, warnings = no_force(monkeypatch), []
@@ -250,7 +250,7 @@ def test_sockets_of_other_kinds_are_named_and_closed() -> None:
     assert (unix.fileno(), udp.fileno()) == (-1, -1)
 
 
-def test_a_tcp_socket_that_cannot_listen_is_told() -> None:
+def test_a_tcp_socket_that_cannot_listen_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         connected = socket.create_connection(server.getsockname())
         udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)

@@ -46,7 +46,7 @@ def test_without_an_address_nothing_is_opened(environ: dict[str, str]) -> None:
     assert notify.send("READY=1") is None
 
 
-def test_out_of_descriptors_there_is_nobody_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_descriptors_it_stays_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*arguments: object) -> None:
         raise OSError(24, "Too many open files")
 
@@ -56,7 +56,7 @@ def test_out_of_descriptors_there_is_nobody_to_tell(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("count", ["", "x", "-1", "9999999"])
-def test_a_wrong_number_of_descriptors_is_told(count: str) -> None:
+def test_a_wrong_number_of_descriptors_is_named(count: str) -> None:
     environ = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": count}
     with pytest.raises(StartError) as caught:
         take_sockets(environ)
