@@ -12,7 +12,7 @@ from typing import Any
 from ..exceptions import InvalidEvent
 from ..runtime.part import ThreadedPart
 from ..runtime.ratelimit import RateLimit
-from ..system.sockets import format_address, kernel_drops, plain_address, size_buffer
+from ..system.sockets import format_address, kernel_drops, plain_address
 from ..types import Event
 from .codec import Decoded, decode, decode_each
 from .intake import Intake
@@ -37,7 +37,7 @@ class UdpListener(ThreadedPart):
     ) -> None:
         super().__init__("udp", "the UDP listener")
         sock.setblocking(False)
-        size_buffer(sock, buffer, logger.warning)
+        set_receive_buffer(sock, buffer, logger.warning)
         self._socket = sock
         self._intake = intake
         self._logger = logger

@@ -416,17 +416,17 @@ def test_a_restart_on_passed_sockets_refuses_and_resets_nothing(
     [
         (
             "tcp,closed",
-            "descriptor 4, given by LISTEN_FDS=2, is not an open socket: Bad file descriptor",
+            "descriptor 4, passed with LISTEN_FDS=2, is not an open socket: Bad file descriptor",
         ),
         (
             "file,udp",
-            "descriptor 3, given by LISTEN_FDS=2, is not an open socket: "
+            "descriptor 3, passed with LISTEN_FDS=2, is not an open socket: "
             "Socket operation on non-socket",
         ),
         (
             "tcp",
-            "systemd is to pass one TCP and one UDP socket (ListenStream= and ListenDatagram= "
-            "of the .socket unit), not AF_INET SOCK_STREAM",
+            "systemd must pass one TCP and one UDP socket (ListenStream= and ListenDatagram= "
+            "in the .socket unit), not AF_INET SOCK_STREAM",
         ),
     ],
 )
