@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -82,13 +82,19 @@ class Daemon(Registrars):
 
     # Configuration
 
-    def configure(self, config: ConfigSource = None, overrides: Sequence[Override] = ()) -> None:
-        """Load the configuration now; `config` replaces the one given to the constructor.
+    def configure(
+        self,
+        config: ConfigSource = None,
+        overrides: Sequence[Override] = (),
+        overlay: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Load the configuration now.
 
-        Raises ConfigError, or RegistrationError once the daemon has started.
+        config: replaces the one given to the constructor; overlay: a mapping that is merged over
+        it. Raises ConfigError, or RegistrationError once the daemon has started.
         """
         self._check_open("a configuration", "SIGHUP loads it again")
-        self._config.load(config, overrides)
+        self._config.load(config, overrides, overlay)
         self._assembly.resize_queue()
 
     @property

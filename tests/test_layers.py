@@ -17,7 +17,7 @@ LAYERS = [
     ["events.durable", "monitoring", "hooks", "routing", "registry"],
     ["web"],
     ["lifecycle"],
-    ["app"],
+    ["app", "master", "slave"],
     ["testing", "cli"],
 ]
 """Rooms: folders, and modules that stand alone."""

@@ -12,7 +12,7 @@ from typing import Any
 from ..exceptions import InvalidEvent
 from ..runtime.part import ThreadedPart
 from ..runtime.ratelimit import RateLimit
-from ..system.sockets import format_address, kernel_drops, plain_address
+from ..system.sockets import format_address, kernel_drops, plain_address, set_receive_buffer
 from ..types import Event
 from .codec import Decoded, decode, decode_each
 from .intake import Intake
