@@ -251,7 +251,7 @@ class Daemon(Registrars):
         stopping or the queue's disk is not available, and InvalidEvent (a ValueError) for what
         isn't a JSON value.
         """
-        self._intake_and_queue()[1].put(*normalize(event), "app")
+        self._intake_and_queue()[1].put_many(normalize(event), "app")
 
     def send_event_to_juggler(self, host: str, service: str, status: str, description: str) -> None:
         """Have an event sent to the monitoring system Juggler; returns at once.

@@ -114,20 +114,23 @@ class Processor:
         """Events that were taken from the queue and are not finished."""
         # Counted by the queue, so that an event is always either waiting or in work.
         while True:
-            finished = self._finished()
+            finished = self._handled() + self._failed()
             in_work = self._queue.taken - finished
-            if finished == self._finished():
+            if finished == self._handled() + self._failed():
                 return in_work
 
-    def _finished(self) -> int:
-        return sum(worker.finished for worker in self._workers)
+    def _handled(self) -> int:
+        return sum(worker.handled for worker in self._workers)
+
+    def _failed(self) -> int:
+        return sum(worker.failed for worker in self._workers)
 
     def counters(self) -> dict[str, Any]:
         """Events in work, handled and failed since the start, and stalled calls of the handler."""
         counts: dict[str, Any] = {
             "in_work": self.in_work,
-            "handled": sum(worker.handled for worker in self._workers),
-            "failed": sum(worker.failed for worker in self._workers),
+            "handled": self._handled(),
+            "failed": self._failed(),
         }
         if self._timeout is not None:
             counts["stalled"] = [
@@ -174,13 +177,11 @@ class Processor:
                 # SystemExit, too: it must not end this thread.
                 except BaseException as error:
                     self._guard.end_child(error)
-                    worker.failed += count
-                    self._failed([taken] if batch is None else taken, events, error)
+                    self._handle_failure(worker, [taken] if batch is None else taken, events, error)
                 else:
                     if done is not None:
                         done([taken] if batch is None else taken)
                 finally:
-                    worker.finished += count
                     if timed:
                         worker.heartbeat.rest()
                         worker.events = _IDLE
@@ -190,7 +191,9 @@ class Processor:
             except BaseException:
                 self._logger.exception("The event processor failed and continues")
 
-    def _failed(self, taken: list[Any], events: Any, error: BaseException) -> None:
+    def _handle_failure(
+        self, worker: _Worker, taken: list[Any], events: Any, error: BaseException
+    ) -> None:
         entries = [item if type(item) is Entry else Entry(item) for item in taken]
         # A batch holds first attempts only, or a single retry.
         attempt, delay = entries[0].attempt, self._retry.delay(entries[0].attempt)
@@ -203,7 +206,11 @@ class Processor:
             exc_info=error,
         )
         failure = failure_of(error, entries[0], self._redact)
-        dead = [entry.event for entry in entries if self._queue.fail(entry, failure, delay)]
+        try:
+            dead = [entry.event for entry in entries if self._queue.fail(entry, failure, delay)]
+        finally:
+            # After `fail`, or the event would be neither in work nor waiting for its retry.
+            worker.failed += len(entries)
         if dead and self._dead_letter_hooks and self._queue.flush():
             for event in dead:
                 for hook in self._dead_letter_hooks:
@@ -260,5 +267,4 @@ class _Worker:
         self.name = name
         self.handled = 0
         self.failed = 0
-        self.finished = 0
         self.events: Any = _IDLE
