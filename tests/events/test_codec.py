@@ -10,7 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daemonkit import InvalidEvent
-from daemonkit.events.codec import beginning, decode, decode_lines, normalize
+from daemonkit.events.codec import (
+    Decoded,
+    beginning,
+    decode,
+    decode_each,
+    decode_lines,
+    decode_one,
+    normalize,
+)
 
 JSON = st.recursive(
     st.none()
@@ -103,6 +111,27 @@ def test_whatever_comes_is_an_event_or_an_invalid_event(data: bytes | str) -> No
     assert decode(json.dumps(event, allow_nan=False).encode()) == event
 
 
+@pytest.mark.parametrize("data", [b'{"a": 1}\r\n', b' "' + b"x" * 300 + b'"'])
+def test_one_event_is_kept_with_its_text(data: bytes) -> None:
+    decoded = decode_one(data)
+
+    assert decoded == Decoded([json.loads(data)], [data])
+    assert type(decoded) is Decoded
+    with pytest.raises(InvalidEvent, match="^NaN is not JSON"):
+        decode_one(b"NaN")
+
+
+def test_the_fallback_decides_what_an_undecoded_item_becomes() -> None:
+    undecoded: list[tuple[int, bytes]] = []
+
+    def fallback(number: int, data: bytes) -> list[object]:
+        undecoded.append((number, data))
+        return [] if data == b"nope" else [decode(data)]
+
+    assert decode_each([b"1", b"nope", b" 2", b"3"], fallback) == [1, 2, 3]
+    assert undecoded == [(1, b"nope"), (2, b" 2")]
+
+
 def test_ndjson_is_one_event_a_line_and_empty_lines_are_left_out() -> None:
     events, lines = decode_lines(b'\xef\xbb\xbf{"a": 1}\r\n\n2\n')
 
@@ -129,9 +158,8 @@ def test_ndjson_names_the_bad_line(data: bytes, message: str) -> None:
 
 
 def test_a_python_value_becomes_what_it_would_be_as_json() -> None:
-    assert normalize({"a": (1, 2), 3: None}) == (
-        {"a": [1, 2], "3": None},
-        b'{"a": [1, 2], "3": null}',
+    assert normalize({"a": (1, 2), 3: None}) == Decoded(
+        [{"a": [1, 2], "3": None}], [b'{"a": [1, 2], "3": null}']
     )
 
 
