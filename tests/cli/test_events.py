@@ -33,7 +33,9 @@ from daemonkit.events.entry import FailedAttempt
 from daemonkit.testing import Client, running
 
 RECEIVED = 1_700_000_000.0
-FAILURE = FailedAttempt("ValueError: no \x1b[31m", 'File "x"\nValueError: no \x1b[31m', 3, 100.0, 200.0)
+FAILURE = FailedAttempt(
+    "ValueError: no \x1b[31m", 'File "x"\nValueError: no \x1b[31m', 3, 100.0, 200.0
+)
 
 
 @pytest.fixture

