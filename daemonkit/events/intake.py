@@ -16,7 +16,7 @@ from .entry import Batch, EventQueue
 class Intake:
     """Puts events on the queue.
 
-    Senders' addresses are looked up only if the event handler asks for them.
+    The senders are asked for only if the event handler needs them.
     """
 
     def __init__(self, queue: EventQueue) -> None:
@@ -29,8 +29,8 @@ class Intake:
         self._refused = 0
 
     @property
-    def asks_who(self) -> bool:
-        """Whether the event handler asks who sent an event."""
+    def needs_peers(self) -> bool:
+        """Whether the event handler needs the sender of each event."""
         return self._queue.with_meta
 
     @property
@@ -61,7 +61,7 @@ class Intake:
         """Queue all events or none; raises Unavailable or BatchTooLarge."""
         events, lines = decoded
         count = len(events)
-        peers = [peer] * count if self.asks_who else None
+        peers = [peer] * count if self.needs_peers else None
         try:
             self._admit()
             self._queue.put_many(Batch(events, lines, source, peers))
@@ -75,9 +75,9 @@ class Intake:
     ) -> Sequence[Unavailable | BatchTooLarge | None]:
         """Queue the events of each request, all or none; returns the refusal of each, if any.
 
-        peers: called for the sender of each request if the event handler asks for it.
+        peers: called for the sender of each request if the event handler needs it.
         """
-        senders = list(peers()) if self.asks_who else None
+        senders = list(peers()) if self.needs_peers else None
         refusals: list[Unavailable | BatchTooLarge | None] = [None] * len(requests)
         taken = refused = 0
         try:
@@ -123,10 +123,10 @@ class Intake:
         """Queue the first events, as many as there is room for; returns their number and the
         refusal of the others.
 
-        peers: called for the sender of each event if the event handler asks for it.
+        peers: called for the sender of each event if the event handler needs it.
         """
         events, lines = decoded
-        batch = Batch(events, lines, source, list(peers()) if self.asks_who else None)
+        batch = Batch(events, lines, source, list(peers()) if self.needs_peers else None)
         try:
             self._admit()
             accepted, refusal = self._queue.put_some(batch)

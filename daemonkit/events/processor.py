@@ -137,10 +137,10 @@ class Processor:
                 {
                     "thread": worker.thread.name,
                     "seconds": round(worker.heartbeat.age(), 3),
-                    "event": beginning(worker.events),
+                    "event": beginning(events),
                 }
                 for worker in self._workers
-                if worker.heartbeat.is_stalled
+                if worker.heartbeat.is_stalled and (events := worker.events) is not _IDLE
             ]
         return counts
 
@@ -177,7 +177,11 @@ class Processor:
                 # SystemExit, too: it must not end this thread.
                 except BaseException as error:
                     self._guard.end_child(error)
-                    self._handle_failure(worker, [taken] if batch is None else taken, events, error)
+                    try:
+                        self._handle_failure([taken] if batch is None else taken, events, error)
+                    finally:
+                        # Now that a retry counts as waiting.
+                        worker.failed += count
                 else:
                     if done is not None:
                         done([taken] if batch is None else taken)
@@ -191,9 +195,7 @@ class Processor:
             except BaseException:
                 self._logger.exception("The event processor failed and continues")
 
-    def _handle_failure(
-        self, worker: _Worker, taken: list[Any], events: Any, error: BaseException
-    ) -> None:
+    def _handle_failure(self, taken: list[Any], events: Any, error: BaseException) -> None:
         entries = [item if type(item) is Entry else Entry(item) for item in taken]
         # A batch holds first attempts only, or a single retry.
         attempt, delay = entries[0].attempt, self._retry.delay(entries[0].attempt)
@@ -206,11 +208,7 @@ class Processor:
             exc_info=error,
         )
         failure = failure_of(error, entries[0], self._redact)
-        try:
-            dead = [entry.event for entry in entries if self._queue.fail(entry, failure, delay)]
-        finally:
-            # After `fail`, or the event would be neither in work nor waiting for its retry.
-            worker.failed += len(entries)
+        dead = [entry.event for entry in entries if self._queue.fail(entry, failure, delay)]
         if dead and self._dead_letter_hooks and self._queue.flush():
             for event in dead:
                 for hook in self._dead_letter_hooks:
