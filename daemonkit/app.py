@@ -186,7 +186,7 @@ class Daemon(Registrars):
         stopping or the queue's disk is not available, and InvalidEvent (a ValueError) for what
         isn't a JSON value.
         """
-        self._assembly.intake.put(*normalize(event), "app")
+        self._assembly.intake.put_many(normalize(event), "app")
 
     def send_event_to_juggler(self, host: str, service: str, status: str, description: str) -> None:
         """Have an event sent to the monitoring system Juggler; returns at once.

@@ -135,7 +135,7 @@ class UdpListener(ThreadedPart):
         datagrams: list[bytes] = []
         senders: list[Any] = []
         # Reading the sender's address costs half as much as reading the datagram.
-        with_senders = self._intake.asks_who or time.monotonic() < self._senders_until
+        with_senders = self._intake.needs_peers or time.monotonic() < self._senders_until
         receive, append = self._socket.recv, datagrams.append
         try:
             for _ in range(DATAGRAMS_AT_ONCE if with_senders else 1):

@@ -307,6 +307,7 @@ class Assembly:
             redact=self._config.redact,
             wake=timer.wake,
             changed=self._health.changed,
+            dead_letter_hooks=self._hooks.dead_letter,
         )
         timer.add(processor.run_due)
         return processor

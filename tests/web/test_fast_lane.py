@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from werkzeug.routing import Rule
 
-from daemonkit import BatchTooLarge, Daemon, QueueFull, Secret
+from daemonkit import BatchTooLarge, Daemon, QueueFull, Secret, Unavailable
 from daemonkit.events.durable import backlog
 from daemonkit.testing import Client, running
 from daemonkit.web.fast_lane import LARGEST_BATCH, LARGEST_BODY, Head, read_head
@@ -503,9 +503,10 @@ def test_limits_set_for_flask_hold(change: Callable[[Any], Any], status: int) ->
         assert app._assembly.parts.server.counters()["fast_events"] == 0
 
 
-def test_an_error_handler_of_the_users_own_answers() -> None:
+@pytest.mark.parametrize("error", [QueueFull, Unavailable])
+def test_an_error_handler_of_the_users_own_answers(error: type[Exception]) -> None:
     app = Daemon("app")
-    app.flask.errorhandler(QueueFull)(lambda error: ("mine", 418))
+    app.flask.errorhandler(error)(lambda error: ("mine", 418))
     with full(app) as client:
         assert client.post("/events", data=b"1").text == "mine"
 
