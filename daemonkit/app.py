@@ -202,7 +202,7 @@ class Daemon(Registrars):
             "juggler": self._outbox.counters(),
             "slaves": [
                 self._gatherer.call(f"The status of {c.name}", c.status, c.fallback_status)
-                for c in (parts.supervisor.children() if parts else ())
+                for c in (parts.supervisor.slaves() if parts else ())
             ],
             **self._config.now.visible(),
         }
@@ -237,7 +237,7 @@ class Daemon(Registrars):
         `__init__` raises; it is then not started again.
         """
         options, arguments = split_options(target, keywords)
-        spec = SlaveSpec.make(target, "run_slave", args, arguments, **options)
+        spec = SlaveSpec.make(target, "run_slave", options, args, arguments)
         with self._lazy_lock:
             if self._supervisor is None:
                 self._append_slave(spec)

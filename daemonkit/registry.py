@@ -111,19 +111,20 @@ class Registrars:
         seconds from one call's beginning to the next one's, None to call it once.
 
         restart: "on-failure" when it raises, "always" also when it returns, or "never"; backoff:
-        the shortest and the longest wait before a restart, in seconds, doubled from one to the
-        next; max_restarts, within: more restarts than these in so many seconds, and it has given up
-        (as in Erlang/OTP's supervisors; None: never); critical: whether the daemon then stops.
+        the first wait before a restart, in seconds, or a pair of the first and the longest: waits
+        double from one restart to the next, by default up to 60; max_restarts, within: restarts
+        allowed within so many seconds before it gives up (as in Erlang/OTP's supervisors; None: no
+        limit); critical: whether the daemon stops when it gives up.
 
-        after: names of slaves that start before it, and stop after it; timeout: seconds within
-        which it has to show life, see `Slave.heartbeat`.
+        after: names of slaves that start before it, and stop after it; timeout: seconds without a
+        heartbeat after which it is stalled, see `Slave.heartbeat`.
         """
         return _bare_or_called(target, lambda f: self.add_slave(f, **options))
 
     def add_slave(self, target: SlaveTarget, **options: Unpack[SlaveOptions]) -> None:
         """Register a slave; see `slave`."""
         self._check_open("a slave", "in a running daemon, use run_slave")
-        self._append_slave(SlaveSpec.make(target, "slave", **options))
+        self._append_slave(SlaveSpec.make(target, "slave", options))
 
     def _append_slave(self, spec: SlaveSpec) -> None:
         if any(spec.name == other.name for other in self._registry.slaves):

@@ -71,7 +71,7 @@ class Processor:
             worker.heartbeat = Heartbeat(
                 timeout, partial(self._stalled, worker), self._recovered, wake
             )
-            worker.heartbeat.rest()
+            worker.heartbeat.pause()
 
     def start(self) -> None:
         for worker in self._workers:
@@ -149,7 +149,7 @@ class Processor:
                 worker.in_work = count
                 if timed:
                     worker.events = events
-                    worker.heartbeat.work()
+                    worker.heartbeat.resume()
                 try:
                     result = handle(events, metas) if with_meta else handle(events)
                     if result is not None:
@@ -168,7 +168,7 @@ class Processor:
                 finally:
                     worker.in_work = 0
                     if timed:
-                        worker.heartbeat.rest()
+                        worker.heartbeat.pause()
                         worker.events = None
             except QueueClosed:
                 return

@@ -15,7 +15,6 @@ import pytest
 
 from daemonkit import StartError
 from daemonkit.config.loading import load
-from daemonkit.runtime.ratelimit import RateLimit
 from daemonkit.system import log
 from daemonkit.system.log import ColumnFormatter, FileHandler, JsonFormatter
 
@@ -190,16 +189,6 @@ def test_a_log_file_that_cannot_be_opened_is_told_in_one_line() -> None:
     assert str(caught.value) == (
         "cannot open the log file /nowhere/x.log: No such file or directory; see master.log_file"
     )
-
-
-def test_a_rate_limit_lets_one_through_and_counts_the_others() -> None:
-    now = 0.0
-    limit = RateLimit(10, clock=lambda: now)
-    first = [limit.allow(), limit.allow(), limit.allow()]
-    now = 10.0
-
-    assert first == [0, None, None]
-    assert [limit.allow(), limit.allow()] == [2, None]
 
 
 def test_what_comes_from_outside_cannot_write_a_line_of_its_own() -> None:
