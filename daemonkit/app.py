@@ -137,7 +137,7 @@ class Daemon(Registrars):
             **self._assembly.counters(),
             "slaves": [
                 self._gatherer.call(f"The status of {c.name}", c.status, c.fallback_status)
-                for c in (supervisor.children() if supervisor else ())
+                for c in (supervisor.slaves() if supervisor else ())
             ],
             **self._config.now.visible(),
         }
@@ -172,7 +172,7 @@ class Daemon(Registrars):
         `__init__` raises; it is then not started again.
         """
         options, arguments = split_options(target, keywords)
-        spec = SlaveSpec.make(target, "run_slave", args, arguments, **options)
+        spec = SlaveSpec.make(target, "run_slave", options, args, arguments)
         with self._assembly.lock:
             if self._assembly.supervisor is None:
                 self._append_slave(spec)

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, overload
 
 from .callables import accepts, check_options, function_name, require_function
+from .events.entry import RetryPolicy
 from .exceptions import RegistrationError
 from .hooks import HookRegistrars, bare_or_called, check_function
 from .routing import RouteRegistrars
-from .supervision.restart import check_timeout, is_seconds
+from .supervision.restart import check_backoff, check_timeout, is_seconds
 from .supervision.slave import SlaveOptions, SlaveSpec, SlaveTarget
 from .text import describe
 from .types import EventHandler, Hook, PingCheck, StatusField
@@ -52,7 +53,7 @@ class HandlerOptions(TypedDict, total=False):
     linger: float
     timeout: float | None
     retries: int
-    backoff: float
+    backoff: float | tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,7 @@ class HandlerSpec:
     batch: int | None = None
     linger: float = 0.0
     timeout: float | None = None
-    retries: int = 0
-    backoff: float = 1.0
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
     with_meta: bool = False
 
 
@@ -102,19 +102,20 @@ class Registrars(HookRegistrars, RouteRegistrars):
         seconds from one call's beginning to the next one's, None to call it once.
 
         restart: "on-failure" when it raises, "always" also when it returns, or "never"; backoff:
-        the shortest and the longest wait before a restart, in seconds, doubled from one to the
-        next; max_restarts, within: more restarts than these in so many seconds, and it has given up
-        (as in Erlang/OTP's supervisors; None: never); critical: whether the daemon then stops.
+        the first wait before a restart, in seconds, or a pair of the first and the longest: waits
+        double from one restart to the next, by default up to 60; max_restarts, within: restarts
+        allowed within so many seconds before it gives up (as in Erlang/OTP's supervisors; None: no
+        limit); critical: whether the daemon stops when it gives up.
 
-        after: names of slaves that start before it, and stop after it; timeout: seconds within
-        which it has to show life, see `Slave.heartbeat`.
+        after: names of slaves that start before it, and stop after it; timeout: seconds without a
+        heartbeat after which it is stalled, see `Slave.heartbeat`.
         """
         return bare_or_called(target, lambda f: self.add_slave(f, **options))
 
     def add_slave(self, target: SlaveTarget, **options: Unpack[SlaveOptions]) -> None:
         """Register a slave; see `slave`."""
         self._check_open("a slave", "in a running daemon, use run_slave")
-        self._append_slave(SlaveSpec.make(target, "slave", **options))
+        self._append_slave(SlaveSpec.make(target, "slave", options))
 
     def _append_slave(self, spec: SlaveSpec) -> None:
         if any(spec.name == other.name for other in self._registry.slaves):
@@ -134,7 +135,8 @@ class Registrars(HookRegistrars, RouteRegistrars):
         of their metas); linger: seconds to wait for a list to fill, counted from its first event;
         timeout: seconds after which a call that hasn't returned is called stalled, in the log and
         by the health check; retries: how often an event is handled again when the handler raises
-        (0), then it is a dead letter; backoff: seconds until the first of these, doubled each time.
+        (0), then it is a dead letter; backoff: seconds until the first retry, doubled each time up
+        to an hour, or a pair of the first and the longest wait.
         """
         return bare_or_called(function, lambda f: self.add_event_handler(f, **options))
 
@@ -144,7 +146,11 @@ class Registrars(HookRegistrars, RouteRegistrars):
         require_function(function, "on_event")
         with_meta = accepts(function, "on_event", ("event",), ("event", "meta")) == 2
         check_options(options, HandlerOptions.__annotations__, "on_event")
-        spec = HandlerSpec(function, with_meta=with_meta, **options)
+        given: dict[str, Any] = dict(options)
+        retries, backoff = given.pop("retries", 0), given.pop("backoff", RetryPolicy().first)
+        _check_whole("retries", retries, 0)
+        retry = RetryPolicy(retries, *check_backoff("backoff", backoff, RetryPolicy().longest))
+        spec = HandlerSpec(function, with_meta=with_meta, retry=retry, **given)
         _check_whole("threads", spec.threads)
         if spec.batch is not None:
             _check_whole("batch", spec.batch)
@@ -155,11 +161,6 @@ class Registrars(HookRegistrars, RouteRegistrars):
                 f"linger must be a number of seconds >= 0, not {describe(spec.linger)}"
             )
         check_timeout("timeout", spec.timeout)
-        _check_whole("retries", spec.retries, 0)
-        if not is_seconds(spec.backoff):
-            raise RegistrationError(
-                f"backoff must be a number of seconds >= 0, not {describe(spec.backoff)}"
-            )
         present = self._registry.handler
         _check_single("event handler", present.function if present else None)
         self._registry.handler = spec

@@ -214,7 +214,7 @@ def test_a_slave_that_returns_its_work_undone_has_failed(
 
     def failed(client: Client) -> Any:
         (shown,) = client.status()["slaves"]
-        return shown if shown["state"] == "waiting to restart" else None
+        return shown if shown["state"] == "backing off" else None
 
     with running(case.app) as client:
         shown = client.wait_until(lambda: failed(client))

@@ -78,7 +78,7 @@ class Processor:
             worker.heartbeat = Heartbeat(
                 timeout, partial(self._stalled, worker), self._recovered, wake
             )
-            worker.heartbeat.rest()
+            worker.heartbeat.pause()
 
     def start(self) -> None:
         for worker in self._workers:
@@ -166,7 +166,7 @@ class Processor:
                     events, metas, count = _split(taken)
                 if timed:
                     worker.events = events
-                    worker.heartbeat.work()
+                    worker.heartbeat.resume()
                 try:
                     result = handle(events, metas) if with_meta else handle(events)
                     if result is not None:
@@ -187,7 +187,7 @@ class Processor:
                         done([taken] if batch is None else taken)
                 finally:
                     if timed:
-                        worker.heartbeat.rest()
+                        worker.heartbeat.pause()
                         worker.events = _IDLE
             except QueueClosed:
                 return

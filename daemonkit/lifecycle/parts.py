@@ -14,7 +14,7 @@ from flask import Blueprint
 from ..config.defaults import Settings
 from ..config.in_force import ConfigInForce
 from ..events.durable.queue import DurableQueue
-from ..events.entry import Batch, EventQueue, RetryPolicy
+from ..events.entry import Batch, EventQueue
 from ..events.intake import Intake
 from ..events.memory import MemoryQueue
 from ..events.processor import Processor
@@ -303,7 +303,7 @@ class Assembly:
             linger=handler.linger,
             with_meta=handler.with_meta,
             timeout=handler.timeout,
-            retry=RetryPolicy(handler.retries, handler.backoff),
+            retry=handler.retry,
             redact=self._config.redact,
             wake=timer.wake,
             changed=self._health.changed,

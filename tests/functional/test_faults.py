@@ -530,7 +530,7 @@ def test_at_the_limit_of_threads_a_slave_is_tried_again_until_it_can_start(run_a
     daemon.wait_for("lucky at last\n")
     shown = daemon.status()["slaves"][0]
 
-    assert (ping.status_code, ping.text) == (503, "the slave unlucky is waiting to restart\n")
+    assert (ping.status_code, ping.text) == (503, "the slave unlucky is backing off\n")
     assert shown["restarts"] >= 2
     assert daemon.get("/ping").text == "OK\n"
     assert daemon.stop() == 0
@@ -784,12 +784,11 @@ def test_a_slave_that_will_not_stop_leaves_time_to_those_it_needs(run_app: Run) 
     [
         (
             "after='pollr'",
-            "the slave 's' is to start after 'pollr', and there is none of that name; "
-            "did you mean 'poller'?",
+            "the slave 's' starts after 'pollr', which does not exist; did you mean 'poller'?",
         ),
         (
             "after='poller'",
-            "slaves can't start after each other: poller after s after poller; leave out one after=",
+            "circular dependency between slaves: poller after s after poller; remove one after=",
         ),
     ],
 )

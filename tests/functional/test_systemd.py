@@ -165,7 +165,7 @@ def test_the_watchdog_is_fed_only_while_health_is_good(run: Spawn, listener: Lis
 
     assert daemon.out.count("The slave worker is stalled") == 1
     assert "release.wait(60)" in daemon.out
-    assert daemon.out.count("The slave worker shows life again") == 1
+    assert daemon.out.count("The slave worker recovered after") == 1
     assert daemon.get("/ping").text == "OK\n"
     assert daemon.stop() == 0
 
