@@ -13,13 +13,22 @@ import pytest
 
 from daemonkit.text import plain
 
-SETTLE = 2.0
+SETTLE = 20.0
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--cycles", type=int, default=8, help="how often a daemon is killed, or the power cut"
     )
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """With `-n auto`: two for each CPU, since many tests wait for processes; a test that is named
+    (`pytest tests/test_app.py::test_name`) runs in this process, where a debugger can stop it.
+    """
+    if config.args and all("::" in argument for argument in config.args):
+        return 0
+    return 2 * len(os.sched_getaffinity(0))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -30,7 +30,7 @@ class Process(Client):
         env: dict[str, str | None] | None = None,
         pass_fds: Sequence[int] = (),
     ):
-        super().__init__("127.0.0.1", timeout=20.0)
+        super().__init__("127.0.0.1", timeout=60.0)
         self._out, self._err = folder / "stdout.log", folder / "stderr.log"
         environ = {**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})}
         with self._out.open("wb") as out, self._err.open("wb") as err:
