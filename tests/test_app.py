@@ -122,8 +122,8 @@ def test_while_start_hooks_run_http_answers_and_events_are_refused() -> None:
     @app.on_start
     def slow_start() -> None:
         url = f"http://127.0.0.1:{app.master_config['port']}"
-        seen["ping"] = requests.get(f"{url}/ping", timeout=5).text
-        answer = requests.post(f"{url}/events", data=b"1", timeout=5)
+        seen["ping"] = requests.get(f"{url}/ping", timeout=60).text
+        answer = requests.post(f"{url}/events", data=b"1", timeout=60)
         seen["event"] = (answer.status_code, answer.json()["message"])
 
     with running(app):
@@ -434,7 +434,7 @@ def test_users_routes_and_checks_wait_for_the_start_hooks_and_end_before_the_sto
 
     def ask() -> None:
         url = f"http://127.0.0.1:{app.master_config['port']}"
-        hello, ping = (requests.get(url + path, timeout=5) for path in ("/hello", "/ping"))
+        hello, ping = (requests.get(url + path, timeout=60) for path in ("/hello", "/ping"))
         seen.append((hello.status_code, hello.json()["message"], ping.status_code, ping.text))
 
     app.on_start(ask)
@@ -495,10 +495,10 @@ def test_a_part_that_needs_all_of_the_deadline_gets_it() -> None:
 
     @app.on_event
     def handle(event: Any) -> None:
-        threading.Event().wait(0.9)
+        threading.Event().wait(2)
         handled.append(event)
 
-    with running(app, {"master": {"shutdown_timeout": 1}}) as client:
+    with running(app, {"master": {"shutdown_timeout": 3}}) as client:
         client.send_event(1)
         client.wait_until(lambda: client.status()["events"]["in_work"])
 
@@ -645,7 +645,7 @@ def test_a_failing_event_is_retried_over_a_restart_and_then_kept(durable: dict[s
     def daemon() -> Daemon:
         app = Daemon("app")
 
-        @app.on_event(retries=2, backoff=0.3)
+        @app.on_event(retries=2, backoff=2)
         def handle(event: Any, meta: Any) -> None:
             attempts.append(meta.attempt)
             raise ValueError("no")

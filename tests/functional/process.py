@@ -32,6 +32,8 @@ class Process(Client):
     ):
         super().__init__("127.0.0.1", timeout=60.0)
         self._out, self._err = folder / "stdout.log", folder / "stderr.log"
+        self.seconds_to_start = 0.0
+        self._began = time.monotonic()
         environ = {**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})}
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self.popen = subprocess.Popen(
@@ -67,7 +69,12 @@ class Process(Client):
         """Wait until it has started, and learn where it listens."""
         self.port = int(self.wait_for(LISTENING.pattern)["port"])
         self.wait_for(r" MainThread +.+ INFO +Started\n")
+        self.seconds_to_start = time.monotonic() - self._began
         return self
+
+    def soon(self, seconds: float) -> float:
+        """So many seconds, or as many more as this machine is slower or busier than a fast one."""
+        return seconds * max(1.0, self.seconds_to_start / 0.5)
 
     def send_signal(self, number: signal.Signals) -> None:
         self.popen.send_signal(number)
