@@ -31,6 +31,7 @@ class Process(Client):
         pass_fds: Sequence[int] = (),
     ):
         super().__init__("127.0.0.1", timeout=60.0)
+        self.folder = folder
         self._out, self._err = folder / "stdout.log", folder / "stderr.log"
         self.seconds_to_start = 0.0
         self._began = time.monotonic()

@@ -481,11 +481,3 @@ def test_a_unit_that_systemd_does_not_accept_is_noticed(tmp_path: Path) -> None:
 
     with pytest.raises(AssertionError):
         verify(unit)
-
-
-def test_the_socket_unit_of_the_docs_is_accepted(tmp_path: Path) -> None:
-    page = Path(__file__).parents[2] / "docs" / "systemd.md"
-    (text,) = re.findall(r"```ini\n(\[Unit\].+?)```", page.read_text("utf-8"), re.DOTALL)
-    (tmp_path / "billing.socket").write_text(text)
-    (tmp_path / "billing.service").write_text("[Service]\nExecStart=/bin/true\n")
-    verify(tmp_path / "billing.socket")
