@@ -5,7 +5,7 @@ from __future__ import annotations
 import select
 from collections import deque
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 
 # Their flags have the same values, and only one of them is there everywhere.
 _HAS_EPOLL = hasattr(select, "epoll")
@@ -13,22 +13,35 @@ READ = select.POLLIN
 WRITE = select.POLLOUT
 
 
+class Pollable(Protocol):
+    """What waits for a descriptor: a connection, the listening socket, the trigger."""
+
+    _fileno: int | None
+    accepting: bool
+
+    def readable(self) -> bool: ...
+
+    def writable(self) -> bool: ...
+
+    def handle_error(self) -> None: ...
+
+
 class Poller:
     """What waitress asks of every connection before each wait, it asks only where the answer may
     have changed. epoll(7) where there is one, else poll(2)."""
 
     def __init__(self) -> None:
-        self.asked: set[Any] = set()
+        self.asked: set[Pollable] = set()
         """Those that are asked before this wait."""
         self.is_woken = False
         """Whether the loop is about to ask again, and needn't be woken for that."""
-        self.last: Any = None
+        self.last: Pollable | None = None
         """What is asked before each wait, after all others: what it answers depends on them."""
-        self._again: deque[Any] = deque()
+        self._again: deque[Pollable] = deque()
         self._poll: Any = select.epoll() if _HAS_EPOLL else select.poll()
         self._flags: dict[int, int] = {}
 
-    def look_again(self, item: Any) -> None:
+    def look_again(self, item: Pollable) -> None:
         """Have `item` asked what it waits for; any thread may call this, and wake the loop then:
         whatever changes the answer has to lead here."""
         self._again.append(item)
@@ -47,14 +60,16 @@ class Poller:
         self.asked = set()
         while self._again:
             self.asked.add(self._again.popleft())
-        self.asked.discard(self.last)
-        for item in (*self.asked, self.last):
+        last = self.last
+        if last is not None:
+            self.asked.discard(last)
+        for item in (*self.asked, last) if last is not None else tuple(self.asked):
             try:
                 self._ask(item)
             except Exception:
                 item.handle_error()
 
-    def _ask(self, item: Any) -> None:
+    def _ask(self, item: Pollable) -> None:
         fd = item._fileno
         if fd is None:
             return

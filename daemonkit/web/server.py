@@ -84,7 +84,7 @@ class Server:
         self._connection_limit = connection_limit
         self._request_timeout = request_timeout
         self._pool = Pool()
-        self._server: Any = None
+        self._listener: Listener | None = None
         self._poller = Poller()
         self._thread = threading.Thread(target=self._loop, name=self.name, daemon=True)
         self._stopping = False
@@ -93,7 +93,7 @@ class Server:
 
     def start(self) -> None:
         self._pool.start(self._adjustments.threads)
-        self._server = Listener(
+        self._listener = Listener(
             self._logger,
             self._poller,
             self._lane,
@@ -112,21 +112,22 @@ class Server:
 
     def admit(self) -> None:
         """Accept connections on a socket that was passed, too: nothing is refused any more."""
-        self._server.is_open = True
+        assert self._listener is not None
+        self._listener.is_open = True
         self._wake()
 
     def drain(self) -> None:
         """Say with each answer that its connection is closed; on a socket that was passed, leave
         new connections to the successor."""
-        if self._server is not None:
-            self._server.draining = True
+        if self._listener is not None:
+            self._listener.draining = True
             self._wake()
 
     def wait_until_empty(self, timeout: float) -> None:
         """After `drain`, wait until the clients of a passed socket are gone: until each has been
         answered once more, or has had time for a request and sent none."""
-        if self._server is not None and self._server.active_channels:
-            self._server.closes_idle_from = time.monotonic() + min(LAST_REQUESTS, timeout)
+        if self._listener is not None and self._listener.active_channels:
+            self._listener.clients.closes_idle_from = time.monotonic() + min(LAST_REQUESTS, timeout)
             self._wake()
             self._is_empty.wait(timeout)
 
@@ -159,14 +160,14 @@ class Server:
     def counters(self) -> dict[str, Any]:
         """Connections open now and closed to make room for others, requests that came too slowly,
         whether the fast lane is open, and how many events it has taken."""
-        listener, lane = self._server, self._lane
+        listener, lane = self._listener, self._lane
         state = "closed: fast_events is false" if lane is None else lane.state()
         if listener is not None and listener.draining:
             state = "closed: the daemon is draining"
         return {
             "connections": 0 if listener is None else len(listener.active_channels),
-            "shed": 0 if listener is None else listener.shed,
-            "timed_out": 0 if listener is None else listener.timed_out,
+            "shed": 0 if listener is None else listener.clients.shed,
+            "timed_out": 0 if listener is None else listener.clients.timed_out,
             "fast_lane": state,
             "fast_events": 0 if lane is None else lane.accepted,
         }
@@ -176,54 +177,57 @@ class Server:
         return thread_died("the HTTP server", self._thread, stopping=self._stopping)
 
     def _wake(self) -> None:
-        if self._server is not None:
-            self._server.wake()
+        if self._listener is not None:
+            self._listener.wake()
 
     def _loop(self) -> None:
-        server = self._server
-        server.loop_thread = threading.get_ident()
+        listener = self._listener
+        assert listener is not None
+        listener.loop_thread = threading.get_ident()
         while not self._stopping:
-            self._turn(None)
-            if server.draining and not server.active_channels:
+            self._turn(listener, None)
+            if listener.draining and not listener.active_channels:
                 self._is_empty.set()
-        # Closing it would reset those who wait to be let in.
+        # Closing the socket would reset the clients in its backlog.
         count = -1
-        while server.admits and count < len(server.active_channels):
-            count = len(server.active_channels)
-            self._turn(0)
-        wasyncore.dispatcher.close(server)
-        began = time.monotonic()
-        # What clients have sent is answered; what they send behind an answer isn't.
-        while not self._give_up:
-            self._turn(0)
-            if not self._in_work(began):
-                break
-            self._turn(STOPPING_TURN)
-            server.drop_unread(UNREAD, time.monotonic(), began)
-        for channel in list(server.active_channels.values()):
+        while listener.admits and count < len(listener.active_channels):
+            count = len(listener.active_channels)
+            self._turn(listener, 0)
+        wasyncore.dispatcher.close(listener)
+        self._finish_requests(listener)
+        for channel in list(listener.active_channels.values()):
             channel.linger()
-        while not self._give_up and server.lingering:
-            self._turn(STOPPING_TURN)
+        while not self._give_up and listener.clients.lingering:
+            self._turn(listener, STOPPING_TURN)
         self._close(GIVING_UP if self._give_up else 5)
+
+    def _finish_requests(self, listener: Listener) -> None:
+        """Answer what clients have sent, but not what they send behind an answer."""
+        began = time.monotonic()
+        while not self._give_up:
+            self._turn(listener, 0)
+            if not self._in_work(listener, began):
+                break
+            self._turn(listener, STOPPING_TURN)
+            listener.clients.drop_unread(UNREAD, time.monotonic(), began)
 
     def _close(self, patience: float) -> None:
         """End what has been started; patience: seconds to wait for threads."""
         self._pool.shutdown(timeout=patience)
-        if self._server is not None:
-            self._server.close_trigger()
-            for channel in list(self._server.active_channels.values()):
+        if self._listener is not None:
+            self._listener.close_trigger()
+            for channel in list(self._listener.active_channels.values()):
                 channel.drop()
         wasyncore.close_all(self._map)
         self._poller.close()
         self._socket.close()
 
-    def _turn(self, at_most: float | None) -> None:
-        listener = self._server
+    def _turn(self, listener: Listener, at_most: float | None) -> None:
         try:
             try:
-                accepts = self._handle_ready(listener.run_due(at_most))
+                accepts = self._handle_ready(listener, listener.run_due(at_most))
                 while self._lane is not None and self._lane.gathers():
-                    accepts = self._handle_ready(0)
+                    accepts = self._handle_ready(listener, 0)
             finally:
                 if self._lane is not None:
                     self._lane.turn_ended()
@@ -235,10 +239,10 @@ class Server:
             self._logger.exception("The HTTP loop failed and goes on")
             time.sleep(AFTER_FAILURE)
 
-    def _handle_ready(self, timeout: float | None) -> int:
+    def _handle_ready(self, listener: Listener, timeout: float | None) -> int:
         """Wait, and handle what is ready, but not new connections: their flags are returned."""
         ready = dict(self._poller.wait(timeout))
-        accepts = ready.pop(self._server._fileno, 0)
+        accepts = ready.pop(listener._fileno, 0)
         for fd, flags in ready.items():
             self._handle(fd, flags)
         return accepts
@@ -250,13 +254,13 @@ class Server:
             self._poller.look_again(item)
             wasyncore.readwrite(item, flags)
 
-    def _in_work(self, began: float) -> bool:
+    def _in_work(self, listener: Listener, began: float) -> bool:
         """Whether something is to be answered, or has been read for less than UNSENT seconds."""
-        listener, is_early = self._server, time.monotonic() < began + UNSENT
+        is_early = time.monotonic() < began + UNSENT
         return any(
             channel.requests
             or channel.total_outbufs_len
-            or (is_early and (channel in listener.receiving or channel.has_unread()))
+            or (is_early and (channel in listener.clients.receiving or channel.has_unread()))
             for channel in listener.active_channels.values()
-            if channel not in listener.lingering
+            if channel not in listener.clients.lingering
         )

@@ -40,7 +40,7 @@ def serving(app: Daemon, **master: Any) -> Iterator[tuple[Client, Any]]:
     """A running daemon's client, and its server."""
     with running(app, {"master": master}) as client:
         assert app._assembly.parts is not None
-        yield client, app._assembly.parts.server._server
+        yield client, app._assembly.parts.server._listener
 
 
 def ask(sock: socket.socket, request: bytes) -> bytes:
@@ -81,7 +81,7 @@ def test_over_the_limit_the_connections_idle_for_longest_are_closed(
         # Used again: now the second is the oldest.
         ask(old[0], EVENT)
         new = hold(client, stack, 2)
-        client.wait_until(lambda: server.shed == 2)
+        client.wait_until(lambda: server.clients.shed == 2)
 
         assert [is_closed(sock) for sock in old] == [False, True, True, False, False]
         assert [is_closed(sock) for sock in new] == [False, False]
@@ -121,7 +121,7 @@ def test_connections_at_work_are_not_closed_for_new_ones(
         answered.sendall(PING.replace(b"/ping", b"/slow"))
         entered.wait(10)
         read.sendall(PING[:-2])
-        client.wait_until(lambda: server.receiving)
+        client.wait_until(lambda: server.clients.receiving)
         waiting = stack.enter_context(connect(client))
         waiting.sendall(PING)
         client.wait_until(lambda: "all of them are busy" in caplog.text)
@@ -133,7 +133,7 @@ def test_connections_at_work_are_not_closed_for_new_ones(
         assert read_until(answered, b"done")
         # Now one is idle.
         assert read_until(waiting, b"OK\n")
-        assert server.shed == 1
+        assert server.clients.shed == 1
 
 
 def test_a_flood_of_connections_leaves_ping_answering(app: Daemon) -> None:
@@ -141,7 +141,7 @@ def test_a_flood_of_connections_leaves_ping_answering(app: Daemon) -> None:
         for _ in range(200):
             stack.enter_context(connect(client))
         assert client.get("/ping").text == "OK\n"
-        client.wait_until(lambda: server.shed >= 150)
+        client.wait_until(lambda: server.clients.shed >= 150)
         assert len(server.active_channels) <= 50
 
 
@@ -164,7 +164,7 @@ def test_out_of_descriptors_an_idle_connection_makes_room(
 
         assert time.monotonic() - before < 0.9, "there is no pause"
         assert is_closed(idle)
-        assert server.shed == 1
+        assert server.clients.shed == 1
     assert any("Too many open files: idle connections are closed" in m for m in caplog.messages)
 
 
@@ -190,14 +190,14 @@ def test_idle_connections_are_found_however_many_are_busy_in_between(app: Daemon
     """The one that was found idle at first gets to work, and then there are others."""
     with serving(app, connection_limit=4) as (client, server), ExitStack() as stack:
         socks = hold(client, stack, 4)
-        client.wait_until(lambda: server._idle is not None)
+        client.wait_until(lambda: server.clients._idle is not None)
         for sock in socks[:2]:
             sock.sendall(EVENT[:-1])
-        client.wait_until(lambda: len(server.receiving) == 2)
+        client.wait_until(lambda: len(server.clients.receiving) == 2)
         hold(client, stack, 2)
 
         assert [is_closed(sock) for sock in socks] == [False, False, True, True]
-        assert server.shed == 2
+        assert server.clients.shed == 2
 
 
 def test_a_connection_with_something_unread_is_not_closed_for_a_new_one(app: Daemon) -> None:
@@ -209,7 +209,7 @@ def test_a_connection_with_something_unread_is_not_closed_for_a_new_one(app: Dae
         client.wait_until(oldest.has_unread)
 
         # In the loop's place, which stands still.
-        assert server._shed_oldest()
+        assert server.clients.shed_oldest()
         release()
         assert is_closed(second)
         assert read_until(first, b"\n").startswith(b"HTTP/1.1 200 OK")
@@ -246,9 +246,9 @@ def test_connections_that_are_all_busy_are_not_looked_at_each_turn(
         socks = hold(client, stack, 51)
         for sock in socks[1:]:
             sock.sendall(EVENT[:-1])
-        client.wait_until(lambda: len(server.receiving) == 50)
+        client.wait_until(lambda: len(server.clients.receiving) == 50)
         socks[0].sendall(EVENT[:-1])
-        client.wait_until(lambda: len(server.receiving) == 51)
+        client.wait_until(lambda: len(server.clients.receiving) == 51)
         monkeypatch.setattr(Channel, "is_busy", property(is_busy))
         for _ in range(20):
             # The rest of one event, and the beginning of the next.
@@ -488,9 +488,9 @@ def test_a_client_that_reads_slowly_but_steadily_is_not_one_that_reads_nothing(
 
     def look_after_long_silence() -> None:
         channel._last_activity -= 1000
-        server._next_sweep = 0.0
+        server.clients._next_sweep = 0.0
         server.wake()
-        client.wait_until(lambda: server._next_sweep != 0.0)
+        client.wait_until(lambda: server.clients._next_sweep != 0.0)
 
     with serving(app) as (client, server), connect(client) as sock:
         sock.sendall(PING.replace(b"ping", b"large"))
@@ -537,7 +537,7 @@ def test_what_cannot_begin_a_request_is_refused_at_its_first_byte(
         sock.sendall(before + first)
         answer = read_all(sock)
 
-        assert not server.receiving
+        assert not server.clients.receiving
     assert answer.endswith(
         b'{"message": "Bad Request: this is no HTTP request; does the client speak TLS (https)?", '
         b'"result": false}\n'
@@ -570,7 +570,7 @@ def test_while_draining_each_answer_says_that_the_connection_is_closed(
             assert b"Connection: close" not in ask(sock, EVENT)
         # The beginning of an event is there already.
         socks[0].sendall(EVENT[:-1])
-        client.wait_until(lambda: server.receiving)
+        client.wait_until(lambda: server.clients.receiving)
         app.stop()
         client.wait_until(lambda: server.draining)
         socks[0].sendall(EVENT[-1:])
@@ -634,7 +634,7 @@ def test_a_request_that_is_still_being_sent_when_it_stops_is_answered(app: Daemo
     body = bytes(3_000_000)
     with serving(app) as (client, server), connect(client) as sock:
         sock.sendall(b"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body))
-        client.wait_until(lambda: server.receiving)
+        client.wait_until(lambda: server.clients.receiving)
         app.stop()
         client.wait_until(lambda: not server.accepting)
         sock.sendall(body)
@@ -650,7 +650,7 @@ def test_one_that_is_never_sent_does_not_hold_up_the_stop(
     monkeypatch.setattr("daemonkit.web.server.UNSENT", 0.2)
     with serving(app) as (client, server), connect(client) as sock:
         sock.sendall(PING[:-2])
-        client.wait_until(lambda: server.receiving)
+        client.wait_until(lambda: server.clients.receiving)
         app.stop()
         assert read_all(sock) == b""
     assert client.exit_status == 0
@@ -736,7 +736,7 @@ def test_a_request_that_trickles_in_is_refused_after_its_time(
             b'(request_timeout)", "result": false}\n'
         )
         assert client.status()["http"]["timed_out"] == 1
-        assert not server.receiving
+        assert not server.clients.receiving
 
 
 def test_a_fresh_request_gets_its_full_time(app: Daemon) -> None:
@@ -745,7 +745,7 @@ def test_a_fresh_request_gets_its_full_time(app: Daemon) -> None:
         until = time.monotonic() + 1.2
         while time.monotonic() < until:
             sock.sendall(EVENT[:-1])
-            client.wait_until(lambda: server.receiving)
+            client.wait_until(lambda: server.clients.receiving)
             assert ask(sock, EVENT[-1:]).startswith(b"HTTP/1.1 200 OK")
         assert client.status()["http"]["timed_out"] == 0
 
@@ -757,8 +757,8 @@ def test_a_request_behind_a_slow_route_is_not_held_against_the_client(
     with serving(app, request_timeout=0.2) as (client, server), connect(client) as sock:
         sock.sendall(PING.replace(b"/ping", b"/slow") + EVENT[:-1])
         entered.wait(10)
-        (began,) = server.receiving.values()
-        client.wait_until(lambda: list(server.receiving.values()) > [began + 0.2])
+        (began,) = server.clients.receiving.values()
+        client.wait_until(lambda: list(server.clients.receiving.values()) > [began + 0.2])
         release.set()
         assert read_until(sock, b"done")
         assert b'"Event received"' in ask(sock, EVENT[-1:])
@@ -769,7 +769,7 @@ def test_the_time_of_day_counts_for_nothing(app: Daemon, monkeypatch: pytest.Mon
     with serving(app) as (client, server), connect(client) as idle, connect(client) as slow:
         ask(idle, PING)
         slow.sendall(EVENT[:-1])
-        client.wait_until(lambda: server.receiving)
+        client.wait_until(lambda: server.clients.receiving)
         monkeypatch.setattr("time.time", lambda: real() + 1e6)
         assert client.get("/ping").text == "OK\n"
         monkeypatch.setattr("time.time", lambda: real() - 1e6)
@@ -785,9 +785,9 @@ def test_blank_lines_begin_no_request(app: Daemon) -> None:
         ask(sock, EVENT + b"\r\n")
         (channel,) = server.active_channels.values()
         client.wait_until(lambda: not channel.is_busy)
-        assert not server.receiving
+        assert not server.clients.receiving
         sock.sendall(b"G")
-        client.wait_until(lambda: server.receiving)
+        client.wait_until(lambda: server.clients.receiving)
 
 
 def test_the_time_of_a_request_begins_after_blank_lines(app: Daemon) -> None:
@@ -806,9 +806,9 @@ def test_a_request_behind_an_answer_that_is_not_yet_read_has_its_time(app: Daemo
     app.route("/large", endpoint="large")(lambda: b"x" * 20_000_000)
     with serving(app, request_timeout=0.2) as (client, server), connect(client) as sock:
         sock.sendall(PING.replace(b"/ping", b"/large") + EVENT[:-1])
-        client.wait_until(lambda: server.receiving)
-        (began,) = server.receiving.values()
-        client.wait_until(lambda: list(server.receiving.values()) > [began + 0.3])
+        client.wait_until(lambda: server.clients.receiving)
+        (began,) = server.clients.receiving.values()
+        client.wait_until(lambda: list(server.clients.receiving.values()) > [began + 0.3])
         assert read_until(sock, b"x" * 1000)
         while b"Event received" not in (answer := ask(sock, EVENT[-1:])):
             assert b" 408 " not in answer
@@ -818,12 +818,12 @@ def test_the_time_of_a_request_begins_when_the_answer_before_it_is_sent(app: Dae
     with serving(app, request_timeout=60) as (client, server), connect(client) as sock:
         ask(sock, PING + EVENT[:-1])
         (channel,) = server.active_channels.values()
-        client.wait_until(lambda: server.receiving and not channel.requests)
+        client.wait_until(lambda: server.clients.receiving and not channel.requests)
         # As if the answer had been on its way for all that time.
         began = channel.last_activity - 61
-        channel.request.began = server.receiving[channel] = began
+        channel.request.began = server.clients.receiving[channel] = began
         server.wake()
-        client.wait_until(lambda: server.receiving[channel] > began)
+        client.wait_until(lambda: server.clients.receiving[channel] > began)
 
         assert ask(sock, EVENT[-1:]).startswith(b"HTTP/1.1 200 OK")
 
@@ -836,7 +836,7 @@ def test_an_idle_connection_is_closed_after_a_while_and_a_busy_one_is_not(
     monkeypatch: pytest.MonkeyPatch,
     slow: tuple[threading.Event, threading.Event],
 ) -> None:
-    monkeypatch.setattr("daemonkit.web.listener.IDLE_TIMEOUT", 0.3)
+    monkeypatch.setattr("daemonkit.web.clients.IDLE_TIMEOUT", 0.3)
     _, release = slow
     with serving(app) as (client, server), ExitStack() as stack:
         idle, silent, answered, read = (stack.enter_context(connect(client)) for _ in range(4))
@@ -845,8 +845,8 @@ def test_an_idle_connection_is_closed_after_a_while_and_a_busy_one_is_not(
         read.sendall(EVENT[:-1])
         client.wait_until(lambda: is_closed(idle) and is_closed(silent))
         # It looks again.
-        looks = server._next_sweep
-        client.wait_until(lambda: server._next_sweep != looks)
+        looks = server.clients._next_sweep
+        client.wait_until(lambda: server.clients._next_sweep != looks)
 
         assert not is_closed(answered)
         assert not is_closed(read)
@@ -856,7 +856,7 @@ def test_an_idle_connection_is_closed_after_a_while_and_a_busy_one_is_not(
 
 
 def test_blank_lines_are_no_sign_of_life(app: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("daemonkit.web.listener.IDLE_TIMEOUT", 0.3)
+    monkeypatch.setattr("daemonkit.web.clients.IDLE_TIMEOUT", 0.3)
     with serving(app) as (client, _), connect(client) as sock:
         until = time.monotonic() + 5
         while not is_closed(sock):
@@ -895,8 +895,8 @@ def test_without_connections_the_loop_sleeps_for_good(app: Daemon) -> None:
     with serving(app) as (client, server):
         assert client.get("/ping").text == "OK\n"
         client.wait_until(lambda: not server.active_channels)
-        server._next_sweep = time.monotonic()
-        client.wait_until(lambda: (server.wake(), server._next_sweep is None)[1])
+        server.clients._next_sweep = time.monotonic()
+        client.wait_until(lambda: (server.wake(), server.clients._next_sweep is None)[1])
 
         assert server.run_due(None) is None
 

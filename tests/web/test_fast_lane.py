@@ -40,7 +40,7 @@ class Side:
     @property
     def server(self) -> Any:
         assert self.app._assembly.parts is not None
-        return self.app._assembly.parts.server._server
+        return self.app._assembly.parts.server._listener
 
     def talk(self, *pieces: bytes) -> bytes:
         """Send the pieces, each when the one before has been read, and then a last request;
@@ -49,7 +49,7 @@ class Side:
             for piece in pieces:
                 sock.sendall(piece)
                 if piece is not pieces[-1]:
-                    self.client.wait_until(lambda: self.server.receiving, "a request begun")
+                    self.client.wait_until(lambda: self.server.clients.receiving, "a request begun")
             try:
                 sock.sendall(LAST)
                 sock.shutdown(socket.SHUT_WR)

@@ -43,7 +43,7 @@ def all_threads_waiting(app: Daemon) -> Iterator[tuple[Client, Server]]:
         for _ in range(4):
             sock = stack.enter_context(connect(client))
             sock.sendall(b"GET /stream HTTP/1.1\r\nHost: x\r\n\r\n")
-        channels = server._server.active_channels
+        channels = server._listener.active_channels
         client.wait_until(
             lambda: [c.total_outbufs_len > 2**24 for c in channels.values()] == [True] * 4
         )
@@ -63,9 +63,9 @@ def test_ping_and_ready_find_a_thread_while_all_others_wait_for_clients(
             assert client.get("/ping").text == "OK\n"
             assert client.get("/ready").status_code == 200
         assert closed(caplog) == 0
-        monkeypatch.setattr("daemonkit.web.listener.IDLE_TIMEOUT", 0.2)
-        server._server._next_sweep = 0.0
-        server._server.wake()
+        monkeypatch.setattr("daemonkit.web.clients.IDLE_TIMEOUT", 0.2)
+        server._listener.clients._next_sweep = 0.0
+        server._listener.wake()
         # And then the others do, too.
         assert client.get("/status").status_code == 200
         client.wait_until(lambda: closed(caplog) == 4)
@@ -89,20 +89,20 @@ def test_a_client_that_reads_slowly_gets_all_of_its_answer(
     app: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As long as there is some progress."""
-    monkeypatch.setattr("daemonkit.web.listener.IDLE_TIMEOUT", 0.5)
+    monkeypatch.setattr("daemonkit.web.clients.IDLE_TIMEOUT", 0.5)
     with running(app) as client, connect(client) as sock:
         sock.sendall(b"GET /stream HTTP/1.0\r\n\r\n")
-        server = app._assembly.parts.server._server  # type: ignore[union-attr]
+        server = app._assembly.parts.server._listener  # type: ignore[union-attr]
         got, pauses = 0, 0
         while chunk := sock.recv(1_000_000):
             got += len(chunk)
             if got > (pauses + 1) * 50_000_000:
                 # Another look at who reads nothing.
                 pauses += 1
-                looked = server._next_sweep
-                server._next_sweep = 0.0
+                looked = server.clients._next_sweep
+                server.clients._next_sweep = 0.0
                 server.wake()
-                client.wait_until(lambda: server._next_sweep not in (0.0, looked))  # noqa: B023
+                client.wait_until(lambda: server.clients._next_sweep not in (0.0, looked))  # noqa: B023
 
     assert got > 500_000_000
 

@@ -280,7 +280,7 @@ def test_a_refused_client_that_never_closes_is_let_go(
 ) -> None:
     monkeypatch.setattr("daemonkit.web.channel.LINGER", 0.1)
     assert app._assembly.parts is not None
-    server = app._assembly.parts.server._server
+    server = app._assembly.parts.server._listener
     with connect(client) as sock:
         sock.sendall(NO_LENGTH)
         assert read_all(sock).startswith(b"HTTP/1.1 411")
@@ -310,7 +310,7 @@ def test_a_failing_turn_of_the_loop_is_logged_and_the_next_serves(
     app: Daemon, client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert app._assembly.parts is not None
-    server = app._assembly.parts.server._server
+    server = app._assembly.parts.server._listener
     real = server.run_due
 
     def fail(at_most: float | None) -> float | None:
@@ -359,13 +359,13 @@ def test_an_answer_is_read_to_its_end_although_the_client_has_sent_more(
     with running(app) as client, connect(client) as sock:
         sock.sendall(b"GET /large HTTP/1.1\r\n\r\n")
         assert app._assembly.parts is not None
-        server = app._assembly.parts.server._server
+        server = app._assembly.parts.server._listener
         client.wait_until(lambda: any(c.requests for c in server.active_channels.values()))
         sock.sendall(more * 3)
         app.stop()
         client.wait_until(lambda: not server.accepting)
         release.set()
-        client.wait_until(lambda: server.lingering)
+        client.wait_until(lambda: server.clients.lingering)
         answer = read_all(sock)
 
     assert answer.endswith(b"x" * 3_000_000)
@@ -399,7 +399,7 @@ def test_what_comes_while_it_stops_is_answered_and_the_connection_closed(
         entered.wait(10)
         app.stop()
         assert app._assembly.parts is not None
-        server = app._assembly.parts.server._server
+        server = app._assembly.parts.server._listener
         client.wait_until(lambda: not server.accepting)
         idle.sendall(b"GET /ping HTTP/1.1\r\n\r\n")
         answer = read_all(idle)
