@@ -78,6 +78,7 @@ def test_wrong_arguments_are_refused_at_the_call() -> None:
         ((200, {"events": [{"code": 403}]}), "403: "),
         ((400, b"no such thing"), "HTTP 400: no such thing"),
         ((404, b""), "HTTP 404: "),
+        ((404, b"x" * 1000), "HTTP 404: " + "x" * 200),
         ((302, b"elsewhere"), "HTTP 302: elsewhere"),
         ((200, b"<html>"), "invalid reply: <html>"),
         ((200, {"events": []}), 'invalid reply: {"events": []}'),

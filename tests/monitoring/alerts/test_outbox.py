@@ -231,6 +231,20 @@ def test_stopping_tries_an_unavailable_backend_once_more_and_logs_what_is_left(
     ]
 
 
+def test_an_attempt_that_was_under_way_at_the_stop_is_not_the_last_one(
+    outbox: Outbox, backend: FakeBackend
+) -> None:
+    backend.released.clear()
+    backend.answer = TryLater("HTTP 503")
+    outbox.put(alert("x"))
+    wait_for(lambda: backend.posted)
+    outbox.request_stop()
+    backend.released.set()
+
+    assert outbox.join(10)
+    assert backend.posted == [alert("x")] * 2
+
+
 def test_after_the_stop_an_alert_is_dropped(
     outbox: Outbox, backend: FakeBackend, caplog: pytest.LogCaptureFixture
 ) -> None:
