@@ -15,6 +15,7 @@ from .exceptions import (
     StartError,
     Unavailable,
 )
+from .master import Master
 from .supervision.slave import Slave
 from .types import Event, EventMeta
 
@@ -27,6 +28,7 @@ __all__ = [
     "EventMeta",
     "FailedAttempt",
     "InvalidEvent",
+    "Master",
     "PingError",
     "QueueFull",
     "RegistrationError",

@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -62,6 +62,7 @@ class Daemon(Registrars):
         self._assembly = Assembly(
             self,
             self._registry,
+            self._hooks,
             self.blueprint,
             self._config,
             self._health,
@@ -73,7 +74,7 @@ class Daemon(Registrars):
         self._stop_signals = StopSignals(self.shutdown, self.logger, self._events_left)
         self._reloader = Reloader(
             self._config,
-            self._registry.reload_hooks,
+            self._hooks.reload,
             self._health,
             self.shutdown,
             self.logger,
@@ -82,13 +83,19 @@ class Daemon(Registrars):
 
     # Configuration
 
-    def configure(self, config: ConfigSource = None, overrides: Sequence[Override] = ()) -> None:
-        """Load the configuration now; `config` replaces the one given to the constructor.
+    def configure(
+        self,
+        config: ConfigSource = None,
+        overrides: Sequence[Override] = (),
+        overlay: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Load the configuration now.
 
-        Raises ConfigError, or RegistrationError once the daemon has started.
+        config: replaces the one given to the constructor; overlay: a mapping that is merged over
+        it. Raises ConfigError, or RegistrationError once the daemon has started.
         """
         self._check_open("a configuration", "SIGHUP loads it again")
-        self._config.load(config, overrides)
+        self._config.load(config, overrides, overlay)
         self._assembly.resize_queue()
 
     @property
@@ -105,7 +112,7 @@ class Daemon(Registrars):
 
     def run(self) -> Any:
         """Runs in the main thread until shutdown; by default what `main` registered, or a wait."""
-        if not self._registry.frozen:
+        if not self._frozen:
             raise RegistrationError("run() is what start() calls; call start()")
         main = self._registry.main
         return self.shutdown.wait() if main is None else refuse_unrun(main())
@@ -131,7 +138,7 @@ class Daemon(Registrars):
             **self._assembly.counters(),
             "slaves": [
                 self._gatherer.call(f"The status of {c.name}", c.status, c.fallback_status)
-                for c in (supervisor.children() if supervisor else ())
+                for c in (supervisor.slaves() if supervisor else ())
             ],
             **self._config.now.visible(),
         }
@@ -166,7 +173,7 @@ class Daemon(Registrars):
         `__init__` raises; it is then not started again.
         """
         options, arguments = split_options(target, keywords)
-        spec = SlaveSpec.make(target, "run_slave", args, arguments, **options)
+        spec = SlaveSpec.make(target, "run_slave", options, args, arguments)
         with self._assembly.lock:
             if self._assembly.supervisor is None:
                 self._append_slave(spec)
@@ -180,7 +187,7 @@ class Daemon(Registrars):
         stopping or the queue's disk is not available, and InvalidEvent (a ValueError) for what
         isn't a JSON value.
         """
-        self._assembly.intake.put(*normalize(event), "app")
+        self._assembly.intake.put_many(normalize(event), "app")
 
     def send_event_to_juggler(self, host: str, service: str, status: str, description: str) -> None:
         """Have an event sent to the monitoring system Juggler; returns at once.
@@ -254,12 +261,8 @@ class Daemon(Registrars):
 
     # Behind the scenes
 
-    def _freeze(self) -> None:
-        if self._registry.frozen:
-            raise RegistrationError("the daemon was started already; make another Daemon")
-        self._registry.frozen = True
-
     def _run(self, host: Host, exit_process: Callable[[int], Any]) -> int:
+        self._config.validate(self._hooks.validate)
         if self._config.now.source is None:
             self.logger.warning("Config file is not specified")
         for warning in warnings_for(self._config.now):
@@ -270,8 +273,8 @@ class Daemon(Registrars):
             self.logger,
             self.shutdown,
             run=self.run,
-            start_hooks=self._registry.start_hooks,
-            stop_hooks=self._registry.stop_hooks,
+            start_hooks=self._hooks.start,
+            stop_hooks=self._hooks.stop,
             stop_reason=lambda: self._stop_signals.reason,
             wait_for_reload=self._reloader.wait_idle,
         )

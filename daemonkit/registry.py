@@ -6,11 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, overload
 
-from flask import Blueprint
-
 from .callables import accepts, check_options, function_name, require_function
+from .events.entry import RetryPolicy
 from .exceptions import RegistrationError
-from .supervision.restart import check_timeout, is_seconds
+from .hooks import HookRegistrars, bare_or_called, check_function
+from .routing import RouteRegistrars
+from .supervision.restart import check_backoff, check_timeout, is_seconds
 from .supervision.slave import SlaveOptions, SlaveSpec, SlaveTarget
 from .text import describe
 from .types import EventHandler, Hook, PingCheck, StatusField
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 S = TypeVar("S", bound=SlaveTarget)
 H = TypeVar("H", bound=EventHandler)
 F = TypeVar("F", bound=Callable[[], Any])
-R = TypeVar("R", bound=Callable[..., Any])
 
 STATUS_KEYS = frozenset(
     {
@@ -53,20 +53,19 @@ class HandlerOptions(TypedDict, total=False):
     linger: float
     timeout: float | None
     retries: int
-    backoff: float
+    backoff: float | tuple[float, float]
 
 
 @dataclass(frozen=True)
 class HandlerSpec:
-    """The event handler as it was registered; see `Daemon.set_event_handler`."""
+    """The event handler as it was registered; see `Daemon.add_event_handler`."""
 
     function: EventHandler
     threads: int = 1
     batch: int | None = None
     linger: float = 0.0
     timeout: float | None = None
-    retries: int = 0
-    backoff: float = 1.0
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
     with_meta: bool = False
 
 
@@ -79,26 +78,18 @@ class Registry:
     handler: HandlerSpec | None = None
     ping: PingCheck | None = None
     main: Hook | None = None
-    start_hooks: list[Hook] = field(default_factory=list)
-    stop_hooks: list[Hook] = field(default_factory=list)
-    reload_hooks: list[Hook] = field(default_factory=list)
-    endpoints: set[str] = field(default_factory=set)
-    rules: set[tuple[str, str]] = field(default_factory=set)
-    frozen: bool = False
 
 
-class Registrars:
+class Registrars(HookRegistrars, RouteRegistrars):
     """The registering half of `Daemon`.
 
     Each registrar raises RegistrationError at once for what isn't callable, for a second
     registration under one name, and after the daemon has started.
     """
 
-    blueprint: Blueprint
-
     def __init__(self) -> None:
+        super().__init__()
         self._registry = Registry()
-        self.blueprint = Blueprint("daemonkit", "daemonkit")
 
     @overload
     def slave(self, target: S) -> S: ...
@@ -111,19 +102,20 @@ class Registrars:
         seconds from one call's beginning to the next one's, None to call it once.
 
         restart: "on-failure" when it raises, "always" also when it returns, or "never"; backoff:
-        the shortest and the longest wait before a restart, in seconds, doubled from one to the
-        next; max_restarts, within: more restarts than these in so many seconds, and it has given up
-        (as in Erlang/OTP's supervisors; None: never); critical: whether the daemon then stops.
+        the first wait before a restart, in seconds, or a pair of the first and the longest: waits
+        double from one restart to the next, by default up to 60; max_restarts, within: restarts
+        allowed within so many seconds before it gives up (as in Erlang/OTP's supervisors; None: no
+        limit); critical: whether the daemon stops when it gives up.
 
-        after: names of slaves that start before it, and stop after it; timeout: seconds within
-        which it has to show life, see `Slave.heartbeat`.
+        after: names of slaves that start before it, and stop after it; timeout: seconds without a
+        heartbeat after which it is stalled, see `Slave.heartbeat`.
         """
-        return _bare_or_called(target, lambda f: self.add_slave(f, **options))
+        return bare_or_called(target, lambda f: self.add_slave(f, **options))
 
     def add_slave(self, target: SlaveTarget, **options: Unpack[SlaveOptions]) -> None:
         """Register a slave; see `slave`."""
         self._check_open("a slave", "in a running daemon, use run_slave")
-        self._append_slave(SlaveSpec.make(target, "slave", **options))
+        self._append_slave(SlaveSpec.make(target, "slave", options))
 
     def _append_slave(self, spec: SlaveSpec) -> None:
         if any(spec.name == other.name for other in self._registry.slaves):
@@ -143,17 +135,22 @@ class Registrars:
         of their metas); linger: seconds to wait for a list to fill, counted from its first event;
         timeout: seconds after which a call that hasn't returned is called stalled, in the log and
         by the health check; retries: how often an event is handled again when the handler raises
-        (0), then it is a dead letter; backoff: seconds until the first of these, doubled each time.
+        (0), then it is a dead letter; backoff: seconds until the first retry, doubled each time up
+        to an hour, or a pair of the first and the longest wait.
         """
-        return _bare_or_called(function, lambda f: self.set_event_handler(f, **options))
+        return bare_or_called(function, lambda f: self.add_event_handler(f, **options))
 
-    def set_event_handler(self, function: EventHandler, **options: Unpack[HandlerOptions]) -> None:
+    def add_event_handler(self, function: EventHandler, **options: Unpack[HandlerOptions]) -> None:
         """Register the event handler; see `on_event`."""
         self._check_open("an event handler")
         require_function(function, "on_event")
         with_meta = accepts(function, "on_event", ("event",), ("event", "meta")) == 2
         check_options(options, HandlerOptions.__annotations__, "on_event")
-        spec = HandlerSpec(function, with_meta=with_meta, **options)
+        given: dict[str, Any] = dict(options)
+        retries, backoff = given.pop("retries", 0), given.pop("backoff", RetryPolicy().first)
+        _check_whole("retries", retries, 0)
+        retry = RetryPolicy(retries, *check_backoff("backoff", backoff, RetryPolicy().longest))
+        spec = HandlerSpec(function, with_meta=with_meta, retry=retry, **given)
         _check_whole("threads", spec.threads)
         if spec.batch is not None:
             _check_whole("batch", spec.batch)
@@ -164,11 +161,6 @@ class Registrars:
                 f"linger must be a number of seconds >= 0, not {describe(spec.linger)}"
             )
         check_timeout("timeout", spec.timeout)
-        _check_whole("retries", spec.retries, 0)
-        if not is_seconds(spec.backoff):
-            raise RegistrationError(
-                f"backoff must be a number of seconds >= 0, not {describe(spec.backoff)}"
-            )
         present = self._registry.handler
         _check_single("event handler", present.function if present else None)
         self._registry.handler = spec
@@ -182,7 +174,7 @@ class Registrars:
 
         name: the key in `/status`, by default the function's name.
         """
-        return _bare_or_called(function, lambda f: self.add_status_field(f, name=name))
+        return bare_or_called(function, lambda f: self.add_status_field(f, name=name))
 
     def add_status_field(self, function: StatusField, *, name: str | None = None) -> None:
         """Register a status field; see `status_field`."""
@@ -211,12 +203,12 @@ class Registrars:
 
         It returns the answer's text (None for "OK"), or raises PingError.
         """
-        return _bare_or_called(function, self.set_ping_check)
+        return bare_or_called(function, self.add_ping_check)
 
-    def set_ping_check(self, function: PingCheck) -> None:
+    def add_ping_check(self, function: PingCheck) -> None:
         """Register the health check; see `on_ping`."""
         self._check_open("a health check")
-        _check_hook(function, "on_ping")
+        check_function(function, "on_ping")
         _check_single("health check", self._registry.ping)
         self._registry.ping = function
 
@@ -230,114 +222,14 @@ class Registrars:
         When it returns early, the daemon goes on; when it raises, the daemon stops with exit
         status 1.
         """
-        return _bare_or_called(function, self.set_main)
+        return bare_or_called(function, self.add_main)
 
-    def set_main(self, function: Hook) -> None:
+    def add_main(self, function: Hook) -> None:
         """Register what runs in the main thread; see `main`."""
         self._check_open("a main function")
-        _check_hook(function, "main")
+        check_function(function, "main")
         _check_single("main function", self._registry.main)
         self._registry.main = function
-
-    @overload
-    def on_start(self, function: F) -> F: ...
-    @overload
-    def on_start(self) -> Callable[[F], F]: ...
-    def on_start(self, function: Any = None) -> Any:
-        """Register a function called, in order, before the event processor and slaves start.
-
-        When it raises, the daemon does not start: exit status 3.
-        """
-        return _bare_or_called(function, self.add_start_hook)
-
-    def add_start_hook(self, function: Hook) -> None:
-        """Register a start hook; see `on_start`."""
-        self._add_hook(self._registry.start_hooks, function, "on_start")
-
-    @overload
-    def on_stop(self, function: F) -> F: ...
-    @overload
-    def on_stop(self) -> Callable[[F], F]: ...
-    def on_stop(self, function: Any = None) -> Any:
-        """Register a function called, in reverse order, after the slaves have stopped."""
-        return _bare_or_called(function, self.add_stop_hook)
-
-    def add_stop_hook(self, function: Hook) -> None:
-        """Register a stop hook; see `on_stop`."""
-        self._add_hook(self._registry.stop_hooks, function, "on_stop")
-
-    @overload
-    def on_reload(self, function: F) -> F: ...
-    @overload
-    def on_reload(self) -> Callable[[F], F]: ...
-    def on_reload(self, function: Any = None) -> Any:
-        """Register a function called, in order, after SIGHUP has loaded the configuration anew."""
-        return _bare_or_called(function, self.add_reload_hook)
-
-    def add_reload_hook(self, function: Hook) -> None:
-        """Register a reload hook; see `on_reload`."""
-        self._add_hook(self._registry.reload_hooks, function, "on_reload")
-
-    def route(self, rule: str, **options: Any) -> Callable[[R], R]:
-        """Register a route on the Flask blueprint; takes what `flask.Blueprint.route` takes."""
-
-        _check_rule(rule)
-
-        def register(function: R) -> R:
-            self.add_url_rule(rule, function, **options)
-            return function
-
-        return register
-
-    def add_url_rule(self, rule: str, function: Callable[..., Any], **options: Any) -> None:
-        """Register a route on the Flask blueprint; see `route`."""
-        _check_rule(rule)
-        self._check_open(f"the route {rule}")
-        require_function(function, "route", may_be_async=True)
-        endpoint = options.pop("endpoint", None) or function_name(function)
-        if endpoint in self._registry.endpoints:
-            raise RegistrationError(
-                f"a route named {endpoint!r} is registered already; choose another by endpoint="
-            )
-        for method in options.get("methods") or ("GET",):
-            if (rule, method) in self._registry.rules:
-                raise RegistrationError(f"{method} {rule} is registered already")
-            self._registry.rules.add((rule, method))
-        self.blueprint.add_url_rule(rule, endpoint, function, **options)
-        self._registry.endpoints.add(endpoint)
-
-    def _add_hook(self, hooks: list[Hook], function: Hook, registrar: str) -> None:
-        self._check_open(f"an {registrar} hook")
-        _check_hook(function, registrar)
-        if function in hooks:
-            raise RegistrationError(
-                f"{function_name(function)}() is an {registrar} hook already; register it once"
-            )
-        hooks.append(function)
-
-    def _check_open(self, what: str, instead: str = "register it before start()") -> None:
-        if self._registry.frozen:
-            raise RegistrationError(
-                f"{what} can't be registered once the daemon has started; {instead}"
-            )
-
-
-def _bare_or_called(function: Any, register: Callable[[Any], None]) -> Any:
-    def registrar(target: Any) -> Any:
-        register(target)
-        return target
-
-    return registrar if function is None else registrar(function)
-
-
-def _check_rule(rule: Any) -> None:
-    if not isinstance(rule, str) or not rule.startswith("/"):
-        raise RegistrationError(f"route takes a rule such as '/hello', not {describe(rule)}")
-
-
-def _check_hook(function: Any, registrar: str) -> None:
-    require_function(function, registrar)
-    accepts(function, registrar, ())
 
 
 def _check_single(what: str, present: Callable[..., Any] | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import time
@@ -12,6 +13,7 @@ from typing import Any
 import requests
 
 from .app import Daemon
+from .config.in_force import COMMAND_LINE, CommandLine, bind_config
 from .config.loading import ConfigSource, Override
 from .system.outgoing import open_session
 from .system.sockets import format_address
@@ -72,27 +74,31 @@ class Client:
 
 
 @contextmanager
-def running(app: Daemon, config: ConfigSource = None, *, timeout: float = 10.0) -> Iterator[Client]:
-    """Run `app` in this process, on a free port of the loopback, for the time of a `with` block.
+def running(
+    app: Daemon | Callable[..., Daemon], config: ConfigSource = None, *, timeout: float = 10.0
+) -> Iterator[Client]:
+    """Run a daemon in this process, on a free port of the loopback, for the time of a `with` block.
 
-    config: a mapping as in the YAML file, or a file's path; by default the daemon's own. Its `host`
-    and `port` don't count, unless a mapping gives them. timeout: seconds for starting, and for each
-    of the client's calls.
+    app: the daemon, or a factory, which is called with `config` in force and given the user's part
+    of it if it takes a parameter; config: a file's path in place of the daemon's own, or a mapping
+    to merge over that. Its `host` and `port` don't count, unless a mapping gives them. timeout:
+    seconds for starting, and for each of the client's calls.
     Logging and signals are left alone. After the block, the client's `exit_status` is what the
     process's would be. Raises what `start` would report: StartError, ConfigError and so on; and
     TimeoutError when it neither starts nor stops in time.
     """
-    if not isinstance(app, Daemon):
-        raise TypeError(f"running takes a Daemon, not {describe(app)}")
-    given = config.get("master") or {} if isinstance(config, Mapping) else {}
-    app.configure(
-        config,
-        [
-            Override(f"master.{name}", text, "testing.running", raw=raw)
-            for name, text, raw in (("host", "127.0.0.1", True), ("port", "0", False))
-            if name not in given
-        ],
+    overlay = config if isinstance(config, Mapping) else None
+    path = None if isinstance(config, Mapping) or config is None else os.fspath(config)
+    given = (overlay or {}).get("master") or {}
+    overrides = tuple(
+        Override(f"master.{name}", text, "testing.running", raw=raw)
+        for name, text, raw in (("host", "127.0.0.1", True), ("port", "0", False))
+        if name not in given
     )
+    if isinstance(app, Daemon):
+        app.configure(path, overrides, overlay)
+    else:
+        app = _make(app, CommandLine(path, overrides, overlay=overlay))
     result: list[int | BaseException] = []
     started = threading.Event()
 
@@ -119,6 +125,19 @@ def running(app: Daemon, config: ConfigSource = None, *, timeout: float = 10.0) 
         if thread.is_alive():
             raise TimeoutError("the daemon did not stop; is its run() or a hook still busy?")
         client.exit_status = next((r for r in result if isinstance(r, int)), None)
+
+
+def _make(factory: Callable[..., Daemon], given: CommandLine) -> Daemon:
+    if not callable(factory):
+        raise TypeError(f"running takes a Daemon or a factory of one, not {describe(factory)}")
+    token = COMMAND_LINE.set(given)
+    try:
+        made = bind_config(factory, "running")()
+    finally:
+        COMMAND_LINE.reset(token)
+    if not isinstance(made, Daemon):
+        raise TypeError(f"the factory must return a Daemon, not {describe(made)}")
+    return made
 
 
 def _raise(result: list[Any]) -> None:

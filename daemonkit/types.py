@@ -18,6 +18,9 @@ EventHandler = Callable[[Any], Any] | Callable[[Any, Any], Any]
 StatusField = Callable[[], Any]
 PingCheck = Callable[[], Any]
 Hook = Callable[[], Any]
+ValidateHook = Callable[[Any, Any], Any]
+DeadLetterHook = Callable[[Any, Any], Any]
+HealthChangeHook = Callable[[Any], Any]
 
 
 @dataclass(frozen=True, slots=True)

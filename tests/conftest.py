@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import threading
 import time
 from collections.abc import Generator, Iterator
@@ -13,13 +14,31 @@ import pytest
 
 from daemonkit.text import plain
 
-SETTLE = 2.0
+SETTLE = 20.0
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--cycles", type=int, default=8, help="how often a daemon is killed, or the power cut"
     )
+
+
+def pytest_configure() -> None:
+    """Undo what `nohup` and a shell's `&` do: what tests start would ignore these signals too."""
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        # A program that is started gets the default action in place of a handler.
+        signal.signal(signal.SIGHUP, lambda *_: None)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """With `-n auto`: two for each CPU, since many tests wait for processes; a test that is named
+    (`pytest tests/test_app.py::test_name`) runs in this process, where a debugger can stop it.
+    """
+    if config.args and all("::" in argument for argument in config.args):
+        return 0
+    return 2 * len(os.sched_getaffinity(0))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -3,16 +3,23 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import functools
+import re
 import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from daemonkit import Daemon, Slave, StartError
-from daemonkit.callables import refuse_unrun
+from daemonkit import Daemon, RegistrationError, Slave, StartError
+from daemonkit.callables import (
+    accepts,
+    check_options,
+    function_name,
+    is_async,
+    refuse_unrun,
+    require_function,
+)
 from daemonkit.testing import Client, running
-from daemonkit.text import LONGEST_TEXT, error_text, plain, traceback_text
 
 # Work that a function returns undone
 
@@ -207,7 +214,7 @@ def test_a_slave_that_returns_its_work_undone_has_failed(
 
     def failed(client: Client) -> Any:
         (shown,) = client.status()["slaves"]
-        return shown if shown["state"] == "waiting to restart" else None
+        return shown if shown["state"] == "backing off" else None
 
     with running(case.app) as client:
         shown = client.wait_until(lambda: failed(client))
@@ -215,75 +222,100 @@ def test_a_slave_that_returns_its_work_undone_has_failed(
     assert shown["last_error"]["error"] == f"TypeError: {case.error}"
 
 
-# Texts
+# What a function takes
 
 
-class Text(str):
-    def encode(self, *_: Any) -> bytes:
-        raise ValueError
+def named() -> None: ...
 
 
-class Wrong(Exception):
-    def __init__(self, text: Any) -> None:
-        self.text = text
+class Call:
+    def __call__(self, event: Any) -> None: ...
 
-    def __str__(self) -> str:
-        if isinstance(self.text, BaseException):
-            raise self.text
-        return self.text  # type: ignore[no-any-return]
+
+class AsyncCallable:
+    async def __call__(self) -> None: ...
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"),
+    ("function", "name"),
     [
-        ("é\n", "é\n"),
-        ("a \ud800", "a \\ud800"),
-        (Text("a \udfff"), "a \\udfff"),
+        (named, "named"),
+        (functools.partial(named), "named"),
+        (Call(), "Call"),
+        (Call().__call__, "__call__"),
     ],
-    ids=["none", "surrogate", "subclass"],
 )
-def test_a_plain_text_can_be_encoded_and_is_a_str(text: str, expected: str) -> None:
-    assert plain(text) == expected
-    assert type(plain(text)) is str
+def test_every_callable_has_a_name(function: Any, name: str) -> None:
+    assert function_name(function) == name
+
+
+EVENT, BOTH = ("event",), ("event", "meta")
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"),
+    ("function", "count"),
     [
-        ("", "Wrong"),
-        (Text("a \ud800"), "Wrong: a \\ud800"),
-        (7, "Wrong: (its __str__ raises TypeError)"),
-        (SystemExit(), "Wrong: (its __str__ raises SystemExit)"),
-        ("x" * 9000, "Wrong: ".ljust(LONGEST_TEXT, "x")),
+        (lambda event: None, 1),
+        (lambda anything: None, 1),
+        (lambda event, meta: None, 2),
+        (lambda a, b: None, 2),
+        (lambda event, meta=None: None, 2),
+        (lambda event, verbose=True: None, 1),
+        (lambda *events: None, 1),
+        (Call(), 1),
+        (functools.partial(lambda setting, event: None, 1), 1),
+        (print, 1),
+        (dict.update, 1),
     ],
-    ids=["empty", "surrogate", "no str", "raises", "long"],
 )
-def test_the_text_of_any_error_is_plain_and_short(text: Any, expected: str) -> None:
-    found = error_text(Wrong(text))
-
-    assert found == expected
-    assert type(found) is str
-
-
-class Noted(Exception):
-    @property
-    def __cause__(self) -> Any:  # type: ignore[override]
-        raise ValueError
+def test_a_function_is_given_a_further_argument_only_if_it_asks_for_it(
+    function: Any, count: int
+) -> None:
+    assert accepts(function, "on_event", EVENT, BOTH) == count
 
 
-def test_a_traceback_is_plain_keeps_its_end_and_may_be_beyond_formatting() -> None:
-    error = ValueError("x" * 9000 + "\ud800")
-    text = traceback_text(error, str)
-
-    assert text == "x" * (LONGEST_TEXT - len("\\ud800\n")) + "\\ud800\n"
-    assert traceback_text(Noted(), str) == "(formatting the traceback raises ValueError)\n"
+def test_no_argument_is_passed_to_a_function_that_needs_none() -> None:
+    assert accepts(named, "slave", (), ("slave",)) == 0
+    assert accepts(lambda slave: None, "slave", (), ("slave",)) == 1
+    assert accepts(lambda option=1: None, "slave", (), ("slave",)) == 0
 
 
-def test_what_is_cut_was_redacted_before() -> None:
-    error = ValueError("x" * (LONGEST_TEXT - len("ValueError: ") - 1) + "secret")
+def test_a_function_of_another_form_is_refused_with_the_forms() -> None:
+    with pytest.raises(RegistrationError) as raised:
+        accepts(lambda a, b, c: None, "on_event", EVENT, BOTH)
 
-    def redact(text: str) -> str:
-        return text.replace("secret", "***")
+    assert str(raised.value) == (
+        "on_event takes a function that can be called with (event) or (event, meta), "
+        "not <lambda>(a, b, c)"
+    )
 
-    assert error_text(error, redact).endswith("x*")
-    assert "secret"[-3:] not in traceback_text(error, redact)
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (5, "main takes a function, not 5 (int); options are given by name"),
+        (generator, "main takes a plain function, and generator() is a generator: "),
+        (async_generator, "main takes a plain function, and async_generator() is a generator: "),
+        (coroutine, "main takes a plain function, and coroutine() is async def: "),
+        (AsyncCallable(), "main takes a plain function, and AsyncCallable() is async def: "),
+    ],
+)
+def test_what_would_run_nothing_is_refused(function: Any, message: str) -> None:
+    with pytest.raises(RegistrationError, match=f"^{re.escape(message)}"):
+        require_function(function, "main")
+
+
+def test_a_slave_may_be_async() -> None:
+    require_function(AsyncCallable(), "slave", may_be_async=True)
+    require_function(named, "main")
+
+    assert (is_async(AsyncCallable()), is_async(coroutine), is_async(named)) == (True, True, False)
+
+
+def test_an_unknown_option_is_refused_with_the_nearest_or_all_known() -> None:
+    check_options(["b"], ["backoff", "b"], "slave")
+
+    with pytest.raises(RegistrationError, match="'backof'; did you mean 'backoff'"):
+        check_options(["backof"], ["name", "backoff"], "slave")
+    with pytest.raises(RegistrationError, match="no option 'x'; the options are backoff, name$"):
+        check_options(["x"], ["name", "backoff"], "slave")

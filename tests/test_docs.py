@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,11 +11,11 @@ from daemonkit.config.defaults import SETTINGS
 from daemonkit.registry import Registrars
 from daemonkit.testing import Client
 
+from .functional.pages import PAGES
 from .settings_table import PAGE, table, with_table
 from .test_layers import LAYERS
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def test_the_table_of_settings_is_up_to_date() -> None:
@@ -51,18 +49,6 @@ def test_the_reference_names_everything_public() -> None:
     public = {name for name in names if not name.startswith("_")} - {"timeout"}
 
     assert sorted(name for name in public if not re.search(rf"\b{name}\b", page)) == []
-
-
-def test_the_quickstart_s_test_passes(tmp_path: Path) -> None:
-    page = (ROOT / "docs" / "quickstart.md").read_text("utf-8")
-    blocks = re.findall(r"```python\n(.+?)```", page, re.DOTALL)
-    (test,) = [block for block in blocks if "import pytest" in block]
-    (tmp_path / "test_quickstart.py").write_text(test)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-
-    assert done.returncode == 0, done.stdout
-    assert "1 passed" in done.stdout
 
 
 def test_the_design_page_has_the_table_of_rooms() -> None:

@@ -14,10 +14,10 @@ LAYERS = [
     ["_version", "exceptions", "types"],
     ["text", "callables", "runtime", "system"],
     ["config", "supervision", "events"],
-    ["events.durable", "monitoring", "registry"],
+    ["events.durable", "monitoring", "hooks", "routing", "registry"],
     ["web"],
     ["lifecycle"],
-    ["app"],
+    ["app", "master", "slave"],
     ["testing", "cli"],
 ]
 """Rooms: folders, and modules that stand alone."""

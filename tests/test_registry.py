@@ -76,14 +76,14 @@ def test_a_route_returns_the_function(app: Daemon) -> None:
 
 def test_each_registrar_has_an_imperative_twin(app: Daemon) -> None:
     app.add_slave(Worker, name="w", every=5)
-    app.set_event_handler(one, threads=2)
+    app.add_event_handler(one, threads=2)
     app.add_status_field(none, name="answer")
-    app.set_ping_check(none)
-    app.set_main(none)
+    app.add_ping_check(none)
+    app.add_main(none)
     app.add_start_hook(none)
     app.add_stop_hook(none)
     app.add_reload_hook(none)
-    app.add_url_rule("/x", none)
+    app.add_url_rule("/x", view_func=none)
     registry = app._registry
 
     assert [(spec.name, spec.cls, spec.every) for spec in registry.slaves] == [("w", Worker, 5)]
@@ -91,8 +91,9 @@ def test_each_registrar_has_an_imperative_twin(app: Daemon) -> None:
     assert (registry.handler.function, registry.handler.threads) == (one, 2)
     assert registry.status_fields == {"answer": none}
     assert (registry.ping, registry.main) == (none, none)
-    assert [registry.start_hooks, registry.stop_hooks, registry.reload_hooks] == [[none]] * 3
-    assert registry.endpoints == {"none"}
+    hooks = app._hooks
+    assert [hooks.start, hooks.stop, hooks.reload] == [[none]] * 3
+    assert app._endpoints == {"none"}
 
 
 ASYNC = "takes a plain function, and coroutine() is async def: nothing would await it; only a slave may be async"
@@ -164,15 +165,16 @@ def test_a_second_handler_and_a_second_route_are_refused(app: Daemon) -> None:
         (lambda app: app.slave(timeout=0)(none), "timeout must be a number of seconds > 0, not 0 (int)"),
         (lambda app: app.slave(timeout=float("nan"))(none), "timeout must be a number of seconds > 0, not nan (float)"),
         (lambda app: app.slave(restart="no")(none), "restart must be 'on-failure', 'always' or 'never', not 'no' (str)"),
-        (lambda app: app.slave(backoff=5)(none), "backoff must be the shortest and the longest wait in seconds, as in (1, 60), not 5 (int)"),
-        (lambda app: app.slave(backoff=(5, 1))(none), "backoff must be the shortest and the longest wait in seconds, as in (1, 60), not (5, 1) (tuple)"),
+        (lambda app: app.slave(backoff="5")(none), "backoff must be a number of seconds, or the first and the longest wait, as in (1, 60), not '5' (str)"),
+        (lambda app: app.slave(backoff=(5, 1))(none), "backoff must be a number of seconds, or the first and the longest wait, as in (1, 60), not (5, 1) (tuple)"),
         (lambda app: app.slave(max_restarts=-2)(none), "max_restarts must be an int >= 0, or None, not -2 (int)"),
         (lambda app: app.slave(max_restarts=True)(none), "max_restarts must be an int >= 0, or None, not True (bool)"),
         (lambda app: app.slave(within=0)(none), "within must be a number of seconds > 0, not 0 (int)"),
         (lambda app: app.slave(critical=0)(none), "critical must be True or False, not 0 (int)"),
         (lambda app: app.slave(after=5)(none), "after must be a slave's name, or a list of names, not 5 (int)"),
         (lambda app: app.slave(after=[none])(none), "after must be a slave's name, or a list of names, not [<function none"),
-        (lambda app: app.run_slave(Demanding, "u", backof=(1, 2)), "the slave Demanding can't be made: got an unexpected keyword argument 'backof'; did you mean 'backoff'?"),
+        (lambda app: app.run_slave(Demanding, "u", backof=(1, 2)), "run_slave has no option 'backof'; did you mean 'backoff'?"),
+        (lambda app: app.run_slave(none, timout=3), "run_slave has no option 'timout'; did you mean 'timeout'?"),
         (lambda app: app.slave(restarts="never")(none), "slave has no option 'restarts'; did you mean 'restart'?"),
         (lambda app: app.add_slave(none, x=1), "slave has no option 'x'; the options are after, backoff, critical, every, max_restarts, name, restart, timeout, within"),
         (lambda app: app.on_event(thread=2)(one), "on_event has no option 'thread'; did you mean 'threads'?"),
@@ -182,7 +184,7 @@ def test_a_second_handler_and_a_second_route_are_refused(app: Daemon) -> None:
         (lambda app: app.on_event(batch=True)(one), "batch must be an int >= 1, not True (bool)"),
         (lambda app: app.on_event(batch=5, linger=-1)(one), "linger must be a number of seconds >= 0, not -1 (int)"),
         (lambda app: app.on_event(retries=-1)(one), "retries must be an int >= 0, not -1 (int)"),
-        (lambda app: app.on_event(backoff="1")(one), "backoff must be a number of seconds >= 0, not '1' (str)"),
+        (lambda app: app.on_event(backoff="1")(one), "backoff must be a number of seconds, or the first and the longest wait, as in (1, 60), not '1' (str)"),
         (lambda app: app.on_event(linger=1)(one), "linger needs batch: single events are handed over at once"),
         (lambda app: app.status_field(name="uptime")(none), "'uptime' is a status field of daemonkit's own; choose another by name="),
         (lambda app: app.run_slave(none, 5), "run_slave passes arguments to a Slave subclass only; none() is a function: use functools.partial"),
@@ -190,7 +192,7 @@ def test_a_second_handler_and_a_second_route_are_refused(app: Daemon) -> None:
         (lambda app: app.on_event(generator), "on_event takes a plain function, and generator() is a generator: calling it would run nothing"),
         (lambda app: app.slave(async_generator), "slave takes a plain function, and async_generator() is a generator: calling it would run nothing"),
         (lambda app: app.on_stop(AsyncCall()), "on_stop takes a plain function, and AsyncCall() is async def: nothing would await it; only a slave may be async"),
-        (lambda app: app.slave(Demanding), "the slave Demanding can't be made: missing a required argument: 'url'; run_slave passes arguments on"),
+        (lambda app: app.slave(Demanding), "cannot create the slave Demanding: missing a required argument: 'url'; pass arguments to run_slave"),
         (lambda app: app.route(none), "route takes a rule such as '/hello', not "),
         (lambda app: app.route("hello")(none), "route takes a rule such as '/hello', not 'hello' (str)"),
         (lambda app: [app.route("/a", methods=["GET", "PUT"])(none), app.route("/a", methods=["PUT"])(one)], "PUT /a is registered already"),

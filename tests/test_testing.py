@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -62,5 +63,41 @@ def test_the_daemons_own_configuration_is_kept_unless_another_is_given(tmp_path:
 
 
 def test_what_is_not_a_daemon_is_refused() -> None:
-    with pytest.raises(TypeError, match="^running takes a Daemon, not <class "), running(Daemon):  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="^running takes a Daemon or a factory of one, not 'app' "):
+        running("app").__enter__()  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="^the factory must return a Daemon, not 1 "):
+        running(lambda: 1).__enter__()  # type: ignore[arg-type, return-value]
+
+
+def test_a_mapping_is_merged_over_the_daemon_s_own_configuration() -> None:
+    app = Daemon("app", config={"a": {"b": 1, "c": 2}, "master": {"queue_size": 7}})
+
+    with running(app, {"a": {"b": 3}}):
+        assert app.config == {"a": {"b": 3, "c": 2}}
+        assert app.master_config["queue_size"] == 7
+
+
+def test_a_factory_is_called_once_with_the_configuration_in_force() -> None:
+    seen: list[Any] = []
+
+    def make(config: dict[str, Any]) -> Daemon:
+        app = Daemon("app", config={"a": 1, "b": 2})
+        seen.append((config, app.config))
+        return app
+
+    with running(make, {"a": 3}) as client:
+        assert client.status()["config"] == {"a": 3, "b": 2}
+    assert seen == [({"a": 3}, {"a": 3, "b": 2})]
+
+
+def test_a_factory_without_a_parameter_is_called_bare(tmp_path: Path) -> None:
+    path = tmp_path / "cfg.yaml"
+    path.write_text("a: file\n")
+
+    class MyDaemon(Daemon):
         pass
+
+    for factory in (MyDaemon, lambda: Daemon("MyDaemon")):
+        with running(factory, path) as client:
+            status = client.status()
+            assert (status["name"], status["config"]) == ("MyDaemon", {"a": "file"})

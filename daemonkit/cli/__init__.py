@@ -30,7 +30,7 @@ def _show_version(context: click.Context, _option: click.Parameter, wanted: bool
     help="Show the version and exit.",
 )
 def main() -> None:
-    """Run and look after daemons made with daemonkit."""
+    """Run and manage daemons made with daemonkit."""
 
 
 main.add_command(events_command)

@@ -1,4 +1,4 @@
-"""How events of a durable queue are shown on a terminal."""
+"""Events of a durable queue as text for a terminal."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from ..exceptions import InvalidEvent
 NARROWEST_EVENT = 20
 WIDEST_ERROR = 40
 WITHOUT_TERMINAL = (120, 24)
-"""Columns and lines, where the output goes somewhere else."""
+"""Columns and lines when the output isn't a terminal."""
 
 
 def table(events: Sequence[Stored]) -> Iterable[str]:
-    """Lines of a table that is as wide as the terminal, with a heading."""
+    """Format a table with a heading, as wide as the terminal."""
     rows = [("ID", "STATE", "RECEIVED", "ATTEMPTS", "ERROR", "EVENT")]
     columns = shutil.get_terminal_size(WITHOUT_TERMINAL).columns
     rows += [
         (
             str(event.id),
             event.state,
-            _local(event.received),
+            _local_time(event.received),
             str(event.attempts),
             printable(event.error),
-            _beginning(event, columns),
+            _event_text(event, columns),
         )
         for event in events
     ]
@@ -39,25 +39,25 @@ def table(events: Sequence[Stored]) -> Iterable[str]:
     widths[4] = min(widths[4], WIDEST_ERROR)
     rest = max(NARROWEST_EVENT, columns - sum(width + 2 for width in widths if width))
     for row in rows:
-        cells = [_padded(_clipped(cell, width), width) for cell, width in zip(row, widths)]  # noqa: B905
-        yield "  ".join([*filter(None, cells), _clipped(row[5], rest)]).rstrip()
+        cells = [_padded(_truncated(cell, width), width) for cell, width in zip(row, widths)]  # noqa: B905
+        yield "  ".join([*filter(None, cells), _truncated(row[5], rest)]).rstrip()
 
 
 def details(event: Stored) -> Iterable[str]:
-    """Lines that say everything about an event."""
+    """Format everything that is known about an event."""
     facts = {
         "ID": str(event.id),
         "State": event.state,
-        "Received": _local(event.received),
+        "Received": _local_time(event.received),
         "Source": event.source,
         "Peer": event.peer,
     }
     if event.state != "waiting":
         facts |= {
             "Attempts": str(event.attempts),
-            "First failure": _local(event.first_failed),
-            "Last failure": _local(event.last_failed),
-            "Next attempt": "none" if event.due is None else _local(event.due),
+            "First failure": _local_time(event.first_failed),
+            "Last failure": _local_time(event.last_failed),
+            "Next attempt": "none" if event.due is None else _local_time(event.due),
             "Error": event.error,
         }
     for name, text in facts.items():
@@ -77,20 +77,22 @@ def details(event: Stored) -> Iterable[str]:
 
 
 def printable(text: str, keep: str = "") -> str:
-    """The text with everything escaped that could do something to a terminal, as JSON does it;
-    keep: characters to leave alone."""
+    """Escape, as JSON does, what isn't printable and might control the terminal.
+
+    keep: characters to leave as they are.
+    """
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in keep else json.dumps(c)[1:-1] for c in text)
 
 
-def _local(seconds: float | None) -> str:
+def _local_time(seconds: float | None) -> str:
     if seconds is None:
         return "?"
     return f"{datetime.fromtimestamp(seconds):%Y-%m-%d %H:%M:%S}"
 
 
-def _beginning(event: Stored, length: int) -> str:
+def _event_text(event: Stored, length: int) -> str:
     try:
         text = beginning(decode(event.line), length)
     except InvalidEvent:
@@ -99,7 +101,7 @@ def _beginning(event: Stored, length: int) -> str:
 
 
 def _width(text: str) -> int:
-    """Columns that it takes on a terminal, so far as characters have one width."""
+    """The number of columns that a text takes on a terminal."""
     if text.isascii():
         return len(text)
     return sum(_width_of(character) for character in text)
@@ -111,7 +113,7 @@ def _width_of(character: str) -> int:
     return 2 if unicodedata.east_asian_width(character) in "FW" else 1
 
 
-def _clipped(text: str, width: int) -> str:
+def _truncated(text: str, width: int) -> str:
     if _width(text) <= width:
         return text
     end, left = 0, width - 3

@@ -1,4 +1,4 @@
-"""From `module:attr` to a Daemon, with four ways to fail told apart."""
+"""Finding the Daemon that `module:attr` names."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from ..text import describe
 
 
 def load_daemon(target: str) -> Daemon:
-    """Find the daemon `target` names; raises LoadError.
+    """Load the daemon that `target` names; raises LoadError.
 
-    The forms are `module`, `module:attr`, `module:Subclass`, `module:factory()`, and the same
-    with `path/to/file.py` for the module.
+    target: `module`, `module:attr`, `module:Subclass` or `module:factory()`; the module may be
+    given as `path/to/file.py`.
     """
     module_name, _, attr = target.partition(":")
     is_file = names_file(module_name)
-    names = _parts(attr) + ([] if is_file else module_name.split("."))
+    names = _attributes(attr) + ([] if is_file else module_name.split("."))
     if not module_name or not all(name.isidentifier() for name in names):
         raise LoadError(f"{target!r} is not MODULE or MODULE:ATTR, as in mymod:app")
     module = _import_file(module_name) if is_file else _import(module_name, Path.cwd())
-    return _made(_find(module, attr), target) if attr else _only_daemon(module)
+    return _as_daemon(_find(module, attr), target) if attr else _only_daemon(module)
 
 
 def names_file(module: str) -> bool:
-    """Whether the module is given by its file's path."""
+    """Whether the module is given as a file's path."""
     return module.endswith(".py") or os.sep in module
 
 
-def _parts(attr: str) -> list[str]:
+def _attributes(attr: str) -> list[str]:
     return attr.removesuffix("()").split(".") if attr else []
 
 
@@ -48,7 +48,9 @@ def _import_file(path: str) -> ModuleType:
         raise LoadError(f"there is no file {path}")
     folder, name = _package_root(file)
     if "." in file.stem or not all(part.isidentifier() for part in name.split(".")):
-        raise LoadError(f"{path} can't be imported: {name!r} is no module's name; rename the file")
+        raise LoadError(
+            f"{path} can't be imported: {name!r} is not a valid module name; rename the file"
+        )
     module = _import(name, folder)
     if Path(module.__file__ or "").resolve() != file:
         raise LoadError(f"{file} can't be imported: {name!r} is {module.__file__}; rename the file")
@@ -56,7 +58,7 @@ def _import_file(path: str) -> ModuleType:
 
 
 def _import(name: str, folder: Path) -> ModuleType:
-    """Import a module, with `folder` importable."""
+    """Import a module, with `folder` on the import path."""
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
     try:
@@ -64,21 +66,21 @@ def _import(name: str, folder: Path) -> ModuleType:
     except ConfigError:
         raise
     except ModuleNotFoundError as error:
-        # One that the user's module imports is an error inside it, like any other.
+        # A missing module that the user's module imports is an error in the latter.
         if error.name is not None and f"{name}.".startswith(f"{error.name}."):
             parent, _, last = name.rpartition(".")
             hint = f"; did you mean {parent}:{last}?" if parent else ""
             raise LoadError(
                 f"there is no module {error.name!r} in {Path.cwd()} or on the import path{hint}"
             ) from None
-        raise _failed(f"the module {name!r} could not be imported", error) from None
-    # SystemExit too, which a module without its `if __name__` guard may raise.
+        raise _error_in_module(f"the module {name!r} could not be imported", error) from None
+    # A module without an `if __name__` guard may raise SystemExit.
     except (Exception, SystemExit) as error:
-        raise _failed(f"the module {name!r} could not be imported", error) from None
+        raise _error_in_module(f"the module {name!r} could not be imported", error) from None
 
 
 def _package_root(file: Path) -> tuple[Path, str]:
-    """The folder to import from, and the dotted name of the module in `file`."""
+    """The folder to import `file` from, and the module's dotted name."""
     parts = [file.stem] if file.stem != "__init__" else []
     folder = file.parent
     while (folder / "__init__.py").is_file():
@@ -87,8 +89,8 @@ def _package_root(file: Path) -> tuple[Path, str]:
     return folder, ".".join(parts)
 
 
-def _failed(what: str, error: BaseException) -> LoadError:
-    # The frames of the import machinery, and ours, come first and say nothing.
+def _error_in_module(what: str, error: BaseException) -> LoadError:
+    # The first frames are those of the import machinery and of this module.
     frames = error.__traceback__
     while frames is not None and _is_machinery(frames.tb_frame.f_code.co_filename):
         frames = frames.tb_next
@@ -103,7 +105,7 @@ def _is_machinery(filename: str) -> bool:
 def _find(module: ModuleType, attr: str) -> Any:
     found: Any = module
     path = module.__name__
-    for part in _parts(attr):
+    for part in _attributes(attr):
         try:
             found, path = getattr(found, part), f"{path}.{part}"
         except AttributeError:
@@ -112,7 +114,7 @@ def _find(module: ModuleType, attr: str) -> Any:
             hint = f"; did you mean {' or '.join(nearest)}?" if nearest else ""
             raise LoadError(f"{path} has no attribute {part!r}{hint}") from None
         except Exception as error:
-            raise _failed(f"{path}.{part} could not be read", error) from None
+            raise _error_in_module(f"{path}.{part} could not be read", error) from None
     if attr.endswith("()"):
         found = _call(found, attr)
     return found
@@ -127,14 +129,14 @@ def _call(factory: Any, name: str) -> Any:
     except ConfigError:
         raise
     except (Exception, SystemExit) as error:
-        raise _failed(f"{name} raised {type(error).__name__}", error) from None
+        raise _error_in_module(f"{name} raised {type(error).__name__}", error) from None
 
 
-def _made(found: Any, target: str) -> Daemon:
+def _as_daemon(found: Any, target: str) -> Daemon:
     if isinstance(found, Daemon):
         return found
     if isinstance(found, type) and issubclass(found, Daemon):
-        return _made(_call(found, target), target)
+        return _as_daemon(_call(found, target), target)
     hint = f"; to call it as a factory, write '{target}()'" if inspect.isfunction(found) else ""
     raise LoadError(f"{target} is not a Daemon but {describe(found)}{hint}")
 
@@ -150,10 +152,10 @@ def _only_daemon(module: ModuleType) -> Daemon:
         raise LoadError(
             f"{name} has several daemons; choose one: {name}:{f', {name}:'.join(daemons)}"
         )
-    made_here = [
+    subclasses = [
         n
         for n, v in vars(module).items()
-        if (isinstance(v, type) and issubclass(v, Daemon) and v is not Daemon)
+        if isinstance(v, type) and issubclass(v, Daemon) and v is not Daemon
     ]
-    hint = f"; for a subclass, write {name}:{made_here[0]}" if made_here else ""
+    hint = f"; for a subclass, write {name}:{subclasses[0]}" if subclasses else ""
     raise LoadError(f"{name} has no Daemon in it{hint}")

@@ -1,4 +1,4 @@
-"""What every command takes that needs a daemon with its configuration."""
+"""The options of the commands that load a configured daemon."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from .loader import load_daemon
 
 
 def flag(setting: str) -> str:
-    """A setting's short form on the command line."""
+    """The option that is short for a setting."""
     return f"--{setting.replace('_', '-')}"
 
 
 def daemon_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The arguments that `load_configured` takes."""
+    """Add the options that `load_configured` takes."""
     command = click.option(
         "--set",
         "assignments",
         multiple=True,
         metavar="KEY=VALUE",
-        help="Override one value, with a dotted KEY and VALUE as YAML; may be repeated.",
+        help="Override one value: a dotted KEY and a YAML VALUE; may be repeated.",
     )(command)
     for setting in reversed(SETTINGS.values()):
         if setting.option:
@@ -42,12 +42,12 @@ def daemon_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def load_configured(
     app: str, config: str | None, assignments: tuple[str, ...], short: dict[str, str | None]
 ) -> Daemon:
-    """The daemon that the command line names, configured; tells what is wrong and exits."""
+    """Load the daemon that the command line names and configure it; exits on an error."""
     try:
         overrides = [Override.parse(assignment) for assignment in assignments]
         for name, text in short.items():
             if text is not None:
-                # An address is not YAML: `::` would be a mapping.
+                # An address isn't YAML: `::` would be a mapping.
                 raw = isinstance(SETTINGS[name].default, str)
                 overrides.append(Override(f"{SECTION}.{name}", text, flag(name), raw))
         token = COMMAND_LINE.set(CommandLine(config, tuple(overrides)))

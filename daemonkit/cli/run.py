@@ -1,4 +1,4 @@
-"""`daemonkit run`: load the daemon a user wrote, configure it, and live its life."""
+"""`daemonkit run`: load a user's daemon, configure it and run it."""
 
 from __future__ import annotations
 
@@ -8,50 +8,50 @@ import click
 
 from .options import daemon_options, load_configured
 
-STOPPING = (signal.SIGTERM, signal.SIGINT)
-LATER = (signal.SIGHUP, signal.SIGUSR1)
-ALWAYS_TAKEN = (*STOPPING, signal.SIGHUP)
-"""Signals that a daemon handles in any case; SIGUSR1 may be the user's."""
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+IGNORED_SIGNALS = (signal.SIGHUP, signal.SIGUSR1)
+BLOCKED_SIGNALS = (*STOP_SIGNALS, signal.SIGHUP)
+"""Signals that every daemon handles; the user's module may handle SIGUSR1 itself."""
 
 
 @click.command()
 @daemon_options
 def run(app: str, config: str | None, assignments: tuple[str, ...], **short: str | None) -> None:
-    """Run a daemon until it is told to stop.
+    """Run a daemon until it is asked to stop.
 
-    MODULE is a module's name or a file's path; ATTR names the Daemon in it, a subclass of Daemon,
-    or a factory with (). Without ATTR it is `app`, or the only Daemon there.
+    MODULE is a module's name or a file's path. ATTR names a Daemon in it, a subclass of Daemon, or
+    a factory with (), which may take `config`. Without ATTR, it is `app` or the only Daemon there.
     """
-    asked: list[int] = []
+    received: list[int] = []
 
     def stop_early(number: int, _frame: object) -> None:
-        asked.append(number)
+        received.append(number)
         raise KeyboardInterrupt
 
-    # Importing may take long, and the daemon's own handling begins only in start().
-    early = dict.fromkeys(STOPPING, stop_early) | dict.fromkeys(LATER, _not_yet)
+    # An import may take long, and the daemon handles signals only from start() on.
+    early = dict.fromkeys(STOP_SIGNALS, stop_early) | dict.fromkeys(IGNORED_SIGNALS, _ignore)
     before = {number: signal.signal(number, handler) for number, handler in early.items()}
     try:
         try:
             daemon = load_configured(app, config, assignments, short)
         except BaseException:
-            # Whatever the module has made of the exception.
-            if not asked:
+            # The module may have turned KeyboardInterrupt into another exception.
+            if not received:
                 raise
         finally:
-            # What comes between the two has to wait; start() lets it through.
-            signal.pthread_sigmask(signal.SIG_BLOCK, ALWAYS_TAKEN)
+            # Signals wait here until start() unblocks them.
+            signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED_SIGNALS)
             for number, handler in early.items():
                 if signal.getsignal(number) is handler:
                     signal.signal(number, before[number])
-        # The exception alone isn't enough: one in a destructor, say, is lost.
-        if asked:
+        # The exception may have been lost, in a destructor for instance.
+        if received:
             click.echo("daemonkit: stopped before the start", err=True)
         else:
             daemon.start()
     finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, ALWAYS_TAKEN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, BLOCKED_SIGNALS)
 
 
-def _not_yet(_number: int, _frame: object) -> None:
-    """There is nothing to reload or to show yet, and nothing may end because of that."""
+def _ignore(_number: int, _frame: object) -> None:
+    """There is nothing to reload or to show yet; by default these signals end the process."""

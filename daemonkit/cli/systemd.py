@@ -1,4 +1,4 @@
-"""`daemonkit systemd`: the unit file under which systemd runs a daemon."""
+"""`daemonkit systemd`: prints a unit file for a daemon."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from .loader import names_file
 from .options import daemon_options, flag, load_configured
 from .queue_options import fail
 
-WATCHDOG = 30
-"""Seconds without WATCHDOG=1 after which systemd ends the daemon and starts it again."""
-AFTER_DEADLINE = 5
-"""Seconds that systemd waits longer than the daemon itself, so that the daemon gets to say why."""
-BETWEEN_STARTS = 5
-"""Seconds; with systemd's own limit of 5 starts in 10 s it never stops trying."""
-PRIVILEGED_PORTS = 1024
+WATCHDOG_SECONDS = 30
+"""Time without WATCHDOG=1 after which systemd restarts the daemon."""
+STOP_MARGIN = 5
+"""Seconds added to the daemon's own deadline, so that it can log what did not stop."""
+RESTART_DELAY = 5
+"""Seconds; enough to stay below systemd's limit of 5 starts in 10 s."""
+UNPRIVILEGED_PORTS = 1024
 
 UNIT = """\
 # Made by `daemonkit systemd`; save it as /etc/systemd/system/{file}
@@ -31,8 +31,8 @@ Wants=network-online.target
 After=network-online.target
 
 [Service]
-# systemd before 253 doesn't know the second one and keeps the first:
-# there, `systemctl kill -s HUP --kill-who=main {file}` reloads.
+# systemd before 253 ignores the second one; to reload there:
+# `systemctl kill -s HUP --kill-who=main {file}`.
 Type=notify
 Type=notify-reload
 NotifyAccess=main
@@ -41,8 +41,8 @@ WorkingDirectory={folder}
 WatchdogSec={watchdog}
 TimeoutStopSec={stop}
 Restart=on-failure
-RestartSec={again}
-# A wrong configuration doesn't get better by starting again.
+RestartSec={restart}
+# A restart doesn't fix a wrong configuration.
 RestartPreventExitStatus=2
 KillMode=mixed
 
@@ -89,17 +89,15 @@ def systemd(
 ) -> None:
     """Print a unit file for a daemon.
 
-    It runs the daemon as this command was called, from the current folder, with as few rights as a
-    daemon needs, and with times that fit its configuration.
+    The unit runs the daemon with the arguments of this command, from the current folder, with
+    minimal privileges and with timeouts that match its configuration.
     """
     daemon = load_configured(app, config, assignments, short)
     for path in daemon._config.read_once:
-        fail(
-            f"{path} can be read only once: put what it holds into a file that the unit can name", 2
-        )
+        fail(f"{path} can be read only once: copy its content to a file that the unit can name", 2)
     arguments = [sys.executable, "-m", "daemonkit", "run", _absolute_target(app)]
     if config is not None:
-        # /dev/stdin may be a file, but it is another one for each process.
+        # /dev/stdin may be a file, but a different one in each process.
         absolute = os.path.realpath if config.startswith("/dev/") else os.path.abspath
         arguments += ["--config", absolute(config)]
     for name, text in short.items():
@@ -112,39 +110,43 @@ def systemd(
 
 def unit(daemon: Daemon, arguments: list[str], user: str | None) -> str:
     """The text of the unit file; arguments: the command, with absolute paths."""
-    master = daemon.master_config
+    settings = daemon._config.settings
     needed = [os.getcwd(), sys.prefix, *(a for a in arguments if os.path.isabs(a))]
-    closed = [] if user else sorted({c for path in needed if (c := _closed(path)) is not None})
-    files = [master[name] for name in ("log_file", "queue") if master[name] is not None]
+    inaccessible = (
+        []
+        if user
+        else sorted({c for path in needed if (c := _inaccessible_folder(path)) is not None})
+    )
+    files = filter(None, (settings.log_file, settings.queue))
     folders = sorted({str(Path(file).resolve().parent) for file in files})
     return UNIT.format(
         file=(re.sub(r"[^A-Za-z0-9:_.-]+", "-", daemon.name).strip("-") or "daemon") + ".service",
         notes="".join(
-            f"# {path} is closed to other users: run this with --user, or move the daemon.\n"
-            for path in closed
+            f"# {path} is not accessible to other users: use --user, or move the daemon.\n"
+            for path in inaccessible
         ),
-        description=_literal(" ".join(daemon.name.split())),
+        description=_escape_percent(" ".join(daemon.name.split())),
         command=" ".join(quote(argument).replace("$", "$$") for argument in arguments),
-        folder=_literal(os.getcwd()),
-        watchdog=WATCHDOG,
-        stop=f"{master['shutdown_timeout'] + AFTER_DEADLINE:g}",
-        again=BETWEEN_STARTS,
-        user=f"User={_literal(user)}" if user else "DynamicUser=yes",
-        capabilities="CAP_NET_BIND_SERVICE" if 0 < master["port"] < PRIVILEGED_PORTS else "",
+        folder=_escape_percent(os.getcwd()),
+        watchdog=WATCHDOG_SECONDS,
+        stop=f"{settings.shutdown_timeout + STOP_MARGIN:g}",
+        restart=RESTART_DELAY,
+        user=f"User={_escape_percent(user)}" if user else "DynamicUser=yes",
+        capabilities="CAP_NET_BIND_SERVICE" if 0 < settings.port < UNPRIVILEGED_PORTS else "",
         writable=f"ReadWritePaths={' '.join(map(quote, folders))}\n" if folders else "",
     )
 
 
 def quote(argument: str) -> str:
-    """A word as it is written in a unit file (systemd.syntax(7), QUOTING)."""
-    text = _literal(argument)
+    """Quote a word for a unit file (systemd.syntax(7), QUOTING)."""
+    text = _escape_percent(argument)
     if re.fullmatch(r"[A-Za-z0-9_@%+=:,./\[\]-]+", text):
         return text
     escaped = re.sub(r'[\\"]', r"\\\g<0>", text)
     return '"' + re.sub(r"[\x00-\x1f\x7f]", lambda match: f"\\x{ord(match[0]):02x}", escaped) + '"'
 
 
-def _literal(text: str) -> str:
+def _escape_percent(text: str) -> str:
     return text.replace("%", "%%")
 
 
@@ -153,8 +155,8 @@ def _absolute_target(app: str) -> str:
     return (os.path.abspath(module) if names_file(module) else module) + colon + attr
 
 
-def _closed(path: str) -> str | None:
-    """The first folder above `path` that only its owner or group may enter, if any."""
+def _inaccessible_folder(path: str) -> str | None:
+    """The outermost folder above `path` that others may not enter, if any."""
     for folder in reversed(Path(path).parents):
         try:
             mode = folder.stat().st_mode

@@ -42,7 +42,7 @@ class CommandLine:
 
 
 COMMAND_LINE: ContextVar[CommandLine | None] = ContextVar("COMMAND_LINE", default=None)
-"""Set while `daemonkit run` imports a module: `app.config` is right even at its top level."""
+"""Set while a module or factory runs, so that `app.config` is right even at the top level."""
 
 
 class Reload(NamedTuple):

@@ -40,6 +40,15 @@ def decode(data: bytes) -> Event:
     return _decode(data.removeprefix(BOM), "the body is empty") if event is _UNDECODED else event
 
 
+def decode_one(data: bytes) -> Decoded:
+    """Decode one JSON value and keep its text; raises InvalidEvent."""
+    event = _decode_short(data)
+    if event is _UNDECODED:
+        event = decode(data)
+    # As `Decoded(...)` does, in half the time.
+    return tuple.__new__(Decoded, ([event], [data]))
+
+
 def decode_each(
     items: Iterable[bytes], fallback: Callable[[int, bytes], list[Event]]
 ) -> list[Event]:
@@ -81,9 +90,8 @@ def decode_lines(data: bytes) -> Decoded:
     return Decoded(events, lines)
 
 
-def normalize(value: Any) -> tuple[Event, bytes]:
-    """Encode a Python value as JSON; returns the value decoded again, and the JSON. Raises
-    InvalidEvent."""
+def normalize(value: Any) -> Decoded:
+    """Turn a Python value into an event as if it had been received as JSON; raises InvalidEvent."""
     try:
         text = json.dumps(value, allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -94,7 +102,7 @@ def normalize(value: Any) -> tuple[Event, bytes]:
     # Not left to `decode`: a position in this text means nothing to the caller.
     if _depth(data) > MAX_DEPTH:
         raise InvalidEvent(_TOO_DEEP)
-    return decode(data), data
+    return decode_one(data)
 
 
 def beginning(event: Event, limit: int = 200) -> str:

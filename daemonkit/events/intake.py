@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from itertools import compress
 
 from ..exceptions import BatchTooLarge, QueueFull, Unavailable
-from ..types import Event, Source
+from ..types import Source
 from .bounded import daemon_stopping
 from .codec import Decoded
 from .entry import Batch, EventQueue
@@ -15,7 +16,7 @@ from .entry import Batch, EventQueue
 class Intake:
     """Puts events on the queue.
 
-    Senders' addresses are looked up only if the event handler asks for them.
+    The senders are asked for only if the event handler needs them.
     """
 
     def __init__(self, queue: EventQueue) -> None:
@@ -28,8 +29,8 @@ class Intake:
         self._refused = 0
 
     @property
-    def asks_who(self) -> bool:
-        """Whether the event handler asks who sent an event."""
+    def needs_peers(self) -> bool:
+        """Whether the event handler needs the sender of each event."""
         return self._queue.with_meta
 
     @property
@@ -56,17 +57,14 @@ class Intake:
         self._stopping = True
         self._refusal = daemon_stopping
 
-    def put(self, event: Event, line: bytes, source: Source, peer: str | None = None) -> None:
-        """Queue one event and its text; raises Unavailable."""
-        self.put_many(Decoded([event], [line]), source, peer)
-
     def put_many(self, decoded: Decoded, source: Source, peer: str | None = None) -> None:
         """Queue all events or none; raises Unavailable or BatchTooLarge."""
-        count = len(decoded.events)
-        peers = [peer] * count if self.asks_who else None
+        events, lines = decoded
+        count = len(events)
+        peers = [peer] * count if self.needs_peers else None
         try:
             self._admit()
-            self._queue.put_many(Batch(*decoded, source, peers))
+            self._queue.put_many(Batch(events, lines, source, peers))
         except Exception:
             self._count(0, count)
             raise
@@ -77,51 +75,47 @@ class Intake:
     ) -> Sequence[Unavailable | BatchTooLarge | None]:
         """Queue the events of each request, all or none; returns the refusal of each, if any.
 
-        peers: called for the sender of each request if the event handler asks for it.
+        peers: called for the sender of each request if the event handler needs it.
         """
-        senders = list(peers()) if self.asks_who else None
+        senders = list(peers()) if self.needs_peers else None
         refusals: list[Unavailable | BatchTooLarge | None] = [None] * len(requests)
+        taken = refused = 0
         try:
             self._admit()
             try:
-                self._put_together(range(len(requests)), requests, source, senders)
+                taken = self._put_together(requests, source, senders)
             except (QueueFull, BatchTooLarge):
                 # There is no room for all of them: take each one that fits.
                 room = self._queue.room()
-                for number, (events, _) in enumerate(requests):
-                    if (count := len(events)) <= room:
+                for number, request in enumerate(requests):
+                    if (count := len(request.events)) <= room:
                         room -= count
                     else:
                         refusals[number] = self._queue.refusal_of(count)
-                fitting = [number for number, refusal in enumerate(refusals) if refusal is None]
-                self._put_together(fitting, requests, source, senders)
+                        refused += count
+                fits = [refusal is None for refusal in refusals]
+                senders = None if senders is None else list(compress(senders, fits))
+                taken = self._put_together(list(compress(requests, fits)), source, senders)
         # It would refuse each of them alone, too.
         except Unavailable as error:
             refusals = [refusal or error for refusal in refusals]
-        counts = [len(events) for events, _ in requests]
-        taken = sum(n for n, refusal in zip(counts, refusals, strict=True) if refusal is None)
-        self._count(taken, sum(counts) - taken)
+            refused = sum(len(request.events) for request in requests)
+        self._count(taken, refused)
         return refusals
 
     def _put_together(
-        self,
-        numbers: Sequence[int],
-        requests: Sequence[Decoded],
-        source: Source,
-        senders: Sequence[str] | None,
-    ) -> None:
-        if len(numbers) == 1:
-            decoded = requests[numbers[0]]
-        else:
-            decoded = Decoded(
-                [event for n in numbers for event in requests[n].events],
-                [line for n in numbers for line in requests[n].lines],
-            )
+        self, requests: Sequence[Decoded], source: Source, senders: Sequence[str] | None
+    ) -> int:
+        """Queue the events of all requests; returns their number."""
+        events = [event for request in requests for event in request.events]
+        lines = [line for request in requests for line in request.lines]
         peers = None
         if senders is not None:
-            peers = [senders[n] for n in numbers for _ in requests[n].events]
-        if decoded.events:
-            self._queue.put_many(Batch(*decoded, source, peers))
+            pairs = zip(senders, requests, strict=True)
+            peers = [sender for sender, request in pairs for _ in request.events]
+        if events:
+            self._queue.put_many(Batch(events, lines, source, peers))
+        return len(events)
 
     def put_some(
         self, decoded: Decoded, source: Source, peers: Callable[[], Iterable[str]]
@@ -129,15 +123,16 @@ class Intake:
         """Queue the first events, as many as there is room for; returns their number and the
         refusal of the others.
 
-        peers: called for the sender of each event if the event handler asks for it.
+        peers: called for the sender of each event if the event handler needs it.
         """
-        batch = Batch(*decoded, source, list(peers()) if self.asks_who else None)
+        events, lines = decoded
+        batch = Batch(events, lines, source, list(peers()) if self.needs_peers else None)
         try:
             self._admit()
             accepted, refusal = self._queue.put_some(batch)
         except Unavailable as error:
             accepted, refusal = 0, error
-        self._count(accepted, len(decoded.events) - accepted)
+        self._count(accepted, len(events) - accepted)
         return accepted, refusal
 
     def _count(self, received: int, refused: int) -> None:

@@ -78,7 +78,7 @@ class Processor:
             worker.heartbeat = Heartbeat(
                 timeout, partial(self._stalled, worker), self._recovered, wake
             )
-            worker.heartbeat.rest()
+            worker.heartbeat.pause()
 
     def start(self) -> None:
         for worker in self._workers:
@@ -114,30 +114,33 @@ class Processor:
         """Events that were taken from the queue and are not finished."""
         # Counted by the queue, so that an event is always either waiting or in work.
         while True:
-            finished = self._finished()
+            finished = self._handled() + self._failed()
             in_work = self._queue.taken - finished
-            if finished == self._finished():
+            if finished == self._handled() + self._failed():
                 return in_work
 
-    def _finished(self) -> int:
-        return sum(worker.finished for worker in self._workers)
+    def _handled(self) -> int:
+        return sum(worker.handled for worker in self._workers)
+
+    def _failed(self) -> int:
+        return sum(worker.failed for worker in self._workers)
 
     def counters(self) -> dict[str, Any]:
         """Events in work, handled and failed since the start, and stalled calls of the handler."""
         counts: dict[str, Any] = {
             "in_work": self.in_work,
-            "handled": sum(worker.handled for worker in self._workers),
-            "failed": sum(worker.failed for worker in self._workers),
+            "handled": self._handled(),
+            "failed": self._failed(),
         }
         if self._timeout is not None:
             counts["stalled"] = [
                 {
                     "thread": worker.thread.name,
                     "seconds": round(worker.heartbeat.age(), 3),
-                    "event": beginning(worker.events),
+                    "event": beginning(events),
                 }
                 for worker in self._workers
-                if worker.heartbeat.is_stalled
+                if worker.heartbeat.is_stalled and (events := worker.events) is not _IDLE
             ]
         return counts
 
@@ -163,7 +166,7 @@ class Processor:
                     events, metas, count = _split(taken)
                 if timed:
                     worker.events = events
-                    worker.heartbeat.work()
+                    worker.heartbeat.resume()
                 try:
                     result = handle(events, metas) if with_meta else handle(events)
                     if result is not None:
@@ -174,15 +177,17 @@ class Processor:
                 # SystemExit, too: it must not end this thread.
                 except BaseException as error:
                     self._guard.end_child(error)
-                    worker.failed += count
-                    self._failed([taken] if batch is None else taken, events, error)
+                    try:
+                        self._handle_failure([taken] if batch is None else taken, events, error)
+                    finally:
+                        # Now that a retry counts as waiting.
+                        worker.failed += count
                 else:
                     if done is not None:
                         done([taken] if batch is None else taken)
                 finally:
-                    worker.finished += count
                     if timed:
-                        worker.heartbeat.rest()
+                        worker.heartbeat.pause()
                         worker.events = _IDLE
             except QueueClosed:
                 return
@@ -190,7 +195,7 @@ class Processor:
             except BaseException:
                 self._logger.exception("The event processor failed and continues")
 
-    def _failed(self, taken: list[Any], events: Any, error: BaseException) -> None:
+    def _handle_failure(self, taken: list[Any], events: Any, error: BaseException) -> None:
         entries = [item if type(item) is Entry else Entry(item) for item in taken]
         # A batch holds first attempts only, or a single retry.
         attempt, delay = entries[0].attempt, self._retry.delay(entries[0].attempt)
@@ -260,5 +265,4 @@ class _Worker:
         self.name = name
         self.handled = 0
         self.failed = 0
-        self.finished = 0
         self.events: Any = _IDLE

@@ -12,7 +12,7 @@ from typing import Any
 from ..exceptions import InvalidEvent
 from ..runtime.part import ThreadedPart
 from ..runtime.ratelimit import RateLimit
-from ..system.sockets import format_address, kernel_drops, plain_address, size_buffer
+from ..system.sockets import format_address, kernel_drops, plain_address, set_receive_buffer
 from ..types import Event
 from .codec import Decoded, decode, decode_each
 from .intake import Intake
@@ -37,7 +37,7 @@ class UdpListener(ThreadedPart):
     ) -> None:
         super().__init__("udp", "the UDP listener")
         sock.setblocking(False)
-        size_buffer(sock, buffer, logger.warning)
+        set_receive_buffer(sock, buffer, logger.warning)
         self._socket = sock
         self._intake = intake
         self._logger = logger
@@ -135,7 +135,7 @@ class UdpListener(ThreadedPart):
         datagrams: list[bytes] = []
         senders: list[Any] = []
         # Reading the sender's address costs half as much as reading the datagram.
-        with_senders = self._intake.asks_who or time.monotonic() < self._senders_until
+        with_senders = self._intake.needs_peers or time.monotonic() < self._senders_until
         receive, append = self._socket.recv, datagrams.append
         try:
             for _ in range(DATAGRAMS_AT_ONCE if with_senders else 1):

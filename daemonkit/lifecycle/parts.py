@@ -14,25 +14,29 @@ from flask import Blueprint
 from ..config.defaults import Settings
 from ..config.in_force import ConfigInForce
 from ..events.durable.queue import DurableQueue
-from ..events.entry import Batch, EventQueue, RetryPolicy
+from ..events.entry import Batch, EventQueue
 from ..events.intake import Intake
 from ..events.memory import MemoryQueue
 from ..events.processor import Processor
 from ..events.udp import UdpListener
 from ..exceptions import BatchTooLarge, RegistrationError, StartError, Unavailable
+from ..hooks import Hooks
 from ..monitoring.alerts.juggler import Juggler
 from ..monitoring.alerts.outbox import Outbox
 from ..monitoring.health import Health
+from ..monitoring.health_reporter import HealthReporter
 from ..monitoring.systemd_notifier import SystemdNotifier
 from ..registry import HandlerSpec, Registry
+from ..runtime.forks import ForkGuard
 from ..runtime.timer import Timer
 from ..supervision.supervisor import Supervisor
 from ..system import sockets
 from ..system.systemd import NotifySocket, watchdog_seconds
-from ..types import Master
+from ..types import Master, Problem
 from ..web.fast_lane import FastLane
 from ..web.routes import Views, WebApp
 from ..web.server import Server
+from .program import call_hook
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,7 @@ class Assembly:
         self,
         master: Master,
         registry: Registry,
+        hooks: Hooks,
         blueprint: Blueprint,
         config: ConfigInForce,
         health: Health,
@@ -85,6 +90,7 @@ class Assembly:
         """Guards what is made when first needed."""
         self._master = master
         self._registry = registry
+        self._hooks = hooks
         self._blueprint = blueprint
         self._config = config
         self._health = health
@@ -205,6 +211,7 @@ class Assembly:
             raise
         source = ", on sockets passed by systemd" if host.sockets else ""
         logger.info("Listening on %s%s", sockets.format_address(bound.host, bound.port), source)
+        self._watch_health(timer)
         parts = Parts(
             queue=queue,
             intake=self.intake,
@@ -231,6 +238,17 @@ class Assembly:
         ):
             health.add_source(part.problems)
         return parts
+
+    def _watch_health(self, timer: Timer) -> None:
+        hooks, guard = self._hooks.health_change, ForkGuard()
+
+        def report(problems: list[Problem]) -> None:
+            for hook in hooks:
+                guard.end_child(call_hook(hook, "health change", self._logger, list(problems)))
+
+        if hooks:
+            timer.add(HealthReporter(self._health, report).run_due)
+            self._health.add_listener(timer.wake)
 
     def _bind(self, host: Host) -> sockets.Sockets:
         settings = self._settings
@@ -281,10 +299,11 @@ class Assembly:
             linger=handler.linger,
             with_meta=handler.with_meta,
             timeout=handler.timeout,
-            retry=RetryPolicy(handler.retries, handler.backoff),
+            retry=handler.retry,
             redact=self._config.redact,
             wake=timer.wake,
             changed=self._health.changed,
+            dead_letter_hooks=self._hooks.dead_letter,
         )
         timer.add(processor.run_due)
         return processor

@@ -29,10 +29,12 @@ class Program:
     wait_for_reload: Callable[[float], object]
 
 
-def call_hook(hook: Hook, kind: str, logger: logging.Logger) -> BaseException | None:
+def call_hook(
+    hook: Callable[..., Any], kind: str, logger: logging.Logger, *arguments: Any
+) -> BaseException | None:
     """Call a hook; an exception, SystemExit included, is logged and returned."""
     try:
-        refuse_unrun(hook())
+        refuse_unrun(hook(*arguments))
     except BaseException as error:
         logger.exception("The %s hook %s failed", kind, function_name(hook))
         return error

@@ -1,4 +1,4 @@
-"""An event loop for the coroutines of one thread."""
+"""An asyncio event loop for the coroutines of one thread."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from .stacks import awaited_in
 if TYPE_CHECKING:
     import asyncio
 
-    Outcome = asyncio.Task[BaseException | None]
+    Call = asyncio.Task[BaseException | None]
 
 
 class Stopped(Exception):
-    """`EventLoop.cancel` has cancelled what was to run."""
+    """The coroutine was cancelled by `EventLoop.cancel`."""
 
 
 class EventLoop:
-    """Runs coroutines one after another on its thread, all in one event loop.
+    """Runs one coroutine after another in the same asyncio loop.
 
-    Only what leaves the loop itself, such as a SystemExit raised in another task, ends that loop
-    with everything in it; the next coroutine gets a new one.
+    An exception that leaves the loop itself, such as a SystemExit in another task, closes the
+    loop with all its tasks; the next coroutine runs in a new one.
     """
 
     def __init__(self, guard: ForkGuard) -> None:
-        # Imported late: it takes a tenth of the start-up time, and few daemons have coroutines.
+        # Imported here: it takes a tenth of the start-up time, and few daemons use coroutines.
         import asyncio  # noqa: PLC0415
 
         self._asyncio = asyncio
@@ -36,23 +36,25 @@ class EventLoop:
         self._lock = threading.Lock()
         self._cancelled = False
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._task: Outcome | None = None
+        self._task: Call | None = None
 
     def run(self, function: Callable[[], Awaitable[object]]) -> None:
-        """Call `function` and await the result, in a task of its own: a cancellation that it ends
-        by is its own. Raises what it raises, or what leaves the loop; Stopped after `cancel`."""
+        """Call `function` and await the result in a new task.
+
+        Raises the task's exception, or the one that left the loop; Stopped after `cancel`.
+        """
         if self._loop is None:
             self._loop = self._asyncio.new_event_loop()
             self._asyncio.set_event_loop(self._loop)
         error: BaseException | None
         try:
-            error = self._complete(self._loop, self._loop.create_task(self._outcome(function)))
-        # Its own: no other's leaves the loop.
+            error = self._complete(self._loop, self._loop.create_task(self._call(function)))
+        # The task's own: no other task's cancellation leaves the loop.
         except self._asyncio.CancelledError as cancellation:
             error = cancellation
-        except BaseException as left:
-            error = left
-            # What goes wrong with the old loop matters less than why it ends.
+        except BaseException as fatal:
+            error = fatal
+            # An error while closing must not hide this one.
             with suppress(BaseException):
                 self.close()
         if self._cancelled and isinstance(error, self._asyncio.CancelledError):
@@ -65,14 +67,14 @@ class EventLoop:
         self.run(lambda: self._asyncio.sleep(seconds))
 
     def cancel(self) -> None:
-        """Cancel what runs, and all that is run from now on; may be called from any thread."""
+        """Cancel the running coroutine and all later ones; may be called from any thread."""
         with self._lock:
             self._cancelled = True
             if self._task is not None:
                 self._task.get_loop().call_soon_threadsafe(self._task.cancel)
 
     def close(self) -> None:
-        """Cancel the tasks that are left, and close the loop."""
+        """Cancel the remaining tasks, then close the loop."""
         loop, self._loop = self._loop, None
         if loop is None:
             return
@@ -83,11 +85,11 @@ class EventLoop:
             loop.close()
 
     def awaited(self) -> str:
-        """Where the coroutine is now, and those that it awaits."""
+        """The running coroutine's line, and those of the coroutines it awaits."""
         task = self._task
         return "" if task is None else awaited_in(task.get_coro())
 
-    def _complete(self, loop: asyncio.AbstractEventLoop, task: Outcome) -> BaseException | None:
+    def _complete(self, loop: asyncio.AbstractEventLoop, task: Call) -> BaseException | None:
         with self._lock:
             self._task = task
             if self._cancelled:
@@ -101,11 +103,11 @@ class EventLoop:
             with self._lock:
                 self._task = None
 
-    async def _outcome(self, function: Callable[[], Awaitable[object]]) -> BaseException | None:
-        # Returned, since a task that raises SystemExit raises it out of the loop, too.
+    async def _call(self, function: Callable[[], Awaitable[object]]) -> BaseException | None:
+        # Returned, because a SystemExit raised in a task also leaves the loop.
         try:
             await function()
-        # In here: a child that ended the event loop would end what it shares with the parent's.
+        # A forked child exits here: closing the loop would affect what it shares with the parent.
         except BaseException as error:
             self._guard.end_child(error)
             return error
@@ -113,7 +115,7 @@ class EventLoop:
         return None
 
     async def _finish(self, loop: asyncio.AbstractEventLoop) -> None:
-        """What asyncio.run does at its end."""
+        """Clean up as asyncio.run does."""
         tasks = self._asyncio.all_tasks() - {self._asyncio.current_task()}
         for task in tasks:
             task.cancel()

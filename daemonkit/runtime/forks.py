@@ -1,4 +1,4 @@
-"""What a child that user code has forked may not do: go on as if it were the daemon."""
+"""Protects the daemon from children that user code forks: they must not continue as the daemon."""
 
 from __future__ import annotations
 
@@ -10,22 +10,24 @@ from typing import NoReturn
 
 
 class ForkGuard:
-    """Notices that the code it runs in has been forked, and is in the child."""
+    """Remembers its process, to recognize a forked child."""
 
     def __init__(self) -> None:
         self._process = os.getpid()
 
     def end_child(self, error: BaseException | None = None) -> None:
-        """End the process if it is a child: it has come back from user code, by `error` or not,
-        to where the daemon's next work begins, and no other thread of ours is there."""
+        """Exit if this is a forked child that has returned from user code, or raised `error`.
+
+        It has none of the daemon's other threads, so it can't do the daemon's work.
+        """
         if os.getpid() != self._process:
-            _end(error)
+            _exit(error)
 
 
 class ForkFlag:
-    """`is_child` is true in a forked child: for where asking the kernel each time costs too much.
+    """`is_child` is true in a forked child; cheaper to read than `os.getpid()`.
 
-    It stays registered with the interpreter as long as that lives, so there may be only few.
+    Use it for few, long-lived objects: the fork hook can't be unregistered.
     """
 
     def __init__(self) -> None:
@@ -41,7 +43,7 @@ class ForkFlag:
 
 
 class CloseInChild:
-    """A descriptor that a forked child closes; as with ForkFlag, there may be only few."""
+    """Closes a descriptor in a forked child; use it for few objects, as with ForkFlag."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -56,11 +58,12 @@ class CloseInChild:
         os.register_at_fork(after_in_child=in_child)
 
     def forget(self) -> None:
-        """Leave it alone from now on."""
+        """Leave the descriptor open in children forked from now on."""
         self._fd = -1
 
 
-def _end(error: BaseException | None) -> NoReturn:
+def _exit(error: BaseException | None) -> NoReturn:
+    """Exit with the status that `error` would give a Python program."""
     status = 0
     if isinstance(error, SystemExit):
         status = error.code if isinstance(error.code, int) else int(error.code is not None)

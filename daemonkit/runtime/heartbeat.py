@@ -1,4 +1,4 @@
-"""Noticing that something which must show life now and then doesn't, and that it does again."""
+"""The heartbeat of one thread: noticing that it has stalled, and that it has recovered."""
 
 from __future__ import annotations
 
@@ -8,16 +8,15 @@ import time
 from collections.abc import Callable
 
 GRID = 0.25
-"""Seconds: a stall is told at the next multiple, so that many are looked at in one go."""
+"""Seconds: deadlines are rounded up to a multiple, so that one wake-up serves many heartbeats."""
 
 
 class Heartbeat:
-    """When something last showed life.
+    """Records when a thread was last known to be alive.
 
-    timeout: seconds without life after which it is stalled, None to never call it so; stalled and
-    recovered: called once each time it enters and leaves that state, with the seconds it was
-    silent, by the thread that calls `tend`; wake: called to have `tend` called soon; clock:
-    monotonic seconds.
+    timeout: seconds without a beat after which the thread is stalled, None for never; stalled,
+    recovered: called by `run_due` once on entering and on leaving that state, with the seconds
+    without a beat; wake: called to have `run_due` called soon; clock: monotonic seconds.
     """
 
     def __init__(
@@ -33,62 +32,62 @@ class Heartbeat:
         self._on_recovered = recovered
         self._wake = wake
         self._clock = clock
-        self._resting = False
-        self._told = False
-        self._last = self._silent_since = clock()
+        self._paused = False
+        self._reported = False
+        self._last = self._stalled_since = clock()
 
     def beat(self) -> None:
-        """Show life."""
+        """Record that the thread is alive."""
         self._last = self._clock()
-        if self._told:
+        if self._reported:
             self._wake()
 
-    def rest(self) -> None:
-        """Show life, and be excused from it until `work`: there is nothing to do."""
-        self._resting = True
+    def pause(self) -> None:
+        """Beat, and expect no more beats until `resume`: the thread has nothing to do."""
+        self._paused = True
         self.beat()
 
-    def work(self) -> None:
-        """Show life, and begin to do something."""
+    def resume(self) -> None:
+        """Beat, and expect beats again."""
         self.beat()
-        self._resting = False
+        self._paused = False
 
     def age(self) -> float:
-        """Seconds since it last showed life."""
-        return 0.0 if self._resting else max(0.0, self._clock() - self._last)
+        """Seconds since the last beat; 0 while paused."""
+        return 0.0 if self._paused else max(0.0, self._clock() - self._last)
 
     @property
     def is_stalled(self) -> bool:
-        """Whether it is silent for too long now, told already or not."""
+        """Whether the timeout has passed, reported already or not."""
         return self.age() > self._timeout
 
     def run_due(self, now: float) -> float:
-        """Tell what has changed; returns when to call this again."""
+        """Report a change of state; returns when to call this again."""
         age = self.age()
         if age > self._timeout:
-            if not self._told:
-                self._told, self._silent_since = True, now - age
+            if not self._reported:
+                self._reported, self._stalled_since = True, now - age
                 self._on_stalled(age)
-            # A beat wakes us, unless it came before it could know that we have told.
+            # A beat wakes us, unless it came before `_reported` was set.
             return math.inf if self.is_stalled else now
-        if self._told:
-            self._told = False
-            self._on_recovered(now - self._silent_since)
+        if self._reported:
+            self._reported = False
+            self._on_recovered(now - self._stalled_since)
         if self._timeout == math.inf:
             return math.inf
         return (math.floor((now - age + self._timeout) / GRID) + 1) * GRID
 
 
 class ShutdownEvent(threading.Event):
-    """Set when a slave is to stop. A slave that looks at it, or waits for it, shows life."""
+    """Set when a slave is to stop. The slave's own `is_set()` and `wait()` count as heartbeats."""
 
     def __init__(self, heartbeat: Heartbeat) -> None:
         super().__init__()
         self._heartbeat = heartbeat
         self._owner = 0
 
-    def own(self) -> None:
-        """Tell that the calling thread is the slave's; only it can show the slave's life."""
+    def bind(self) -> None:
+        """Make the calling thread the slave's; other threads' calls are no heartbeats."""
         self._owner = threading.get_ident()
 
     def is_set(self) -> bool:
@@ -99,8 +98,8 @@ class ShutdownEvent(threading.Event):
     def wait(self, timeout: float | None = None) -> bool:
         if threading.get_ident() != self._owner:
             return super().wait(timeout)
-        self._heartbeat.rest()
+        self._heartbeat.pause()
         try:
             return super().wait(timeout)
         finally:
-            self._heartbeat.work()
+            self._heartbeat.resume()

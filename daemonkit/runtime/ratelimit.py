@@ -1,4 +1,4 @@
-"""Keeps a message that comes in a flood from filling the log."""
+"""Keeps a repeated message from flooding the log."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from collections.abc import Callable
 
 
 class RateLimit:
-    """Lets one message through each `interval` seconds, and counts those held back."""
+    """Lets one message through every `interval` seconds and counts those it suppresses."""
 
     def __init__(self, interval: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._interval = interval
         self._clock = clock
         self._next = float("-inf")
-        self._held = 0
+        self._suppressed = 0
 
     def allow(self) -> int | None:
-        """None to stay silent, else how many were held back since the last one."""
+        """How many messages were suppressed since the last one; None to suppress this one too."""
         now = self._clock()
         if now < self._next:
-            self._held += 1
+            self._suppressed += 1
             return None
         self._next = now + self._interval
-        held, self._held = self._held, 0
-        return held
+        suppressed, self._suppressed = self._suppressed, 0
+        return suppressed

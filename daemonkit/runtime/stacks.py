@@ -1,4 +1,4 @@
-"""Where threads are now, as text for the log."""
+"""The stacks of threads, as text for the log."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 
 
 def stack_of(thread: threading.Thread) -> str:
-    """Where a thread is now, as a traceback's text."""
-    return _shown(sys._current_frames().get(thread.ident or 0))
+    """A thread's current stack, formatted like a traceback."""
+    return _formatted(sys._current_frames().get(thread.ident or 0))
 
 
 def awaited_in(coroutine: Any) -> str:
-    """Where a coroutine is now, and the coroutines it awaits one in the other."""
+    """A coroutine's current line, and those of the coroutines it awaits, outermost first."""
     parts = []
     while (frame := getattr(coroutine, "cr_frame", None)) is not None:
         parts += traceback.format_stack(frame, limit=1)
@@ -24,24 +24,24 @@ def awaited_in(coroutine: Any) -> str:
 
 
 def stacks() -> str:
-    """Where every thread is now, those that Python's threading module doesn't know included."""
+    """The stacks of all threads, including those that `threading` doesn't know."""
     known = {thread.ident: thread for thread in threading.enumerate()}
     parts = []
     for ident, frame in sys._current_frames().items():
         thread = known.get(ident)
         name = f"thread {ident}" if thread is None else thread.name
         native = "" if thread is None else f" (thread id {thread.native_id})"
-        parts.append(f"{name}{native}:\n{_shown(frame)}")
+        parts.append(f"{name}{native}:\n{_formatted(frame)}")
     return f"{len(parts)} threads\n" + "".join(sorted(parts))
 
 
 def bottom_of(thread: threading.Thread) -> CodeType | None:
-    """The code that a thread's outermost frame runs, or None when it runs none."""
+    """The code of a thread's outermost frame; None for a thread without a stack."""
     frame = sys._current_frames().get(thread.ident or 0)
     while frame is not None and frame.f_back is not None:
         frame = frame.f_back
     return None if frame is None else frame.f_code
 
 
-def _shown(frame: FrameType | None) -> str:
+def _formatted(frame: FrameType | None) -> str:
     return "".join(traceback.format_stack(frame)) if frame else "(no stack)\n"

@@ -1,4 +1,4 @@
-"""Which slave starts after which, and stops before it."""
+"""The order in which slaves start and stop."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from ..exceptions import RegistrationError
 
 
 class Dependencies:
-    """`after` maps each name to the names it starts after.
+    """after: maps each slave's name to the names of the slaves that it starts after.
 
-    Raises RegistrationError for a name that isn't there, and for slaves that wait for each other.
+    Raises RegistrationError for an unknown name and for a circular dependency.
     """
 
     def __init__(self, after: Mapping[str, Sequence[str]]) -> None:
@@ -26,14 +26,14 @@ class Dependencies:
             for name in graphlib.TopologicalSorter(after).static_order():
                 self._depths[name] = max((1 + self._depths[o] for o in after[name]), default=0)
         except graphlib.CycleError as error:
-            # Each one in the list is to start before the next.
+            # In the list, each slave starts before the next.
             circle = " after ".join(reversed(error.args[1]))
             raise RegistrationError(
-                f"slaves can't start after each other: {circle}; leave out one after="
+                f"circular dependency between slaves: {circle}; remove one after="
             ) from None
 
     def stop_order(self) -> graphlib.TopologicalSorter[str]:
-        """Gives a name once all that started after it are done."""
+        """Yields a name once all slaves that started after it are done."""
         later: dict[str, list[str]] = {name: [] for name in self._after}
         for name, earlier in self._after.items():
             for other in earlier:
@@ -41,11 +41,11 @@ class Dependencies:
         return graphlib.TopologicalSorter(later)
 
     def depth(self, name: str) -> int:
-        """How many slaves, one after another, can stop only after this one."""
+        """Length of the longest chain of slaves that can only stop after this one."""
         return self._depths[name]
 
 
 def _unknown(name: str, other: str, known: Iterable[str]) -> str:
     nearest = difflib.get_close_matches(other, [n for n in known if n != name], n=1, cutoff=0.5)
     hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-    return f"the slave {name!r} is to start after {other!r}, and there is none of that name{hint}"
+    return f"the slave {name!r} starts after {other!r}, which does not exist{hint}"

@@ -1,4 +1,4 @@
-"""When a slave that ended is started again, how long that waits, and when it has given up."""
+"""Whether and when a slave is restarted: policy, back-off and restart intensity."""
 
 from __future__ import annotations
 
@@ -14,60 +14,55 @@ from ..exceptions import RegistrationError
 from ..text import describe
 
 ON_FAILURE, ALWAYS, NEVER = "on-failure", "always", "never"
-DOUBLINGS = 60
-"""Of the back-off at most; the longest one is reached before."""
+LONGEST_BACKOFF = 60.0
+"""Seconds: the longest wait by default."""
+MAX_DOUBLINGS = 60
+"""Keeps the power of two finite; the longest wait is reached earlier."""
 JITTER = 0.5
-"""Part by which a wait may be longer than the back-off alone: slaves that failed together must not
-come back together. With the defaults a crash loop has given up within 46.5 s of waiting."""
+"""Part of the back-off that is added at most, so that slaves that failed together don't restart
+together. With the defaults a crash loop gives up after at most 46.5 s of waiting."""
 
 
 @dataclass(frozen=True)
 class RestartPolicy:
     """How a slave is restarted.
 
-    restart: "on-failure", "always" or "never"; backoff: the shortest and the longest wait before a
-    restart, in seconds; max_restarts: more restarts than these, within `within` seconds of running,
-    and it gives up (None: it never does).
+    restart: "on-failure", "always" or "never"; backoff: the first and the longest wait before a
+    restart, in seconds; max_restarts: restarts allowed within `within` seconds of running before
+    the slave gives up, None for no limit.
     """
 
     restart: str = ON_FAILURE
-    backoff: tuple[float, float] = (1.0, 60.0)
+    backoff: tuple[float, float] = (1.0, LONGEST_BACKOFF)
     max_restarts: int | None = 5
     within: float = 60.0
 
     def check(self) -> None:
-        """Raise RegistrationError when a value is not of its kind."""
+        """Raise RegistrationError for an invalid value; `check_backoff` checks `backoff`."""
         if self.restart not in (ON_FAILURE, ALWAYS, NEVER):
             raise RegistrationError(
                 f"restart must be {ON_FAILURE!r}, {ALWAYS!r} or {NEVER!r}, "
                 f"not {describe(self.restart)}"
             )
-        backoff: Any = self.backoff
-        if (
-            not isinstance(backoff, tuple | list)
-            or len(backoff) != 2
-            or not all(is_seconds(value) for value in backoff)
-            or backoff[0] > backoff[1]
+        limit: Any = self.max_restarts
+        if limit is not None and (
+            isinstance(limit, bool) or not isinstance(limit, int) or limit < 0
         ):
             raise RegistrationError(
-                "backoff must be the shortest and the longest wait in seconds, as in (1, 60), "
-                f"not {describe(backoff)}"
-            )
-        limit: Any = self.max_restarts
-        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int)):
-            limit = -1
-        if limit is not None and limit < 0:
-            raise RegistrationError(
-                f"max_restarts must be an int >= 0, or None, not {describe(self.max_restarts)}"
+                f"max_restarts must be an int >= 0, or None, not {describe(limit)}"
             )
         if not is_seconds(self.within) or self.within == 0:
             raise RegistrationError(
                 f"within must be a number of seconds > 0, not {describe(self.within)}"
             )
 
+    def restarts_after(self, failed: bool) -> bool:
+        """Whether a slave that failed, or that returned, is restarted."""
+        return self.restart == ALWAYS or (failed and self.restart == ON_FAILURE)
+
 
 def is_seconds(value: Any) -> bool:
-    """Whether `value` is a number of seconds that can be waited for."""
+    """Whether `value` is a number of seconds that a thread can wait."""
     return (
         not isinstance(value, bool)
         and isinstance(value, int | float)
@@ -81,11 +76,29 @@ def check_timeout(option: str, value: Any) -> None:
         raise RegistrationError(f"{option} must be a number of seconds > 0, not {describe(value)}")
 
 
-class Restarts:
-    """Counts the restarts of one slave: capped exponential back-off, and restart intensity as
-    Erlang/OTP's supervisors have it.
+def check_backoff(option: str, value: Any, longest: float = LONGEST_BACKOFF) -> tuple[float, float]:
+    """The first and the longest wait in seconds, from a number (the first) or a pair.
 
-    clock: monotonic seconds; chance: a number 0..1 for the jitter.
+    longest: goes with a number, unless that is larger. Raises RegistrationError.
+    """
+    pair = value
+    if is_seconds(value):
+        pair = value, max(value, longest)
+    if isinstance(pair, tuple | list) and len(pair) == 2 and all(map(is_seconds, pair)):
+        first, last = pair
+        if first <= last:
+            return first, last
+    raise RegistrationError(
+        f"{option} must be a number of seconds, or the first and the longest wait, "
+        f"as in (1, 60), not {describe(value)}"
+    )
+
+
+class Restarts:
+    """Counts the restarts of one slave.
+
+    The back-off is exponential with a cap; the restart intensity is limited as by Erlang/OTP's
+    supervisors. clock: monotonic seconds; chance: a number 0..1 for the jitter.
     """
 
     def __init__(
@@ -97,35 +110,40 @@ class Restarts:
         self._policy = policy
         self._clock = clock
         self._chance = chance
-        self._began = clock()
+        self._started_at = clock()
         self._in_a_row = 0
-        # Doesn't count as time: a longer back-off must not keep a crash loop from being one.
+        # Excluded from the window: a long back-off must not hide a crash loop.
         self._waited = 0.0
         self._recent: deque[float] = deque()
 
-    def began(self) -> None:
-        """Note that the slave is started now."""
-        self._began = self._clock()
+    def started(self) -> None:
+        """Record that the slave starts now."""
+        self._started_at = self._clock()
 
-    def wanted(self, failed: bool) -> bool:
-        """Whether the policy is to restart it after a failure, or after a normal return."""
-        return self._policy.restart == ALWAYS or (failed and self._policy.restart == ON_FAILURE)
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether one more restart now would exceed the restart intensity."""
+        policy, window_start = self._policy, self._now() - self._policy.within
+        if policy.max_restarts is None:
+            return False
+        return sum(at > window_start for at in self._recent) >= policy.max_restarts
 
-    def delay(self) -> float | None:
-        """Seconds to wait before the restart that is due now, or None when it has given up."""
-        policy, now = self._policy, self._clock() - self._waited
-        while self._recent and self._recent[0] <= now - policy.within:
+    def next_delay(self) -> float:
+        """Count a restart; returns the seconds to wait before it."""
+        now = self._now()
+        while self._recent and self._recent[0] <= now - self._policy.within:
             self._recent.popleft()
-        if policy.max_restarts is not None and len(self._recent) >= policy.max_restarts:
-            return None
         self._recent.append(now)
-        shortest, longest = policy.backoff
-        # Once it has lived longer than the longest wait, what ends it is a new trouble.
-        if self._clock() - self._began > longest:
+        first, longest = self._policy.backoff
+        # A slave that ran longer than the longest wait starts over with the first one.
+        if self._clock() - self._started_at > longest:
             self._in_a_row = 0
-        # Half as much again at most, and even the longest wait differs from one to the next.
-        steady = min(longest / (1 + JITTER), shortest * 2.0 ** min(self._in_a_row, DOUBLINGS))
+        # Leaves room for the jitter, so that even the longest waits differ.
+        backoff = min(longest / (1 + JITTER), first * 2.0 ** min(self._in_a_row, MAX_DOUBLINGS))
         self._in_a_row += 1
-        wait = min(longest, max(shortest, steady) * (1 + JITTER * self._chance()))
-        self._waited += wait
-        return wait
+        delay = min(longest, max(first, backoff) * (1 + JITTER * self._chance()))
+        self._waited += delay
+        return delay
+
+    def _now(self) -> float:
+        return self._clock() - self._waited

@@ -1,28 +1,21 @@
-"""What a slave is: a piece of work on a thread of its own."""
+"""What a slave is: work that runs on its own thread."""
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 import logging
-import math
-import time
-import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 from ..callables import accepts, check_options, function_name, is_async, require_function
 from ..exceptions import RegistrationError
 from ..runtime.heartbeat import Heartbeat, ShutdownEvent
 from ..text import describe, timestamp
 from ..types import Master
-from .restart import RestartPolicy, check_timeout
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
+from .restart import RestartPolicy, check_backoff, check_timeout
 
 
 class Slave:
@@ -31,8 +24,8 @@ class Slave:
     name: also the thread's; master: the daemon; logger: named `master.slave`; shutdown: an Event,
     set when this slave is to stop; started: local time, None before.
 
-    The attributes are there before `__init__` runs, which a subclass may define as it likes.
-    Each restart makes a new object, on a new thread, which runs `__init__` too.
+    The attributes are set before `__init__` runs, so a subclass may define any `__init__`.
+    Each restart makes a new object on a new thread, which also runs `__init__`.
     """
 
     name: str
@@ -42,7 +35,7 @@ class Slave:
     started: datetime | None = None
     _function: Callable[[], Any] | None = None
     _heartbeat: Heartbeat
-    _told: ShutdownEvent
+    _stop_event: ShutdownEvent
 
     def run(self) -> Any:
         """Do the work until `shutdown` is set; may be `async def`."""
@@ -51,15 +44,15 @@ class Slave:
         return self._function()
 
     def heartbeat(self) -> None:
-        """Show that this slave is alive, for its `timeout`; may be called from any thread."""
+        """Signal that this slave is alive, see `timeout`; may be called from any thread."""
         self._heartbeat.beat()
 
     def sleep(self, seconds: float) -> bool:
         """Wait until `seconds` have passed or the slave is to stop; True when it is to stop."""
-        return self._told.wait(seconds)
+        return self._stop_event.wait(seconds)
 
     def status(self) -> dict[str, Any]:
-        """What `/status` shows of this slave; an override may add to it, or return anything."""
+        """What `/status` shows of this slave, besides its name and state; may be overridden."""
         return {"name": self.name, "started": timestamp(self.started)}
 
     def send_event_to_juggler(self, host: str, service: str, status: str, description: str) -> None:
@@ -72,12 +65,12 @@ SlaveTarget = type[Slave] | Callable[[], Any] | Callable[[Any], Any]
 
 
 class SlaveOptions(TypedDict, total=False):
-    """What can be said of a slave besides its work; see `Daemon.slave`."""
+    """Options of a slave; see `Daemon.slave`."""
 
     name: str | None
     every: float | None
     restart: Literal["on-failure", "always", "never"]
-    backoff: tuple[float, float]
+    backoff: float | tuple[float, float]
     max_restarts: int | None
     within: float
     critical: bool
@@ -112,19 +105,20 @@ class SlaveSpec:
         cls,
         target: SlaveTarget,
         registrar: str,
+        options: SlaveOptions,
         args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-        **options: Unpack[SlaveOptions],
+        kwargs: Mapping[str, Any] | None = None,
     ) -> SlaveSpec:
-        """Check what was given to `registrar`; raises RegistrationError."""
+        """Check what was passed to `registrar`; raises RegistrationError."""
         given: dict[str, Any] = dict(options)
+        kwargs = dict(kwargs or {})
         name = given.pop("name", None)
         if name is None and callable(target):
             name = function_name(target)
         if isinstance(target, type):
-            slave_class, function = _checked_class(target, registrar, args, kwargs or {}), None
+            slave_class, function = _checked_class(target, registrar, args, kwargs), None
         else:
-            slave_class, function = Slave, _checked_function(target, registrar, args, kwargs)
+            slave_class, function = Slave, _checked_function(target, registrar, args)
         if not isinstance(name, str) or not name:
             raise RegistrationError(f"a slave's name must be a string, not {describe(name)}")
         check_options(given, OPTIONS, registrar)
@@ -134,40 +128,31 @@ class SlaveSpec:
             raise RegistrationError(
                 f"critical must be True or False, not {describe(given['critical'])}"
             )
+        if "backoff" in given:
+            given["backoff"] = check_backoff("backoff", given["backoff"])
         policy = RestartPolicy(**{key: given.pop(key) for key in POLICY_OPTIONS & given.keys()})
         policy.check()
         given["after"] = _checked_names(given.get("after", ()))
-        return cls(
-            name,
-            slave_class,
-            function,
-            policy=policy,
-            args=args,
-            kwargs=dict(kwargs or {}),
-            **given,
-        )
+        return cls(name, slave_class, function, policy=policy, args=args, kwargs=kwargs, **given)
+
+    @property
+    def work(self) -> Callable[..., Any]:
+        """The user's code: the function, or the class's `run`."""
+        return self.function or self.cls.run
 
     @property
     def is_async(self) -> bool:
         """Whether the work is a coroutine function."""
-        return is_async(self.function or self.cls.run)
-
-    def place_of(self, error: BaseException) -> str:
-        """Where `error` came from: the deepest line of the slave's own file, or else of any."""
-        code = getattr(inspect.unwrap(self.function or self.cls.run), "__code__", None)
-        frames = traceback.extract_tb(error.__traceback__)
-        own = [frame for frame in frames if code and frame.filename == code.co_filename]
-        for frame in reversed(own or frames):
-            return f"{frame.filename}:{frame.lineno} in {frame.name}"
-        return ""
+        return is_async(self.work)
 
     def create(self, master: Master, shutdown: ShutdownEvent, heartbeat: Heartbeat) -> Slave:
-        """Make the slave, to be stopped by `shutdown`; raises what its `__init__` raises."""
+        """Create the slave, to be stopped by `shutdown`; raises what its `__init__` raises."""
         slave = self.cls.__new__(self.cls)
         slave.name = self.name
         slave.master = master
         slave.logger = logging.getLogger(f"{master.name}.{self.name}")
-        slave.shutdown = slave._told = shutdown
+        # Twice, because the user's code may replace `shutdown`.
+        slave.shutdown = slave._stop_event = shutdown
         slave._heartbeat = heartbeat
         function = self.function
         if function is not None and accepts(function, "slave", (), ("slave",)):
@@ -178,15 +163,28 @@ class SlaveSpec:
 
 
 def split_options(target: Any, keywords: dict[str, Any]) -> tuple[SlaveOptions, dict[str, Any]]:
-    """Part the options from the arguments for a Slave subclass's `__init__`, which win: those that
-    its `__init__` names itself, but for `name` and `every`, are its own."""
+    """Separate the options in `run_slave`'s keywords from the arguments for a Slave subclass.
+
+    Parameters that its `__init__` names are arguments, except `name` and `every`; with `**kwargs`,
+    so are all that are no options. Raises RegistrationError for other keywords.
+    """
     own: set[str] = set()
+    takes_any = False
     if isinstance(target, type):
         try:
-            own = {*inspect.signature(target).parameters} - {"name", "every"}
+            parameters = inspect.signature(target).parameters
+        # A class without a signature: its `__init__` has to judge.
         except (TypeError, ValueError):
-            pass
-    options: Any = {key: keywords[key] for key in keywords if key in OPTIONS and key not in own}
+            takes_any = True
+        else:
+            takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+            own = {*parameters} - {"name", "every"}
+    options: Any = {
+        key: value
+        for key, value in keywords.items()
+        if key not in own and (key in OPTIONS or not takes_any)
+    }
+    check_options(options, OPTIONS | own, "run_slave")
     return options, {key: keywords[key] for key in keywords if key not in options}
 
 
@@ -202,7 +200,7 @@ def _checked_names(after: Any) -> tuple[str, ...]:
 
 
 def _checked_class(
-    target: type, registrar: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    target: type, registrar: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> type[Slave]:
     if not issubclass(target, Slave):
         raise RegistrationError(
@@ -214,44 +212,19 @@ def _checked_class(
     try:
         inspect.signature(target).bind(*args, **kwargs)
     except TypeError as error:
-        near = [difflib.get_close_matches(key, OPTIONS, n=1, cutoff=0.6) for key in kwargs]
-        hint = next((f"did you mean {n[0]!r}?" for n in near if n), "run_slave passes arguments on")
         raise RegistrationError(
-            f"the slave {target.__name__} can't be made: {error}; {hint}"
+            f"cannot create the slave {target.__name__}: {error}; pass arguments to run_slave"
         ) from None
     return target
 
 
-def _checked_function(
-    target: Any, registrar: str, args: tuple[Any, ...], kwargs: dict[str, Any] | None
-) -> Callable[..., Any]:
+def _checked_function(target: Any, registrar: str, args: tuple[Any, ...]) -> Callable[..., Any]:
     require_function(target, registrar, may_be_async=True)
     accepts(target, registrar, (), ("slave",))
-    if args or kwargs:
+    if args:
         raise RegistrationError(
             f"{registrar} passes arguments to a Slave subclass only; {function_name(target)}() "
             "is a function: use functools.partial"
         )
     function: Callable[..., Any] = target
     return function
-
-
-class Cadence:
-    """The times of a periodic slave's ticks: the first at once, those missed are left out.
-
-    every: seconds from one tick's beginning to the next one's; clock: monotonic seconds.
-    """
-
-    def __init__(self, every: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._every = every
-        self._clock = clock
-        self._next = clock()
-
-    def delay(self) -> float:
-        """Seconds to wait before the next tick."""
-        now = self._clock()
-        self._next += self._every
-        if self._next < now:
-            missed = math.ceil((now - self._next) / self._every)
-            self._next += missed * self._every
-        return max(0.0, self._next - now)

@@ -1,4 +1,4 @@
-"""One life of a slave: the thread it runs on, from being made to its end."""
+"""One run of a slave on its thread, from creating the slave to its exit."""
 
 from __future__ import annotations
 
@@ -15,45 +15,46 @@ from ..runtime.forks import ForkGuard
 from ..runtime.heartbeat import Heartbeat, ShutdownEvent
 from ..runtime.stacks import stack_of
 from ..types import Master
-from .slave import Cadence, Slave, SlaveSpec
+from .schedule import Schedule
+from .slave import Slave, SlaveSpec
 
 
-class Watcher(Protocol):
-    """Who is told what becomes of an incarnation, on its own thread."""
+class Observer(Protocol):
+    """Is called by a SlaveThread, on that thread."""
 
-    def entered(self, slave: Slave) -> bool:
-        """The slave is made; False when it is not to run any more."""
+    def created(self, slave: Slave) -> bool:
+        """The slave was created; returns whether it is to run."""
         ...
 
-    def ticked(self, error: BaseException | None) -> None:
-        """A periodic slave's call has returned or raised; raises what is to end the slave."""
+    def call_ended(self, error: BaseException | None) -> None:
+        """A call of a periodic slave returned or raised; raises what is to end the slave."""
 
-    def ended(self, error: BaseException | None) -> None:
-        """It has returned or raised; the thread's last act."""
+    def exited(self, error: BaseException | None) -> None:
+        """The slave returned or raised; the thread's last call."""
 
 
 class SlaveThread:
-    """A slave on a thread of its own. A restart makes another one of these.
+    """A slave on its own thread. A restart makes a new one.
 
-    stalled, recovered, wake: see Freshness.
+    stalled, recovered, wake: see Heartbeat.
     """
 
     def __init__(
         self,
         spec: SlaveSpec,
         master: Master,
-        watcher: Watcher,
-        *,
+        observer: Observer,
         stalled: Callable[[float], None],
         recovered: Callable[[float], None],
         wake: Callable[[], None],
     ) -> None:
         self.heartbeat = Heartbeat(spec.timeout, stalled, recovered, wake)
-        self.thread = threading.Thread(target=self._body, name=spec.name, daemon=True)
+        self.thread = threading.Thread(target=self._main, name=spec.name, daemon=True)
         self.is_over = False
+        """Whether the slave has exited; the thread itself may still be ending."""
         self._spec = spec
         self._master = master
-        self._watcher = watcher
+        self._observer = observer
         self._guard = ForkGuard()
         self._shutdown = ShutdownEvent(self.heartbeat)
         self._logger = logging.getLogger(f"{master.name}.{spec.name}")
@@ -65,27 +66,27 @@ class SlaveThread:
             self._loop.cancel()
 
     def stack(self) -> str:
-        """Where it is now; of a coroutine, where it awaits something, too."""
+        """The thread's stack, and for a coroutine also what it awaits."""
         return stack_of(self.thread) + ("" if self._loop is None else self._loop.awaited())
 
-    def _body(self) -> None:
+    def _main(self) -> None:
         error = self._run()
         self._guard.end_child(error)
-        # For helpers that the slave has started, and that watch its event.
+        # The slave's own helper threads may be waiting for it.
         self._shutdown.set()
         self.heartbeat.beat()
         self.is_over = True
-        self._watcher.ended(error)
+        self._observer.exited(error)
 
     def _run(self) -> BaseException | None:
-        """Make the slave and run it; returns what it raises, a SystemExit too."""
-        self._shutdown.own()
+        """Create the slave and run it; returns the exception that ended it, even SystemExit."""
+        self._shutdown.bind()
         try:
-            # Made here and not by who starts it: some resources are bound to their thread.
+            # On this thread, because some resources can only be used where they were created.
             slave = self._spec.create(self._master, self._shutdown, self.heartbeat)
             self._guard.end_child()
             slave.started = datetime.now()
-            if not self._watcher.entered(slave):
+            if not self._observer.created(slave):
                 return None
             self._logger.debug("Started")
             self.heartbeat.beat()
@@ -107,21 +108,21 @@ class SlaveThread:
         self._guard.end_child()
 
     def _run_calls(self, call: Callable[[], None], wait: Callable[[float], object]) -> None:
-        """Call once, or again and again until it is to stop; wait: for the next call."""
+        """Call once, or periodically until a stop is requested; wait: for the next call."""
         if self._spec.every is None:
             call()
             return
-        cadence = Cadence(self._spec.every)
+        schedule = Schedule(self._spec.every)
         while not self._shutdown.is_set():
             try:
                 call()
             except Stopped:
                 raise
             except BaseException as error:
-                self._watcher.ticked(error)
+                self._observer.call_ended(error)
             else:
-                self._watcher.ticked(None)
-            wait(cadence.delay())
+                self._observer.call_ended(None)
+            wait(schedule.next_delay())
 
     def _run_async(self, slave: Slave) -> None:
         loop = self._loop = EventLoop(self._guard)
@@ -131,16 +132,16 @@ class SlaveThread:
 
         def wait(seconds: float) -> None:
             until = time.monotonic() + seconds
-            self.heartbeat.rest()
+            self.heartbeat.pause()
             try:
                 loop.sleep(seconds)
             except Stopped:
                 raise
-            # Of a task that the slave has left running.
+            # From a task that the slave left running.
             except BaseException as error:
-                self._watcher.ticked(error)
+                self._observer.call_ended(error)
                 self._shutdown.wait(until - time.monotonic())
-            self.heartbeat.work()
+            self.heartbeat.resume()
 
         try:
             if not self._shutdown.is_set():

@@ -1,4 +1,4 @@
-"""One slave under supervision: its state, its restarts, and what went wrong last."""
+"""One slave under supervision: its state, restarts and last failure over all its runs."""
 
 from __future__ import annotations
 
@@ -7,70 +7,43 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any
 
-from ..runtime.ratelimit import RateLimit
-from ..text import error_text, timestamp
+from ..callables import refuse_unrun
+from ..text import timestamp
 from ..types import Master, Problem
+from .failure import SlaveFailure
 from .restart import NEVER, Restarts
 from .slave import Slave, SlaveSpec
+from .slave_log import SlaveLog
 from .slave_thread import SlaveThread
-
-STARTING = "starting"
-RUNNING = "running"
-WAITING = "waiting to restart"
-STALLED = "stalled"
-FINISHED = "finished"
-FAILED = "failed"
-FINAL = (FINISHED, FAILED)
+from .states import BACKING_OFF, FAILED, FINAL, FINISHED, RUNNING, STALLED, STARTING, decide
 
 KEPT_RESTARTS = 10
 """Restarts that `/status` shows."""
-REPEAT_INTERVAL = 60.0
-"""Seconds between two lines about a periodic slave's calls that fail in the same way."""
-
-
-@dataclass(frozen=True)
-class Failure:
-    """What a slave raised, when, and where: `file:line in function`."""
-
-    error: str
-    time: datetime
-    place: str
-
-    def shown(self) -> dict[str, Any]:
-        return {"error": self.error, "time": timestamp(self.time), "place": self.place}
-
-
-class Parent(Protocol):
-    """Who is told what becomes of a child; nothing here may block."""
-
-    def changed(self, child: SupervisedSlave) -> None:
-        """Its state is another one."""
-
-    def wake(self) -> None:
-        """There is something to tend to sooner than was said."""
-
-    def gave_up(self, child: SupervisedSlave) -> None:
-        """It has ended for good by a failure, and is critical."""
+PROBLEMS = {FAILED: "has failed", STALLED: "is stalled", BACKING_OFF: "is backing off"}
 
 
 class SupervisedSlave:
-    """A slave and its incarnations, one after another (a child, as Erlang/OTP's supervisors say).
+    """A slave and its runs, each on a new SlaveThread.
 
-    one_try: when it can't be made the first time, give up and leave it at that; clock: monotonic
-    seconds.
+    changed: called after a change of state; wake: called to have `run_due` called soon; gave_up:
+    called with the reason when the slave is critical and has failed for good; one_try: give up when
+    the slave can't be created the first time; clock: monotonic seconds. The callables must not
+    block.
     """
 
     def __init__(
         self,
         spec: SlaveSpec,
         master: Master,
-        parent: Parent,
         *,
+        changed: Callable[[], None],
+        wake: Callable[[], None],
+        gave_up: Callable[[str], None],
         one_try: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -78,49 +51,50 @@ class SupervisedSlave:
         self.spec = spec
         self.slave: Slave | None = None
         self.settled = False
-        """Whether its first incarnation has been made, or that has failed."""
+        """Whether the first attempt to create the slave is over."""
         self.error: BaseException | None = None
-        """What kept its first incarnation from being made, if it had only one try."""
+        """The exception of the first attempt, if the slave had only one."""
         self.ticks = 0
         self.restarts = 0
-        self.last_failure: Failure | None = None
+        self.last_failure: SlaveFailure | None = None
         self._master = master
-        self._parent = parent
+        self._on_changed = changed
+        self._wake = wake
+        self._on_gave_up = gave_up
         self._one_try = one_try
         self._clock = clock
-        self._logger = logging.getLogger(f"{master.name}.{spec.name}")
+        self._log = SlaveLog(logging.getLogger(f"{master.name}.{spec.name}"), spec, clock)
         self._lock = threading.Lock()
         self._state = STARTING
-        self._failing = False
+        self._is_failing = False
         self._restarts_stopped = False
         self._slave_thread: SlaveThread | None = None
-        self._counted = Restarts(spec.policy, clock)
+        self._restarts = Restarts(spec.policy, clock)
         self._due = math.inf
         self._reason = ""
         self._history: deque[dict[str, Any]] = deque(maxlen=KEPT_RESTARTS)
-        self._repeats = RateLimit(REPEAT_INTERVAL, clock)
 
-    # What the supervisor calls
+    # Called by the supervisor
 
     def start(self) -> None:
-        """Start it on a thread of its own; what goes wrong is a failure of the slave's."""
+        """Start the slave on a new thread; an error counts as a failure of the slave."""
         with self._lock:
-            error = self._begin()
+            error = self._start_thread()
         if error is not None:
             self._thread_refused(error)
 
     def stop_restarting(self) -> None:
-        """Restart it no more, and start it no more."""
+        """Start and restart the slave no more."""
         with self._lock:
             self._restarts_stopped = True
-            if self._state == WAITING and self.is_over:
-                self._state, self._due = FAILED if self._failing else FINISHED, math.inf
+            if self._state == BACKING_OFF and self.is_over:
+                self._state, self._due = FAILED if self._is_failing else FINISHED, math.inf
             elif self._state == STARTING and self._slave_thread is None:
                 self._state = FINISHED
             self.settled = True
 
     def request_stop(self) -> None:
-        """Tell it to stop; never blocks."""
+        """Ask the slave to stop; never blocks."""
         self.stop_restarting()
         slave_thread = self._slave_thread
         if slave_thread is not None:
@@ -137,259 +111,175 @@ class SupervisedSlave:
         return [slave_thread.thread] if slave_thread is not None and alive else []
 
     def run_due(self, now: float) -> float:
-        """Restart it if that is due, tell whether it shows life; returns when to call again."""
+        """Restart the slave if that is due, and check its heartbeat; returns when to call again."""
         error = None
         with self._lock:
             if self._due <= now:
                 self.restarts += 1
                 self._history.append({"time": timestamp(datetime.now()), "reason": self._reason})
-                error = self._begin()
+                error = self._start_thread()
         if error is not None:
             self._thread_refused(error)
-        slave_thread, fresh = self._slave_thread, math.inf
+        slave_thread, heartbeat_due = self._slave_thread, math.inf
         if slave_thread is not None and not slave_thread.is_over:
-            fresh = slave_thread.heartbeat.run_due(now)
-        return min(self._due, fresh)
+            heartbeat_due = slave_thread.heartbeat.run_due(now)
+        return min(self._due, heartbeat_due)
 
-    def _begin(self) -> BaseException | None:
-        """Start the next incarnation; returns why its thread can't be started."""
+    def _start_thread(self) -> BaseException | None:
+        """Start the next run; returns the error that kept the thread from starting."""
         if self._restarts_stopped:
             return None
         self._state, self._due = STARTING, math.inf
-        self._counted.began()
+        self._restarts.started()
+        callbacks = self._stalled, self._recovered, self._wake
         try:
-            slave_thread = SlaveThread(
-                self.spec,
-                self._master,
-                self,
-                stalled=self._stalled,
-                recovered=self._recovered,
-                wake=self._parent.wake,
-            )
+            slave_thread = SlaveThread(self.spec, self._master, self, *callbacks)
             self._slave_thread = slave_thread
             slave_thread.thread.start()
-        # RuntimeError when the limit of threads is reached, MemoryError.
+        # RuntimeError at the limit of threads, or MemoryError.
         except BaseException as error:
             self._slave_thread = None
             return error
         return None
 
     def _thread_refused(self, error: BaseException) -> None:
-        # The machine's trouble, which may pass, and nothing that the caller has done.
+        # The shortage may pass, and isn't the fault of who added the slave.
         self._one_try = False
-        self.ended(error)
+        self.exited(error)
 
-    # What its incarnation calls, on its own thread
+    # Called by the SlaveThread, on its thread
 
-    def entered(self, slave: Slave) -> bool:
+    def created(self, slave: Slave) -> bool:
         with self._lock:
             self.slave = slave
             if self._restarts_stopped:
                 return False
             self._state = RUNNING
             self.settled = True
-        self._parent.changed(self)
+        self._on_changed()
         return True
 
-    def ticked(self, error: BaseException | None) -> None:
+    def call_ended(self, error: BaseException | None) -> None:
         self.ticks += 1
         if error is None:
-            if self._state == WAITING:
-                self._state, self._failing = RUNNING, False
-                self._logger.info("The slave %s works again", self.name)
-                self._parent.changed(self)
+            if self._state == BACKING_OFF:
+                self._state, self._is_failing = RUNNING, False
+                self._log.call_succeeded()
+                self._on_changed()
             return
         if self.spec.policy.restart == NEVER:
             raise error
-        failure, before = self._failure(error), self.last_failure
-        still = self._state == WAITING and before is not None and before.error == failure.error
-        # The next call is its restart: it may well succeed, and until one does, health shows it.
-        self._state, self._failing, self.last_failure = WAITING, True, failure
-        try:
-            self._tell_failed_call(error, failure, still=still)
-        # Out of memory, say: the next call must come all the same.
-        except BaseException:
-            pass
-        if not still:
-            self._parent.changed(self)
+        failure, before = SlaveFailure.of(error, self.spec.work), self.last_failure
+        is_repeated = (
+            self._state == BACKING_OFF and before is not None and before.error == failure.error
+        )
+        # The next call serves as the restart.
+        self._state, self._is_failing, self.last_failure = BACKING_OFF, True, failure
+        # Logging may fail, out of memory for example; the next call must come all the same.
+        with suppress(BaseException):
+            self._log.call_failed(error, failure.error, is_repeated=is_repeated)
+        if not is_repeated:
+            self._on_changed()
 
-    def ended(self, error: BaseException | None) -> None:
-        failure = None if error is None else self._failure(error)
+    def exited(self, error: BaseException | None) -> None:
+        failure = None if error is None else SlaveFailure.of(error, self.spec.work)
         delay = None
         with self._lock:
-            self._failing, self._reason = failure is not None, "returned"
+            is_refused = self._one_try and not self.settled
+            # A slave that returns after the daemon's own shutdown event is set did as asked.
+            asked = self._restarts_stopped or (error is None and self._master.shutdown.is_set())
+            decision = decide(
+                self.spec.policy,
+                failed=error is not None,
+                call_failed=self._state == BACKING_OFF,
+                may_restart=not asked and not is_refused,
+                exhausted=self._restarts.is_exhausted,
+            )
+            self._state, self._is_failing, self._reason = decision.state, False, "returned"
             if failure is not None:
-                self.last_failure, self._reason = failure, failure.error
-            only_try = self._one_try and not self.settled
-            wanted = self._counted.wanted(error is not None) and not only_try
-            # A slave that has watched the daemon's own shutdown isn't wanted back.
-            done = error is None and self._master.shutdown.is_set()
-            if wanted and not self._restarts_stopped and not done:
-                delay = self._counted.delay()
-            if delay is not None:
-                self._state, self._due = WAITING, self._clock() + delay
-            # A periodic slave whose last call failed stays failed.
-            elif error is not None or self._state == WAITING or (wanted and not done):
-                self._state = FAILED
-            else:
-                self._state = FINISHED
-            asked = self._restarts_stopped or done
-            gave_up = self._state == FAILED and not self._restarts_stopped
-            if only_try:
+                self._is_failing, self.last_failure, self._reason = True, failure, failure.error
+            if decision.state == BACKING_OFF:
+                delay = self._restarts.next_delay()
+                self._due = self._clock() + delay
+            if is_refused:
                 self.error = error
             self.settled = True
-        try:
-            if not only_try:
-                self._tell(error, delay, asked=asked, gave_up=gave_up, wanted=wanted)
-        # Out of memory, say: what follows must be done all the same.
-        except BaseException:
-            pass
-        if gave_up and self.spec.critical and not only_try:
-            self._parent.gave_up(self)
+        # Logging may fail, out of memory for example; what follows must happen all the same.
+        with suppress(BaseException):
+            if not is_refused:
+                self._log.exited(error, self.restarts + 1, delay, expected=asked)
+            if decision.gave_up:
+                self._log.gave_up(decision.gave_up)
+        if decision.gave_up and self.spec.critical:
+            self._on_gave_up(f"the slave {self.name} gave up")
         if delay is not None:
-            self._parent.wake()
-        self._parent.changed(self)
+            self._wake()
+        self._on_changed()
 
-    def _failure(self, error: BaseException) -> Failure:
-        try:
-            return Failure(error_text(error), datetime.now(), self.spec.place_of(error))
-        # Out of memory, say: that it failed must be known all the same.
-        except BaseException:
-            return Failure(type(error).__name__, datetime.now(), "")
+    # Called by the heartbeat
 
-    def _tell_failed_call(self, error: BaseException, failure: Failure, *, still: bool) -> None:
-        if not still:
-            self._repeats = RateLimit(REPEAT_INTERVAL, self._clock)
-            self._repeats.allow()
-            what = _what_happened(error)
-            self._logger.error(
-                "The slave %s %s; it is called again as planned", self.name, what, exc_info=error
-            )
-        elif (held := self._repeats.allow()) is not None:
-            self._logger.error(
-                "The slave %s still fails (%d more times): %s", self.name, held + 1, failure.error
-            )
+    def _stalled(self, age: float) -> None:
+        self._on_changed()
+        slave_thread = self._slave_thread
+        if slave_thread is not None:
+            self._log.stalled(age, slave_thread.stack())
 
-    def _tell(
-        self,
-        error: BaseException | None,
-        delay: float | None,
-        *,
-        asked: bool,
-        gave_up: bool,
-        wanted: bool,
-    ) -> None:
-        what = _what_happened(error)
-        if isinstance(error, SystemExit | KeyboardInterrupt):
-            what += ", which ends the slave and not the daemon"
-        if delay is not None:
-            what += f"; restart {self.restarts + 1} in {delay:.2g} s"
-        if error is not None:
-            self._logger.error("The slave %s %s", self.name, what, exc_info=error)
-        elif not asked:
-            self._logger.info("The slave %s %s", self.name, what)
-        if gave_up:
-            policy = self.spec.policy
-            times = f"{policy.max_restarts} restarts within {policy.within:g} s were not enough"
-            self._logger.critical(
-                "The slave %s gave up: %s; %s",
-                self.name,
-                times if wanted else "it is not to be restarted",
-                "the daemon stops" if self.spec.critical else "it stays down",
-            )
+    def _recovered(self, age: float) -> None:
+        self._on_changed()
+        self._log.recovered(age)
 
     # What it shows
 
     @property
     def state(self) -> str:
         slave_thread = self._slave_thread
-        if (
-            slave_thread is not None
-            and not slave_thread.is_over
-            and slave_thread.heartbeat.is_stalled
-        ):
-            return STALLED
-        return self._state
+        if slave_thread is None or slave_thread.is_over:
+            return self._state
+        return STALLED if slave_thread.heartbeat.is_stalled else self._state
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing of it runs now; its thread may still be about to end."""
+        """Whether no run is in progress; the last run's thread may still be ending."""
         return self._slave_thread is None or self._slave_thread.is_over
 
     @property
     def is_final(self) -> bool:
-        """Whether it neither runs nor will again."""
+        """Whether the slave neither runs nor will run again."""
         return self._state in FINAL and self.is_over
 
     def problem(self) -> Problem | None:
-        """What the health check has to say of it."""
+        """The slave's problem for the health check, if it has one."""
         state = self.state
-        if state == FAILED:
-            return Problem(f"the slave {self.name} has failed", tolerable=not self.spec.critical)
-        if state == STALLED:
-            return Problem(f"the slave {self.name} is stalled", tolerable=not self.spec.critical)
-        if state == WAITING and self._failing:
-            return Problem(f"the slave {self.name} is waiting to restart", tolerable=True)
-        return None
+        if state not in PROBLEMS or (state == BACKING_OFF and not self._is_failing):
+            return None
+        tolerable = state == BACKING_OFF or not self.spec.critical
+        return Problem(f"the slave {self.name} {PROBLEMS[state]}", tolerable)
 
-    def status(self) -> Any:
-        """What the slave's own `status()` returns, with what is known of it where that is a
-        mapping."""
-        slave = self.slave
-        if slave is None:
-            return self.fallback_status()
-        shown = slave.status()
-        if not isinstance(shown, dict):
-            return shown
-        known = self._known()
-        return {**shown, **{key: known[key] for key in known if key not in shown}}
+    def status(self) -> dict[str, Any]:
+        """What `/status` shows: the slave's own `status()`, completed by what is known of it."""
+        own = {} if self.slave is None else refuse_unrun(self.slave.status())
+        if not isinstance(own, Mapping):
+            own = {"status": own}
+        return {**self.fallback_status(), **own}
 
     def fallback_status(self) -> dict[str, Any]:
-        """What can be said of the slave without asking it."""
-        started = None if self.slave is None else self.slave.started
-        return {"name": self.name, "started": timestamp(started), **self._known()}
-
-    def _known(self) -> dict[str, Any]:
-        failure, slave_thread, due = self.last_failure, self._slave_thread, self._due
-        seen = None
+        """What is known of the slave without calling its `status()`."""
+        slave, slave_thread = self.slave, self._slave_thread
+        failure, due = self.last_failure, self._due
+        last_heartbeat = None
         if slave_thread is not None:
-            seen = datetime.now() - timedelta(seconds=slave_thread.heartbeat.age())
-        known: dict[str, Any] = {
+            last_heartbeat = datetime.now() - timedelta(seconds=slave_thread.heartbeat.age())
+        shown: dict[str, Any] = {
+            "name": self.name,
+            "started": None if slave is None else timestamp(slave.started),
             "state": self.state,
             "restarts": self.restarts,
-            "last_error": None if failure is None else failure.shown(),
-            "last_heartbeat": timestamp(seen),
+            "last_error": None if failure is None else failure.status(),
+            "last_heartbeat": timestamp(last_heartbeat),
             "last_restarts": list(self._history),
         }
         if self.spec.every is not None:
-            known["ticks"] = self.ticks
+            shown["ticks"] = self.ticks
         if due < math.inf:
-            known["restarts_in"] = round(max(0.0, due - self._clock()), 3)
-        return known
-
-    def _stalled(self, silent: float) -> None:
-        self._parent.changed(self)
-        slave_thread = self._slave_thread
-        if slave_thread is not None:
-            self._logger.error(
-                "The slave %s is stalled: it has shown no life for %.3g s (timeout %g s); "
-                "it is here:\n%s",
-                self.name,
-                silent,
-                self.spec.timeout,
-                slave_thread.stack(),
-            )
-
-    def _recovered(self, silent: float) -> None:
-        self._parent.changed(self)
-        self._logger.info("The slave %s shows life again, after %.3g s", self.name, silent)
-
-
-def _what_happened(error: BaseException | None) -> str:
-    if error is None:
-        return "returned"
-    if isinstance(error, SystemExit):
-        return f"raised SystemExit({error.code!r})"
-    if isinstance(error, MemoryError):
-        return "ran out of memory"
-    return "failed" if isinstance(error, Exception) else f"raised {type(error).__name__}"
+            shown["next_restart_in"] = round(max(0.0, due - self._clock()), 3)
+        return shown

@@ -1,4 +1,4 @@
-"""Logging: one dictConfig for stdout or a file, in columns or in JSON."""
+"""Logging to stdout or a file, in columns or in JSON."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ LIBRARY_LEVELS = {
     "asyncio": "INFO",
     "charset_normalizer": "INFO",
     "urllib3": "INFO",
-    # It warns of every request that has to wait for a thread.
+    # It warns about every request that waits for a thread.
     "waitress.queue": "ERROR",
 }
-"""Levels for libraries whose lines would drown a daemon's own."""
+"""Levels of libraries that log too much."""
 
 
 def configure(*, level: str, path: str | None, style: str, redact: Redact) -> None:
     """Set up the process's logging.
 
-    path: the log file, None for stdout; style: `text` or `json`; redact: applied to every text that
+    path: the log file, None for stdout; style: `text` or `json`; redact: applied to everything that
     is logged. Raises StartError when the file can't be opened.
     """
     formatter = {"text": ColumnFormatter, "json": JsonFormatter}[style]
@@ -81,7 +81,7 @@ class ColumnFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         text = _CONTROL.sub(_escaped, self._redact(super().format(record)))
-        # What comes from outside must not be able to write a line of its own.
+        # A message from outside must not be able to forge a log line.
         text = text.replace("\n", "\n  ")
         columns = f"{record.threadName:<23} {record.name:<31} {record.levelname:<11}"
         return f"{self.formatTime(record)} {columns} {text}"
@@ -94,7 +94,7 @@ class JsonFormatter(logging.Formatter):
         "message",
         "asctime",
         "taskName",
-        "told",
+        "is_replacement",
     }
 
     def __init__(self, redact: Redact = str) -> None:
@@ -122,7 +122,7 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(fields)
 
     def _extra(self, value: Any) -> Any:
-        """An `extra` in a form that JSON can hold, whatever it is: the line must come out."""
+        """An `extra` as JSON, or as text if JSON can't represent it."""
         try:
             clean = self._clean(value)
             json.dumps(clean, allow_nan=False)
@@ -131,7 +131,7 @@ class JsonFormatter(logging.Formatter):
         return clean
 
     def _clean(self, value: Any) -> Any:
-        # Before the encoding, which would hide a secret's line breaks from the redactor.
+        # Redact before encoding: the redactor doesn't recognize escaped line breaks.
         if isinstance(value, str):
             return self._redact(value)
         if isinstance(value, dict):
@@ -143,22 +143,22 @@ class JsonFormatter(logging.Formatter):
 
 
 class _NeverRaises(logging.Handler):
-    """Keeps the line of a wrong call, and its arguments out of it: they may be secrets."""
+    """Logs a wrong call without its arguments, which may be secrets."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         error = sys.exc_info()[1]
-        # A reader that is gone must not cost a traceback for every line.
-        if isinstance(error, OSError) or getattr(record, "told", False):
+        # Without its reader, stdout fails with every line.
+        if isinstance(error, OSError) or getattr(record, "is_replacement", False):
             return
-        told = logging.makeLogRecord({**vars(record), "exc_info": None, "exc_text": None})
-        told.msg = "%s (this line of %s:%d could not be formatted: %s)"
-        told.args = (str(record.msg), record.filename, record.lineno, type(error).__name__)
-        told.told = True
-        self.emit(told)
+        line = logging.makeLogRecord({**vars(record), "exc_info": None, "exc_text": None})
+        line.msg = "%s (this line of %s:%d could not be formatted: %s)"
+        line.args = (str(record.msg), record.filename, record.lineno, type(error).__name__)
+        line.is_replacement = True
+        self.emit(line)
 
 
 class StdoutHandler(_NeverRaises, logging.StreamHandler):  # type: ignore[type-arg]
-    """Writes to stdout, whatever characters it can't encode and whether or not it's read."""
+    """Writes to stdout; characters that it can't encode are escaped."""
 
     def __init__(self) -> None:
         if hasattr(sys.stdout, "reconfigure"):
@@ -167,9 +167,10 @@ class StdoutHandler(_NeverRaises, logging.StreamHandler):  # type: ignore[type-a
 
 
 class FileHandler(_NeverRaises, WatchedFileHandler):
-    """Writes to a file, follows it through logrotate, and makes a removed folder again.
+    """Writes to a file, reopens it after rotation, and recreates a removed folder.
 
-    While the file can't be written, lines go to stderr instead; both changes are told there once.
+    While the file can't be written, lines go to stderr; the failure and the recovery are reported
+    there once.
     """
 
     def __init__(self, path: str) -> None:
@@ -197,18 +198,19 @@ class FileHandler(_NeverRaises, WatchedFileHandler):
         else:
             if self._failing:
                 self._failing = False
-                self._tell(f"logging to {self.baseFilename} again")
+                self._write_to_stderr(f"logging to {self.baseFilename} again")
 
     def _fall_back(self, record: logging.LogRecord, error: OSError) -> None:
         self._drop_stream()
         if not self._failing:
             self._failing = True
             reason = error.strerror
-            self._tell(f"cannot log to {self.baseFilename}: {reason}; logging to stderr meanwhile")
-        self._tell(self.format(record))
+            text = f"cannot log to {self.baseFilename}: {reason}; logging to stderr meanwhile"
+            self._write_to_stderr(text)
+        self._write_to_stderr(self.format(record))
 
     def _drop_stream(self) -> None:
-        # What couldn't be written would be tried again, and raise again, when it is closed.
+        # Closing a stream writes what is left in its buffer, which fails again.
         stream, self.stream = self.stream, None
         try:
             if stream is not None:
@@ -216,7 +218,7 @@ class FileHandler(_NeverRaises, WatchedFileHandler):
         except OSError:
             pass
 
-    def _tell(self, line: str) -> None:
+    def _write_to_stderr(self, line: str) -> None:
         try:
             os.write(2, line.encode("utf-8", "backslashreplace") + b"\n")
         except OSError:

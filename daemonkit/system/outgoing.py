@@ -1,4 +1,4 @@
-"""Sessions for outgoing HTTP requests: loopback is never proxied, and `~/.netrc` isn't read."""
+"""Sessions for outgoing HTTP requests: no proxy for loopback, no `~/.netrc`."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
 
 
 def open_session(url: str | None = None) -> requests.Session:
-    """A session for requests to `url`, through the environment's proxy if it isn't loopback.
+    """Make a session for requests to `url`; without a URL, no proxy is used.
 
-    Without a URL no proxy is used at all.
+    Proxies and certificates come from the environment, but loopback is never proxied.
     """
-    # Imported late: it costs as much start-up time as everything else together.
+    # Imported here: it takes as much start-up time as all other modules together.
     import requests  # noqa: PLC0415
 
     session = requests.Session()
-    # This stands for all of it, ~/.netrc included; what is wanted is put back.
+    # This turns off everything from the environment, ~/.netrc included.
     session.trust_env = False
     session.verify = next(
         filter(None, map(os.environ.get, ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"))), True
@@ -32,12 +32,12 @@ def open_session(url: str | None = None) -> requests.Session:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a name or address leads to this very machine, however it is spelt."""
+    """Whether a name or address, in any spelling, means this machine."""
     name = host.lower().removesuffix(".")
     if name == "localhost" or name.endswith(".localhost"):
         return True
     try:
-        # As the resolver reads it: 127.1 is an address, too.
+        # As the resolver does: 127.1 is an address.
         address = ip_address(socket.inet_aton(name))
     except (OSError, ValueError):
         try:
@@ -45,5 +45,5 @@ def is_loopback(host: str) -> bool:
         except ValueError:
             return False
     address = getattr(address, "ipv4_mapped", None) or address
-    # Connecting to 0.0.0.0 or :: is connecting to loopback.
+    # Connecting to 0.0.0.0 or :: reaches loopback.
     return address.is_loopback or address.is_unspecified

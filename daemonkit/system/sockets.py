@@ -1,4 +1,4 @@
-"""The two sockets of a daemon: TCP and UDP on one address and one port."""
+"""A daemon's two sockets: TCP and UDP on one address and port."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ ANY_ADDRESS = "::"
 ANY_ADDRESS_V4 = "0.0.0.0"
 BACKLOG = 1024
 PORT_TRIES = 32
-BUFFER = 4 * 1024 * 1024
-"""Bytes the kernel keeps of datagrams unless something else is wished: some 10,000 short ones."""
-# Of Linux, and not in Python's socket module (asm-generic/socket.h; SK_MEMINFO_DROPS is the last).
+RECEIVE_BUFFER = 4 * 1024 * 1024
+"""Bytes: the default UDP receive buffer, enough for some 10,000 short datagrams."""
+# Linux only, not in Python's socket module (asm-generic/socket.h; SK_MEMINFO_DROPS is the last).
 _SO_RCVBUFFORCE = 33
 _SO_MEMINFO = 55
 _MEMINFO = struct.Struct("9I")
@@ -30,7 +30,7 @@ _NO_IPV6 = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT}
 
 @dataclass
 class Sockets:
-    """Both sockets, bound; the TCP one listens already."""
+    """Both sockets, bound; the TCP socket is listening."""
 
     tcp: socket.socket
     udp: socket.socket
@@ -43,9 +43,9 @@ class Sockets:
 
 
 def adopt(given: Sequence[socket.socket]) -> Sockets:
-    """Take the sockets that systemd has opened: one for TCP and one for UDP.
+    """Use the sockets that systemd passed: one for TCP and one for UDP.
 
-    Raises StartError when they are others, and closes them.
+    Raises StartError for any others, and closes them.
     """
     kinds = {socket.SOCK_STREAM: "TCP", socket.SOCK_DGRAM: "UDP"}
     found = {
@@ -58,22 +58,22 @@ def adopt(given: Sequence[socket.socket]) -> Sockets:
         for sock in given:
             sock.close()
         raise StartError(
-            "cannot start: systemd is to pass one TCP and one UDP socket (ListenStream= and "
-            f"ListenDatagram= of the .socket unit), not {names}"
+            "cannot start: systemd must pass one TCP and one UDP socket (ListenStream= and "
+            f"ListenDatagram= in the .socket unit), not {names}"
         )
     tcp, udp = found["TCP"], found["UDP"]
     try:
         tcp.listen(BACKLOG)
     except OSError as error:
-        raise StartError(f"cannot listen on the TCP socket of systemd: {error.strerror}") from None
+        raise StartError(f"cannot listen on systemd's TCP socket: {error.strerror}") from None
     return Sockets(tcp, udp, *tcp.getsockname()[:2])
 
 
 def bind(host: str, port: int, warn: Callable[[str], None]) -> Sockets:
     """Bind TCP and UDP to `host` and `port`; 0 picks a port that is free for both.
 
-    `::` takes IPv4 too, and becomes 0.0.0.0 with a warning where there is no IPv6.
-    Raises StartError when an address can't be had.
+    `::` includes IPv4, and falls back to 0.0.0.0 with a warning on a machine without IPv6.
+    Raises StartError when an address can't be bound.
     """
     try:
         return _bind_both(host, port)
@@ -91,7 +91,7 @@ def _bind_both(host: str, port: int) -> Sockets:
     try:
         info = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except UnicodeError:
-        # `a..b`, or a label too long for a name.
+        # `a..b`, or a label that is too long.
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known") from None
     family, address = info[0][0], info[0][4]
     for tries_left in reversed(range(PORT_TRIES)):
@@ -102,7 +102,7 @@ def _bind_both(host: str, port: int) -> Sockets:
             udp = _bound(family, socket.SOCK_DGRAM, (address[0], found, *address[2:]))
         except OSError as error:
             tcp.close()
-            # Only a port the kernel picked can be picked again.
+            # Only a port that the kernel picked can be replaced.
             if port or error.errno != errno.EADDRINUSE or not tries_left:
                 raise
         else:
@@ -116,7 +116,7 @@ def _bound(family: int, kind: socket.SocketKind, address: Any) -> socket.socket:
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         if kind == socket.SOCK_STREAM:
-            # For TIME_WAIT; with UDP it would let two daemons share the port unnoticed.
+            # For TIME_WAIT; on UDP it would let two daemons share the port unnoticed.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(address)
     except OSError as error:
@@ -126,33 +126,36 @@ def _bound(family: int, kind: socket.SocketKind, address: Any) -> socket.socket:
     return sock
 
 
-def size_buffer(sock: socket.socket, size: int | None, warn: Callable[[str], None]) -> None:
-    """Have the kernel keep `size` bytes that wait to be read, past its own limit where it lets us
-    (socket(7), SO_RCVBUFFORCE), else with a warning. None: BUFFER, or what can be had of it."""
-    wanted = BUFFER if size is None else size
-    # Who passed the socket, or set the system's default, may have had reason for more.
-    if size is None and _buffer(sock) >= wanted:
+def set_receive_buffer(sock: socket.socket, size: int | None, warn: Callable[[str], None]) -> None:
+    """Set the kernel's buffer for datagrams not yet read.
+
+    size: bytes, beyond the system's limit if the process has the right to (socket(7),
+    SO_RCVBUFFORCE), else up to the limit with a warning; None: RECEIVE_BUFFER or the limit.
+    """
+    wanted = RECEIVE_BUFFER if size is None else size
+    # A larger system default, or systemd's ReceiveBuffer=, is kept.
+    if size is None and _receive_buffer(sock) >= wanted:
         return
     try:
         sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, wanted)
     except OSError:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, wanted)
-    if size is not None and (got := _buffer(sock)) < wanted:
+    if size is not None and (got := _receive_buffer(sock)) < wanted:
         warn(
             f"udp_receive_buffer: the system gives {got} bytes instead of {wanted}; raise "
             "net.core.rmem_max, or give the process CAP_NET_ADMIN"
         )
 
 
-def _buffer(sock: socket.socket) -> int:
-    # The kernel doubles what it is told, for its own bookkeeping.
+def _receive_buffer(sock: socket.socket) -> int:
+    # The kernel doubles the size, for its own bookkeeping.
     return sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2
 
 
 def kernel_drops(sock: socket.socket) -> int | None:
-    """Datagrams that the kernel has dropped because the buffer was full; None if it can't tell.
+    """Count the datagrams dropped because the buffer was full; None where that is unknown.
 
-    It is the number that SO_RXQ_OVFL attaches to datagrams, but not only as of the one read last.
+    Unlike SO_RXQ_OVFL, it includes drops after the datagram that was read last.
     """
     try:
         figures = sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size)
@@ -163,7 +166,7 @@ def kernel_drops(sock: socket.socket) -> int | None:
 
 
 def unacknowledged(sock: socket.socket) -> int:
-    """Bytes that the peer has not yet acknowledged (tcp(7), SIOCOUTQ); 0 where that isn't known."""
+    """Bytes that the peer has not acknowledged (tcp(7), SIOCOUTQ); 0 where that is unknown."""
     try:
         (count,) = _COUNT.unpack(fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(_COUNT.size)))
     except (OSError, ValueError):
@@ -190,5 +193,5 @@ def format_address(host: str, port: int | str) -> str:
 
 
 def plain_address(address: str) -> str:
-    """An IPv4 address that came in on an IPv6 socket, as IPv4 (RFC 4291 section 2.5.5.2)."""
+    """An IPv4-mapped IPv6 address as IPv4 (RFC 4291 section 2.5.5.2)."""
     return address[len("::ffff:") :] if address.startswith("::ffff:") else address

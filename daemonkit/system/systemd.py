@@ -1,7 +1,7 @@
-"""What systemd says to a service and a service to systemd, by environment and descriptors.
-
-Nothing here happens without the variables that systemd sets: sd_notify(3), sd_listen_fds(3),
+"""The protocols between systemd and a service: sd_notify(3), sd_listen_fds(3),
 sd_watchdog_enabled(3).
+
+Without the variables that systemd sets, nothing here has an effect.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ FIRST_DESCRIPTOR = 3
 
 
 class NotifySocket:
-    """The datagram socket that NOTIFY_SOCKET names: a path, or an abstract name after `@`."""
+    """Sends to the datagram socket in NOTIFY_SOCKET: a path, or an abstract name after `@`."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self.address = environ.get("NOTIFY_SOCKET", "")
@@ -26,19 +26,19 @@ class NotifySocket:
                 self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
                 self._socket.setblocking(False)
             except OSError:
-                # No descriptor to be had: the daemon has other troubles than telling systemd.
+                # Out of descriptors: the daemon must start all the same.
                 pass
 
     @property
     def is_open(self) -> bool:
-        """Whether there is somebody to tell."""
+        """Whether systemd listens."""
         return self._socket is not None
 
     def send(self, message: str) -> bool | None:
         """Send one message; never blocks and never raises.
 
-        False when there is no room now, so that it should be tried again; None when it can't be
-        delivered at all.
+        Returns False when there is no room, so that it should be tried again, and None when it
+        can't be delivered at all.
         """
         address = self.address
         if address.startswith("@"):
@@ -49,7 +49,7 @@ class NotifySocket:
             self._socket.sendto(message.encode("utf-8", "replace"), address)
         except BlockingIOError:
             return False
-        # The path is gone, nobody is bound to it, the name is too long.
+        # The path is gone, has no listener, or is too long.
         except (OSError, ValueError):
             return None
         return True
@@ -61,24 +61,24 @@ class NotifySocket:
 
 
 def watchdog_seconds(environ: Mapping[str, str]) -> float | None:
-    """Seconds within which WATCHDOG=1 is expected of this process, or None."""
+    """Seconds within which systemd expects WATCHDOG=1 from this process, or None."""
     if environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return None
     text = environ.get("WATCHDOG_USEC", "")
-    # isdecimal is true of other scripts' digits, which int() takes as well.
+    # isdecimal accepts the digits of other scripts; so does int().
     microseconds = int(text) if text.isdecimal() and len(text) < 20 else 0
     return microseconds / 1e6 if microseconds > 0 else None
 
 
 def take_sockets(environ: MutableMapping[str, str]) -> list[socket.socket]:
-    """The sockets that systemd has opened for this process, if any, each taken only once.
+    """Take the sockets that systemd passed to this process, if any.
 
-    Raises StartError for a descriptor that isn't an open socket.
+    Removes them from `environ`. Raises StartError for a descriptor that isn't an open socket.
     """
     if environ.get("LISTEN_PID") != str(os.getpid()):
         return []
     count = environ.get("LISTEN_FDS", "")
-    # So that neither a process started by this one nor a second daemon takes them for its own.
+    # Neither a child process nor a second daemon may take them again.
     for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
         environ.pop(name, None)
     if not count.isdecimal() or len(count) > 6:
@@ -92,7 +92,7 @@ def take_sockets(environ: MutableMapping[str, str]) -> list[socket.socket]:
             for sock in taken:
                 sock.close()
             raise StartError(
-                f"cannot start: descriptor {descriptor}, given by LISTEN_FDS={count}, "
+                f"cannot start: descriptor {descriptor}, passed with LISTEN_FDS={count}, "
                 f"is not an open socket: {error.strerror}"
             ) from None
     return taken

@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 
 from waitress.utilities import build_http_date
 
-from ..events.codec import Decoded, decode, decode_lines
+from ..events.codec import Decoded, decode_lines, decode_one
 from ..events.intake import Intake
 from ..exceptions import BatchTooLarge, InvalidEvent, Unavailable
 from .responses import CONTENT_TYPE, NDJSON, RECEIVED, SERVER, batch_received, envelope
@@ -200,7 +200,7 @@ class FastLane:
         if is_batch and body.count(b"\n") > MOST_LINES:
             return False
         try:
-            batch = decode_lines(body) if is_batch else Decoded([decode(body)], [body])
+            batch = decode_lines(body) if is_batch else decode_one(body)
         # What is wrong is said there.
         except InvalidEvent:
             return False

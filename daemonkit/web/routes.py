@@ -23,7 +23,7 @@ from werkzeug.exceptions import (
 from werkzeug.utils import cached_property
 
 from ..callables import refuse_unrun
-from ..events.codec import decode, decode_lines
+from ..events.codec import decode_lines, decode_one
 from ..events.intake import Intake
 from ..exceptions import BatchTooLarge, InvalidEvent, PingError, QueueFull, Unavailable
 from ..monitoring.health import Health
@@ -104,7 +104,13 @@ class WebApp(Flask):
     request_class = WebRequest
 
     def __init__(self, blueprint: Blueprint, views: Views) -> None:
-        super().__init__("daemonkit", static_folder=None)
+        folder = blueprint.root_path
+        static = os.path.join(folder, "static")
+        super().__init__(
+            "daemonkit",
+            root_path=folder,
+            static_folder=static if os.path.isdir(static) else None,
+        )
         self.daemon_blueprint = blueprint
         self.sealed = False
         self.closed: str | None = None
@@ -204,7 +210,7 @@ def _add_routes(blueprint: Blueprint, views: Views) -> None:
             decoded = decode_lines(data)
             views.intake().put_many(decoded, "http", peer)
             return _answer(200, batch_received(len(decoded.events)))
-        views.intake().put(decode(data), data, "http", peer)
+        views.intake().put_many(decode_one(data), "http", peer)
         return _answer(200, RECEIVED)
 
     def status() -> Response:

@@ -67,7 +67,9 @@ def test_a_factory_that_takes_a_parameter_is_given_the_configuration(
         COMMAND_LINE.reset(token)
 
 
-def test_a_factory_that_takes_more_is_told_in_one_line(module: Callable[..., None]) -> None:
+def test_a_factory_with_further_parameters_is_refused_in_one_line(
+    module: Callable[..., None],
+) -> None:
     module("def make(a, b): ...")
     with pytest.raises(RegistrationError, match=r"^daemonkit run takes a function that can be"):
         load_daemon("mymod:make()")
@@ -110,7 +112,7 @@ NOTHING_LIKE_IT = "mymod has no attribute 'zzz'"
         (TWO, "mymod", "mymod has several daemons; choose one: mymod:first, mymod:second"),
     ],
 )  # fmt: skip
-def test_each_failure_is_told_in_one_line(
+def test_each_failure_is_reported_in_one_line(
     module: Callable[..., None], tmp_path: Path, text: str, target: str, message: str
 ) -> None:
     module(text)
@@ -166,13 +168,13 @@ def test_the_cause_of_an_error_is_shown_with_it(module: Callable[..., None]) -> 
     assert caught.value.traceback.endswith("KeyError: 'x'\n")
 
 
-def test_a_file_whose_name_no_module_can_have_is_told(module: Callable[..., None]) -> None:
+def test_a_file_whose_name_is_no_module_name_is_refused(module: Callable[..., None]) -> None:
     module("", "my.app.py")
     with pytest.raises(LoadError) as caught:
         load_daemon("my.app.py:app")
 
     assert str(caught.value) == (
-        "my.app.py can't be imported: 'my.app' is no module's name; rename the file"
+        "my.app.py can't be imported: 'my.app' is not a valid module name; rename the file"
     )
 
 
@@ -187,7 +189,7 @@ def test_a_wrong_configuration_read_at_import_is_a_configuration_error(
         load_daemon("other:make()")
 
 
-def test_a_file_named_like_another_module_is_told(
+def test_a_file_named_like_another_module_is_refused(
     module: Callable[..., None], tmp_path: Path
 ) -> None:
     module("app = Daemon('json')", "json.py")

@@ -16,7 +16,7 @@ from daemonkit.config.defaults import SETTINGS
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> list[Daemon]:
-    """The daemons that `run` would start, without a life."""
+    """The daemons that `run` would start."""
     found: list[Daemon] = []
     monkeypatch.setattr("daemonkit.app.Daemon.start", lambda self: found.append(self))
     monkeypatch.setattr("daemonkit.cli.options.load_daemon", lambda target: Daemon(target))

@@ -67,16 +67,19 @@ def test_a_user_of_one_s_own_and_a_high_port(tmp_path: Path) -> None:
     assert "/etc/systemd/system/daemon.service\n" in text
 
 
-def test_folders_closed_to_others_are_told(tmp_path: Path) -> None:
+def test_folders_closed_to_others_are_noted(tmp_path: Path) -> None:
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
     (closed / "prog.py").touch()
     command = [str(closed / "prog.py")]
-    told = lines(unit(Daemon("a"), command, None), "# /")
+    notes = lines(unit(Daemon("a"), command, None), "# /")
 
     # The folder that pytest makes for its user is closed as well.
-    assert all(": run this with --user, or move the daemon." in line for line in told)
-    assert any(str(closed).startswith(line.split()[1]) for line in told)
+    assert all(
+        " is not accessible to other users: use --user, or move the daemon." in line
+        for line in notes
+    )
+    assert any(str(closed).startswith(line.split()[1]) for line in notes)
     assert lines(unit(Daemon("a"), command, "root"), "# /") == []
 
 
@@ -94,8 +97,8 @@ def test_what_can_be_read_only_once_is_not_named_in_a_unit(monkeypatch: pytest.M
         assert (result.exit_code, result.stdout, result.stderr) == (
             2,
             "",
-            f"daemonkit: {path} can be read only once: put what it holds into a file that the unit "
-            "can name\n",
+            f"daemonkit: {path} can be read only once: copy its content to a file that the unit can "
+            "name\n",
         )
 
 

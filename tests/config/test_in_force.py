@@ -70,7 +70,7 @@ def test_a_pipe_is_read_once_for_all_daemons_of_a_command_line(
     assert [app.config for app in apps] == [{"a": 1}] * 2
 
 
-def test_a_file_is_read_again_whatever_leads_to_it(written: Any, tmp_path: Path) -> None:
+def test_a_regular_file_is_read_again_by_any_path(written: Any, tmp_path: Path) -> None:
     with (tmp_path / written("a: 1")).open() as file:
         config = ConfigInForce(f"/dev/fd/{file.fileno()}")
         before = config.now.config
@@ -81,7 +81,7 @@ def test_a_file_is_read_again_whatever_leads_to_it(written: Any, tmp_path: Path)
     assert config.read_once == []
 
 
-def test_a_reload_reads_what_was_read_whatever_the_current_folder(
+def test_a_reload_does_not_depend_on_the_current_folder(
     written: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "token").write_text("hush")

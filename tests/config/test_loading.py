@@ -31,7 +31,7 @@ def test_without_a_file_the_defaults_are_in_force() -> None:
     assert config.master["hidden_opts"] is not SETTINGS["hidden_opts"].default
 
 
-def test_the_sections_are_parted_and_master_goes_over_the_defaults(written: Any) -> None:
+def test_master_is_separated_and_merged_over_the_defaults(written: Any) -> None:
     config = load(written("master:\n  port: 3322\nurl: http://x\nnested: {a: [1]}\n"))
 
     assert config.config == {"url": "http://x", "nested": {"a": [1]}}
@@ -125,7 +125,7 @@ def test_an_option_unlike_any_is_answered_with_the_list_of_all() -> None:
     assert error_of({"master": {"zzz": 1}}) == message
 
 
-def test_a_wrong_section_of_the_file_is_not_blamed_on_an_option(written: Any) -> None:
+def test_an_error_in_the_file_does_not_name_an_option(written: Any) -> None:
     path = written("a: 1\nmaster: [1]\n")
 
     assert error_of(path, "master.port=1") == (
@@ -294,12 +294,12 @@ def test_an_overlay_is_merged_key_by_key(written: Any) -> None:
 
 
 @pytest.mark.parametrize("overlay", [{"master": {"port": "x"}}, {"master": 5}])
-def test_what_is_wrong_in_an_overlay_is_not_blamed_on_the_file(written: Any, overlay: Any) -> None:
+def test_an_error_in_an_overlay_does_not_name_the_file(written: Any, overlay: Any) -> None:
     with pytest.raises(ConfigError, match="^master"):
         load(written("master: {port: 1}"), overlay=overlay)
 
 
-def test_a_wrong_value_in_an_override_of_the_section_is_not_blamed_on_the_file(
+def test_an_error_in_an_override_of_the_section_does_not_name_the_file(
     written: Any,
 ) -> None:
     assert error_of(written("master: {port: 1}"), "master={port: x}") == (

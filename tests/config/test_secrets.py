@@ -50,7 +50,7 @@ def test_hiding_leaves_the_original_alone() -> None:
     assert tree == {"a": {"b": "c"}}
 
 
-def test_a_secret_is_hidden_wherever_it_stands() -> None:
+def test_a_secret_is_hidden_at_any_depth() -> None:
     assert hide({"a": [Secret("x")]}, []) == {"a": [HIDDEN]}
 
 
@@ -76,6 +76,6 @@ def test_without_secrets_a_text_stays_as_it_is() -> None:
     assert Redactor()("anything") == "anything"
 
 
-def test_a_secret_too_short_to_look_for_is_still_hidden_where_it_stands() -> None:
+def test_a_secret_too_short_for_texts_is_still_hidden_as_a_value() -> None:
     assert Redactor(["a"])("banana") == "banana"
     assert hide({"x": Secret("a")}, []) == {"x": HIDDEN}

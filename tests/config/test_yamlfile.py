@@ -136,7 +136,7 @@ def test_a_variable_that_is_not_yaml_is_named(
     )
 
 
-def test_a_default_that_is_not_needed_is_not_looked_at(
+def test_a_default_that_is_not_needed_is_not_evaluated(
     written: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DK_SET", "x")

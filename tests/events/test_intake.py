@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import json
 import threading
 from typing import Any
 
 import pytest
 
-from daemonkit import QueueFull
-from daemonkit.events.entry import Entry
+from daemonkit import QueueFull, Unavailable
+from daemonkit.events.codec import Decoded
+from daemonkit.events.entry import Batch, Entry
 from daemonkit.events.intake import Intake
 from daemonkit.events.memory import MemoryQueue
 
@@ -16,9 +18,8 @@ def queue() -> MemoryQueue:
     return MemoryQueue(2)
 
 
-def batch(*events: int) -> tuple[list[int], list[bytes]]:
-    """Events and their lines."""
-    return list(events), [b"%d" % event for event in events]
+def decoded(*events: Any) -> Decoded:
+    return Decoded(list(events), [json.dumps(event).encode() for event in events])
 
 
 @pytest.fixture
@@ -30,9 +31,9 @@ def test_an_event_carries_its_circumstances_only_when_wanted(
     intake: Intake, queue: MemoryQueue
 ) -> None:
     queue.with_meta = True
-    intake.put({"a": 1}, b'{"a": 1}', "udp", "[::1]:9")
+    intake.put_many(decoded({"a": 1}), "udp", "[::1]:9")
     queue.with_meta = False
-    intake.put(None, b"null", "app")
+    intake.put_many(decoded(None), "app")
     tagged = queue.get()
 
     assert isinstance(tagged, Entry)
@@ -42,9 +43,9 @@ def test_an_event_carries_its_circumstances_only_when_wanted(
 
 
 def test_received_and_refused_events_are_counted(intake: Intake) -> None:
-    intake.put_many([1, 2], [b"1", b"2"], "http")
+    intake.put_many(decoded(1, 2), "http")
     with pytest.raises(QueueFull):
-        intake.put(3, b"3", "http")
+        intake.put_many(decoded(3), "http")
 
     assert intake.counters() == {"received": 2, "refused": 1}
 
@@ -53,9 +54,7 @@ def test_of_several_events_those_are_taken_that_find_room(
     intake: Intake, queue: MemoryQueue
 ) -> None:
     queue.with_meta = True
-    count, refusal = intake.put_some(
-        [1, 2, 3], [b"1", b"2", b"3"], "udp", lambda: ["a:1", "b:2", "c:3"]
-    )
+    count, refusal = intake.put_some(decoded(1, 2, 3), "udp", lambda: ["a:1", "b:2", "c:3"])
 
     assert count == 2
     assert str(refusal) == "The event queue is full (2 events)"
@@ -69,7 +68,7 @@ def test_of_several_events_those_are_taken_that_find_room(
 def test_each_batch_is_taken_whole_or_not_at_all(intake: Intake, queue: MemoryQueue) -> None:
     queue.with_meta = True
     refusals = intake.put_each(
-        [batch(1), batch(2, 3), batch(4, 5, 6), batch(7)],
+        [decoded(1), decoded(2, 3), decoded(4, 5, 6), decoded(7)],
         "http",
         lambda: ["a:1", "b:2", "c:3", "d:4"],
     )
@@ -85,7 +84,7 @@ def test_each_batch_is_taken_whole_or_not_at_all(intake: Intake, queue: MemoryQu
 
 
 def test_batches_that_fit_are_taken_in_one_go(intake: Intake, queue: MemoryQueue) -> None:
-    assert intake.put_each([batch(1), batch(2)], "http", lambda: pytest.fail("asked")) == [
+    assert intake.put_each([decoded(1), decoded(2)], "http", lambda: pytest.fail("asked")) == [
         None,
         None,
     ]
@@ -96,23 +95,44 @@ def test_batches_that_fit_are_taken_in_one_go(intake: Intake, queue: MemoryQueue
 def test_what_the_disk_refuses_is_not_tried_one_by_one(
     intake: Intake, queue: MemoryQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tried: list[Any] = []
+    tried: list[int] = []
 
-    def refuse(batch: Any) -> None:
-        tried.append(batch)
+    def refuse(batch: Batch) -> None:
+        tried.append(len(batch.events))
+        raise Unavailable("The disk is away")
+
+    monkeypatch.setattr(queue, "put_many", refuse)
+    refusals = intake.put_each([decoded(1), decoded(2)], "http", list)
+
+    assert [str(refusal) for refusal in refusals] == ["The disk is away"] * 2
+    assert tried == [2]
+    assert intake.counters() == {"received": 0, "refused": 2}
+
+
+def test_what_finds_no_room_on_the_disk_is_refused_together(
+    intake: Intake, queue: MemoryQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[int] = []
+
+    def refuse(batch: Batch) -> None:
+        tried.append(len(batch.events))
         raise QueueFull("The disk is full")
 
     monkeypatch.setattr(queue, "put_many", refuse)
-    refusals = intake.put_each([batch(1), batch(2)], "http", list)
+    refusals = intake.put_each([decoded(1), decoded(2, 3, 4), decoded(5)], "http", list)
 
-    assert [str(refusal) for refusal in refusals] == ["The disk is full"] * 2
-    assert len(tried) == 1
-    assert intake.counters() == {"received": 0, "refused": 2}
+    assert [str(refusal)[:20] for refusal in refusals] == [
+        "The disk is full",
+        "3 events at once are",
+        "The disk is full",
+    ]
+    assert tried == [5, 2]
+    assert intake.counters() == {"received": 0, "refused": 5}
 
 
 def test_a_closed_intake_takes_no_batch(intake: Intake) -> None:
     intake.close()
-    refusals = intake.put_each([batch(1), batch(2, 3)], "http", lambda: ["a:1", "b:2"])
+    refusals = intake.put_each([decoded(1), decoded(2, 3)], "http", lambda: ["a:1", "b:2"])
 
     assert [str(refusal) for refusal in refusals] == ["The daemon is stopping"] * 2
     assert intake.counters() == {"received": 0, "refused": 3}
@@ -121,13 +141,13 @@ def test_a_closed_intake_takes_no_batch(intake: Intake) -> None:
 def test_who_sent_them_is_asked_only_if_somebody_wants_to_know(
     intake: Intake, queue: MemoryQueue
 ) -> None:
-    assert intake.put_some([1], [b"1"], "udp", lambda: pytest.fail("asked")) == (1, None)
+    assert intake.put_some(decoded(1), "udp", lambda: pytest.fail("asked")) == (1, None)
     assert queue.get() == 1
 
 
 def test_a_closed_intake_takes_none_of_several(intake: Intake) -> None:
     intake.close()
-    count, refusal = intake.put_some([1, 2], [b"1", b"2"], "udp", lambda: ["a:1", "b:2"])
+    count, refusal = intake.put_some(decoded(1, 2), "udp", lambda: ["a:1", "b:2"])
 
     assert count == 0
     assert str(refusal) == "The daemon is stopping"
@@ -135,15 +155,20 @@ def test_a_closed_intake_takes_none_of_several(intake: Intake) -> None:
 
 
 def test_while_starting_only_the_starting_thread_may_queue(intake: Intake) -> None:
-    holder = threading.Thread(target=lambda: (intake.hold(), intake.put(1, b"1", "app")))
-    holder.start()
-    holder.join()
+    def start() -> None:
+        intake.hold()
+        intake.put_many(decoded(1), "app")
+
+    starting = threading.Thread(target=start)
+    starting.start()
+    starting.join()
 
     for source in ("http", "app"):
-        with pytest.raises(QueueFull, match="^The daemon is starting$"):
-            intake.put(2, b"2", source)  # type: ignore[arg-type]
+        with pytest.raises(Unavailable, match="^The daemon is starting$") as caught:
+            intake.put_many(decoded(2), source)  # type: ignore[arg-type]
+        assert (type(caught.value), caught.value.retry_after) == (Unavailable, 1)
     intake.open()
-    intake.put(2, b"2", "http")
+    intake.put_many(decoded(2), "http")
     assert intake.counters()["received"] == 2
 
 
@@ -152,6 +177,14 @@ def test_a_closed_intake_refuses_everyone_for_good(intake: Intake) -> None:
     intake.open()
 
     for source in ("http", "udp", "app"):
-        with pytest.raises(QueueFull, match="^The daemon is stopping$") as caught:
-            intake.put(1, b"1", source)  # type: ignore[arg-type]
-        assert caught.value.retry_after == 5
+        with pytest.raises(Unavailable, match="^The daemon is stopping$") as caught:
+            intake.put_many(decoded(1), source)  # type: ignore[arg-type]
+        assert (type(caught.value), caught.value.retry_after) == (Unavailable, 5)
+
+
+def test_another_queue_can_be_used(intake: Intake, queue: MemoryQueue) -> None:
+    other = MemoryQueue(2)
+    intake.use(other)
+    intake.put_many(decoded(1), "app")
+
+    assert (len(queue), len(other)) == (0, 1)

@@ -1,16 +1,25 @@
 from __future__ import annotations
 
+import json
 import logging
+import os
+import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from daemonkit import EventMeta
-from daemonkit.events.entry import Batch, Entry, RetryPolicy
+from daemonkit.events.durable.queue import DurableQueue
+from daemonkit.events.entry import Batch, Entry, EventQueue, FailedAttempt, RetryPolicy
 from daemonkit.events.memory import MemoryQueue
 from daemonkit.events.processor import Processor
+
+from .conditions import until
 
 LOGGER = logging.getLogger("test")
 
@@ -90,7 +99,7 @@ def test_a_failing_batch_is_counted_whole(caplog: pytest.LogCaptureFixture) -> N
     assert [record.getMessage() for record in caplog.records] == [message]
 
 
-def test_it_tells_what_is_in_work_and_which_threads_still_run() -> None:
+def test_it_shows_what_is_in_work_and_which_threads_still_run() -> None:
     release, entered = threading.Event(), threading.Event()
 
     def handle(event: Any) -> None:
@@ -112,7 +121,71 @@ def test_it_tells_what_is_in_work_and_which_threads_still_run() -> None:
     assert processor.join(10)
 
 
-def test_an_event_that_the_handler_spoilt_does_not_end_the_processor(
+@pytest.mark.parametrize("batch", [None, 2])
+def test_an_event_is_always_either_waiting_or_in_work(batch: int | None) -> None:
+    """Also between `get`, which takes it, and the call of the handler."""
+    queue = MemoryQueue(10)
+    seen: list[tuple[int, int]] = []
+    processor = Processor(
+        queue, lambda event: seen.append((len(queue), processor.in_work)), LOGGER, batch=batch
+    )
+    for name in ("get", "get_batch"):
+        real = getattr(queue, name)
+
+        def take(*arguments: Any, real: Callable[..., Any] = real) -> Any:
+            taken = real(*arguments)
+            seen.append((len(queue), processor.in_work))
+            return taken
+
+        setattr(queue, name, take)
+    queue.put_many(Batch([1, 2]))
+    assert (len(queue), processor.in_work) == (2, 0)
+    processor.start()
+    processor.request_stop()
+    assert processor.join(10)
+
+    expected = [(1, 1), (1, 1), (0, 1), (0, 1)] if batch is None else [(0, 2), (0, 2)]
+    assert seen == expected
+    assert processor.in_work == 0
+
+
+def test_a_failed_event_is_always_either_in_work_or_waiting_for_its_retry() -> None:
+    queue = MemoryQueue(10)
+    seen: list[int] = []
+
+    def see(*_: Any) -> None:
+        seen.append(len(queue) + processor.in_work)
+
+    real = queue.fail
+    queue.fail = lambda *arguments: (see(), real(*arguments), see())[1]  # type: ignore[method-assign]
+    processor = Processor(queue, lambda event: 1 / 0, LOGGER, retry=RetryPolicy(1, 0))
+    queue.put_many(Batch([1], [b"1"]))
+    processor.start()
+    until(lambda: queue.counters()["dead"])
+    processor.request_stop()
+    assert processor.join(10)
+
+    assert min(seen) == 1
+    assert processor.in_work == 0
+
+
+def test_what_is_in_work_is_exact_though_events_finish_meanwhile() -> None:
+    class Busy(MemoryQueue):
+        """Handles an event whenever somebody looks, the first three times."""
+
+        @property
+        def taken(self) -> int:
+            if worker.handled < 3:
+                worker.handled += 1
+            return worker.handled + 1
+
+    processor = Processor(Busy(1), print, LOGGER)
+    worker = processor._workers[0]
+
+    assert processor.in_work == 1
+
+
+def test_an_event_that_the_handler_modified_does_not_end_the_processor(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     handled: list[Any] = []
@@ -145,22 +218,22 @@ def test_a_queue_that_fails_once_does_not_end_the_processor(
     process([1], handled.append)
 
     assert handled == [1]
-    assert caplog.messages == ["The event processor failed and goes on"]
+    assert caplog.messages == ["The event processor failed and continues"]
 
 
-def test_a_stall_on_null_is_told_as_any_other(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_stall_on_null_is_logged_like_any_other(caplog: pytest.LogCaptureFixture) -> None:
     processor = Processor(MemoryQueue(1), print, LOGGER, timeout=5)
     worker = processor._workers[0]
     worker.thread.start()
-    worker.in_work, worker.events = 1, None
+    worker.events = None
     processor._stalled(worker, 6)
     processor.request_stop()
 
     assert processor.join(10)
-    assert "(timeout 5 s) on the event null; it is here:" in caplog.text
+    assert "running for 6 s (timeout 5 s) on the event null; its stack:\n" in caplog.text
 
 
-def test_a_stall_that_is_over_before_it_is_told_is_not_told(
+def test_a_stall_that_is_over_before_it_is_logged_is_not_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     processor = Processor(MemoryQueue(1), print, LOGGER, batch=2, timeout=5)
@@ -169,10 +242,10 @@ def test_a_stall_that_is_over_before_it_is_told_is_not_told(
     assert caplog.messages == []
 
 
-# Failing events
+# Failed events
 
 
-def test_a_failing_event_is_handled_again_and_then_is_a_dead_letter(
+def test_a_failed_event_is_retried_and_then_is_a_dead_letter(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     attempts: list[tuple[Any, int]] = []
@@ -193,8 +266,7 @@ def test_a_failing_event_is_handled_again_and_then_is_a_dead_letter(
     )
     queue.put_many(Batch(["bad", "good"], [b'"bad"', b'"good"'], "http"))
     processor.start()
-    while not queue.counters()["dead"]:
-        threading.Event().wait(0.002)
+    until(lambda: queue.counters()["dead"])
     processor.request_stop()
     assert processor.join(10)
 
@@ -209,13 +281,13 @@ def test_a_failing_event_is_handled_again_and_then_is_a_dead_letter(
     assert letter["traceback"].startswith("Traceback (most recent call last):")
     assert letter["traceback"].endswith("ValueError: no: ***\n")
     assert caplog.messages == [
-        'The event handler failed on the event "bad", attempt 1 of 3; the next one in 0.01 s',
-        'The event handler failed on the event "bad", attempt 2 of 3; the next one in 0.02 s',
-        'The event handler failed on the event "bad", attempt 3 of 3; it is now a dead letter',
+        'The event handler failed on the event "bad", attempt 1 of 3; retrying in 0.01 s',
+        'The event handler failed on the event "bad", attempt 2 of 3; retrying in 0.02 s',
+        'The event handler failed on the event "bad", attempt 3 of 3; now a dead letter',
     ]
 
 
-def test_of_a_failing_batch_each_event_is_tried_alone() -> None:
+def test_each_event_of_a_failed_batch_is_retried_alone() -> None:
     batches: list[list[Any]] = []
 
     def handle(events: list[Any]) -> None:
@@ -228,8 +300,7 @@ def test_of_a_failing_batch_each_event_is_tried_alone() -> None:
     processor = Processor(queue, handle, LOGGER, batch=3, retry=RetryPolicy(1, 0))
     queue.put_many(Batch([3, 2, 1], [b"3", b"2", b"1"]))
     processor.start()
-    while not queue.counters()["dead"]:
-        threading.Event().wait(0.002)
+    until(lambda: queue.counters()["dead"])
     processor.request_stop()
     assert processor.join(10)
 
@@ -237,15 +308,6 @@ def test_of_a_failing_batch_each_event_is_tried_alone() -> None:
     assert sorted(batches[1:]) == [[1], [2], [3]]
     assert processor.counters()["handled"] == 2
     assert queue.counters()["dead"] == 1
-
-
-def test_the_wait_is_doubled_up_to_an_hour() -> None:
-    policy = RetryPolicy(20, 1.5)
-
-    assert [policy.delay(n) for n in (1, 2, 3, 4)] == [1.5, 3.0, 6.0, 12.0]
-    assert policy.delay(20) == 3600
-    assert policy.delay(21) is None
-    assert RetryPolicy(10**6, 1.0).delay(10**6) == 3600
 
 
 def test_a_durable_queue_is_told_what_was_handled_and_not_before() -> None:
@@ -271,3 +333,182 @@ def test_a_durable_queue_is_told_what_was_handled_and_not_before() -> None:
         assert processor.join(10)
         expected = [([1, 2], [1, 2])] if batch else [([1], [1]), ([2], [1, 2])]
         assert told == expected
+
+
+# Hooks for dead letters
+
+
+@pytest.fixture(params=["memory", "durable"])
+def queue(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EventQueue]:
+    if request.param == "memory":
+        queue: EventQueue = MemoryQueue(10)
+    else:
+        queue = DurableQueue(str(tmp_path / "events.db"), LOGGER)
+    queue.start()
+    yield queue
+    queue.request_stop()
+    assert queue.join(10)
+
+
+def stored(queue: EventQueue) -> int:
+    """Dead letters, as another process sees them if the queue is durable."""
+    if not isinstance(queue, DurableQueue):
+        return int(queue.counters()["dead"])
+    with closing(sqlite3.connect(queue._file.path)) as db:
+        return int(db.execute("SELECT count(*) FROM failed WHERE due IS NULL").fetchone()[0])
+
+
+def refuse(event: Any) -> None:
+    raise ValueError("no")
+
+
+def run_to_the_end(
+    queue: EventQueue, processor: Processor, *events: Any, attempts: int = 1
+) -> None:
+    """Handle events until each has had so many attempts."""
+    queue.put_many(Batch(events, [json.dumps(event).encode() for event in events]))
+    processor.start()
+    until(lambda: processor._handled() + processor._failed() == len(events) * attempts)
+    processor.request_stop()
+    assert processor.join(10)
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+def test_each_dead_letter_is_passed_to_the_hooks_once_it_is_stored(
+    queue: EventQueue, retries: int
+) -> None:
+    calls: list[Any] = []
+
+    def hook(event: Any, failure: FailedAttempt) -> None:
+        calls.append((event, stored(queue), failure, threading.current_thread().name))
+
+    processor = Processor(
+        queue, refuse, LOGGER, retry=RetryPolicy(retries, 0), dead_letter_hooks=[hook]
+    )
+    run_to_the_end(queue, processor, 1, {"a": 2}, attempts=retries + 1)
+
+    assert [call[:2] for call in calls] == [(1, 1), ({"a": 2}, 2)]
+    _, _, failure, thread = calls[0]
+    assert (failure.error, failure.attempts, thread) == ("ValueError: no", retries + 1, "events")
+    assert failure.first <= failure.last <= datetime.now(timezone.utc)
+
+
+def test_each_event_of_a_failed_batch_is_passed_to_each_hook(queue: EventQueue) -> None:
+    calls: list[Any] = []
+    hooks = [lambda event, failure, n=n: calls.append((n, event)) for n in (1, 2)]
+    processor = Processor(queue, refuse, LOGGER, batch=2, dead_letter_hooks=hooks)
+    run_to_the_end(queue, processor, 3, 4)
+
+    assert calls == [(1, 3), (2, 3), (1, 4), (2, 4)]
+    assert stored(queue) == 2
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ValueError("hook"), SystemExit(3), KeyboardInterrupt()],
+    ids=lambda e: type(e).__name__,
+)
+def test_what_a_hook_raises_is_logged_and_stops_nothing(
+    queue: EventQueue, error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls: list[Any] = []
+
+    def hook(event: Any, failure: FailedAttempt) -> None:
+        calls.append(event)
+        raise error
+
+    processor = Processor(queue, refuse, LOGGER, dead_letter_hooks=[hook, hook])
+    run_to_the_end(queue, processor, 1, 2)
+
+    assert calls == [1, 1, 2, 2]
+    assert processor.counters() == {"in_work": 0, "handled": 0, "failed": 2}
+    logged = [record for record in caplog.records if "dead-letter hook" in record.message]
+    assert [record.message for record in logged] == [
+        f"The dead-letter hook hook failed on the event {event}" for event in (1, 1, 2, 2)
+    ]
+    assert logged[0].exc_info is not None
+    assert logged[0].exc_info[1] is error
+
+
+def test_a_hook_that_returns_work_undone_has_failed(
+    queue: EventQueue, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def hook(event: Any, failure: FailedAttempt) -> None:
+        pytest.fail("it ran")
+
+    run_to_the_end(queue, Processor(queue, refuse, LOGGER, dead_letter_hooks=[hook]), 1)
+
+    assert "TypeError: it returned a coroutine, which nothing awaits" in caplog.text
+
+
+def test_an_event_that_will_be_retried_is_no_dead_letter(queue: EventQueue) -> None:
+    failed: list[Any] = []
+
+    def fail_once(event: Any) -> None:
+        if not failed:
+            failed.append(event)
+            raise ValueError("no")
+
+    hooks = [lambda event, failure: pytest.fail("called")]
+    policy = RetryPolicy(1, 0)
+    processor = Processor(queue, fail_once, LOGGER, retry=policy, dead_letter_hooks=hooks)
+    run_to_the_end(queue, processor, 1, attempts=2)
+
+    assert failed == [1]
+    assert stored(queue) == 0
+
+
+def test_a_child_that_a_hook_forks_ends_there(queue: EventQueue, tmp_path: Path) -> None:
+    file = tmp_path / "calls"
+    ended: list[int] = []
+
+    def hook(event: Any, failure: FailedAttempt) -> None:
+        child = os.fork() if event == 1 else -1
+        with file.open("a") as calls:
+            calls.write(f"{event} ")
+        if child > 0:
+            ended.append(os.waitpid(child, 0)[1])
+        if child == 0:
+            raise SystemExit(7)
+
+    processor = Processor(queue, refuse, LOGGER, dead_letter_hooks=[hook, hook])
+    run_to_the_end(queue, processor, 1, 2)
+
+    assert [os.waitstatus_to_exitcode(status) for status in ended] == [7, 7]
+    assert file.read_text() == "1 1 1 1 2 2 "
+
+
+def test_hooks_wait_until_the_dead_letter_can_be_stored(tmp_path: Path) -> None:
+    path, order = str(tmp_path / "events.db"), []
+    queue = DurableQueue(path, LOGGER)
+    queue.start()
+    processor = Processor(
+        queue,
+        refuse,
+        LOGGER,
+        dead_letter_hooks=[lambda event, failure: order.append("called")],
+    )
+    queue.put_many(Batch([1], [b"1"]))
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("BEGIN IMMEDIATE")
+        processor.start()
+        until(queue.problems)
+        order.append("released")
+        db.execute("ROLLBACK")
+    until(lambda: len(order) == 2)
+    for part in (processor, queue):
+        part.request_stop()
+        assert part.join(10)
+
+    assert order == ["released", "called"]
+
+
+def test_hooks_are_not_called_for_what_could_not_be_stored(
+    queue: EventQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue, "flush", lambda: False)
+    hooks = [lambda event, failure: pytest.fail("called")]
+    processor = Processor(queue, refuse, LOGGER, dead_letter_hooks=hooks)
+    run_to_the_end(queue, processor, 1)
+
+    assert processor.counters()["failed"] == 1

@@ -30,8 +30,11 @@ class Process(Client):
         env: dict[str, str | None] | None = None,
         pass_fds: Sequence[int] = (),
     ):
-        super().__init__("127.0.0.1", timeout=20.0)
+        super().__init__("127.0.0.1", timeout=60.0)
+        self.folder = folder
         self._out, self._err = folder / "stdout.log", folder / "stderr.log"
+        self.seconds_to_start = 0.0
+        self._began = time.monotonic()
         environ = {**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})}
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self.popen = subprocess.Popen(
@@ -67,7 +70,12 @@ class Process(Client):
         """Wait until it has started, and learn where it listens."""
         self.port = int(self.wait_for(LISTENING.pattern)["port"])
         self.wait_for(r" MainThread +.+ INFO +Started\n")
+        self.seconds_to_start = time.monotonic() - self._began
         return self
+
+    def soon(self, seconds: float) -> float:
+        """So many seconds, or as many more as this machine is slower or busier than a fast one."""
+        return seconds * max(1.0, self.seconds_to_start / 0.5)
 
     def send_signal(self, number: signal.Signals) -> None:
         self.popen.send_signal(number)

@@ -176,7 +176,7 @@ def test_a_disk_that_fails_is_told_and_a_stop_does_not_wait_for_it(
         assert refused.status_code == ping.status_code == 503
         assert refused.json()["message"].startswith("The event queue's file can't be written: ")
         assert ping.text.startswith("the event queue's file can't be written: ")
-        assert took < 3
+        assert took < daemon.soon(3)
         assert "Traceback" not in daemon.out
         disk.start_again()
         daemon = queue.start(ONE_BY_ONE)
@@ -236,9 +236,7 @@ def test_a_full_disk_is_told_and_all_that_was_taken_is_handled_and_acknowledged(
     daemon.wait_until(lambda: queue.left() == 0, "all of them acknowledged")
     handled = queue.numbers()
     filler.unlink()
-    back = seconds_of(
-        lambda: daemon.wait_until(lambda: daemon.post("/events", json=-1).status_code == 200)
-    )
+    daemon.wait_until(lambda: daemon.post("/events", json=-1).status_code == 200)
 
     assert refused.status_code == 503
     assert refused.json()["message"] == f"The disk of the event queue is full ({queue.path})"
@@ -248,7 +246,6 @@ def test_a_full_disk_is_told_and_all_that_was_taken_is_handled_and_acknowledged(
         f"the disk of the event queue is full ({queue.path})\n",
     )
     assert handled == [*before, *taken]
-    assert back < 3
     daemon.wait_until(lambda: daemon.get("/ping").text == "OK\n")
     assert daemon.stop() == 0
     assert queue.left() == 0
@@ -353,9 +350,8 @@ def test_on_a_slow_disk_events_are_answered_after_their_sync_and_share_it(
 
     assert min(took) >= 0.04
     assert len(took) > events_of_a_sync * syncs > 0
-    assert max(waited) < ping
-    assert seconds_of(daemon.stop) < 2
-    assert daemon.wait() == 0
+    assert max(waited) < daemon.soon(ping)
+    assert daemon.stop() == 0
     assert sorted(queue.numbers()) == sorted(n for client in clients for n in client.acknowledged)
 
 
@@ -522,13 +518,12 @@ def test_a_file_taken_away_is_told_at_once_and_what_was_taken_in_is_handled(
     if take_away is not log_removed:
         # Before anybody has looked for it.
         assert daemon.post("/events", json=3).status_code == 503
-    noticed = seconds_of(lambda: daemon.wait_until(lambda: daemon.get("/ping").status_code == 503))
+    daemon.wait_until(lambda: daemon.get("/ping").status_code == 503)
     refused, ping = daemon.post("/events", json=3), daemon.get("/ping")
     shown = daemon.status()["problems"]
     queue.open_gate()
     wait_dry(daemon)
 
-    assert noticed < 1
     assert refused.status_code == 503
     assert problem in refused.json()["message"]
     assert problem in ping.text

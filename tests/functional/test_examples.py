@@ -237,7 +237,7 @@ def test_webhooks_loses_none_of_the_deliveries_that_octokit_has_collected(webhoo
         for kind, payload in deliveries:
             body = json.dumps(payload, ensure_ascii=False).encode()
             response = session.post(
-                f"{webhooks.url}/github", data=body, headers=headers_for(body, kind), timeout=20
+                f"{webhooks.url}/github", data=body, headers=headers_for(body, kind), timeout=60
             )
             assert answer(response) == TAKEN
     webhooks.wait_until(lambda: webhooks.status()["deliveries"] == 726, "all deliveries counted")
@@ -367,13 +367,14 @@ def wait_for_alerts(process: Process, juggler: tuple[str, Any], kind: str, count
     process.wait_until(lambda: ticks() >= before + 2, f"ticks of {kind}")
 
 
+@pytest.mark.slow
 def test_hostwatch_alerts_once_for_each_change_of_an_address(hostwatch, juggler, watched):
     url, site = watched
-    process = hostwatch(http={"site": {"url": url, "warn": 1, "crit": 10}})
+    process = hostwatch(http={"site": {"url": url, "warn": 2, "crit": 30}})
     expected = []
     for code, delay, status, description in (
         (200, 0, "OK", f"{url} answers 200"),
-        (200, 1.05, "WARN", f"{url} is slow: N s to answer"),
+        (200, 2.05, "WARN", f"{url} is slow: N s to answer"),
         (503, 0, "CRIT", f"{url} answers 503 Service Unavailable"),
         (200, 0, "OK", f"{url} answers 200"),
     ):

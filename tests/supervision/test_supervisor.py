@@ -84,13 +84,13 @@ def test_whatever_a_slave_raises_restarts_it_and_is_told(
         slave.shutdown.wait()
 
     with running(app) as client:
-        waiting = wait_for_state(client, "bad", "waiting to restart")
+        waiting = wait_for_state(client, "bad", "backing off")
         ping = client.get("/ping")
         shown = wait_for_state(client, "bad", "running")
         assert client.get("/ping").text == "OK\n"
 
-    assert (ping.status_code, ping.text) == (503, "the slave bad is waiting to restart\n")
-    assert 0 <= waiting["restarts_in"] <= 0.1
+    assert (ping.status_code, ping.text) == (503, "the slave bad is backing off\n")
+    assert 0 <= waiting["next_restart_in"] <= 0.1
     assert waiting["restarts"] == 0
     assert (shown["restarts"], len(lives)) == (1, 2)
     text = f"{type(error).__name__}: {error}"
@@ -158,7 +158,10 @@ def test_a_slave_that_is_not_critical_stays_down_and_health_says_so(
     assert (ping.status_code, ping.text) == (503, "the slave extra has failed\n")
     assert ready.status_code == 200
     assert problems == ["the slave extra has failed"]
-    assert "The slave extra gave up: it is not to be restarted; it stays down" in caplog.messages
+    assert (
+        "The slave extra gave up: it is not restarted (restart is 'never'); it stays down"
+        in caplog.messages
+    )
     assert client.exit_status == 0
 
 
@@ -182,7 +185,7 @@ def test_a_periodic_slave_ticks_until_stopped_and_survives_a_bad_tick(
             hold.wait(10)
 
     with running(app) as client:
-        shown = wait_for_state(client, "sweep", "waiting to restart")
+        shown = wait_for_state(client, "sweep", "backing off")
         assert shown["last_error"]["error"] == "ValueError: bad tick"
         assert client.get("/ping").status_code == 503
         hold.set()
@@ -280,7 +283,7 @@ def test_run_slave_starts_a_subclass_with_arguments(app: Daemon) -> None:
 def test_a_name_in_use_is_refused_and_a_finished_one_may_be_used_again(app: Daemon) -> None:
     with running(app) as client:
         app.run_slave(Worker)
-        with pytest.raises(RegistrationError, match="^a slave named 'Worker' is there already"):
+        with pytest.raises(RegistrationError, match="^a slave named 'Worker' already exists"):
             app.run_slave(Worker)
         app.run_slave(lambda: None, name="job")
         wait_for_state(client, "job", "finished")
@@ -304,7 +307,7 @@ def test_a_slave_that_cannot_be_made_is_tried_again_and_the_others_start(app: Da
     app.add_slave(Worker)
 
     with running(app) as client:
-        shown = wait_for_state(client, "Broken", "waiting to restart")
+        shown = wait_for_state(client, "Broken", "backing off")
         wait_for_state(client, "last", "running")
 
     assert shown["last_error"]["error"] == "OSError: no disk"
@@ -340,7 +343,7 @@ def test_a_status_that_raises_or_is_no_mapping_hides_no_other(app: Daemon) -> No
         raising, odd, _ = client.status()["slaves"]
 
     assert (raising["name"], raising["error"]) == ("Raises", "ValueError: no status")
-    assert odd == "fine"
+    assert (odd["name"], odd["state"], odd["status"]) == ("Odd", "running", "fine")
 
 
 def test_a_slave_that_will_not_stop_is_named_with_its_stack(
@@ -530,7 +533,7 @@ def test_a_slave_that_shows_none_is_stalled_until_it_does(
         client.wait_until(lambda: slave_status(client, "hang")["state"] != "stalled")
         assert client.get("/ping").text == "OK\n"
         if kind != "function":
-            told = "The slave hang shows life again, after "
+            told = "The slave hang recovered after "
             client.wait_until(lambda: any(m.startswith(told) for m in caplog.messages))
 
     assert (ping.status_code, ping.text) == (503, "the slave hang is stalled\n")
@@ -576,11 +579,11 @@ def test_whatever_a_periodic_slave_raises_is_a_failed_call_and_the_next_comes_as
         shown = wait_for_state(client, "sweep", "running")
         assert client.get("/ping").text == "OK\n"
 
-    assert (ping.status_code, ping.text) == (503, "the slave sweep is waiting to restart\n")
+    assert (ping.status_code, ping.text) == (503, "the slave sweep is backing off\n")
     assert (shown["restarts"], len(threads)) == (0, 1)
     assert re.fullmatch(rf"{re.escape(__file__)}:\d+ in sweep", shown["last_error"]["place"])
     assert [m for m in caplog.messages if m.startswith("The slave")] == [
-        f"The slave sweep {what}; it is called again as planned",
+        f"The slave sweep {what}; it is called again as scheduled",
         "The slave sweep works again",
     ]
     assert client.exit_status == 0
@@ -634,7 +637,7 @@ def test_what_a_task_makes_the_event_loop_raise_is_a_failure_of_its_periodic_sla
 
     assert (shown["state"], shown["restarts"]) == ("running", 0)
     assert shown["last_error"]["error"].startswith(type(error).__name__)
-    (failed,) = [m for m in caplog.messages if m.endswith("; it is called again as planned")]
+    (failed,) = [m for m in caplog.messages if m.endswith("; it is called again as scheduled")]
     assert failed.startswith(f"The slave sweep raised {type(error).__name__}")
     assert client.exit_status == 0
 
@@ -655,7 +658,7 @@ def test_a_periodic_async_slave_that_waits_for_its_next_call_stops_at_once(
         await asyncio.create_task(inner())
 
     with running(app) as client:
-        wait_for_state(client, "sweep", "waiting to restart" if leaves else "running")
+        wait_for_state(client, "sweep", "backing off" if leaves else "running")
         client.wait_until(lambda: slave_status(client, "sweep")["ticks"])
 
     assert calls == [1]
@@ -703,7 +706,7 @@ def test_run_slave_waits_for_those_it_is_to_start_after(app: Daemon) -> None:
         client.wait_until(lambda: client.status()["slaves"])
         app.run_slave(lambda: order.append("after"), name="after", after="Slow")
         thread.join()
-        with pytest.raises(RegistrationError, match="'x' is to start after 'Slo', and there is no"):
+        with pytest.raises(RegistrationError, match="'x' starts after 'Slo', which does not exist"):
             app.run_slave(lambda: None, name="x", after="Slo")
         client.wait_until(lambda: len(order) == 2)
 
@@ -781,7 +784,8 @@ def test_a_slave_that_gives_up_while_draining_changes_no_exit_status(
         pass
 
     assert (
-        "The slave feeder gave up: it is not to be restarted; the daemon stops" in caplog.messages
+        "The slave feeder gave up: it is not restarted (restart is 'never'); the daemon stops"
+        in caplog.messages
     )
     assert client.exit_status == 0
 
@@ -846,7 +850,7 @@ def test_a_slave_that_waits_while_it_is_made_is_not_stalled(app: Daemon) -> None
         states = [client.status()["slaves"][0]["state"]]
     assert app._assembly.supervisor is not None
     assert states == ["running"]
-    assert app._assembly.supervisor.children()[0].last_failure is None
+    assert app._assembly.supervisor.slaves()[0].last_failure is None
 
 
 @pytest.mark.parametrize("every", [None, 60])

@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ from typing import Any
 import pytest
 
 from daemonkit import StartError
-from daemonkit.runtime.ratelimit import RateLimit
 from daemonkit.system import log
 from daemonkit.system.log import ColumnFormatter, FileHandler, JsonFormatter
 
@@ -90,16 +90,11 @@ def test_an_extra_that_json_cannot_hold_is_text() -> None:
 
 @pytest.fixture
 def file_handler(tmp_path: Path) -> Iterator[FileHandler]:
-    handler = FileHandler(str(tmp_path / "logs" / "app.log")) if _made(tmp_path) else None
-    assert handler is not None
+    (tmp_path / "logs").mkdir()
+    handler = FileHandler(str(tmp_path / "logs" / "app.log"))
     handler.setFormatter(logging.Formatter("%(message)s"))
     yield handler
     handler.close()
-
-
-def _made(folder: Path) -> bool:
-    (folder / "logs").mkdir()
-    return True
 
 
 def test_the_file_is_followed_through_logrotate(tmp_path: Path, file_handler: FileHandler) -> None:
@@ -135,6 +130,21 @@ def test_while_the_file_cannot_be_written_lines_go_to_stderr(
         f"one\ntwo \\ud800\nlogging to {path} again\n"
     )
     assert path.read_text() == "three\n"
+
+
+def test_a_second_failure_is_reported_like_the_first(
+    tmp_path: Path, file_handler: FileHandler, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "logs"
+    for _ in range(2):
+        shutil.rmtree(folder)
+        folder.write_text("in the way")
+        file_handler.handle(record("one"))
+        folder.unlink()
+        file_handler.handle(record("two"))
+    lines = capfd.readouterr().err.splitlines()
+
+    assert [line.split()[0] for line in lines] == ["cannot", "one", "logging"] * 2
 
 
 def test_a_full_disk_does_not_raise_into_the_caller(
@@ -181,23 +191,24 @@ def test_configure_writes_json_to_a_file_at_the_chosen_level(tmp_path: Path) -> 
 
 
 @pytest.mark.usefixtures("_logging_restored")
-def test_a_log_file_that_cannot_be_opened_is_told_in_one_line() -> None:
+def test_warnings_are_logged(tmp_path: Path) -> None:
+    path = tmp_path / "app.log"
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        log.configure(level="WARNING", path=str(path), style="text", redact=hide)
+        warnings.warn("say hush", stacklevel=1)
+
+    assert re.search(r" py\.warnings +WARNING .*UserWarning: say \*\n", path.read_text())
+
+
+@pytest.mark.usefixtures("_logging_restored")
+def test_a_log_file_that_cannot_be_opened_is_named_in_one_line() -> None:
     with pytest.raises(StartError) as caught:
         log.configure(level="INFO", path="/nowhere/x.log", style="text", redact=str)
 
     assert str(caught.value) == (
         "cannot open the log file /nowhere/x.log: No such file or directory; see master.log_file"
     )
-
-
-def test_a_rate_limit_lets_one_through_and_counts_the_others() -> None:
-    now = 0.0
-    limit = RateLimit(10, clock=lambda: now)
-    first = [limit.allow(), limit.allow(), limit.allow()]
-    now = 10.0
-
-    assert first == [0, None, None]
-    assert [limit.allow(), limit.allow()] == [2, None]
 
 
 def test_what_comes_from_outside_cannot_write_a_line_of_its_own() -> None:
@@ -243,5 +254,7 @@ def test_only_what_was_said_is_redacted_not_the_columns() -> None:
     assert (fields["thread"], fields["level"], fields["message"]) == ("worker", "INFO", "* *")
 
 
-def test_the_mark_of_a_line_that_was_mended_is_no_extra() -> None:
-    assert "told" not in json.loads(JsonFormatter().format(record(told=True)))
+def test_the_mark_of_a_replaced_line_is_no_extra() -> None:
+    made = record(is_replacement=True)
+
+    assert "is_replacement" not in json.loads(JsonFormatter().format(made))

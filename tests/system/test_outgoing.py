@@ -85,7 +85,9 @@ def test_no_proxy_and_certificates_come_from_the_environment(
 
 def test_the_client_for_tests_talks_to_its_daemon_itself(proxy: FakeJuggler) -> None:
     app = Daemon("app")
-    app.add_url_rule("/who", lambda: {"authorization": request.headers.get("Authorization")})
+    app.add_url_rule(
+        "/who", view_func=lambda: {"authorization": request.headers.get("Authorization")}
+    )
     with running(app, {"master": {"host": "0.0.0.0"}}) as client:
         client.send_event(1)
         assert client.get("/who").json() == {"authorization": None}

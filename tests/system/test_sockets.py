@@ -142,6 +142,22 @@ def test_a_picked_port_that_udp_cannot_have_is_picked_again(
     assert bound.port == tried[-1]
 
 
+def test_a_search_for_a_free_port_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, tried = sockets._bound, []
+
+    def never(family: int, kind: socket.SocketKind, address: Any) -> socket.socket:
+        if kind == socket.SOCK_DGRAM:
+            tried.append(address[1])
+            raise OSError(errno.EADDRINUSE, "Address already in use")
+        return real(family, kind, address)
+
+    monkeypatch.setattr(sockets, "_bound", never)
+    with pytest.raises(StartError, match=r"127\.0\.0\.1:0: Address already in use"):
+        sockets.bind("127.0.0.1", 0, no_warning)
+
+    assert len(tried) == sockets.PORT_TRIES
+
+
 @pytest.fixture
 def udp() -> Iterator[socket.socket]:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
@@ -159,18 +175,24 @@ def buffer_of(sock: socket.socket) -> int:
     return sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2
 
 
-def test_a_buffer_has_the_size_asked_for_even_past_the_system_s_limit(udp: socket.socket) -> None:
-    limit = int(Path("/proc/sys/net/core/rmem_max").read_text())
-    sockets.size_buffer(udp, 2 * limit, no_warning)
+def test_a_size_beyond_the_system_s_limit_is_asked_for() -> None:
+    asked: list[Any] = []
 
-    assert buffer_of(udp) == 2 * limit
+    class Recording(socket.socket):
+        def setsockopt(self, *arguments: Any) -> None:
+            asked.append(arguments)
+
+    with Recording(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sockets.set_receive_buffer(sock, 2**25, lambda text: None)
+
+    assert asked == [(socket.SOL_SOCKET, 33, 2**25)]
 
 
-def test_a_size_that_cannot_be_had_is_warned_of_once(
+def test_a_size_beyond_the_limit_is_warned_of_once(
     udp: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit, warnings = no_force(monkeypatch), []
-    sockets.size_buffer(udp, 2 * limit, warnings.append)
+    sockets.set_receive_buffer(udp, 2 * limit, warnings.append)
 
     assert buffer_of(udp) == limit
     assert warnings == [
@@ -179,30 +201,32 @@ def test_a_size_that_cannot_be_had_is_warned_of_once(
     ]
 
 
-def test_the_default_size_is_had_or_approached_without_a_word(
+def test_the_default_size_is_reached_or_approached_without_a_warning(
     udp: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sockets.size_buffer(udp, None, no_warning)
-    assert buffer_of(udp) == sockets.BUFFER
-
     limit = no_force(monkeypatch)
-    monkeypatch.setattr(sockets, "BUFFER", 2 * limit)
-    sockets.size_buffer(udp, None, no_warning)
-    assert buffer_of(udp) == limit
+    sockets.set_receive_buffer(udp, 10_000, no_warning)
+    for default in (limit // 2, 2 * limit):
+        monkeypatch.setattr(sockets, "RECEIVE_BUFFER", default)
+        sockets.set_receive_buffer(udp, None, no_warning)
+        assert buffer_of(udp) == min(default, limit)
 
 
-def test_a_buffer_that_is_larger_already_is_left_alone_unless_told(udp: socket.socket) -> None:
-    sockets.size_buffer(udp, 2 * sockets.BUFFER, no_warning)
-    sockets.size_buffer(udp, None, no_warning)
-    assert buffer_of(udp) == 2 * sockets.BUFFER
-
-    sockets.size_buffer(udp, 100_000, no_warning)
+def test_a_larger_buffer_is_kept_unless_a_size_is_given(
+    udp: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sockets, "RECEIVE_BUFFER", 50_000)
+    sockets.set_receive_buffer(udp, 100_000, no_warning)
+    sockets.set_receive_buffer(udp, None, no_warning)
     assert buffer_of(udp) == 100_000
+
+    sockets.set_receive_buffer(udp, 20_000, no_warning)
+    assert buffer_of(udp) == 20_000
 
 
 def test_drops_are_known_at_once_and_exactly(udp: socket.socket) -> None:
     """Also of datagrams after which none was read."""
-    sockets.size_buffer(udp, 10_000, no_warning)
+    sockets.set_receive_buffer(udp, 10_000, no_warning)
     assert sockets.kernel_drops(udp) == 0
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         for _ in range(500):
@@ -216,3 +240,21 @@ def test_drops_are_known_at_once_and_exactly(udp: socket.socket) -> None:
 
     assert drops == 500 - read
     assert drops > 0
+
+
+def test_sockets_of_other_kinds_are_named_and_closed() -> None:
+    unix, udp = socket.socket(socket.AF_UNIX), socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with pytest.raises(StartError, match=r"not AF_UNIX SOCK_STREAM, AF_INET SOCK_DGRAM$"):
+        sockets.adopt([unix, udp])
+
+    assert (unix.fileno(), udp.fileno()) == (-1, -1)
+
+
+def test_a_tcp_socket_that_cannot_listen_is_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        connected = socket.create_connection(server.getsockname())
+        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        with pytest.raises(StartError, match="^cannot listen on systemd's TCP socket: "):
+            sockets.adopt([connected, udp])
+        connected.close()
+        udp.close()

@@ -1,12 +1,10 @@
 from __future__ import annotations
 
 import os
-import socket
 
 import pytest
 
 from daemonkit import StartError
-from daemonkit.system.sockets import adopt
 from daemonkit.system.systemd import NotifySocket, take_sockets, watchdog_seconds
 
 
@@ -48,7 +46,7 @@ def test_without_an_address_nothing_is_opened(environ: dict[str, str]) -> None:
     assert notify.send("READY=1") is None
 
 
-def test_out_of_descriptors_there_is_nobody_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_descriptors_it_stays_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*arguments: object) -> None:
         raise OSError(24, "Too many open files")
 
@@ -58,7 +56,7 @@ def test_out_of_descriptors_there_is_nobody_to_tell(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("count", ["", "x", "-1", "9999999"])
-def test_a_wrong_number_of_descriptors_is_told(count: str) -> None:
+def test_a_wrong_number_of_descriptors_is_named(count: str) -> None:
     environ = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": count}
     with pytest.raises(StartError) as caught:
         take_sockets(environ)
@@ -71,21 +69,3 @@ def test_a_wrong_number_of_descriptors_is_told(count: str) -> None:
 
 def test_none_given_is_none_taken() -> None:
     assert take_sockets({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "0"}) == []
-
-
-def test_sockets_of_other_kinds_are_named_and_closed() -> None:
-    unix, udp = socket.socket(socket.AF_UNIX), socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    with pytest.raises(StartError, match=r"not AF_UNIX SOCK_STREAM, AF_INET SOCK_DGRAM$"):
-        adopt([unix, udp])
-
-    assert (unix.fileno(), udp.fileno()) == (-1, -1)
-
-
-def test_a_tcp_socket_that_cannot_listen_is_told() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        connected = socket.create_connection(server.getsockname())
-        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        with pytest.raises(StartError, match="^cannot listen on the TCP socket of systemd: "):
-            adopt([connected, udp])
-        connected.close()
-        udp.close()

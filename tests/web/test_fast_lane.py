@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from werkzeug.routing import Rule
 
-from daemonkit import BatchTooLarge, Daemon, QueueFull, Secret
+from daemonkit import BatchTooLarge, Daemon, QueueFull, Secret, Unavailable
 from daemonkit.events.durable import backlog
 from daemonkit.testing import Client, running
 from daemonkit.web.fast_lane import LARGEST_BATCH, LARGEST_BODY, Head, read_head
@@ -70,7 +70,7 @@ def without_dates(answers: bytes) -> bytes:
 def make(fast_events: bool, queue: str | None = None) -> Iterator[Side]:
     app = Daemon("app")
     app.route("/last", endpoint="last")(lambda: "last")
-    app.set_event_handler(lambda event: side.events.append(event))
+    app.add_event_handler(lambda event: side.events.append(event))
     master = {"fast_events": fast_events, "max_request_size": LIMIT, "queue_size": 1000}
     with running(app, {"master": {**master, "queue": queue}}) as client:
         side = Side(app, client)
@@ -315,7 +315,7 @@ def test_a_message_that_holds_a_secret_is_redacted() -> None:
 def test_a_handler_that_wants_to_know_is_told_who_sent_each() -> None:
     app = Daemon("app")
     seen: list[Any] = []
-    app.set_event_handler(lambda event, meta: seen.append((event, meta)))
+    app.add_event_handler(lambda event, meta: seen.append((event, meta)))
     with running(app) as client:
         with connect(client) as sock:
             sock.sendall(ONE + request(b"1\n2", NDJSON) + LAST)
@@ -503,9 +503,10 @@ def test_limits_set_for_flask_hold(change: Callable[[Any], Any], status: int) ->
         assert app._assembly.parts.server.counters()["fast_events"] == 0
 
 
-def test_an_error_handler_of_the_users_own_answers() -> None:
+@pytest.mark.parametrize("error", [QueueFull, Unavailable])
+def test_an_error_handler_of_the_users_own_answers(error: type[Exception]) -> None:
     app = Daemon("app")
-    app.flask.errorhandler(QueueFull)(lambda error: ("mine", 418))
+    app.flask.errorhandler(error)(lambda error: ("mine", 418))
     with full(app) as client:
         assert client.post("/events", data=b"1").text == "mine"
 

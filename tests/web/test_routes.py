@@ -475,7 +475,7 @@ def test_secrets_do_not_get_out_through_status_ping_or_errors(
         flask.abort(400, "bad password hush")
 
     other = Daemon("other")
-    other.set_ping_check(lambda: ("hush", 429))
+    other.add_ping_check(lambda: ("hush", 429))
     config = {"password": Secret("hush")}
     with running(app, config) as client, running(other, config) as second:
         bodies = [client.get(path).text for path in ("/status", "/ping", "/abort")]
@@ -518,7 +518,7 @@ def raising(error: BaseException) -> Callable[[], Any]:
 def test_ping_answers_what_the_check_says(
     app: Daemon, check: Callable[[], Any], code: int, text: str
 ) -> None:
-    app.set_ping_check(check)
+    app.add_ping_check(check)
 
     with running(app) as client:
         got = client.get("/ping")
@@ -531,7 +531,7 @@ def test_ping_answers_what_the_check_says(
 
 
 def test_an_exception_in_the_check_is_logged(app: Daemon, caplog: pytest.LogCaptureFixture) -> None:
-    app.set_ping_check(raising(ValueError("internals")))
+    app.add_ping_check(raising(ValueError("internals")))
     with running(app) as client:
         client.get("/ping")
 

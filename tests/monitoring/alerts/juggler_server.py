@@ -40,7 +40,7 @@ def _handler(juggler: FakeJuggler) -> type[BaseHTTPRequestHandler]:
             juggler.authorizations.append(self.headers["Authorization"])
             reply = juggler.answer(body)
             if reply is None:
-                juggler.released.wait(30)
+                juggler.released.wait(300)
                 self.close_connection = True
                 return
             code, value = reply
@@ -73,7 +73,7 @@ def juggler_server(juggler: FakeJuggler, port: int = 0) -> Iterator[FakeJuggler]
             thread.join()
 
 
-def wait_for(condition: Callable[[], Any], timeout: float = 10.0) -> None:
+def wait_for(condition: Callable[[], Any], timeout: float = 60.0) -> None:
     pause = threading.Event()
     for _ in range(int(timeout / 0.005)):
         if condition():

@@ -40,7 +40,7 @@ class FakeBackend:
 
     def post(self, alert: Alert) -> str | None:
         self.posted.append(alert)
-        self.released.wait(30)
+        self.released.wait(300)
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
@@ -64,7 +64,7 @@ def make_outbox(backend: FakeBackend) -> Iterator[MakeOutbox]:
     backend.released.set()
     for outbox in made:
         outbox.request_stop()
-        assert outbox.join(10)
+        assert outbox.join(30)
 
 
 @pytest.fixture
@@ -209,7 +209,7 @@ def test_stopping_sends_what_is_waiting(outbox: Outbox, backend: FakeBackend) ->
     outbox.request_stop()
     backend.released.set()
 
-    assert outbox.join(10)
+    assert outbox.join(30)
     assert backend.posted == alerts(50)
     assert outbox.running_threads() == []
 
@@ -223,7 +223,7 @@ def test_stopping_tries_an_unavailable_backend_once_more_and_logs_what_is_left(
     wait_for(lambda: caplog.messages)
     outbox.request_stop()
 
-    assert outbox.join(10)
+    assert outbox.join(30)
     assert backend.posted == [alert("x")] * 2
     assert caplog.messages == [
         "Fake at home is unavailable, retrying: connection refused",
@@ -241,7 +241,7 @@ def test_an_attempt_that_was_under_way_at_the_stop_is_not_the_last_one(
     outbox.request_stop()
     backend.released.set()
 
-    assert outbox.join(10)
+    assert outbox.join(30)
     assert backend.posted == [alert("x")] * 2
 
 
@@ -249,7 +249,7 @@ def test_after_the_stop_an_alert_is_dropped(
     outbox: Outbox, backend: FakeBackend, caplog: pytest.LogCaptureFixture
 ) -> None:
     outbox.request_stop()
-    assert outbox.join(10)
+    assert outbox.join(30)
     outbox.put(alert("late"))
 
     assert outbox.counters()["waiting"] == 0
@@ -321,7 +321,7 @@ def test_without_a_thread_stopping_tries_once_more(
         outbox.put(alert("x"))
     outbox.request_stop()
 
-    assert outbox.join(10)
+    assert outbox.join(30)
     assert backend.posted == [alert("x")]
 
 
@@ -332,6 +332,6 @@ def test_stopping_without_a_thread_names_what_is_left(
         patch.setattr(threading.Thread, "start", refuse)
         outbox.put(alert("x"))
         outbox.request_stop()
-        assert outbox.join(10)
+        assert outbox.join(30)
 
     assert caplog.messages == [NO_THREAD, "1 alerts were not delivered to Fake at home"]
