@@ -27,6 +27,7 @@ from .lifecycle.reloading import Reloader
 from .lifecycle.signal_actions import StopSignals, signal_actions
 from .lifecycle.signals import Signals
 from .lifecycle.switching import set_switch_interval
+from .monitoring.alerts.juggler import make_alert
 from .monitoring.health import Health
 from .monitoring.status import Gatherer
 from .registry import HandlerSpec, Registrars
@@ -194,7 +195,7 @@ class Daemon(Registrars):
 
         status: OK, INFO, WARN or CRIT; another is a ValueError.
         """
-        self._assembly.outbox.send(host, service, status, description)
+        self._assembly.outbox.put(make_alert(host, service, status, description))
 
     def stop(self) -> None:
         """Ask the daemon to stop; returns at once, may be called from any thread."""

@@ -21,7 +21,8 @@ from ..events.processor import Processor
 from ..events.udp import UdpListener
 from ..exceptions import BatchTooLarge, RegistrationError, StartError, Unavailable
 from ..hooks import Hooks
-from ..monitoring.alerts.juggler import Outbox
+from ..monitoring.alerts.juggler import Juggler
+from ..monitoring.alerts.outbox import Outbox
 from ..monitoring.health import Health
 from ..monitoring.health_reporter import HealthReporter
 from ..monitoring.systemd_notifier import SystemdNotifier
@@ -144,13 +145,8 @@ class Assembly:
         with self.lock:
             if self._outbox is None:
                 settings = self._settings
-                self._outbox = Outbox(
-                    self._master.name,
-                    settings.juggler_url,
-                    settings.juggler_timeout,
-                    self._logger,
-                    self._config.redact,
-                )
+                juggler = Juggler(self._master.name, settings.juggler_url, settings.juggler_timeout)
+                self._outbox = Outbox(juggler, self._logger, self._config.redact)
             return self._outbox
 
     def resize_queue(self) -> None:

@@ -581,7 +581,7 @@ NEEDED = (
 """Threads without which a daemon doesn't start."""
 OPTIONAL = {
     "worker": "The slave worker failed; restart 1 in",
-    "juggler": "Alerts can't be sent, the next one tries again: RuntimeError: can't start new",
+    "juggler": "Cannot send alerts; the next alert retries: RuntimeError: can't start new thread",
     "reload": "app: no reload: RuntimeError: can't start new thread\n",
     "stacks": "app: no stacks: RuntimeError: can't start new thread\n",
     "exit": "",

@@ -8,7 +8,8 @@ import pytest
 from flask import request
 
 from daemonkit import Daemon
-from daemonkit.monitoring.alerts.juggler import Outbox
+from daemonkit.monitoring.alerts.juggler import Juggler
+from daemonkit.monitoring.alerts.outbox import Alert, Outbox
 from daemonkit.system.outgoing import is_loopback, open_session
 from daemonkit.testing import running
 
@@ -36,9 +37,9 @@ def alert() -> Iterator[Callable[[str], None]]:
     outboxes: list[Outbox] = []
 
     def send(url: str) -> None:
-        outbox = Outbox("app", url, 5, logging.getLogger("test"))
+        outbox = Outbox(Juggler("app", url, 5), logging.getLogger("test"))
         outboxes.append(outbox)
-        outbox.send("h", "s", "OK", "d")
+        outbox.put(Alert("h", "s", "OK", "d"))
         wait_for(lambda: outbox.counters()["sent"])
 
     yield send

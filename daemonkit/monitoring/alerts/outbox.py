@@ -1,0 +1,229 @@
+"""The alert outbox: a bounded queue, and the thread that delivers it to one monitoring system."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import NamedTuple, Protocol
+
+from ...text import error_text
+from ...types import Problem
+
+OUTBOX_SIZE = 1000
+FIRST_RETRY, LONGEST_RETRY = 1.0, 60.0
+"""Seconds between attempts while the backend is unavailable: doubled up to the longest."""
+
+
+class Alert(NamedTuple):
+    """The state of one service on one host."""
+
+    host: str
+    service: str
+    status: str
+    description: str
+
+
+class TryLater(Exception):
+    """The monitoring system is unavailable; a later attempt may succeed."""
+
+
+Post = Callable[[Alert], str | None]
+"""Sends an alert; returns why it was refused, or None. Raises TryLater."""
+
+
+class Backend(Protocol):
+    """A monitoring system that alerts are sent to.
+
+    name: names the outbox and its thread; address: names the system in the log.
+    """
+
+    name: str
+    address: str
+
+    def connect(self) -> AbstractContextManager[Post]:
+        """Open a connection or session; called on the outbox's thread."""
+        ...
+
+
+class Outbox:
+    """A bounded queue of alerts and the thread that posts them one by one, in order.
+
+    redact: applied to an alert's texts; retry: seconds before the first retry, and at most before
+    any later one. An alert is retried while the backend is unavailable. When the outbox is full,
+    the oldest alert is dropped, because the newest ones describe the current state.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        logger: logging.Logger,
+        redact: Callable[[str], str] = str,
+        retry: tuple[float, float] = (FIRST_RETRY, LONGEST_RETRY),
+    ) -> None:
+        self.name = backend.name
+        self._backend = backend
+        self._logger = logger
+        self._redact = redact
+        self._first_retry, self._longest_retry = retry
+        self._waiting: deque[Alert] = deque()
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._stopping = False
+        self._closed = False
+        self._unavailable = False
+        self._halted = False
+        self._counts = {"sent": 0, "refused": 0, "dropped": 0}
+
+    def put(self, alert: Alert) -> None:
+        """Queue an alert; never blocks on the network."""
+        alert = alert._replace(
+            host=self._redact(alert.host),
+            service=self._redact(alert.service),
+            description=self._redact(alert.description),
+        )
+        with self._changed:
+            if self._closed:
+                self._logger.warning("Dropped %s: the daemon has stopped", alert)
+                return
+            if len(self._waiting) >= OUTBOX_SIZE:
+                self._drop_oldest()
+            self._waiting.append(alert)
+            if not self._stopping:
+                self._ensure_thread()
+            self._changed.notify_all()
+
+    def _ensure_thread(self) -> None:
+        if self._thread is not None:
+            return
+        try:
+            thread = threading.Thread(target=self._run, name=self.name, daemon=True)
+            thread.start()
+        # At the thread limit, or out of memory.
+        except (RuntimeError, MemoryError) as error:
+            self._halt(error)
+        else:
+            self._thread = thread
+
+    def _halt(self, error: BaseException) -> None:
+        """Log, once, that nothing is sent until the next alert restarts the thread."""
+        if not self._halted:
+            # Set before logging: a log handler may send an alert itself.
+            self._halted = True
+            self._logger.error("Cannot send alerts; the next alert retries: %s", error_text(error))
+
+    def _drop_oldest(self) -> None:
+        dropped = self._waiting.popleft()
+        self._counts["dropped"] += 1
+        if self._counts["dropped"] == 1:
+            self._logger.error(
+                "More than %d alerts are waiting for %s; dropping the oldest, first %s",
+                OUTBOX_SIZE,
+                self._backend.address,
+                dropped,
+            )
+
+    def start(self) -> None:
+        """Do nothing: the first alert starts the thread."""
+
+    def request_stop(self) -> None:
+        """Send the waiting alerts, then stop."""
+        with self._changed:
+            self._stopping = True
+            if self._waiting and not self._closed:
+                self._ensure_thread()
+            self._changed.notify_all()
+
+    def join(self, timeout: float) -> bool:
+        """Wait at most `timeout` seconds; log how many alerts are left."""
+        thread = self._thread
+        if thread is not None:
+            thread.join(timeout)
+        with self._changed:
+            self._closed = True
+            left = len(self._waiting)
+        if left:
+            self._logger.error("%d alerts were not delivered to %s", left, self._backend.address)
+        return thread is None or not thread.is_alive()
+
+    def running_threads(self) -> list[threading.Thread]:
+        thread = self._thread
+        return [thread] if thread is not None and thread.is_alive() else []
+
+    def problems(self) -> list[Problem]:
+        """None: an alert that cannot be sent is logged."""
+        return []
+
+    def counters(self) -> dict[str, int]:
+        """Alerts waiting, sent, refused by the backend, and dropped for lack of room."""
+        return {"waiting": len(self._waiting), **self._counts}
+
+    def _run(self) -> None:
+        try:
+            with self._backend.connect() as post:
+                self._send_waiting(post)
+        # For example out of memory, or a module that cannot be imported.
+        except BaseException as error:
+            self._halt(error)
+        finally:
+            with self._changed:
+                self._thread = None
+
+    def _send_waiting(self, post: Post) -> None:
+        delay, is_final = self._first_retry, False
+        while (alert := self._next()) is not None:
+            try:
+                self._send(post, alert)
+            except TryLater as error:
+                self._report_unavailable(str(error))
+                # One retry after the stop request, without delay.
+                if is_final:
+                    return
+                with self._changed:
+                    self._changed.wait_for(lambda: self._stopping, delay)
+                    is_final = self._stopping
+                delay = min(delay * 2, self._longest_retry)
+            else:
+                delay = self._first_retry
+                with self._changed:
+                    # It may have been dropped in the meantime.
+                    if self._waiting[0] is alert:
+                        self._waiting.popleft()
+
+    def _next(self) -> Alert | None:
+        """Wait for an alert; None when a stop is requested and none is left."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._stopping)
+            return self._waiting[0] if self._waiting else None
+
+    def _send(self, post: Post, alert: Alert) -> None:
+        try:
+            refusal = post(alert)
+        except TryLater:
+            raise
+        # An alert that breaks the backend must not block all later ones.
+        except Exception:
+            self._counts["refused"] += 1
+            self._logger.exception("Could not send %s", alert)
+            return
+        self._report_available()
+        if refusal is None:
+            self._counts["sent"] += 1
+        else:
+            self._counts["refused"] += 1
+            self._logger.error("%s refused %s: %s", self._backend.address, alert, refusal)
+
+    def _report_unavailable(self, why: str) -> None:
+        if not self._unavailable:
+            self._unavailable = True
+            self._logger.warning("%s is unavailable, retrying: %s", self._backend.address, why)
+
+    def _report_available(self) -> None:
+        if self._halted:
+            self._halted = False
+            self._logger.info("Sending alerts again")
+        if self._unavailable:
+            self._unavailable = False
+            self._logger.info("%s is available again", self._backend.address)
