@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from daemonkit.events.durable import editor as editor_module
-from daemonkit.events.durable.editor import STATES, Editor, Stored
-from daemonkit.events.durable.salvage import rescued
-from daemonkit.events.durable.store import STRIDE, Store, StoredBatch, StoredFailure
-from daemonkit.events.entry import Failure
+from daemonkit.events.durable.editor import Editor, Stored
+from daemonkit.events.durable.rows import STRIDE, StoredBatch, StoredFailure
+from daemonkit.events.durable.salvage import salvage
+from daemonkit.events.durable.store import STATES, Store
 
-FAILURE = Failure("ValueError: no", "Traceback ...", 3, 100.0, 200.0)
+FAILURE = (100.0, 200.0, "ValueError: no", "Traceback ...")
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def add(store: Store, id: int, *lines: bytes, peers: str | None = None) -> None:
 
 
 def add_failed(store: Store, id: int, due: float | None, line: bytes = b"1") -> None:
-    store.add_failed(StoredFailure(id, due, 0, 50.0, "udp", "::1", 100.0, line), FAILURE, due)
+    store.put_failed(StoredFailure(id, due, 3, 50.0, "udp", "::1", *FAILURE, line))
 
 
 def ids(editor: Editor, *states: str) -> list[int]:
@@ -72,7 +72,7 @@ def test_all_is_known_of_an_event(store: Store, editor: Editor) -> None:
 
     assert editor.find(1001) == Stored(1001, "waiting", 50.0, "http", "::1:6", b"[1]")
     assert editor.find(1500) == Stored(
-        1500, "retrying", 50.0, "udp", "::1", b"{}", 3, 9e9, 100.0, 200.0, *FAILURE[:2]
+        1500, "retrying", 50.0, "udp", "::1", b"{}", 3, 9e9, *FAILURE
     )
     assert editor.find(1002) is editor.find(999) is editor.find(2000) is None
 
@@ -85,11 +85,11 @@ def test_a_failed_event_that_was_edited_by_hand_is_shown(
         "UPDATE failed SET line = CAST(line AS TEXT), due = 'now', attempts = 'x', error = x'414243'"
     )
     shown = Stored(
-        1000, "retrying", 50.0, "udp", "::1", b'{"a": 1}', 0, 0.0, 100.0, 200.0, "ABC", FAILURE[1]
+        1000, "retrying", 50.0, "udp", "::1", b'{"a": 1}', 0, 0.0, 100.0, 200.0, "ABC", FAILURE[3]
     )
 
     assert list(editor.events(STATES)) == [shown]
-    assert list(rescued(path, pytest.fail)) == [shown]
+    assert list(salvage(path, pytest.fail)) == [shown]
 
 
 def test_an_event_behind_a_large_batch_is_found(store: Store, editor: Editor) -> None:
@@ -312,7 +312,7 @@ def test_marks_of_a_batch_that_is_gone_count_for_nothing(store: Store, editor: E
     assert store.count() == editor.count(STATES) == 0
 
 
-def test_of_a_torn_file_what_can_be_read_is_rescued(store: Store, path: str) -> None:
+def test_of_a_torn_file_what_can_be_read_is_salvage(store: Store, path: str) -> None:
     for id in range(1000, 101_000, STRIDE):
         add(store, id, b'"%s"' % (b"x" * 3000), b"%d" % id)
         store.mark_handled(id, [0])
@@ -324,7 +324,7 @@ def test_of_a_torn_file_what_can_be_read_is_rescued(store: Store, path: str) -> 
     data[damaged : damaged + 4096] = b"\xff" * 4096
     Path(path).write_bytes(data)
     lost: list[None] = []
-    events = list(rescued(path, lambda: lost.append(None)))
+    events = list(salvage(path, lambda: lost.append(None)))
 
     assert [event.id for event in events[:4]] == [1000, 1001, 1500, 2001]
     assert events[-1].line == b"100000"

@@ -18,9 +18,10 @@ from daemonkit import BatchTooLarge, QueueFull
 from daemonkit.events import waiting
 from daemonkit.events.durable import backlog
 from daemonkit.events.durable import group_commit as group
-from daemonkit.events.durable import queue as spool
+from daemonkit.events.durable import queue as queue_module
 from daemonkit.events.durable.queue import DurableQueue
-from daemonkit.events.durable.store import Store, StoredBatch
+from daemonkit.events.durable.rows import StoredBatch
+from daemonkit.events.durable.store import Store
 from daemonkit.events.entry import Batch, Entry, Failure
 
 LOGGER = logging.getLogger("test")
@@ -146,7 +147,7 @@ def test_what_is_handled_is_written_within_50_ms_though_nothing_else_happens(
 def test_a_taker_waits_when_as_many_as_may_be_are_not_yet_known_to_the_file(
     opened: Open, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spool, "ACK_DELAY", 60.0)
+    monkeypatch.setattr(queue_module, "ACK_DELAY", 60.0)
     queue = opened(ack_batch=4)
     queue.put_many(batch(*range(8)))
     entries = take(queue, 8)
@@ -160,7 +161,7 @@ def test_a_taker_waits_when_as_many_as_may_be_are_not_yet_known_to_the_file(
 def test_a_put_takes_the_acknowledgements_along(
     opened: Open, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spool, "ACK_DELAY", 60.0)
+    monkeypatch.setattr(queue_module, "ACK_DELAY", 60.0)
     queue = opened(ack_batch=4)
     queue.put_many(batch(*range(3)))
     queue.done(take(queue, 3))
@@ -177,7 +178,7 @@ def test_threads_that_put_at_the_same_time_share_commits(opened: Open) -> None:
         threading.Thread(target=lambda: [queue.put_many(batch(n)) for n in range(50)])
         for _ in range(8)
     ]
-    with queue._writing:
+    with queue._lock:
         for thread in threads:
             thread.start()
         until(lambda: len(queue) == 8)
@@ -231,7 +232,7 @@ def test_who_shared_the_last_commit_is_waited_for_a_moment(opened: Open) -> None
     commits: list[str] = []
     queue._file.store.db.set_trace_callback(commits.append)
     other = threading.Thread(target=lambda: queue.put_many(batch(2)))
-    with queue._writing:
+    with queue._lock:
         writer = threading.Thread(target=lambda: queue.put_many(batch(3)))
         writer.start()
         until(lambda: queue._group.puts)
@@ -629,16 +630,16 @@ def test_a_failure_that_can_not_be_stored_keeps_no_other_from_being_saved(
 def test_whatever_a_save_raises_is_a_problem_until_it_works(
     opened: Open, path: str, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    monkeypatch.setattr(spool, "AFTER_FAILURE", 0.02)
+    monkeypatch.setattr(queue_module, "AFTER_FAILURE", 0.02)
     queue = opened()
     queue.put_many(batch(1))
     failing = [True]
     real = queue._in_flight.write
 
-    def write(newest: int) -> None:
+    def write(newest: int, **options: Any) -> None:
         if failing:
             raise error
-        real(newest)
+        real(newest, **options)
 
     monkeypatch.setattr(queue._in_flight, "write", write)
     queue.done(take(queue, 1))
@@ -655,7 +656,7 @@ def test_whatever_a_save_raises_is_a_problem_until_it_works(
 def test_whatever_a_read_raises_is_a_problem_until_it_works(
     opened: Open, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
-    monkeypatch.setattr(spool, "AFTER_FAILURE", 0.02)
+    monkeypatch.setattr(queue_module, "AFTER_FAILURE", 0.02)
     opened().put_many(batch(1))
     queue = opened()
     failing = [True]
@@ -695,7 +696,7 @@ def test_a_stop_gives_nothing_more_to_takers_whatever_comes(
 
     # It waits for the file, to read what isn't in memory, when the stop comes.
     thread = threading.Thread(target=taker)
-    with queue._writing:
+    with queue._lock:
         thread.start()
         queue.close()
     thread.join(10)
@@ -753,7 +754,7 @@ def test_an_event_that_becomes_due_long_ago_or_never_is_tried(opened: Open, path
 
 @pytest.fixture
 def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spool, "LOOK_INTERVAL", 0.02)
+    monkeypatch.setattr(queue_module, "CHECK_INTERVAL", 0.02)
 
 
 @pytest.fixture
@@ -853,7 +854,7 @@ def test_a_dead_letter_is_tried_again_though_the_rest_of_its_batch_was_dropped(
     queue, store = opened(), other()
     queue.put_many(batch(1, 2))
     queue.fail(queue.get(), FAILURE, None)
-    until(store.dead)
+    until(lambda: store.count_failed(["dead"]))
     with store.transaction():
         store.mark_handled(1000, [1])
     until(lambda: queue._backlog.dropped)
@@ -865,7 +866,7 @@ def test_a_dead_letter_is_tried_again_though_the_rest_of_its_batch_was_dropped(
 def test_a_drop_is_not_undone_by_an_acknowledgement_of_the_same_batch(
     opened: Open, other: Callable[[], Store], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spool, "LOOK_INTERVAL", 60.0)
+    monkeypatch.setattr(queue_module, "CHECK_INTERVAL", 60.0)
     queue, store = opened(ack_batch=2), other()
     queue.put_many(batch(*range(5)))
     entries = take(queue, 2)
@@ -896,7 +897,7 @@ def test_what_was_dropped_while_it_was_in_work_does_not_come_back_when_it_fails(
     queue.fail(first, FAILURE, None)
     queue.fail(second, FAILURE, None)
 
-    assert store.dead() == 0
+    assert store.count_failed(["dead"]) == 0
     until(lambda: queue.counters()["dead"] == 0)
 
 
@@ -906,7 +907,7 @@ def test_a_failed_event_that_was_damaged_is_a_dead_letter_when_due(
     queue, store = opened(), other()
     queue.put_many(batch(1))
     queue.fail(queue.get(), FAILURE, None)
-    until(store.dead)
+    until(lambda: store.count_failed(["dead"]))
     with store.transaction():
         store.db.execute("UPDATE failed SET due = ?, line = ?", (time.time(), b"{oops"))
     until(lambda: queue.counters()["retrying"])
@@ -915,7 +916,7 @@ def test_a_failed_event_that_was_damaged_is_a_dead_letter_when_due(
     assert queue.get().event == 2
     late.join()
 
-    until(store.dead)
+    until(lambda: store.count_failed(["dead"]))
     assert store.value("SELECT error FROM failed").startswith("InvalidEvent: ")
 
 
@@ -1059,7 +1060,7 @@ def test_what_is_acknowledged_after_the_disk_has_failed_needs_nothing_from_befor
 def test_so_is_what_is_acknowledged_first_after_the_disk_has_failed(
     opened: Open, monkeypatch: pytest.MonkeyPatch, path: str, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(spool, "AFTER_FAILURE", 0.02)
+    monkeypatch.setattr(queue_module, "AFTER_FAILURE", 0.02)
     queue = opened()
     queue.put_many(batch(1, 2))
     disk = Broken(queue, monkeypatch)
@@ -1076,7 +1077,7 @@ def test_so_is_what_is_acknowledged_first_after_the_disk_has_failed(
 def test_takers_wait_while_it_can_not_be_written_that_events_are_handled(
     opened: Open, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
-    monkeypatch.setattr(spool, "AFTER_FAILURE", 0.02)
+    monkeypatch.setattr(queue_module, "AFTER_FAILURE", 0.02)
     queue = opened(ack_batch=2)
     queue.put_many(batch(1, 2, 3))
     disk = Broken(queue, monkeypatch)
@@ -1108,7 +1109,7 @@ def test_a_full_file_refuses_with_the_name_of_the_limit_and_removes_what_is_hand
     assert 50 < len(queue) < 105
     entries = take(queue, len(queue))
     queue.done(entries)
-    until(lambda: queue._unsaved == 0)
+    until(lambda: queue._in_flight.unsaved == 0)
     queue.put_many(batch(text))
 
 
@@ -1121,7 +1122,7 @@ def test_a_file_that_was_removed_or_replaced_takes_nothing(
     with pytest.raises(QueueFull) as caught:
         queue.put_many(batch(2))
 
-    message = f"{path} was removed: the event queue takes nothing until the next start"
+    message = f"{path} was removed: the event queue refuses events until a restart"
     assert str(caught.value) == message[0].upper() + message[1:]
     assert [problem.text for problem in queue.problems()] == [message]
     assert len(queue) == 1
@@ -1157,7 +1158,7 @@ def test_an_error_of_our_own_refuses_and_is_logged(
 def test_a_put_that_fails_is_no_problem_any_more_once_the_file_can_be_written(
     opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spool, "AFTER_FAILURE", 0.02)
+    monkeypatch.setattr(queue_module, "AFTER_FAILURE", 0.02)
     queue = opened()
     disk = Broken(queue, monkeypatch)
     disk.error = "disk I/O error"

@@ -14,9 +14,12 @@ import pytest
 from daemonkit import StartError
 from daemonkit.events.durable import database
 from daemonkit.events.durable.database import MIGRATIONS, Broken
-from daemonkit.events.durable.lock import Owner, Place, Reserve
+from daemonkit.events.durable.file import Location
+from daemonkit.events.durable.lock import FileLock
 from daemonkit.events.durable.queue import DurableQueue
-from daemonkit.events.durable.store import Store, StoredBatch, ranges_of
+from daemonkit.events.durable.reserve import Reserve
+from daemonkit.events.durable.rows import StoredBatch, ranges_of
+from daemonkit.events.durable.store import Store
 from daemonkit.events.entry import Batch
 
 LOGGER = logging.getLogger("test")
@@ -108,8 +111,8 @@ def test_what_is_no_database_is_moved_aside_and_told(
 
     (message,) = caplog.messages
     aside = re.fullmatch(
-        rf"The event queue {path} can't be read \(.+\): it was moved to "
-        rf"({path}\.broken-\d{{4}}-\d\d-\d\dT\d\d-\d\d-\d\d), and an empty one is begun",
+        rf"The event queue {path} can't be read \(.+\): moved it to "
+        rf"({path}\.broken-\d{{4}}-\d\d-\d\dT\d\d-\d\d-\d\d) and started an empty one",
         message,
     )
     assert aside, message
@@ -174,7 +177,9 @@ def test_a_newer_format_is_left_alone(path: str) -> None:
     db.execute("PRAGMA user_version = 7")
     db.close()
 
-    with pytest.raises(StartError, match=r"has format 7, and this daemonkit knows 1 at most"):
+    with pytest.raises(
+        StartError, match=r"has format 7, and this version of daemonkit supports up to 1;"
+    ):
         DurableQueue(path, LOGGER)
 
 
@@ -193,9 +198,7 @@ def test_an_older_format_is_brought_to_the_present_one_with_its_events(
     assert queue._file.store.value("PRAGMA user_version") == 2
     assert queue._file.store.value("SELECT id FROM last") == 5000
     assert [queue.get().event for _ in range(3)] == [0, 1, 2]
-    assert caplog.messages[0] == (
-        f"The event queue {path} had format 1 and was brought to the present one"
-    )
+    assert caplog.messages[0] == (f"Migrated the event queue {path} from format 1")
 
 
 @pytest.mark.parametrize(
@@ -262,19 +265,19 @@ def test_broken_says_what_is_broken(path: str) -> None:
 
 
 def test_a_second_owner_is_told_who_the_first_is(path: str) -> None:
-    owner = Owner(path, "billing")
+    owner = FileLock(path, "billing")
     try:
         with pytest.raises(StartError) as caught:
-            Owner(path, "other")
+            FileLock(path, "other")
     finally:
         owner.release()
 
     assert re.fullmatch(
         rf"the event queue {path} is in use by process {os.getpid()} \(billing, since "
-        r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\); each daemon needs a file of its own \(master\.queue\)",
+        r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\); each daemon needs its own file \(master\.queue\)",
         str(caught.value),
     )
-    Owner(path, "other").release()
+    FileLock(path, "other").release()
 
 
 def test_a_failed_opening_leaves_the_file_to_others(path: str) -> None:
@@ -293,8 +296,8 @@ def test_a_failed_opening_leaves_the_file_to_others(path: str) -> None:
 def test_a_child_that_lives_on_does_not_keep_the_lock(path: str) -> None:
     program = """
 import os, sys
-from daemonkit.events.durable.lock import Owner
-owner = Owner(sys.argv[1], "parent")
+from daemonkit.events.durable.lock import FileLock
+lock = FileLock(sys.argv[1], "parent")
 if not os.fork():
     # Until the test has seen that the lock is free.
     sys.stdin.read()
@@ -304,7 +307,7 @@ os._exit(0)
     parent = subprocess.Popen([sys.executable, "-c", program, path], stdin=subprocess.PIPE)
     assert parent.wait(10) == 0
     try:
-        Owner(path, "next").release()
+        FileLock(path, "next").release()
     finally:
         assert parent.stdin is not None
         parent.stdin.close()
@@ -313,7 +316,7 @@ os._exit(0)
 def test_a_place_knows_what_has_become_of_its_files(path: str) -> None:
     Path(path).touch()
     Path(path + "-wal").touch()
-    place = Place(path)
+    place = Location(path)
     assert place.problem() == ""
     os.unlink(path + "-wal")
     assert place.problem() == f"{path}-wal was removed"
@@ -328,6 +331,6 @@ def test_room_is_reserved_and_released(path: str) -> None:
     assert os.stat(path + "-reserve").st_blocks * 512 >= 100_000
     reserve.release()
     assert os.stat(path + "-reserve").st_size == 0
-    assert not reserve.has_more(2**50)
-    assert reserve.is_there
+    assert not reserve.take_with(2**50)
+    assert reserve.is_held
     reserve.close()
