@@ -4,7 +4,6 @@ import io
 import json
 import os
 import re
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -427,21 +426,32 @@ def test_an_import_that_is_stopped_says_how_far_it_was(
     assert len(exported(path)) == 2005
 
 
-def test_ctrl_c_in_the_middle_of_a_batch_waits_for_its_end(
-    path: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+INTERRUPTED = """
+import os, signal
+from daemonkit.cli import main
+from daemonkit.events.durable.editor import Editor
+
+# Whatever was inherited: under nohup, or in the background, it may be ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+add = Editor.add
+
+def add_interrupted(self, lines):
+    os.kill(os.getpid(), signal.SIGINT)
+    add(self, lines)
+
+Editor.add = add_interrupted
+main()
+"""
+
+
+def test_ctrl_c_in_the_middle_of_a_batch_waits_for_its_end(path: str) -> None:
     Path("in").write_bytes(b"1\n" * 5000)
-    add = Editor.add
+    command = [sys.executable, "-c", INTERRUPTED, "events", "import", "in", "--queue", path]
+    done = subprocess.run(command, capture_output=True, check=False)
 
-    def add_interrupted(self: Editor, lines: list[bytes]) -> None:
-        os.kill(os.getpid(), signal.SIGINT)
-        add(self, lines)
-
-    monkeypatch.setattr(Editor, "add", add_interrupted)
-
-    assert said(invoke("--queue", path, "import", "in")) == (
+    assert (done.returncode, done.stdout, done.stderr.decode()) == (
         1,
-        "",
+        b"",
         "daemonkit: interrupted; 1000 events had been imported\n",
     )
     assert len(exported(path)) == 1005

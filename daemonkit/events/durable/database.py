@@ -16,6 +16,8 @@ APPLICATION = 0x646B6576
 """PRAGMA application_id of our files: "dkev"."""
 CHECK_SECONDS = 0.2
 """The most time for checking a file at startup; damage usually shows at once."""
+CHECK_STEPS = 10_000
+"""Instructions of SQLite's virtual machine between two looks at the clock."""
 PAGE_SIZE = 8192
 
 MIGRATIONS = (
@@ -142,7 +144,7 @@ class Database:
     def check(self) -> None:
         """Check the file for damage, for CHECK_SECONDS at most; raises Broken."""
         until = time.monotonic() + CHECK_SECONDS
-        self.db.set_progress_handler(lambda: time.monotonic() > until, 10_000)
+        self.db.set_progress_handler(lambda: time.monotonic() > until, CHECK_STEPS)
         try:
             found = self.value("PRAGMA quick_check(1)")
         except sqlite3.OperationalError as error:

@@ -39,14 +39,15 @@ class _Loaded:
 class InFlight:
     """The state of each event between the file and its handler.
 
-    Only `done` and `fail` may be called by several threads at once.
+    Only `handled` and `fail` may be used by several threads at once.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._new_handled: list[Entry] = []
+        self.handled: list[Entry] = []
+        """Handled events, for threads to append to: a call for each event would cost too much."""
         self._new_failures: list[tuple[Entry, Failure, float | None]] = []
-        self._collected = 0
+        self.collected = 0
         """Results that were collected from these two and aren't written yet."""
         self._batches: dict[int, _Loaded] = {}
         self.bytes = 0
@@ -64,13 +65,6 @@ class InFlight:
 
     # Results, from any thread
 
-    def done(self, entries: Sequence[Entry]) -> int:
-        """Note handled events; returns `unsaved`. Called for each event, so it does little."""
-        handled = self._new_handled
-        # Atomic.
-        handled += entries
-        return self._collected + len(handled)
-
     def fail(self, entry: Entry, failure: Failure, delay: float | None) -> None:
         """Note a failed event to be retried in `delay` seconds, or never."""
         self._new_failures.append((entry, failure, delay))
@@ -78,7 +72,7 @@ class InFlight:
     @property
     def unsaved(self) -> int:
         """How many results the file doesn't have."""
-        return self._collected + len(self._new_handled) + len(self._new_failures)
+        return self.collected + len(self.handled) + len(self._new_failures)
 
     # Batches
 
@@ -119,7 +113,7 @@ class InFlight:
     def _settle(self, ids: Sequence[int]) -> int:
         """Note that events of one batch are handled; returns how many were not, or not dropped by
         another process."""
-        first = batch_of(ids[0])
+        first = ids[0] - ids[0] % STRIDE
         loaded = self._batches.get(first)
         if loaded is None:
             return 0
@@ -188,10 +182,10 @@ class InFlight:
     def collect(self) -> None:
         """Take in the results that threads have noted until now."""
         # They may go on appending.
-        handled = self._new_handled[: len(self._new_handled)]
+        handled = self.handled[: len(self.handled)]
         failures = self._new_failures[: len(self._new_failures)]
-        self._collected += len(handled) + len(failures)
-        del self._new_handled[: len(handled)], self._new_failures[: len(failures)]
+        self.collected += len(handled) + len(failures)
+        del self.handled[: len(handled)], self._new_failures[: len(failures)]
         self._note_handled(handled)
         for entry, failure, delay in failures:
             self._note_failed(entry, failure, delay)
@@ -204,7 +198,7 @@ class InFlight:
         # By batch, not by event: this is a hot path.
         start = 0
         while start < len(ids):
-            end = bisect_left(ids, batch_of(ids[start]) + STRIDE, start)
+            end = bisect_left(ids, ids[start] - ids[start] % STRIDE + STRIDE, start)
             self._settle(ids[start:end])
             start = end
 
@@ -291,5 +285,5 @@ class InFlight:
         self._marked |= self._partly
         self._marked.difference_update(self._finished)
         self._finished, self._partly, self._recovered = [], set(), []
-        self._collected = 0
+        self.collected = 0
         return failures

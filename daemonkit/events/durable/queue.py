@@ -238,7 +238,11 @@ class DurableQueue(Bounded):
 
         Waits for that once `ack_batch` results are unsaved.
         """
-        if self._in_flight.done(entries) >= self._ack_batch or not self._is_dirty:
+        # Appending is atomic. This runs for each event, so it calls as little as possible.
+        in_flight = self._in_flight
+        handled = in_flight.handled
+        handled += entries
+        if not self._is_dirty or in_flight.collected + len(handled) >= self._ack_batch:
             self._have_saved()
 
     def fail(self, entry: Entry, failure: Failure, delay: float | None) -> None:
