@@ -93,8 +93,10 @@ class Backlog:
         self.waiting.close(drain=False)
         self._on_disk += ready
 
-    def load(self) -> None:
-        """Load the next events from the file."""
+    def load_if_needed(self) -> None:
+        """Load the next events from the file, unless takers still have some or want none."""
+        if self.waiting.ready or self.waiting.closed:
+            return
         handled = dict(self._store.handled(self._loaded))
         taken = 0
         for stored in self._store.batches(self._loaded):

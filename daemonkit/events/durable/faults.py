@@ -53,65 +53,43 @@ class Fault:
             self._changed()
             self._logger.info("%s", self._over)
 
+    @property
+    def refusal(self) -> QueueFull | None:
+        """Refuses events while the fault lasts, None after that."""
+        return None if self.problem is None else _refusal(self.problem)
+
 
 class FileFaults:
     """The faults of one file; changed: called when one begins or ends."""
 
     def __init__(self, path: str, logger: logging.Logger, changed: Callable[[], None]) -> None:
         self._path = path
-        self._unwritten = Fault(logger, "The event queue's file can be written again", changed)
-        self._unread = Fault(logger, "The event queue's file can be read again", changed)
-        self._full = Fault(logger, "The disk of the event queue has space again", changed)
-        self._lost = Fault(logger, "", changed)
+        self.unwritable = Fault(logger, "The event queue's file can be written again", changed)
+        self.unreadable = Fault(logger, "The event queue's file can be read again", changed)
+        self.disk_full = Fault(logger, "The disk of the event queue has space again", changed)
+        self.lost = Fault(logger, "", changed)
 
-    @property
-    def is_unwritten(self) -> bool:
-        """Whether the last write failed."""
-        return self._unwritten.problem is not None
-
-    @property
-    def is_disk_full(self) -> bool:
-        """Whether there was no space for events."""
-        return self._full.problem is not None
-
-    @property
-    def refusal_if_lost(self) -> QueueFull | None:
-        """Refuses events if the file was removed or replaced."""
-        return None if self._lost.problem is None else _refusal(self._lost.problem)
-
-    def read_worked(self) -> None:
-        """The file was read."""
-        self._unread.end()
+    def problems(self) -> list[Problem]:
+        """For the health check."""
+        faults = (self.lost, self.disk_full, self.unwritable, self.unreadable)
+        return [fault.problem for fault in faults if fault.problem is not None]
 
     def read_failed(self, error: Exception) -> None:
         """The file can't be read."""
-        self._failed(self._unread, "read", error)
-
-    def write_worked(self) -> None:
-        """The file was written."""
-        self._unwritten.end()
+        self._failed(self.unreadable, "read", error)
 
     def write_failed(self, error: Exception) -> QueueFull:
         """The file can't be written; returns the refusal of events."""
-        return self._failed(self._unwritten, "written", error)
-
-    def disk_has_space(self) -> None:
-        """There is space for events."""
-        self._full.end()
+        return self._failed(self.unwritable, "written", error)
 
     def disk_is_full(self) -> QueueFull:
         """There is no space; returns the refusal of events."""
         text = f"the disk of the event queue is full ({self._path})"
-        return self._full.report(text, tolerable=True)
+        return self.disk_full.report(text, tolerable=True)
 
     def file_is_lost(self, problem: str) -> QueueFull:
         """The file was removed or replaced; returns the refusal of events."""
-        return self._lost.report(f"{problem}: the event queue refuses events until a restart")
-
-    def problems(self) -> list[Problem]:
-        """For the health check."""
-        faults = (self._lost, self._full, self._unwritten, self._unread)
-        return [fault.problem for fault in faults if fault.problem is not None]
+        return self.lost.report(f"{problem}: the event queue refuses events until a restart")
 
     def _failed(self, fault: Fault, what: str, error: Exception) -> QueueFull:
         is_expected = isinstance(error, sqlite3.Error)

@@ -168,10 +168,9 @@ class InFlight:
     @property
     def has_unsaved(self) -> bool:
         """Whether there is anything to write."""
-        return bool(self.unsaved or self._has_news)
+        return bool(self.unsaved or self._has_collected())
 
-    @property
-    def _has_news(self) -> bool:
+    def _has_collected(self) -> bool:
         return bool(self._finished or self._partly or self._recovered or self._failures)
 
     def note_damaged(self, id: int, error: InvalidEvent) -> None:
@@ -214,7 +213,7 @@ class InFlight:
         newest: the largest batch id in the file; touch: write something in any case.
         """
         store, finished = self._store, self._finished
-        if touch and not self._has_news:
+        if touch and not self._has_collected():
             store.touch()
         self._write_failures()
         if self._recovered:
@@ -264,19 +263,9 @@ class InFlight:
             raise
         # A value that SQLite can't store must not block all other results.
         except Exception as error:
-            now = time.time()
-            self._store.put_failed(
-                row._replace(
-                    attempts=1,
-                    source="app",
-                    peer=None,
-                    received=now,
-                    first_failed=now,
-                    last_failed=now,
-                    error=f"(the error can't be stored: {error_text(error)})",
-                    traceback="",
-                )
-            )
+            now, text = time.time(), f"(the error can't be stored: {error_text(error)})"
+            plainest = row.id, row.due, 1, now, "app", None, now, now, text, "", row.line
+            self._store.put_failed(StoredFailure._make(plainest))
 
     def written(self) -> list[Failed]:
         """Note that the results are in the file; returns the failed events."""

@@ -200,12 +200,7 @@ class DurableQueue(Bounded):
         """Load more events from the file; returns whether there were any."""
         if self._backlog.is_loaded:
             return False
-
-        def load() -> None:
-            if not self._waiting.ready and not self._waiting.closed:
-                self._backlog.load()
-
-        self._read(load)
+        self._read(self._backlog.load_if_needed)
         return True
 
     def _read_again(self, entry: Entry) -> Entry | None:
@@ -219,7 +214,7 @@ class DurableQueue(Bounded):
                     if self._file.is_closed:
                         return None
                     result = read()
-                    self._faults.read_worked()
+                    self._faults.unreadable.end()
                     return result
                 # Any error: otherwise it would be tried again at once, for ever.
                 except Exception as error:
@@ -298,7 +293,7 @@ class DurableQueue(Bounded):
                 return
             try:
                 self._writer.check()
-                self._faults.read_worked()
+                self._faults.unreadable.end()
             except Exception as error:
                 self._faults.read_failed(error)
 

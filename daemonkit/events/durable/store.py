@@ -74,6 +74,7 @@ class Store(Database):
 
     def next_id(self) -> int:
         """A batch id larger than any that was ever used."""
+        # AUTOINCREMENT would do without the table `last`, but write one more page per commit.
         top = self.value("SELECT max((SELECT id FROM last), ifnull(max(id), 0)) FROM batches")
         failed = self.value("SELECT ifnull(max(id), 0) FROM failed")
         return (max(int(top), int(failed)) // STRIDE + 1) * STRIDE

@@ -56,7 +56,7 @@ class Writer:
         # A bug of ours must not end the thread that writes for others.
         except Exception as error:
             refusal = self._failed(error)
-        if refusal is not None and self._faults.is_unwritten:
+        if refusal is not None and self._faults.unwritable.problem:
             # The keeper tries again, for there may be no more puts that would.
             self._needs_sync = True
         return refusal
@@ -64,7 +64,7 @@ class Writer:
     def _try_to_write(self, puts: Sequence[Pending]) -> QueueFull | None:
         if self._file.is_closed:
             return QueueFull(STOPPING, retry_after=5)
-        if (refusal := self._faults.refusal_if_lost) is not None:
+        if (refusal := self._faults.lost.refusal) is not None:
             return refusal
         if not self._file.ensure_reserve():
             return self._faults.disk_is_full()
@@ -77,8 +77,8 @@ class Writer:
         if (refusal := self.check_location(with_log=False)) is not None:
             return refusal
         self._publish(puts, written)
-        self._faults.write_worked()
-        self._faults.disk_has_space()
+        self._faults.unwritable.end()
+        self._faults.disk_full.end()
         return None
 
     def _insert(self, batches: Sequence[Batch]) -> Written:
@@ -128,7 +128,7 @@ class Writer:
             self._failed(error)
             return False
         self._needs_sync = not synced
-        self._faults.write_worked()
+        self._faults.unwritable.end()
         self._backlog.note_failed(self._in_flight.written())
         return True
 
@@ -150,8 +150,8 @@ class Writer:
     def check(self) -> None:
         """Check the file for changes by others, and the disk for space; may raise sqlite3.Error."""
         self.check_location(with_log=True)
-        if self._faults.is_disk_full and self._file.ensure_room():
-            self._faults.disk_has_space()
+        if self._faults.disk_full.problem and self._file.ensure_room():
+            self._faults.disk_full.end()
         elif not self._file.ensure_reserve():
             self._faults.disk_is_full()
         self._backlog.catch_up_if_changed()
@@ -161,7 +161,7 @@ class Writer:
         problem = self._file.location.problem(with_log=with_log)
         if not problem:
             return None
-        if self._faults.refusal_if_lost is None:
+        if self._faults.lost.problem is None:
             # A file that was moved lacks what is in its log only.
             self._file.checkpoint()
         return self._faults.file_is_lost(problem)

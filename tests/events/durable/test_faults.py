@@ -32,19 +32,19 @@ BROKEN = sqlite3.OperationalError("disk I/O error")
     [
         (
             lambda faults: faults.read_failed(BROKEN),
-            FileFaults.read_worked,
+            lambda faults: faults.unreadable.end(),
             "the event queue's file can't be read: disk I/O error (events.db)",
             "The event queue's file can be read again",
         ),
         (
             lambda faults: faults.write_failed(BROKEN),
-            FileFaults.write_worked,
+            lambda faults: faults.unwritable.end(),
             "the event queue's file can't be written: disk I/O error (events.db)",
             "The event queue's file can be written again",
         ),
         (
             FileFaults.disk_is_full,
-            FileFaults.disk_has_space,
+            lambda faults: faults.disk_full.end(),
             "the disk of the event queue is full (events.db)",
             "The disk of the event queue has space again",
         ),
@@ -84,22 +84,18 @@ def test_a_fault_that_lasts_is_logged_now_and_then(
 
 
 def test_a_refusal_says_why_and_when_to_try_again(faults: FileFaults) -> None:
-    assert faults.refusal_if_lost is None
+    assert faults.lost.refusal is None
     refusal = faults.file_is_lost("events.db was removed")
 
     message = "Events.db was removed: the event queue refuses events until a restart"
     assert (str(refusal), refusal.retry_after) == (message, 5)
-    assert str(faults.refusal_if_lost) == message
+    assert str(faults.lost.refusal) == message
 
 
 def test_only_a_full_disk_is_tolerable(faults: FileFaults) -> None:
-    assert not faults.is_disk_full
-    assert not faults.is_unwritten
     faults.disk_is_full()
     faults.write_failed(BROKEN)
 
-    assert faults.is_disk_full
-    assert faults.is_unwritten
     assert [problem.tolerable for problem in faults.problems()] == [True, False]
 
 

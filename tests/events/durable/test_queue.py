@@ -193,7 +193,7 @@ def test_an_event_that_fails_again_stays_one(opened: Open, path: str) -> None:
 
 
 @pytest.mark.usefixtures("checks_often")
-@pytest.mark.parametrize("place", ["load", "catch_up_if_changed"])
+@pytest.mark.parametrize("place", ["load_if_needed", "catch_up_if_changed"])
 def test_whatever_a_read_raises_is_a_problem_until_it_works(
     opened: Open, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
