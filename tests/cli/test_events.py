@@ -123,13 +123,13 @@ def test_wide_characters_take_two_columns(path: str, monkeypatch: pytest.MonkeyP
         (["--state", "retrying"], "There are no events to be retried in events.db"),
     ],
 )
-def test_an_empty_queue_is_said_to_be_empty(path: str, arguments: list[str], line: str) -> None:
+def test_an_empty_list_says_so(path: str, arguments: list[str], line: str) -> None:
     on(path, "drop", "--all", "--state", "all")
 
     assert on(path, "list", *arguments) == f"{line}\n"
 
 
-def test_all_of_an_event_is_shown(path: str) -> None:
+def test_everything_about_an_event_is_shown(path: str) -> None:
     assert on(path, "show", "12001") == (
         "ID:            12001\n"
         "State:         retrying\n"
@@ -184,7 +184,7 @@ def test_dead_letters_are_tried_again(path: str) -> None:
     assert on(path, "list", "--state", "dead") == "There are no dead letters in events.db\n"
 
 
-def test_what_cannot_be_tried_again_is_told_and_the_others_are(path: str) -> None:
+def test_events_that_cannot_be_retried_are_named_and_the_others_retried(path: str) -> None:
     result = invoke("--queue", path, "retry", "3000", "12003", "12000", "12001")
 
     assert said(result) == (
@@ -200,7 +200,7 @@ def test_events_in_any_state_are_dropped(path: str) -> None:
     assert exported(path) == ["4000", '"' + "x" * 300 + '"']
 
 
-def test_an_event_that_is_not_there_is_told(path: str) -> None:
+def test_a_missing_event_is_an_error(path: str) -> None:
     missing = "daemonkit: there is no event 12001000 in events.db\n"
 
     assert said(invoke("--queue", path, "show", "12001000")) == (1, "", missing)
@@ -271,7 +271,7 @@ def test_the_queue_is_not_overwritten_with_itself(path: str) -> None:
     assert Path(path).read_bytes() == before
 
 
-def test_a_file_that_cannot_be_written_is_told(path: str) -> None:
+def test_an_unwritable_output_is_an_error(path: str) -> None:
     result = invoke("--queue", path, "export", "-o", "none/x")
 
     assert said(result) == (1, "", "daemonkit: cannot write none/x: No such file or directory\n")
@@ -369,7 +369,7 @@ def test_from_stdin_everything_before_a_wrong_line_is_imported(path: str) -> Non
     assert len(exported(path)) == 1505
 
 
-def test_a_line_too_long_is_told(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_that_is_too_long_is_an_error(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ndjson, "LONGEST_LINE", 10)
     result = invoke("--queue", path, "import", "-", input=b"1234567890\n" + b"1" * 12 + b"\n")
 
@@ -513,9 +513,7 @@ def test_the_queue_is_named_by_a_configuration_too(path: str) -> None:
         (["-q", "garbage.db", "export"], 3, "daemonkit: the event queue garbage.db can't be read: file is not a database"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_done_is_told_in_one_line(
-    path: str, arguments: list[str], status: int, line: str
-) -> None:
+def test_errors_take_one_line(path: str, arguments: list[str], status: int, line: str) -> None:
     Path("memory.yaml").write_text("a: 1\n")
     Path("wrong.yaml").write_text("master: {port: x}\n")
     Path("number").write_text("1\n")
@@ -539,7 +537,7 @@ def test_what_cannot_be_done_is_told_in_one_line(
     assert sorted(os.listdir()) == files
 
 
-def test_a_torn_file_is_exported_so_far_as_it_can_be_read(path: str) -> None:
+def test_the_readable_events_of_a_damaged_file_are_exported(path: str) -> None:
     on(
         path,
         "import",
@@ -561,7 +559,7 @@ def test_a_torn_file_is_exported_so_far_as_it_can_be_read(path: str) -> None:
     )
 
 
-def test_a_file_that_is_busy_is_told(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_locked_file_is_an_error(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(editor_module, "PATIENCE", 0.01)
     db = sqlite3.connect(path, isolation_level=None)
     db.execute("BEGIN IMMEDIATE")
@@ -583,7 +581,7 @@ def daemonkit(*arguments: str, env: dict[str, str] | None = None, **options: Any
     )
 
 
-def test_a_reader_that_has_enough_is_no_error(path: str) -> None:
+def test_a_closed_pipe_is_not_an_error(path: str) -> None:
     on(path, "import", "-", input=b'"0123456789"\n' * 20_000)
     reading, writing = os.pipe()
     os.close(reading)

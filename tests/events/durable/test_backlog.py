@@ -18,7 +18,7 @@ from daemonkit.events.entry import Entry
 from .helpers import FAILURE, Open, batch, edit, events_of, rows, take, until
 
 
-def test_what_does_not_fit_into_memory_is_read_from_the_file_in_order(
+def test_events_that_do_not_fit_into_memory_are_read_from_the_file_in_order(
     opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backlog, "READY_EVENTS", 10)
@@ -49,7 +49,7 @@ def test_large_events_are_not_all_kept_in_memory(
     assert [entry.event[0] for entry in take(queue, 5)] == list("01234")
 
 
-def test_a_taker_that_waits_gets_what_is_in_the_file_only(
+def test_a_waiting_taker_gets_events_that_are_only_in_the_file(
     opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backlog, "READY_BYTES", 1000)
@@ -66,7 +66,7 @@ def test_a_taker_that_waits_gets_what_is_in_the_file_only(
     assert events_of(got) == [2]
 
 
-def test_the_circumstances_are_kept_if_the_handler_wants_them(opened: Open) -> None:
+def test_metadata_is_kept_if_the_handler_wants_it(opened: Open) -> None:
     before = time.time()
     queue = opened(with_meta=True)
     queue.put_many(batch(1, 2, source="udp", peers=["a:1", "b:2"]))
@@ -181,7 +181,7 @@ def test_reading_from_the_file_stops_at_so_many_bytes(
     assert len(queue) == 0
 
 
-def test_all_that_was_read_is_counted_once(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loaded_events_are_counted_once(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     opened().put_many(batch(*range(10)))
     monkeypatch.setattr(backlog, "AT_ONCE", 10)
     queue = opened(size=10)
@@ -357,7 +357,7 @@ def test_a_failed_event_that_was_damaged_is_a_dead_letter_when_due(
     assert store.value("SELECT error FROM failed").startswith("InvalidEvent: ")
 
 
-def test_what_was_dropped_makes_room_at_once(opened: Open, other: Callable[[], Store]) -> None:
+def test_dropped_events_make_room_at_once(opened: Open, other: Callable[[], Store]) -> None:
     queue, store = opened(size=4), other()
     queue.put_many(batch(1, 2, 3, 4))
     queue.fail(queue.get(), FAILURE, 3600)
@@ -373,7 +373,7 @@ def test_what_was_dropped_makes_room_at_once(opened: Open, other: Callable[[], S
     assert queue._backlog.dropped == set()
 
 
-def test_the_age_of_the_oldest_is_told_wherever_it_is(
+def test_the_age_of_the_oldest_event_is_known_in_memory_and_on_disk(
     opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backlog, "READY_EVENTS", 1)

@@ -88,7 +88,7 @@ def test_an_older_format_is_brought_to_the_present_one_with_its_events(
         ("folder", "it is a folder"),
     ],
 )
-def test_a_place_where_no_file_can_be_is_told(tmp_path: Path, where: str, message: str) -> None:
+def test_a_path_where_no_file_can_be_is_an_error(tmp_path: Path, where: str, message: str) -> None:
     (tmp_path / "folder").mkdir()
     path = str(tmp_path / where)
 
@@ -96,7 +96,7 @@ def test_a_place_where_no_file_can_be_is_told(tmp_path: Path, where: str, messag
         DurableQueue(path, LOGGER)
 
 
-def test_a_place_that_can_not_be_written_to_is_told(
+def test_a_path_without_write_permission_is_an_error(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "access", lambda name, _: name == path)
@@ -108,13 +108,13 @@ def test_a_place_that_can_not_be_written_to_is_told(
         DurableQueue(path, LOGGER)
 
 
-def test_only_who_may_make_a_file_makes_one(path: str) -> None:
+def test_a_missing_file_is_created_only_on_request(path: str) -> None:
     with pytest.raises(StartError, match="there is no such file$"):
         Store(path, create=False, patience=1)
     assert not os.path.exists(path)
 
 
-def test_a_database_that_another_process_holds_is_told(path: str) -> None:
+def test_a_locked_database_is_an_error(path: str) -> None:
     filled(path)
     db = sqlite3.connect(path, isolation_level=None)
     db.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -139,14 +139,14 @@ def test_checking_a_large_file_ends_in_time(path: str, monkeypatch: pytest.Monke
     Store(path, create=False, patience=1).close()
 
 
-def test_broken_says_what_is_broken(path: str) -> None:
+def test_a_damaged_file_is_an_error_with_its_reason(path: str) -> None:
     Path(path).write_text("text" * 1000)
 
     with pytest.raises(Broken, match="file is not a database"):
         Store(path, create=False, patience=1)
 
 
-def test_several_may_add_at_once_also_to_a_file_that_is_not_there_yet(
+def test_several_processes_may_add_to_a_new_file_at_once(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use_wal, gate = Store._use_wal, threading.Barrier(12)
@@ -175,7 +175,7 @@ def test_several_may_add_at_once_also_to_a_file_that_is_not_there_yet(
     editor.close()
 
 
-def test_a_file_that_another_makes_just_now_is_not_taken_for_a_foreign_one(
+def test_a_file_that_another_process_is_creating_is_not_taken_for_a_foreign_one(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     value = Store.value

@@ -15,7 +15,7 @@ from .helpers import LOGGER, Open, close, edit, filled, open_files
 
 
 @pytest.mark.parametrize("content", [b"not a database, but quite long a text" * 200, b"\0" * 9000])
-def test_what_is_no_database_is_moved_aside_and_told(
+def test_a_file_that_is_not_a_database_is_moved_aside_and_logged(
     path: str, content: bytes, opened: Open, caplog: pytest.LogCaptureFixture
 ) -> None:
     Path(path).write_bytes(content)
@@ -32,7 +32,7 @@ def test_what_is_no_database_is_moved_aside_and_told(
     queue.put_many(Batch([1], [b"1"]))
 
 
-def test_two_that_are_moved_aside_in_one_second_are_both_kept(path: str, opened: Open) -> None:
+def test_files_moved_aside_in_the_same_second_are_all_kept(path: str, opened: Open) -> None:
     for text in ("first", "second", "third"):
         Path(path).write_text(text * 1000)
         close(opened())
@@ -43,7 +43,7 @@ def test_two_that_are_moved_aside_in_one_second_are_both_kept(path: str, opened:
 
 
 @pytest.mark.parametrize("damage", ["cut", "overwritten"])
-def test_a_torn_database_is_moved_aside(
+def test_a_damaged_database_is_moved_aside(
     path: str, damage: str, opened: Open, caplog: pytest.LogCaptureFixture
 ) -> None:
     filled(path, 50_000)
@@ -69,7 +69,7 @@ def test_an_empty_file_is_an_empty_queue(
     assert caplog.messages == []
 
 
-def test_a_failed_opening_leaves_the_file_to_others(path: str) -> None:
+def test_a_file_that_failed_to_open_is_unlocked(path: str) -> None:
     Path(path).mkdir()
     with pytest.raises(StartError):
         DurableQueue(path, LOGGER)
@@ -80,7 +80,7 @@ def test_a_failed_opening_leaves_the_file_to_others(path: str) -> None:
             DurableQueue(path, LOGGER)
 
 
-def test_a_location_knows_what_happened_to_its_files(path: str) -> None:
+def test_removed_and_replaced_files_are_recognized(path: str) -> None:
     Path(path).touch()
     Path(path + "-wal").touch()
     location = Location(path)

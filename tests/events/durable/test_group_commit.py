@@ -66,7 +66,7 @@ def test_a_thread_that_is_interrupted_leaves_the_writing_to_the_next(
     queue.put_many(batch(3))
 
 
-def test_who_shared_the_last_commit_is_waited_for_a_moment(opened: Open) -> None:
+def test_a_commit_waits_a_moment_for_threads_that_shared_the_last_one(opened: Open) -> None:
     queue = opened()
     queue._group._last = 2
     began = time.monotonic()
@@ -106,7 +106,7 @@ def test_what_threads_put_is_all_there_and_each_one_in_its_order(opened: Open) -
         assert [n for t, n in events if t == thread_number] == list(range(60))
 
 
-def test_more_events_than_a_batch_may_have_are_parted(opened: Open, path: str) -> None:
+def test_more_events_than_fit_into_a_batch_are_split(opened: Open, path: str) -> None:
     queue = opened()
     queue.put_many(batch(*range(2500)))
 

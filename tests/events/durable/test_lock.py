@@ -11,7 +11,7 @@ from daemonkit import StartError
 from daemonkit.events.durable.lock import FileLock
 
 
-def test_a_second_owner_is_told_who_the_first_is(path: str) -> None:
+def test_the_error_of_a_second_daemon_names_the_first(path: str) -> None:
     owner = FileLock(path, "billing")
     try:
         with pytest.raises(StartError) as caught:

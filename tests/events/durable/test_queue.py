@@ -99,7 +99,7 @@ def test_the_size_counts_what_the_file_has_too(opened: Open) -> None:
     assert events_of(take(queue, 3)) == [1, 2, 3]
 
 
-def test_a_closed_queue_gives_nothing_more_and_takes_nothing(opened: Open) -> None:
+def test_a_closed_queue_hands_out_and_accepts_nothing(opened: Open) -> None:
     queue = opened()
     queue.put_many(batch(1, 2))
     queue.close()
@@ -112,7 +112,7 @@ def test_a_closed_queue_gives_nothing_more_and_takes_nothing(opened: Open) -> No
     assert len(opened()) == 2
 
 
-def test_a_put_that_comes_behind_the_end_is_refused(opened: Open) -> None:
+def test_a_put_after_the_stop_is_refused(opened: Open) -> None:
     queue = opened()
     queue.request_stop()
     assert queue.join(10)
@@ -151,7 +151,7 @@ def test_a_failed_event_is_tried_again_when_due_and_counts_its_attempts(
     until(lambda: rows(path, "SELECT * FROM failed") == [])
 
 
-def test_a_dead_letter_is_kept_with_all_that_is_known(opened: Open, path: str) -> None:
+def test_a_dead_letter_keeps_everything_known_about_it(opened: Open, path: str) -> None:
     queue = opened()
     queue.put_many(batch(1, {"a": 2}, source="udp", peers=["a:1", "b:2"]))
     entries = take(queue, 2)
@@ -220,9 +220,7 @@ def test_whatever_a_read_raises_is_a_problem_until_it_works(
     assert events_of(taken) == [1]
 
 
-def test_a_stop_gives_nothing_more_to_takers_whatever_comes(
-    opened: Open, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_takers_get_nothing_after_a_stop(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backlog, "READY_EVENTS", 3)
     queue = opened(ack_batch=1)
     for n in range(5):
@@ -283,7 +281,7 @@ def test_a_forked_child_puts_nothing(opened: Open) -> None:
         queue.put_many(batch(1))
 
 
-def test_a_file_that_can_not_be_read_is_a_problem_though_nothing_comes(
+def test_an_unreadable_file_is_a_problem_even_when_idle(
     opened: Open, monkeypatch: pytest.MonkeyPatch, checks_often: None
 ) -> None:
     queue = opened()
@@ -302,7 +300,7 @@ def test_a_file_that_can_not_be_read_is_a_problem_though_nothing_comes(
     until(lambda: queue.problems() == [])
 
 
-def test_takers_wait_while_it_can_not_be_written_that_events_are_handled(
+def test_takers_wait_while_results_can_not_be_saved(
     opened: Open, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
     monkeypatch.setattr(queue_module, "AFTER_FAILURE", 0.02)
@@ -323,7 +321,7 @@ def test_takers_wait_while_it_can_not_be_written_that_events_are_handled(
     assert rows(path, "SELECT * FROM handled") == [(1000, "[[0, 1]]")]
 
 
-def test_a_keeper_that_ends_is_a_problem(opened: Open) -> None:
+def test_a_keeper_thread_that_dies_is_a_problem(opened: Open) -> None:
     queue = opened()
     queue._stopping.set()
     queue._dirty.set()

@@ -11,7 +11,7 @@ from daemonkit.events.durable.reserve import Reserve, free_bytes, probe_space
 from .helpers import open_files
 
 
-def test_room_is_reserved_and_released(path: str) -> None:
+def test_space_is_reserved_and_released(path: str) -> None:
     reserve = Reserve(path, 100_000)
     assert reserve.take()
     assert os.stat(path + "-reserve").st_blocks * 512 >= 100_000

@@ -9,7 +9,7 @@ from daemonkit.events.durable.store import Store
 from .helpers import add, add_failed
 
 
-def test_of_a_torn_file_what_can_be_read_is_salvage(store: Store, path: str) -> None:
+def test_the_readable_events_of_a_damaged_file_are_salvaged(store: Store, path: str) -> None:
     for id in range(1000, 101_000, STRIDE):
         add(store, id, b'"%s"' % (b"x" * 3000), b"%d" % id)
         store.mark_handled(id, [0])

@@ -45,7 +45,7 @@ def test_what_was_acknowledged_without_a_sync_is_synced_soon(
     assert queue._file.store.value("PRAGMA synchronous") == 2
 
 
-def test_a_failed_event_that_is_no_longer_in_its_batch_keeps_no_other_from_being_saved(
+def test_a_failed_event_missing_from_its_batch_does_not_block_others(
     opened: Open, path: str
 ) -> None:
     queue = opened()
@@ -116,7 +116,7 @@ def test_whatever_a_save_raises_is_a_problem_until_it_works(
     assert rows(path, "SELECT * FROM batches") == []
 
 
-def test_an_event_that_can_not_be_written_is_refused_until_it_can(
+def test_events_are_refused_while_the_file_can_not_be_written(
     opened: Open, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, path: str
 ) -> None:
     caplog.set_level("INFO")
@@ -198,7 +198,7 @@ def test_a_full_file_refuses_with_the_name_of_the_limit_and_removes_what_is_hand
     queue.put_many(batch(text))
 
 
-def test_a_file_that_was_removed_or_replaced_takes_nothing(
+def test_a_removed_or_replaced_file_refuses_events(
     opened: Open, path: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     queue = opened()
@@ -218,14 +218,14 @@ def test_a_file_that_was_removed_or_replaced_takes_nothing(
 
 @pytest.mark.usefixtures("checks_often")
 @pytest.mark.parametrize("suffix", ["", "-wal"])
-def test_a_missing_file_is_noticed_without_a_put(opened: Open, path: str, suffix: str) -> None:
+def test_a_removed_file_is_noticed_without_a_put(opened: Open, path: str, suffix: str) -> None:
     queue = opened()
     os.unlink(path + suffix)
 
     assert until(queue.problems)[0].text.startswith(f"{path}{suffix} was removed")
 
 
-def test_an_error_of_our_own_refuses_and_is_logged(
+def test_a_bug_refuses_events_and_is_logged(
     opened: Open, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     queue = opened()
@@ -240,7 +240,7 @@ def test_an_error_of_our_own_refuses_and_is_logged(
     assert len(queue) == 0
 
 
-def test_a_put_that_fails_is_no_problem_any_more_once_the_file_can_be_written(
+def test_the_problem_of_a_failed_put_ends_without_another_put(
     opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(queue_module, "AFTER_FAILURE", 0.02)
