@@ -475,19 +475,6 @@ def test_a_terminal_sees_a_bar(path: str, monkeypatch: pytest.MonkeyPatch) -> No
 # Where the queue is, and what it may be
 
 
-def test_the_queue_is_named_by_a_configuration_too(path: str) -> None:
-    Path("cfg.yaml").write_text("master: {queue: events.db}\n")
-
-    for arguments in (
-        ["--config", "cfg.yaml", "export"],
-        ["export", "--config", "cfg.yaml"],
-        ["--queue", "none.db", "export", "-c", "cfg.yaml"],
-        ["--config", "none.yaml", "export", "-q", path],
-    ):
-        result = invoke(*arguments)
-        assert (result.exit_code, len(result.stdout.splitlines())) == (0, 5)
-
-
 @pytest.mark.parametrize(
     ("arguments", "status", "line"),
     [

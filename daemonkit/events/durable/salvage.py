@@ -22,9 +22,9 @@ def salvage(path: str, lost: Callable[[], None]) -> Iterator[Stored]:
     with closing(store):
         found = [(id, _waiting) for id in store.reachable("batches")]
         found += [(id, _failed) for id in store.reachable("failed")]
-        found.sort(key=lambda place: place[0])
+        found.sort(key=lambda item: item[0])
         # The failed events of a batch come between the others.
-        for _, group in groupby(found, key=lambda place: batch_of(place[0])):
+        for _, group in groupby(found, key=lambda item: batch_of(item[0])):
             events: list[Stored] = []
             for id, read in group:
                 try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from ...exceptions import QueueFull
 from ..bounded import STOPPING
@@ -19,6 +20,7 @@ from .rows import STRIDE, StoredBatch, to_row
 Written = list[tuple[Batch, StoredBatch]]
 
 
+@dataclass(eq=False)
 class Writer:
     """For the thread that holds the queue's lock.
 
@@ -26,23 +28,14 @@ class Writer:
     once it is on the disk.
     """
 
-    def __init__(
-        self,
-        file: File,
-        faults: FileFaults,
-        backlog: Backlog,
-        in_flight: InFlight,
-        ack_batch: int,
-        publish: Callable[[Sequence[Pending], Written], None],
-    ) -> None:
-        self._file = file
-        self._faults = faults
-        self._backlog = backlog
-        self._in_flight = in_flight
-        self._ack_batch = ack_batch
-        self._publish = publish
-        self._needs_sync = False
-        """Whether the last commit failed, or may not be on the disk."""
+    _file: File
+    _faults: FileFaults
+    _backlog: Backlog
+    _in_flight: InFlight
+    _ack_batch: int
+    _publish: Callable[[Sequence[Pending], Written], None]
+    _needs_sync: bool = False
+    """Whether the last commit failed, or may not be on the disk."""
 
     @property
     def has_unsaved(self) -> bool:
