@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from daemonkit.events.durable.database import MIGRATIONS
-from daemonkit.events.durable.group_commit import stored
-from daemonkit.events.durable.store import STRIDE, Store
+from daemonkit.events.durable.rows import STRIDE, to_row
+from daemonkit.events.durable.store import Store
 from daemonkit.events.entry import Batch
 
 from .disks import Disk, SlowSync, fill_up, quota, run, tmpfs
@@ -378,7 +378,7 @@ def database(path: Path, batches: int = 20) -> bytes:
     store = Store(str(path), create=True, patience=0.0)
     for number in range(1, batches + 1):
         lines = [b'{"number": %d, "text": "%s"}' % (n, b"x" * 500) for n in range(100)]
-        store.add(stored(Batch(lines, lines), number * STRIDE))
+        store.add(to_row(Batch(lines, lines), number * STRIDE))
     store.close()
     return path.read_bytes()
 
@@ -405,8 +405,8 @@ def test_a_file_that_is_no_database_or_torn_is_moved_aside(
     daemon = queue.start(ONE_BY_ONE).wait_ready()
     aside = Path(
         daemon.wait_for(
-            rf"CRITICAL +The event queue {queue.path} can't be read \(.+\): it was moved to (.+), "
-            "and an empty one is begun\n"
+            rf"CRITICAL +The event queue {queue.path} can't be read \(.+\): moved it to (.+) "
+            "and started an empty one\n"
         )[1]
     )
     daemon.send_event(1)
@@ -442,8 +442,8 @@ def newer(path: Path) -> str:
     connection.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
     connection.close()
     return (
-        f"the event queue {path} has format {len(MIGRATIONS) + 1}, and this daemonkit knows "
-        f"{len(MIGRATIONS)} at most; it was made by a newer one"
+        f"the event queue {path} has format {len(MIGRATIONS) + 1}, and this version of "
+        f"daemonkit supports up to {len(MIGRATIONS)}; it was written by a newer version"
     )
 
 
