@@ -10,7 +10,7 @@ from typing import Any
 from ...exceptions import InvalidEvent
 from ...types import Event
 from ..codec import decode, decode_each
-from ..entry import LONGEST_BACKOFF, Batch, Entry, meta_of
+from ..entry import Batch, Entry, meta_of
 from ..waiting import Waiting
 from .in_flight import Failed, InFlight
 from .rows import STRIDE, StoredBatch, numbers_in
@@ -19,6 +19,8 @@ from .store import Store
 READY_EVENTS = 10_000
 READY_BYTES = 16 * 1024 * 1024
 """Limits of what waits in memory."""
+LONGEST_WAIT = 366 * 86_400.0
+"""Seconds, for a file in which somebody has edited the time of a retry."""
 AT_ONCE = 1000
 """Events read from the file before other threads get their turn."""
 
@@ -175,17 +177,17 @@ class Backlog:
 
     def note_failed(self, events: Iterable[Failed]) -> None:
         """Note failed events that were written."""
-        for id, _, due in events:
+        for id, failure, due in events:
             if due is None:
                 self.dead += 1
             else:
                 self.retried += 1
-                self._schedule(id, due)
+                self._schedule(id, due, due - failure.last_failed)
 
-    def _schedule(self, id: int, due: float) -> None:
+    def _schedule(self, id: int, due: float, backoff: float) -> None:
         self._in_flight.schedule(id, due)
-        # The clock may have been set back.
-        delay = min(max(0.0, due - time.time()), LONGEST_BACKOFF)
+        # No longer than planned: the clock may have been set back.
+        delay = max(0.0, min(due - time.time(), backoff, LONGEST_WAIT))
         self.waiting.put_back(Entry(due, None, id), delay)
 
     def catch_up_if_changed(self) -> None:
@@ -205,8 +207,10 @@ class Backlog:
         for id, ranges in store.handled():
             gone |= in_flight.apply_marks(id, numbers_in(ranges))
         self.dropped |= {id for id in gone if id >= waits_from}
-        for id, due in in_flight.reschedule(dict(store.due())):
-            self._schedule(id, due)
+        due_events = store.due()
+        backoffs = {id: backoff for id, _, backoff in due_events}
+        for id, due in in_flight.reschedule({id: due for id, due, _ in due_events}):
+            self._schedule(id, due, backoffs[id])
         self.dead = store.count_failed(["dead"])
         self._on_disk = store.count(self._loaded)
         self.is_loaded = not self._on_disk

@@ -203,10 +203,12 @@ class Store(Database):
         """How many failed events are in these states."""
         return int(self.value(f"SELECT count(*) FROM failed WHERE {_condition(states)}"))
 
-    def due(self) -> list[tuple[int, float]]:
-        """The events to be retried and when, the next one first."""
+    def due(self) -> list[tuple[int, float, float]]:
+        """The events to be retried, when, and their back-off in seconds; the next one first."""
+        due, last_failed = _READ["due"], _READ["last_failed"]
         return self.db.execute(
-            f"SELECT id, {_READ['due']} FROM failed WHERE due IS NOT NULL ORDER BY 2, id"
+            f"SELECT id, {due}, {due} - {last_failed} FROM failed WHERE due IS NOT NULL "
+            "ORDER BY 2, id"
         ).fetchall()
 
     def retry(self, ids: Sequence[int], due: float) -> None:

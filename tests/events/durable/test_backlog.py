@@ -15,7 +15,7 @@ from daemonkit.events.durable.rows import StoredBatch, to_row
 from daemonkit.events.durable.store import Store
 from daemonkit.events.entry import Entry
 
-from .helpers import FAILURE, Open, batch, edit, events_of, rows, take, until
+from .helpers import FAILURE, Open, batch, close, edit, events_of, rows, take, until
 
 
 def test_events_that_do_not_fit_into_memory_are_read_from_the_file_in_order(
@@ -189,6 +189,24 @@ def test_loaded_events_are_counted_once(opened: Open, monkeypatch: pytest.Monkey
 
     assert len(queue) == 9
     queue.put_many(batch(10))
+
+
+def test_a_retry_waits_for_its_own_back_off_at_most(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More than an hour as well, and no longer when the clock was set back."""
+    waits: list[float] = []
+    monkeypatch.setattr(waiting.Waiting, "put_back", lambda self, entry, delay: waits.append(delay))
+    now = time.time()
+    queue = opened()
+    queue.put_many(batch(1))
+    queue.fail(*take(queue, 1), FAILURE._replace(last_failed=now), 7200)
+    until(lambda: waits)
+    close(queue)
+    monkeypatch.setattr(backlog.time, "time", lambda: now - 86_400)
+    opened()
+
+    assert waits == [pytest.approx(7200, abs=60)] * 2
 
 
 def test_an_event_that_becomes_due_long_ago_or_never_is_tried(opened: Open, path: str) -> None:

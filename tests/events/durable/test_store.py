@@ -59,7 +59,7 @@ def test_a_row_is_read_as_it_was_written(store: Store) -> None:
     assert list(store.failures(-1, MAX_ID, ["retrying"])) == [
         failed._replace(id=3000, due=9.5, peer=None)
     ]
-    assert store.due() == [(3000, 9.5)]
+    assert store.due() == [(3000, 9.5, 6.0)]
     assert store.batch(2000) is store.failed(1000) is None
 
 
