@@ -12,6 +12,7 @@ from daemonkit import Daemon, Slave
 from daemonkit.supervision.slave import SlaveSpec
 from daemonkit.supervision.supervised_slave import SupervisedSlave
 from daemonkit.testing import running
+from daemonkit.types import Problem
 
 from ..clock import Clock
 from .slaves import Worker, raise_no, slave_status, wait_for_state
@@ -472,3 +473,25 @@ def test_a_slave_without_a_heartbeat_is_stalled_until_it_recovers(
     (report,) = [m for m in caplog.messages if m.startswith("The slave hang is stalled: ")]
     assert ("it awaits here" if kind == "async" else "release.wait(20)") in report
     assert "(timeout 0.2 s)" in report
+
+
+def test_a_periodic_slave_whose_last_call_failed_has_failed_when_it_stops() -> None:
+    supervised = Supervised(fail, every=3600)
+    slave = supervised.slave
+    slave.start()
+    while slave.state != "backing off":
+        threading.Event().wait(0.001)
+    slave.request_stop()
+    assert slave.join(10)
+
+    assert slave.state == "failed"
+    assert "the slave work gave up" not in supervised.reports
+
+
+@pytest.mark.parametrize("critical", [True, False])
+def test_only_the_end_of_a_critical_slave_is_not_tolerable(critical: bool) -> None:
+    waiting = Supervised(fail, critical=critical, backoff=5).run().problem()
+    failed = Supervised(fail, critical=critical, restart="never").run().problem()
+
+    assert waiting == Problem("the slave work is backing off", tolerable=True)
+    assert failed == Problem("the slave work has failed", tolerable=not critical)

@@ -277,3 +277,40 @@ def test_a_slave_added_while_the_daemon_starts_is_started(app: Daemon) -> None:
         wait_for_state(client, "late", "running")
 
     assert late == ["added"]
+
+
+def stopping(name: str, order: list[str], release: threading.Event | None = None) -> Any:
+    """A slave that notes when it is asked to stop, and then waits for `release`, if given."""
+
+    def work(slave: Slave) -> None:
+        slave.shutdown.wait()
+        order.append(name)
+        if release is not None:
+            release.wait(10)
+
+    return work
+
+
+def test_slaves_stop_in_the_reverse_order_of_their_dependencies(app: Daemon) -> None:
+    order: list[str] = []
+    for name, after in (("a", ()), ("b", ("a",)), ("c", ("b",))):
+        app.add_slave(stopping(name, order), name=name, after=after)
+
+    with running(app) as client:
+        wait_for_state(client, "c", "running")
+
+    assert order == ["c", "b", "a"]
+
+
+def test_a_slave_that_does_not_stop_leaves_time_to_those_it_depends_on(app: Daemon) -> None:
+    order: list[str] = []
+    release = threading.Event()
+    app.add_slave(stopping("a", order), name="a")
+    app.add_slave(stopping("b", order, release), name="b", after="a")
+
+    with running(app, {"master": {"shutdown_timeout": 1}}) as client:
+        wait_for_state(client, "b", "running")
+    release.set()
+
+    assert order == ["b", "a"]
+    assert client.exit_status == 4
