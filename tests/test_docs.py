@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from importlib.metadata import metadata
 from pathlib import Path
 
 import pytest
@@ -99,3 +100,10 @@ def test_every_fault_in_the_table_names_a_test_that_is_there() -> None:
     assert set(files) == set("FLSURNCDKQPBGOEA")
     assert [row for row in rows if "`test_" not in row] == []
     assert missing == []
+
+
+def test_a_package_index_shows_no_link_that_leads_nowhere() -> None:
+    description = str(metadata("daemonkit").get_payload())
+
+    assert "# daemonkit\n" in description
+    assert re.findall(r"\]\((?!https?://)[^)]*\)", description) == []
