@@ -459,8 +459,8 @@ def read_only(path: Path) -> str:
     database(path, batches=1)
     if os.geteuid() == 0:
         run("mount", "-o", "remount,ro", path.parent)
-    # Which binds everybody else.
-    path.parent.chmod(0o555)
+    else:
+        path.parent.chmod(0o555)
     return f"cannot open the event queue {path}: the folder {path.parent} can't be written to"
 
 
