@@ -138,12 +138,14 @@ class Server:
         self._wake()
 
     def join(self, timeout: float) -> bool:
-        if self._thread.ident is None:
-            self._close(GIVING_UP)
-            return not self.running_threads()
         until = time.monotonic() + timeout
-        self._thread.join(timeout)
-        stopped = not self._thread.is_alive()
+        if self._thread.ident is None:
+            # It could not be started; the pool's threads may have been.
+            self._close(GIVING_UP)
+            stopped = True
+        else:
+            self._thread.join(timeout)
+            stopped = not self._thread.is_alive()
         if not stopped:
             self._give_up = True
             self._wake()
