@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from daemonkit import StartError
-from daemonkit.lifecycle.exit import briefly
+from daemonkit.lifecycle.exit import run_best_effort
 from daemonkit.lifecycle.signals import Coalesced, Signals
 from daemonkit.text import error_text
 
@@ -141,13 +141,13 @@ def test_without_a_thread_a_request_is_told_and_the_next_one_tries_again(
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refusing(refusal))
         coalesced.request()
-        briefly(ran.set)
+        run_best_effort(ran.set)
     told = capfd.readouterr().err
     assert not ran.is_set()
     coalesced.request()
 
     assert ran.wait(10)
-    assert told == f"app: no reload: {error_text(refusal)}\n"
+    assert told == f"app: reload failed: {error_text(refusal)}\n"
 
 
 def test_without_a_thread_for_signals_nothing_is_taken_over(
