@@ -120,10 +120,12 @@ def test_stdout_that_nobody_reads_is_discarded(monkeypatch: pytest.MonkeyPatch) 
     with open(writer, "w") as stdout:
         monkeypatch.setattr(sys, "stdout", stdout)
         stdout.write("lost")
+        opened = len(os.listdir("/proc/self/fd"))
         flush_stdout()
         stdout.flush()
 
         assert os.readlink(f"/proc/self/fd/{writer}") == os.devnull
+        assert len(os.listdir("/proc/self/fd")) == opened
 
 
 def test_a_process_without_stdout_has_nothing_to_flush(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,13 +201,17 @@ def test_an_exit_that_blocks_is_forced_and_the_thread_is_named(
         release.wait(300)
 
     stuck = threading.Thread(target=block, name="stuck")
+    background = threading.Thread(target=release.wait, args=(300,), name="background", daemon=True)
     stuck.start()
+    background.start()
     entered.wait()
     watch_until_it_ends(monkeypatch, PYTHON_S_EXIT)
     release.set()
     stuck.join()
+    background.join()
 
     assert statuses == [4]
+    assert not any("background" in message for message in caplog.messages)
     (message,) = [m for m in caplog.messages if "thread stuck" in m]
     assert message.startswith(
         "The process did not exit by the deadline because of the non-daemon thread stuck:\n"
@@ -245,12 +251,13 @@ def test_an_interactive_interpreter_is_left_alone(
     assert statuses == []
 
 
-def test_outside_the_main_thread_nothing_is_watched(statuses: list[int]) -> None:
-    thread = threading.Thread(target=lambda: ExitWatch(LOGGER).arm(Deadline(0), 4))
+def test_outside_the_main_thread_nothing_is_watched(
+    monkeypatch: pytest.MonkeyPatch, statuses: list[int]
+) -> None:
+    thread = threading.Thread(target=watch_until_it_ends, args=(monkeypatch, PYTHON_S_EXIT))
     thread.start()
     thread.join()
 
-    assert "exit" not in [t.name for t in threading.enumerate()]
     assert statuses == []
 
 
