@@ -61,7 +61,10 @@ def received() -> Iterator[threading.Event]:
     yield event
     signals.request_stop()
     assert signals.join(30)
+    # Discards one that is still pending.
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, old_mask)
+    signal.signal(signal.SIGUSR2, signal.SIG_DFL)
 
 
 def test_a_signal_that_was_blocked_is_unblocked(received: threading.Event) -> None:
