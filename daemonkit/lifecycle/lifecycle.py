@@ -13,7 +13,7 @@ from ..exceptions import DaemonkitError, StartError
 from ..monitoring.health import DRAINING, RUNNING, STOPPED, STOPPING, Health
 from ..runtime.forks import ForkGuard
 from ..text import error_text
-from .exit import Deadline, briefly, log_safely
+from .exit import Deadline, log_safely, run_best_effort
 from .parts import Parts
 from .program import Program, call_hook
 from .stopping import StopOrder
@@ -233,10 +233,10 @@ class Lifecycle:
         ended, deadline = self._stop_order.ended, Deadline(self._timeout + GRACE)
         if ended.wait(min(self._drain_delay + REPORT_AFTER, deadline.left())):
             return
-        briefly(self._report_waiting)
+        run_best_effort(self._report_waiting)
         if ended.wait(deadline.left()):
             return
-        briefly(lambda: self._stop_order.report_blocked(self._main_thread))
+        run_best_effort(lambda: self._stop_order.report_blocked(self._main_thread))
         self._exit_process(STOPPED_BY_DEADLINE)
 
     def _report_waiting(self) -> None:

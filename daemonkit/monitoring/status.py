@@ -1,4 +1,4 @@
-"""Gathering what `/status` shows: one failing field hides no other, and all of it becomes JSON."""
+"""The values in `/status`: a field that fails hides no other, and every value becomes JSON."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from ..config.secrets import HIDDEN, Secret
 from ..text import error_text
 
 MAX_DEPTH = 100
-"""Levels of nesting beyond which a value is shown as text."""
+"""Levels of nesting; a deeper value is shown as text."""
 
 
 class Gatherer:
-    """Calls status functions, and tells once when one begins to fail and when it works again."""
+    """Calls status functions; logs once when one begins to fail, and once when it works again."""
 
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
@@ -26,41 +26,44 @@ class Gatherer:
 
     def call(
         self,
-        what: str,
+        title: str,
         function: Callable[[], Any],
         fallback: Callable[[], dict[str, Any]] = dict,
     ) -> Any:
-        """What `function` returns, or `fallback()` with an `error` when it raises."""
+        """Return the function's value, or `fallback()` with the key `error` if it raises.
+
+        title: names the function in the log.
+        """
         try:
             value = refuse_unrun(function())
-        # SystemExit in a status field must not take the answer down either.
+        # SystemExit included: /status must answer.
         except BaseException as error:
             with self._lock:
-                news = what not in self._failing
-                self._failing.add(what)
-            if news:
-                self._logger.exception("%s failed; shown in its place in /status", what)
+                is_new = title not in self._failing
+                self._failing.add(title)
+            if is_new:
+                self._logger.exception("%s failed; /status shows the error instead", title)
             return {**fallback(), "error": error_text(error)}
         with self._lock:
-            recovered = what in self._failing
-            self._failing.discard(what)
+            recovered = title in self._failing
+            self._failing.discard(title)
         if recovered:
-            self._logger.info("%s works again", what)
+            self._logger.info("%s works again", title)
         return value
 
 
 def jsonable(value: Any, redact: Callable[[str], str]) -> Any:
-    """A copy of `value` that JSON can hold: dates, sets, NaN and the like become text.
+    """Copy a value to plain JSON types; dates, sets, NaN and other objects become text.
 
-    redact: applied to every text, keys included.
+    redact: applied to every text, including keys.
     """
-    return _jsonable(value, redact, ())
+    return _convert_safely(value, redact, ())
 
 
-def _jsonable(value: Any, redact: Callable[[str], str], above: tuple[int, ...]) -> Any:
+def _convert_safely(value: Any, redact: Callable[[str], str], above: tuple[int, ...]) -> Any:
     try:
         return _convert(value, redact, above)
-    # A mapping's access and a `__str__` are the user's, and may raise whatever they like.
+    # A mapping's methods and `__str__` may be the user's, and may raise anything.
     except BaseException as error:
         return f"({type(value).__name__} that can't be shown: {type(error).__name__})"
 
@@ -73,7 +76,7 @@ def _convert(value: Any, redact: Callable[[str], str], above: tuple[int, ...]) -
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int):
-        return _whole(value)
+        return _integer(value)
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else str(float(value))
     if isinstance(value, Mapping | list | tuple):
@@ -83,15 +86,16 @@ def _convert(value: Any, redact: Callable[[str], str], above: tuple[int, ...]) -
             above = (*above, id(value))
             if isinstance(value, Mapping):
                 return {
-                    str(_jsonable(key, redact, above)): _jsonable(item, redact, above)
+                    str(_convert_safely(key, redact, above)): _convert_safely(item, redact, above)
                     for key, item in list(value.items())
                 }
-            return [_jsonable(item, redact, above) for item in list(value)]
+            return [_convert_safely(item, redact, above) for item in list(value)]
     return redact(str(value))
 
 
-def _whole(value: int) -> Any:
+def _integer(value: int) -> Any:
     try:
+        # Fails beyond sys.get_int_max_str_digits(), and json.dumps with it.
         str(value)
     except ValueError:
         return f"(a number of {value.bit_length()} bits)"

@@ -1,4 +1,4 @@
-"""Telling systemd how the daemon is: sd_notify(3), on a thread of its own."""
+"""Reports the daemon's state to systemd: sd_notify(3)."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from ..runtime.timer import Timer
 from ..system.systemd import NotifySocket
 from .health import DRAINING, RUNNING, STOPPING, Health
 
-AGAIN = 0.1
-"""Seconds before a message is sent again that the socket had no room for."""
-LAST_TRIES = 0.5
-"""Seconds for what is left to say at the end: nobody may be kept waiting by a full socket."""
+RETRY_DELAY = 0.1
+"""Seconds before a message is sent again for which the socket had no room."""
+FINAL_TIMEOUT = 0.5
+"""Seconds for the last messages: a full socket must not delay the exit."""
 EXTEND_EVERY, EXTEND_BY = 5.0, 15.0
-"""Seconds: while stopping, systemd is asked again and again for a little more time, so that it
-waits as long as `shutdown_timeout` says, and no longer for a process that hangs."""
+"""Seconds: while stopping, systemd's timeout is extended step by step. So systemd waits as long as
+`shutdown_timeout` says, but not longer for a process that hangs."""
 
 
 class SystemdNotifier(Timer):
     """Watches the health and sends READY, STATUS, WATCHDOG, RELOADING, STOPPING and
-    EXTEND_TIMEOUT_USEC; does nothing where nobody listens.
+    EXTEND_TIMEOUT_USEC; does nothing without a socket.
 
-    watchdog: seconds within which WATCHDOG=1 is expected, None for never. It is sent while there
-    is no problem but such as the daemon can bear. It has its own thread: the daemon's timer logs,
-    and may block in the log.
+    watchdog: seconds within which systemd expects WATCHDOG=1, None for never. It is sent while all
+    problems are tolerable. The notifier does not share the daemon's timer, which may block in the
+    log.
     """
 
     def __init__(
@@ -39,17 +39,17 @@ class SystemdNotifier(Timer):
         super().__init__(logger, "systemd", "the systemd notifier")
         self._socket = sock
         self._health = health
-        # Half of the time, as sd_watchdog_enabled(3) recommends.
-        self._feed_every = math.inf if watchdog is None else watchdog / 2
+        # Half of the timeout, as sd_watchdog_enabled(3) recommends.
+        self._feed_interval = math.inf if watchdog is None else watchdog / 2
         self._lock = threading.Lock()
-        self._messages: dict[str, str] = {}
+        self._queued: dict[str, str] = {}
         self._phase = health.phase
         self._status = ""
         self._feed_at = math.inf if watchdog is None else 0.0
         self._extend_at = 0.0
-        self._stopping = False
-        self._said_all = threading.Event()
-        self.add(self._run_due)
+        self._last_requested = False
+        self._all_sent = threading.Event()
+        self.add(self.run_due)
 
     def start(self) -> None:
         if self._socket.is_open:
@@ -57,13 +57,13 @@ class SystemdNotifier(Timer):
             super().start()
 
     def request_stop(self) -> None:
-        """Say what there is to say, then stop."""
-        self._stopping = True
+        """Send the last messages, then stop."""
+        self._last_requested = True
         self.wake()
 
     def join(self, timeout: float) -> bool:
         if self.running_threads():
-            self._said_all.wait(min(timeout, LAST_TRIES))
+            self._all_sent.wait(min(timeout, FINAL_TIMEOUT))
         super().request_stop()
         stopped = super().join(timeout)
         if stopped:
@@ -71,63 +71,63 @@ class SystemdNotifier(Timer):
         return stopped
 
     def reloading(self) -> None:
-        """Tell that the configuration is being loaded; `reloaded` has to follow."""
-        # The same clock as systemd's, in microseconds (clock_gettime(2), CLOCK_MONOTONIC).
+        """Report that the configuration is being loaded; `reloaded` must follow."""
+        # systemd compares it with its own CLOCK_MONOTONIC.
         microseconds = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
-        self._note("RELOADING", f"1\nMONOTONIC_USEC={microseconds}")
+        self._queue("RELOADING", f"1\nMONOTONIC_USEC={microseconds}")
         self.wake()
 
     def reloaded(self) -> None:
-        """Tell that loading the configuration is over."""
+        """Report that loading the configuration has ended."""
         if self._health.is_ready:
-            self._note("READY")
+            self._queue("READY")
             self.wake()
 
-    def _note(self, key: str, value: str = "1") -> None:
-        """Have a message sent, after all others; one of its kind that still waits is outdated."""
+    def _queue(self, key: str, value: str = "1") -> None:
+        """Queue a message; it replaces one with the same key."""
         with self._lock:
-            self._messages.pop(key, None)
-            self._messages[key] = f"{key}={value}"
+            self._queued.pop(key, None)
+            self._queued[key] = f"{key}={value}"
 
-    def _run_due(self, now: float) -> float:
-        """Say what there is to say; returns when there is more of it."""
-        stopping = self._stopping
-        self._observe(now)
-        if not self._deliver():
-            return now + AGAIN
-        if stopping:
-            self._said_all.set()
+    def run_due(self, now: float) -> float:
+        """Send what is due; returns when to call this again, in monotonic seconds."""
+        is_last = self._last_requested
+        self._queue_changes(now)
+        if not self._send_queued():
+            return now + RETRY_DELAY
+        if is_last:
+            self._all_sent.set()
         extend_at = self._extend_at if self._phase in (DRAINING, STOPPING) else math.inf
         return min(self._feed_at, extend_at)
 
-    def _observe(self, now: float) -> None:
-        """Note down what there is to tell."""
+    def _queue_changes(self, now: float) -> None:
+        """Queue what has changed or is due."""
         health = self._health
         phase = health.phase
         if phase != self._phase:
             if phase == RUNNING:
-                self._note("READY")
+                self._queue("READY")
             elif self._phase not in (DRAINING, STOPPING):
-                self._note("STOPPING")
+                self._queue("STOPPING")
             self._phase = phase
         status = " ".join(health.summary().split())
         if status != self._status:
             self._status = status
-            self._note("STATUS", status)
+            self._queue("STATUS", status)
         if phase in (DRAINING, STOPPING) and now >= self._extend_at:
             self._extend_at = now + EXTEND_EVERY
-            self._note("EXTEND_TIMEOUT_USEC", str(int(EXTEND_BY * 1e6)))
+            self._queue("EXTEND_TIMEOUT_USEC", str(int(EXTEND_BY * 1e6)))
         if now >= self._feed_at:
-            self._feed_at = now + self._feed_every
-            # What hangs while stopping is ended by the deadline.
+            self._feed_at = now + self._feed_interval
+            # Stopping has its own deadline.
             if phase != RUNNING or all(problem.tolerable for problem in health.problems()):
-                self._note("WATCHDOG")
+                self._queue("WATCHDOG")
 
-    def _deliver(self) -> bool:
-        """Send what is noted down; False when there was no room for all of it."""
+    def _send_queued(self) -> bool:
+        """Send the queued messages; False if the socket had no room for one."""
         with self._lock:
-            for key, message in list(self._messages.items()):
+            for key, message in list(self._queued.items()):
                 if self._socket.send(message) is False:
                     return False
-                del self._messages[key]
+                del self._queued[key]
         return True

@@ -5,12 +5,12 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from daemonkit import StartError
-from daemonkit.lifecycle.exit import briefly
+from daemonkit.lifecycle.exit import run_best_effort
 from daemonkit.lifecycle.signals import Coalesced, Signals
 from daemonkit.text import error_text
 
@@ -35,17 +35,73 @@ def test_a_signal_becomes_a_call_on_another_thread_while_the_main_thread_is_busy
     assert (signal.getsignal(signal.SIGUSR2), signal.set_wakeup_fd(-1)) == before
 
 
-def test_a_signal_of_somebody_elses_is_left_alone() -> None:
+def test_a_signal_that_the_program_handles_is_left_to_it(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     got: list[int] = []
     signals = Signals({signal.SIGUSR2: lambda: got.append(0)})
     old = signal.signal(signal.SIGUSR1, lambda number, frame: got.append(number))
     signals.start()
     os.kill(os.getpid(), signal.SIGUSR1)
     signals.request_stop()
-    signals.join(5)
+    signals.join(30)
     signal.signal(signal.SIGUSR1, old)
 
     assert got == [signal.SIGUSR1]
+    assert capfd.readouterr().err == ""
+
+
+@pytest.fixture
+def received() -> Iterator[threading.Event]:
+    """Set by SIGUSR2, which `Signals` handles until the test is over."""
+    event = threading.Event()
+    signals = Signals({signal.SIGUSR2: event.set})
+    old_mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2])
+    signals.start()
+    yield event
+    signals.request_stop()
+    assert signals.join(30)
+    # Discards one that is still pending.
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, old_mask)
+    signal.signal(signal.SIGUSR2, signal.SIG_DFL)
+
+
+def test_a_signal_that_was_blocked_is_unblocked(received: threading.Event) -> None:
+    os.kill(os.getpid(), signal.SIGUSR2)
+
+    assert received.wait(30)
+
+
+def test_a_signal_arrives_although_another_library_has_replaced_the_descriptor(
+    received: threading.Event,
+) -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    ours = signal.set_wakeup_fd(writer)
+    os.kill(os.getpid(), signal.SIGUSR2)
+    arrived = received.wait(30)
+    theirs = signal.set_wakeup_fd(ours)
+    os.close(reader)
+    os.close(writer)
+
+    assert arrived
+    assert theirs == writer
+
+
+@pytest.mark.usefixtures("received")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_child_has_the_previous_handlers_and_an_unblocked_signal() -> None:
+    ours = signal.getsignal(signal.SIGUSR2)
+    pid = os.fork()
+    if pid == 0:
+        restored = signal.getsignal(signal.SIGUSR2) == signal.SIG_DFL
+        blocked = signal.SIGUSR2 in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+        os._exit(10 * restored + blocked)
+
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 10
+    assert signal.getsignal(signal.SIGUSR2) == ours
+    assert signal.SIGUSR2 not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
 def test_outside_of_the_main_thread_signals_are_left_alone() -> None:
@@ -133,7 +189,7 @@ def refusing(error: Exception) -> Callable[[threading.Thread], None]:
     return start
 
 
-def test_without_a_thread_a_request_is_told_and_the_next_one_tries_again(
+def test_without_a_thread_a_request_is_reported_and_the_next_one_tries_again(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], refusal: Exception
 ) -> None:
     ran = threading.Event()
@@ -141,13 +197,13 @@ def test_without_a_thread_a_request_is_told_and_the_next_one_tries_again(
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refusing(refusal))
         coalesced.request()
-        briefly(ran.set)
-    told = capfd.readouterr().err
+        run_best_effort(ran.set)
+    line = capfd.readouterr().err
     assert not ran.is_set()
     coalesced.request()
 
     assert ran.wait(10)
-    assert told == f"app: no reload: {error_text(refusal)}\n"
+    assert line == f"app: reload failed: {error_text(refusal)}\n"
 
 
 def test_without_a_thread_for_signals_nothing_is_taken_over(
@@ -159,10 +215,11 @@ def test_without_a_thread_for_signals_nothing_is_taken_over(
         patch.setattr(threading.Thread, "start", refusing(refusal))
         with pytest.raises(StartError, match=f"^cannot start: {error_text(refusal)}$"):
             signals.start()
+    restored = signal.getsignal(signal.SIGUSR2)
     signals.request_stop()
 
     assert signals.join(1)
-    assert signal.getsignal(signal.SIGUSR2) == before
+    assert restored == before
 
 
 def test_a_signal_whose_action_fails_is_not_the_last_one(

@@ -93,7 +93,7 @@ def test_a_failing_call_is_shown_in_place_and_told_once(caplog: pytest.LogCaptur
     assert results == [{"name": "x", "error": "ZeroDivisionError: division by zero"}] * 3
     assert back == [5, 5]
     assert [entry.getMessage() for entry in caplog.records] == [
-        "field x failed; shown in its place in /status",
+        "field x failed; /status shows the error instead",
         "field x works again",
     ]
 

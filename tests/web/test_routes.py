@@ -445,7 +445,8 @@ def test_a_failing_field_hides_no_other_and_all_is_valid_json(
     assert message["odd"] == {"2020-01-01": "nan"}
     assert message["surrogate"] == "\ud800"
     assert (
-        caplog.messages.count("The status field broken failed; shown in its place in /status") == 1
+        caplog.messages.count("The status field broken failed; /status shows the error instead")
+        == 1
     )
 
 
