@@ -216,7 +216,7 @@ def test_a_client_that_reads_slowly_but_steadily_is_not_one_that_reads_nothing(
 def test_idle_clients_of_a_passed_socket_are_let_go_soon(
     app: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("daemonkit.web.server.LAST_REQUESTS", 0.1)
+    monkeypatch.setattr("daemonkit.web.server.LAST_REQUEST_TIMEOUT", 0.1)
     with serving(app) as (client, listener), ExitStack() as stack:
         (idle,) = hold(client, stack, 1)
         server = app._assembly.parts.server  # type: ignore[union-attr]

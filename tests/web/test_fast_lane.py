@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from daemonkit import Daemon, Secret
 from daemonkit.events.durable import backlog
 from daemonkit.testing import Client, running
-from daemonkit.web.fast_lane import LARGEST_BATCH, LARGEST_BODY, Head, read_head
+from daemonkit.web.fast_lane import MAX_BATCH, MAX_BODY, Head, read_head
 
 from .connections import full
 from .corpus import BATCHES, CHUNKED, CORPUS, HEADERS, LIMIT, LINES, NDJSON, ONE, request
@@ -314,10 +314,8 @@ def head(*fields: str) -> bytes:
 def test_a_plain_head_is_read() -> None:
     assert read_head(head("Host: a", "Content-Length: 7")) == Head(7, False)
     assert read_head(head("host:a", "content-length:7", f"{NDJSON}; x")) == Head(7, True)
-    assert read_head(head("Host: a", f"Content-Length: {LARGEST_BATCH + 1}", NDJSON)) is None
-    assert read_head(head("Host: a", f"Content-Length: {LARGEST_BODY}")) == Head(
-        LARGEST_BODY, False
-    )
+    assert read_head(head("Host: a", f"Content-Length: {MAX_BATCH + 1}", NDJSON)) is None
+    assert read_head(head("Host: a", f"Content-Length: {MAX_BODY}")) == Head(MAX_BODY, False)
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def test_what_depends_on_the_others_is_asked_after_them() -> None:
     try:
         for _ in range(3):
             for item in items:
-                poller.look_again(item)
+                poller.recheck(item)
             assert poller.wait(0) == []
         assert poller.wait(0) == []
     finally:

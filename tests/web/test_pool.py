@@ -76,7 +76,7 @@ def test_ping_and_ready_find_a_thread_while_all_others_wait_for_clients(
 def test_clients_that_read_nothing_do_not_hold_up_a_stop_for_long(
     app: Daemon, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("daemonkit.web.server.UNREAD", 0.2)
+    monkeypatch.setattr("daemonkit.web.server.UNREAD_TIMEOUT", 0.2)
     with all_threads_waiting(app) as (client, server):
         app.stop()
         client.wait_until(lambda: not server.running_threads())

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from waitress.adjustments import Adjustments
 
-from daemonkit.web.fast_lane import HEADS_KEPT, LARGEST_HEAD
+from daemonkit.web.fast_lane import HEAD_CACHE_SIZE, MAX_HEAD
 from daemonkit.web.request import Parser
 
 GET = b"GET /a%20b?c=d HTTP/1.1\r\nHost: x\r\nX: 1\r\nX: 2\r\nExpect: 100-continue\r\n\r\n"
@@ -20,7 +20,7 @@ CHUNKED = b"POST /events HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r
 @pytest.fixture
 def adjustments() -> Any:
     adjustments = Adjustments()
-    adjustments.known_heads = {}
+    adjustments.head_cache = {}
     return adjustments
 
 
@@ -54,22 +54,22 @@ def test_a_head_that_comes_again_says_the_same(
         again = parsed(adjustments, head + body)
         assert again.completed
         fresh = Adjustments()
-        fresh.known_heads = {}
+        fresh.head_cache = {}
         assert facts(again) == facts(parsed(fresh, head + body))
         # What becomes of one request concerns no other.
         again.headers["CONNECTION"] = "close"
-    assert list(adjustments.known_heads) == ([] if head is CHUNKED else [head])
+    assert list(adjustments.head_cache) == ([] if head is CHUNKED else [head])
 
 
 def test_what_is_remembered_is_bounded_and_holds_no_body(adjustments: Any) -> None:
-    for number in range(HEADS_KEPT + 10):
+    for number in range(HEAD_CACHE_SIZE + 10):
         parsed(adjustments, b"GET /%d HTTP/1.1\r\n\r\n" % number)
-    assert 0 < len(adjustments.known_heads) <= HEADS_KEPT
-    parsed(adjustments, b"GET / HTTP/1.1\r\nX: " + b"x" * LARGEST_HEAD + b"\r\n\r\n")
+    assert 0 < len(adjustments.head_cache) <= HEAD_CACHE_SIZE
+    parsed(adjustments, b"GET / HTTP/1.1\r\nX: " + b"x" * MAX_HEAD + b"\r\n\r\n")
     parsed(adjustments, POST + b"one")
 
-    assert max(map(len, adjustments.known_heads)) < LARGEST_HEAD
-    assert "body_rcv" not in adjustments.known_heads[POST]
+    assert max(map(len, adjustments.head_cache)) < MAX_HEAD
+    assert "body_rcv" not in adjustments.head_cache[POST]
 
 
 @pytest.mark.parametrize(
@@ -79,4 +79,4 @@ def test_a_head_that_is_refused_is_refused_again(adjustments: Any, head: bytes) 
     errors = [parsed(adjustments, head).error for _ in range(3)]
 
     assert [type(error).__name__ for error in errors] == ["BadRequest"] * 3
-    assert adjustments.known_heads == {}
+    assert adjustments.head_cache == {}

@@ -258,7 +258,7 @@ def test_keep_alive_clients_do_not_keep_it_from_stopping(app: Daemon) -> None:
 def test_a_client_that_does_not_read_its_answer_is_let_go(
     app: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("daemonkit.web.server.UNREAD", 0.2)
+    monkeypatch.setattr("daemonkit.web.server.UNREAD_TIMEOUT", 0.2)
     app.route("/large", endpoint="large")(lambda: b"x" * 30_000_000)
 
     with running(app, {"master": {"shutdown_timeout": 10}}) as client, connect(client) as sock:
@@ -321,7 +321,7 @@ def test_a_failing_turn_of_the_loop_is_logged_and_the_next_serves(
     assert client.get("/ping").text == "OK\n"
     assert client.get("/ping").text == "OK\n"
 
-    assert caplog.messages == ["The HTTP loop failed and goes on"]
+    assert caplog.messages == ["The HTTP loop failed and continues"]
 
 
 def in_background(action: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
