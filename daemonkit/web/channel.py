@@ -46,14 +46,14 @@ class Channel(Sender):
         if self.partial:
             return self._partial_began
         request = self.request
-        if request is None or not request.is_begun:
+        if request is None or not request.has_begun:
             return None
         began: float = request.began
         return began
 
     def add_channel(self, map: Any = None) -> None:
         super().add_channel(map)
-        self.server.poller.look_again(self)
+        self.server.poller.recheck(self)
 
     def del_channel(self, map: Any = None) -> None:
         self.server.poller.forget(self._fileno)
@@ -73,7 +73,7 @@ class Channel(Sender):
 
     @property
     def _is_answering(self) -> bool:
-        return bool(self.requests or self.total_outbufs_len or self.is_owed)
+        return bool(self.requests or self.total_outbufs_len or self.answer_pending)
 
     def _may_read_ahead(self) -> bool:
         """Whether the next request is read while one is answered: a client that sends it at once
@@ -159,7 +159,7 @@ class Channel(Sender):
                 self.requests.append(request)
                 self.request = None
                 self.server.clients.timed_out += 1
-                self.server.poller.look_again(self)
+                self.server.poller.recheck(self)
                 self.server.add_task(self)
         self._note_receiving()
 
@@ -176,7 +176,7 @@ class Channel(Sender):
                 or server.clients.looks_for_idle
             ):
                 server.tell(self)
-        server.task_dispatcher.let_others_go_first()
+        server.task_dispatcher.yield_if_waiting()
 
     def is_last(self, request: Any) -> bool:
         """Whether no other request behind this one has come."""
@@ -207,7 +207,7 @@ class Channel(Sender):
             else:
                 self._lingers = True
                 self.server.clients.lingering[self] = time.monotonic() + LINGER
-                self.server.poller.look_again(self)
+                self.server.poller.recheck(self)
                 return
         self.drop()
 

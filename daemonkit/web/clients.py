@@ -138,7 +138,7 @@ class Clients:
         idle = self._idle
         if idle is None or not idle.connected or idle.is_busy:
             # Once none was, only those can be that something has happened to.
-            channels = self._poller.asked if self.looks_for_idle else self._channels.values()
+            channels = self._poller.rechecked if self.looks_for_idle else self._channels.values()
             # Before the look: a thread that is done after it reports that.
             self.looks_for_idle = True
             self._idle = next(

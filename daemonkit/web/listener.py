@@ -64,7 +64,7 @@ class Listener(TcpWSGIServer):
         super().__init__(*args, **kwargs)
         self.clients = Clients(self.active_channels, poller, logger, request_timeout)
         poller.last = self
-        poller.look_again(self.trigger)
+        poller.recheck(self.trigger)
 
     # What is due at a certain time
 
@@ -152,7 +152,7 @@ class Listener(TcpWSGIServer):
 
     def tell(self, channel: Channel) -> None:
         """Have the loop ask a connection what it waits for."""
-        self.poller.look_again(channel)
+        self.poller.recheck(channel)
         if not self.poller.is_woken and threading.get_ident() != self.loop_thread:
             self.poller.is_woken = True
             self.wake()

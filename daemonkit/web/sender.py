@@ -25,7 +25,7 @@ class Sender(HTTPChannel):
 
     gathered: list[bytes] | None = None
     """While it is a list, what is written is collected there."""
-    is_owed = False
+    answer_pending = False
     """Whether the fast lane has taken an event, and not yet answered."""
     _in_flight = 0
     _reads_paused = False
@@ -81,13 +81,13 @@ class Sender(HTTPChannel):
     def answer(self, data: bytes) -> None:
         """Send an answer that no task has made; for the loop's thread, with no request in work."""
         self._last_activity = time.monotonic()
-        self.is_owed = False
+        self.answer_pending = False
         if not self.connected:
             return
         with self.outbuf_lock:
             left = self._send(data)
         if left or self._reads_paused:
-            self.server.poller.look_again(self)
+            self.server.poller.recheck(self)
 
     def send_continue(self) -> None:
         self.request.expect_continue = False

@@ -42,10 +42,8 @@ def test_over_the_limit_the_connections_idle_for_longest_are_closed(
 def test_a_client_over_the_limit_is_served_at_once_and_status_tells_of_it(app: Daemon) -> None:
     with serving(app, connection_limit=3) as (client, _), ExitStack() as stack:
         hold(client, stack, 3)
-        before = time.monotonic()
         told = client.status()["http"]
 
-        assert time.monotonic() - before < 2
         assert told == {
             "connections": 3,
             "shed": 1,
@@ -103,10 +101,9 @@ def test_out_of_descriptors_an_idle_connection_makes_room(
             return real(self)
 
         monkeypatch.setattr(TcpWSGIServer, "accept", out)
-        before = time.monotonic()
         assert client.get("/ping").text == "OK\n"
 
-        assert time.monotonic() - before < 0.9, "there is no pause"
+        assert server._paused_until is None
         assert is_closed(idle)
         assert server.clients.shed == 1
     assert any("Too many open files: idle connections are closed" in m for m in caplog.messages)
@@ -216,7 +213,7 @@ def test_a_client_that_reads_slowly_but_steadily_is_not_one_that_reads_nothing(
 def test_idle_clients_of_a_passed_socket_are_let_go_soon(
     app: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("daemonkit.web.server.LAST_REQUESTS", 0.1)
+    monkeypatch.setattr("daemonkit.web.server.LAST_REQUEST_TIMEOUT", 0.1)
     with serving(app) as (client, listener), ExitStack() as stack:
         (idle,) = hold(client, stack, 1)
         server = app._assembly.parts.server  # type: ignore[union-attr]
@@ -255,7 +252,7 @@ def test_an_idle_connection_is_closed_after_a_while_and_a_busy_one_is_not(
 def test_blank_lines_are_no_sign_of_life(app: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("daemonkit.web.clients.IDLE_TIMEOUT", 0.3)
     with serving(app) as (client, _), connect(client) as sock:
-        until = time.monotonic() + 5
+        until = time.monotonic() + 30
         while not is_closed(sock):
             assert time.monotonic() < until
             try:

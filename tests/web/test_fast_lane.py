@@ -1,5 +1,3 @@
-"""The fast lane and Flask: from outside nobody can tell which of the two has answered."""
-
 from __future__ import annotations
 
 import json
@@ -15,8 +13,10 @@ from hypothesis import strategies as st
 
 from daemonkit import Daemon, Secret
 from daemonkit.events.durable import backlog
+from daemonkit.events.intake import Intake
+from daemonkit.events.memory import MemoryQueue
 from daemonkit.testing import Client, running
-from daemonkit.web.fast_lane import LARGEST_BATCH, LARGEST_BODY, Head, read_head
+from daemonkit.web.fast_lane import MAX_BATCH, MAX_BODY, MAX_GATHERED, FastLane, Head, read_head
 
 from .connections import full
 from .corpus import BATCHES, CHUNKED, CORPUS, HEADERS, LIMIT, LINES, NDJSON, ONE, request
@@ -314,10 +314,8 @@ def head(*fields: str) -> bytes:
 def test_a_plain_head_is_read() -> None:
     assert read_head(head("Host: a", "Content-Length: 7")) == Head(7, False)
     assert read_head(head("host:a", "content-length:7", f"{NDJSON}; x")) == Head(7, True)
-    assert read_head(head("Host: a", f"Content-Length: {LARGEST_BATCH + 1}", NDJSON)) is None
-    assert read_head(head("Host: a", f"Content-Length: {LARGEST_BODY}")) == Head(
-        LARGEST_BODY, False
-    )
+    assert read_head(head("Host: a", f"Content-Length: {MAX_BATCH + 1}", NDJSON)) is None
+    assert read_head(head("Host: a", f"Content-Length: {MAX_BODY}")) == Head(MAX_BODY, False)
 
 
 @pytest.mark.parametrize(
@@ -335,3 +333,121 @@ def test_a_plain_head_is_read() -> None:
 )
 def test_any_other_head_is_left_to_waitress(fields: tuple[str, ...]) -> None:
     assert read_head(head(*fields)) is None
+
+
+class Connection:
+    """Records its answers."""
+
+    peer = "127.0.0.1:1"
+
+    def __init__(self) -> None:
+        self.partial = b""
+        self.answer_pending = False
+        self.answers: list[bytes] = []
+
+    def answer(self, data: bytes) -> None:
+        self.answer_pending = False
+        self.answers.append(data)
+
+
+class Lane:
+    """A fast lane with a queue and one connection."""
+
+    def __init__(self, *, size: int = 10_000, limit: int = LIMIT) -> None:
+        self.queue = MemoryQueue(size)
+        self.blocker = ""
+        self.checks = 0
+        self.lane = FastLane(Intake(self.queue), self._find_blocker, str, limit)
+        self.connection = Connection()
+
+    def _find_blocker(self) -> str:
+        self.checks += 1
+        return self.blocker
+
+    def take(self, data: bytes) -> bytes:
+        before, self.connection.partial = self.connection.partial, b""
+        return self.lane.take(self.connection, before + data)
+
+
+@pytest.fixture
+def lane() -> Lane:
+    return Lane()
+
+
+def test_events_are_queued_and_answered_at_the_end_of_the_iteration(lane: Lane) -> None:
+    assert lane.take(ONE + request(b"1\n2", NDJSON)) == b""
+    assert (len(lane.queue), lane.connection.answer_pending) == (0, True)
+
+    lane.lane.end_iteration()
+    (answers,) = lane.connection.answers
+    assert (len(lane.queue), lane.lane.accepted, lane.connection.answer_pending) == (3, 3, False)
+    assert re.findall(rb'"message": "([^"]+)"', answers) == [
+        *(b"Event received", b"2 events received")
+    ]
+
+    lane.lane.end_iteration()
+    assert len(lane.connection.answers) == 1
+
+
+def test_an_incomplete_request_is_kept_until_the_rest_arrives(lane: Lane) -> None:
+    for at in range(1, len(ONE)):
+        assert lane.take(ONE[:at]) == b""
+        assert lane.connection.partial == ONE[:at]
+        assert lane.take(ONE[at:]) == b""
+        assert lane.connection.partial == b""
+    lane.lane.end_iteration()
+
+    assert len(lane.queue) == len(ONE) - 1
+
+
+def test_events_before_another_request_are_answered_before_it(lane: Lane) -> None:
+    rest = lane.take(ONE + LAST + ONE)
+
+    assert rest == LAST + ONE
+    assert len(lane.connection.answers) == 1
+
+
+def test_a_body_over_max_request_size_is_left_to_flask() -> None:
+    lane = Lane(limit=3)
+
+    assert lane.take(request(b"123")) == b""
+    assert lane.take(request(b"1234")) == request(b"1234")
+
+
+def test_a_blocker_is_looked_for_once_an_iteration(lane: Lane) -> None:
+    lane.take(ONE * 3)
+    lane.blocker = "an error handler of your own"
+    lane.take(ONE)
+    assert lane.checks == 1
+
+    lane.lane.end_iteration()
+    assert len(lane.queue) == 4
+    assert lane.take(ONE) == ONE
+    assert lane.checks == 2
+    assert lane.lane.state() == "closed: an error handler of your own"
+
+
+def test_requests_are_gathered_for_a_durable_queue_while_more_arrive(lane: Lane) -> None:
+    lane.queue.is_durable = True
+    gathered = []
+    for count in (0, 1, 2, 0, 1):
+        lane.take(ONE * count)
+        gathered.append(lane.lane.continue_gathering())
+    assert gathered == [False, True, True, False, True]
+
+    lane.take(ONE * MAX_GATHERED)
+    assert not lane.lane.continue_gathering()
+
+
+def test_requests_for_a_queue_in_memory_are_not_gathered(lane: Lane) -> None:
+    lane.take(ONE)
+    assert not lane.lane.continue_gathering()
+
+
+def test_a_request_without_room_is_answered_503_and_not_counted() -> None:
+    lane = Lane(size=2)
+    lane.take(ONE + request(b"1\n2", NDJSON) + ONE)
+    lane.lane.end_iteration()
+
+    assert re.findall(rb"HTTP/1.1 (\d+)", lane.connection.answers[0]) == [b"200", b"503", b"200"]
+    assert (len(lane.queue), lane.lane.accepted) == (2, 2)

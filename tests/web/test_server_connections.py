@@ -86,7 +86,7 @@ def test_a_request_that_is_still_being_sent_when_it_stops_is_answered(app: Daemo
 def test_one_that_is_never_sent_does_not_hold_up_the_stop(
     app: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("daemonkit.web.server.UNSENT", 0.2)
+    monkeypatch.setattr("daemonkit.web.server.UNSENT_TIMEOUT", 0.2)
     with serving(app) as (client, server), connect(client) as sock:
         sock.sendall(PING[:-2])
         client.wait_until(lambda: server.clients.receiving)
