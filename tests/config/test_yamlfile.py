@@ -106,7 +106,10 @@ def test_aliases_and_merge_keys_work(written: Any) -> None:
     }
 
 
-def test_a_large_file_without_aliases_is_no_bomb(written: Any) -> None:
+def test_a_large_file_without_aliases_is_no_bomb(
+    written: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daemonkit.config.yamlfile.MAX_EXPANDED", 1000)
     text = "a:\n" + "- 1\n" * 3000
 
     assert len(parsed(written(text)).value["a"]) == 3000

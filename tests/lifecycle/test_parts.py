@@ -224,7 +224,7 @@ def test_a_lost_file_is_refused_and_told_everywhere(durable: dict[str, Any]) -> 
         problems = client.status()["problems"]
 
     path = durable["master"]["queue"]
-    text = f"{path} was removed: the event queue takes nothing until the next start"
+    text = f"{path} was removed: the event queue refuses events until a restart"
     for answer in answers:
         assert answer.status_code == 503
         assert answer.json() == {"message": text, "result": False}

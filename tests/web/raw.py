@@ -24,9 +24,9 @@ def read_all(sock: socket.socket) -> bytes:
 
 def read_until(sock: socket.socket, end: bytes) -> bytes:
     """Read an answer whose body ends like that."""
-    answer = b""
+    answer = bytearray()
     while b"\r\n\r\n" not in answer or answer.endswith(b"\r\n\r\n") or not answer.endswith(end):
         chunk = sock.recv(65536)
         assert chunk, answer
         answer += chunk
-    return answer
+    return bytes(answer)
