@@ -77,7 +77,7 @@ class Component(Protocol):
         ...
 
 
-class Master(Protocol):
+class SlaveMaster(Protocol):
     """What a slave sees of its master."""
 
     name: str

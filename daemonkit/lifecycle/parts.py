@@ -32,7 +32,7 @@ from ..runtime.timer import Timer
 from ..supervision.supervisor import Supervisor
 from ..system import sockets
 from ..system.systemd import NotifySocket, watchdog_seconds
-from ..types import Master, Problem
+from ..types import Problem, SlaveMaster
 from ..web.fast_lane import FastLane
 from ..web.flask_app import WebApp
 from ..web.routes import Views
@@ -73,7 +73,7 @@ class Assembly:
 
     def __init__(
         self,
-        master: Master,
+        master: SlaveMaster,
         registry: Registry,
         hooks: Hooks,
         blueprint: Blueprint,

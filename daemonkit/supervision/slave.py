@@ -14,7 +14,7 @@ from ..callables import accepts, check_options, function_name, is_async, require
 from ..exceptions import RegistrationError
 from ..runtime.heartbeat import Heartbeat, ShutdownEvent
 from ..text import describe, timestamp
-from ..types import Master
+from ..types import SlaveMaster
 from .restart import RestartPolicy, check_backoff, check_timeout
 
 
@@ -29,7 +29,7 @@ class Slave:
     """
 
     name: str
-    master: Master
+    master: SlaveMaster
     logger: logging.Logger
     shutdown: ShutdownEvent
     started: datetime | None = None
@@ -145,7 +145,7 @@ class SlaveSpec:
         """Whether the work is a coroutine function."""
         return is_async(self.work)
 
-    def create(self, master: Master, shutdown: ShutdownEvent, heartbeat: Heartbeat) -> Slave:
+    def create(self, master: SlaveMaster, shutdown: ShutdownEvent, heartbeat: Heartbeat) -> Slave:
         """Create the slave, to be stopped by `shutdown`; raises what its `__init__` raises."""
         slave = self.cls.__new__(self.cls)
         slave.name = self.name

@@ -14,7 +14,7 @@ from ..runtime.eventloop import EventLoop, Stopped
 from ..runtime.forks import ForkGuard
 from ..runtime.heartbeat import Heartbeat, ShutdownEvent
 from ..runtime.stacks import stack_of
-from ..types import Master
+from ..types import SlaveMaster
 from .schedule import Schedule
 from .slave import Slave, SlaveSpec
 
@@ -42,7 +42,7 @@ class SlaveThread:
     def __init__(
         self,
         spec: SlaveSpec,
-        master: Master,
+        master: SlaveMaster,
         observer: Observer,
         stalled: Callable[[float], None],
         recovered: Callable[[float], None],

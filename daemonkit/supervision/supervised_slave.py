@@ -14,7 +14,7 @@ from typing import Any
 
 from ..callables import refuse_unrun
 from ..text import timestamp
-from ..types import Master, Problem
+from ..types import Problem, SlaveMaster
 from .failure import SlaveFailure
 from .restart import NEVER, Restarts
 from .slave import Slave, SlaveSpec
@@ -39,7 +39,7 @@ class SupervisedSlave:
     def __init__(
         self,
         spec: SlaveSpec,
-        master: Master,
+        master: SlaveMaster,
         *,
         changed: Callable[[], None],
         wake: Callable[[], None],

@@ -10,7 +10,7 @@ from functools import partial
 
 from ..exceptions import RegistrationError
 from ..runtime.timer import Timer
-from ..types import Master, Problem
+from ..types import Problem, SlaveMaster
 from .dependencies import Dependencies
 from .slave import Slave, SlaveSpec
 from .states import FINAL
@@ -33,7 +33,7 @@ class Supervisor:
     def __init__(
         self,
         specs: Sequence[SlaveSpec],
-        master: Master,
+        master: SlaveMaster,
         timer: Timer,
         *,
         gave_up: Callable[[str], None],

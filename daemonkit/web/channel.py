@@ -175,7 +175,7 @@ class Channel(Sender):
                 or server.draining
                 or server.clients.looks_for_idle
             ):
-                server.tell(self)
+                server.look_again(self)
         server.task_dispatcher.yield_if_waiting()
 
     def is_last(self, request: Any) -> bool:
@@ -195,7 +195,7 @@ class Channel(Sender):
         if threading.get_ident() != self.server.loop_thread:
             # The loop may be about to wait for this very descriptor.
             self.will_close = True
-            self.server.tell(self)
+            self.server.look_again(self)
             return
         # Closing with input unread resets the connection, and the answer could be lost with it.
         if self._answered_and_closing and self.connected and not self._lingers:

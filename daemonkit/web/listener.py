@@ -150,7 +150,7 @@ class Listener(TcpWSGIServer):
             if not self._trigger_closed:
                 super().pull_trigger()
 
-    def tell(self, channel: Channel) -> None:
+    def look_again(self, channel: Channel) -> None:
         """Have the loop ask a connection what it waits for."""
         self.poller.recheck(channel)
         if not self.poller.is_woken and threading.get_ident() != self.loop_thread:

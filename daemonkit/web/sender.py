@@ -75,7 +75,7 @@ class Sender(HTTPChannel):
                     raise ClientDisconnected
                 left = self._send(data)
             if left:
-                self.server.tell(self)
+                self.server.look_again(self)
         return len(data)
 
     def answer(self, data: bytes) -> None:
@@ -97,7 +97,7 @@ class Sender(HTTPChannel):
                 self._send(b"HTTP/1.1 100 Continue\r\n\r\n")
         self.request.completed = False
         # A pool thread does this when it is done with the request before.
-        self.server.tell(self)
+        self.server.look_again(self)
 
     def _send(self, data: Any) -> bool:
         """Send what the socket takes; for who has the lock. True when something is left that the

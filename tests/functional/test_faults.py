@@ -534,7 +534,7 @@ def test_at_the_limit_of_threads_a_slave_is_tried_again_until_it_can_start(run_a
     daemon.send_event("limit")
     daemon.wait_for("The slave unlucky failed.*\n(.*\n)+?.*RuntimeError: can't start new thread")
     # In between it is tried again, and seems to be well for a moment.
-    waiting = "the slave unlucky is waiting to restart\n"
+    waiting = "the slave unlucky is backing off\n"
     daemon.wait_until(lambda: daemon.get("/ping").text == waiting)
     code = daemon.wait_until(lambda: (c := daemon.get("/ping").status_code) != 200 and c)
     daemon.send_event("no limit")
