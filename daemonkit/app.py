@@ -36,7 +36,8 @@ from .system import log
 from .system.systemd import take_sockets
 from .text import describe, timestamp
 from .types import Event
-from .web.routes import OK, WebApp
+from .web.flask_app import WebApp
+from .web.routes import OK
 
 
 class Daemon(Registrars):

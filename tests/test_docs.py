@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from importlib.metadata import metadata
 from pathlib import Path
 
 import pytest
@@ -84,18 +85,61 @@ def test_the_design_page_names_every_module() -> None:
 
 def test_every_fault_in_the_table_names_a_test_that_is_there() -> None:
     page = (ROOT / "docs" / "reliability.md").read_text("utf-8")
-    files = {
-        letter: (ROOT / path).read_text("utf-8")
-        for letter, path in re.findall(r"`(\w)`\s(?:stands\s)?for\s`(tests/\S+\.py)`", page)
-    }
+    tests = "\n".join(file.read_text("utf-8") for file in (ROOT / "tests").rglob("test_*.py"))
     rows = [line for line in page.splitlines() if line.startswith("| ")][2:]
-    missing = [
-        test
-        for row in rows
-        for letter, test in re.findall(r"(\w) `(test_\w+)`", row)
-        if f"def {test}(" not in files[letter]
+    named = re.findall(r"`(test_\w+)`", page)
+
+    assert [row for row in rows if "`test_" not in row] == []
+    assert [test for test in named if f"def {test}(" not in tests] == []
+
+
+def test_a_package_index_shows_no_link_that_leads_nowhere() -> None:
+    description = str(metadata("daemonkit").get_payload())
+
+    assert "# daemonkit\n" in description
+    assert re.findall(r"\]\((?!https?://)[^)]*\)", description) == []
+
+
+def _prose(page: Path) -> list[tuple[int, str]]:
+    """The numbered lines that are neither code, nor a table, a heading or empty."""
+    text = re.sub(
+        r"^```.*?^```$",
+        lambda m: "\n" * m[0].count("\n"),
+        page.read_text("utf-8"),
+        flags=re.M | re.S,
+    )
+    return [
+        (number, line.strip())
+        for number, line in enumerate(text.splitlines(), 1)
+        if line.strip() and not line.startswith(("|", "#", "<!--"))
     ]
 
-    assert set(files) == set("FLSURNCDKQPBGOEA")
-    assert [row for row in rows if "`test_" not in row] == []
-    assert missing == []
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_line_has_one_sentence(page: Path) -> None:
+    ends = re.compile(r"(?<!e\.g)(?<!i\.e)(?<!^\d)[.!?][)\"*`]* (?=[A-Z`*\"(\[])")
+
+    assert [(number, line) for number, line in _prose(page) if ends.search(line)] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_sentence_is_on_one_line(page: Path) -> None:
+    lines = dict(_prose(page))
+    starts = re.compile(r"[-*] |\d+\. |!\[")
+    split = [
+        (number, line)
+        for number, line in lines.items()
+        if (following := lines.get(number + 1)) is not None
+        and not re.search(r"[.:!?;][)\"*`]*$", line)
+        and not starts.match(following)
+    ]
+
+    assert split == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_cell_has_a_dozen_words_at_most(page: Path) -> None:
+    rows = re.findall(r"^\|(.+)\|$", page.read_text("utf-8"), re.M)
+    cells = [cell.strip() for row in rows for cell in re.split(r"(?<!\\)\|", row)]
+
+    assert [cell for cell in cells if len(cell.split()) > 12] == []

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parent.parent / "daemonkit"
+TESTS = Path(__file__).parent
+PACKAGE = TESTS.parent / "daemonkit"
 
 LAYERS = [
     ["_version", "exceptions", "types"],
@@ -43,9 +44,12 @@ def _room(module: str) -> str:
 
 
 def _tree(module: str) -> ast.Module:
+    return ast.parse(_file(module).read_text("utf-8"))
+
+
+def _file(module: str) -> Path:
     path = PACKAGE / module.rstrip(".").replace(".", "/")
-    file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-    return ast.parse(file.read_text())
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
 def _imported(module: str) -> set[str]:
@@ -100,3 +104,22 @@ def test_nothing_is_imported_inside_a_function_but_what_few_runs_need(module: st
     }
 
     assert inside <= {"asyncio", "requests"}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_module_is_longer_than_350_lines(module: str) -> None:
+    assert len(_file(module).read_text("utf-8").splitlines()) <= 350
+
+
+def test_every_module_has_a_test_module_in_the_mirrored_place() -> None:
+    # Only names for what other modules define.
+    exempt = {"", "__main__", "_version", "exceptions", "types"}
+    modules = {module for module in MODULES if not module.endswith(".")} - exempt
+    tests = {module: TESTS / _mirrored(module) for module in modules}
+
+    assert sorted(module for module, file in tests.items() if not file.exists()) == []
+
+
+def _mirrored(module: str) -> str:
+    *rooms, name = module.split(".")
+    return "/".join([*rooms, f"test_{name.strip('_')}.py"])

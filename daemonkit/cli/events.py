@@ -1,4 +1,4 @@
-"""`daemonkit events`: see and change what a durable queue keeps, beside its daemon or without."""
+"""`daemonkit events`: show and change the events in a durable queue, also while its daemon runs."""
 
 from __future__ import annotations
 
@@ -14,32 +14,33 @@ from typing import Any, BinaryIO
 
 import click
 
-from ..events.durable.database import Broken, check_place
-from ..events.durable.editor import STATES, TOP, Editor, State, Stored
+from ..events.durable.database import Broken, check_path
+from ..events.durable.editor import Editor, Stored
 from ..events.durable.ndjson import read_lines
-from ..events.durable.salvage import rescued
+from ..events.durable.salvage import salvage
+from ..events.durable.store import MAX_ID, STATES, State
 from ..exceptions import InvalidEvent, StartError
 from .formatting import details, printable, table
-from .queue_options import fail, note, place_of, place_options, queue_command, say
+from .queue_options import fail, note, queue_command, queue_options, say, source_of
 
-KINDS = {"waiting": "waiting event", "retrying": "event to be tried again", "dead": "dead letter"}
-ID = click.IntRange(0, TOP)
+KINDS = {"waiting": "waiting event", "retrying": "event to be retried", "dead": "dead letter"}
+ID = click.IntRange(0, MAX_ID)
 
 
 @click.group()
-@place_options
+@queue_options
 @click.pass_context
 def events(context: click.Context, /, queue: str | None, config: str | None) -> None:
-    """Look at the events that a durable queue keeps, and change them.
+    """Show and change the events in a durable queue.
 
-    The daemon may run meanwhile: it takes note within half a second. Every command takes --queue or
-    --config, before its name or behind it.
+    A running daemon notices changes within half a second. --queue and --config may be given before
+    or after the name of a command.
     """
-    context.obj = place_of(queue, config)
+    context.obj = source_of(queue, config)
 
 
 def state_option(default: str | None, text: str) -> Callable[..., Any]:
-    """Which events are meant."""
+    """Add --state."""
     kinds = click.Choice([*STATES, "all"])
     return click.option("--state", type=kinds, default=default, help=text)
 
@@ -55,11 +56,13 @@ def _many(count: int, what: str = "event") -> str:
 
 
 @events.command("list")
-@state_option("all", "Only such events.")
-@click.option("--limit", type=click.IntRange(1), default=50, help="So many at most. [default: 50]")
+@state_option("all", "Only events in this state.")
+@click.option(
+    "--limit", type=click.IntRange(1), default=50, help="At most this many. [default: 50]"
+)
 @queue_command
 def list_(path: str, state: str, limit: int) -> None:
-    """List events, the oldest first."""
+    """List events, oldest first."""
     states = _states(state)
     with closing(Editor(path)) as editor:
         found = list(islice(editor.events(states), limit))
@@ -69,14 +72,14 @@ def list_(path: str, state: str, limit: int) -> None:
         return
     say(table(found))
     if more > 0:
-        note(f"{more} more; --limit shows them")
+        note(f"{more} more; use --limit to show them")
 
 
 @events.command()
 @click.argument("id", type=ID)
 @queue_command
 def show(path: str, id: int) -> None:
-    """Show all that is known of an event."""
+    """Show everything about an event."""
     with closing(Editor(path)) as editor:
         event = editor.find(id)
     if event is None:
@@ -93,35 +96,35 @@ def _missing(path: str, id: int) -> str:
 @click.option("--all", "is_all", is_flag=True, help="All dead letters.")
 @queue_command
 def retry(path: str, ids: tuple[int, ...], is_all: bool) -> None:
-    """Have dead letters tried again now, or others that wait for that."""
+    """Retry dead letters, or events scheduled for a retry, now."""
     _check_which(ids, is_all)
     with closing(Editor(path)) as editor:
         if is_all:
-            say([f"{_many(editor.retry_all(), 'dead letter')} to be tried again"])
+            say([f"{_many(editor.retry_all(), 'dead letter')} to be retried"])
             return
         done = editor.retry(ids)
         missing = {
             id: _missing(path, id)
             if editor.find(id) is None
-            else f"the event {id} has not failed, it waits for its first attempt"
+            else f"event {id} has not failed: it waits for its first attempt"
             for id in ids
             if id not in done
         }
-    say([f"{_many(len(done))} to be tried again"])
+    say([f"{_many(len(done))} to be retried"])
     _fail_for(missing)
 
 
 @events.command()
 @click.argument("ids", type=ID, nargs=-1, metavar="[ID]...")
-@click.option("--all", "is_all", is_flag=True, help="All dead letters, or those of --state.")
-@state_option(None, "What --all means. [default: dead]")
-@click.option("--yes", "-y", "is_sure", is_flag=True, help="Don't ask.")
+@click.option("--all", "is_all", is_flag=True, help="All dead letters, or all events in --state.")
+@state_option(None, "With --all: only events in this state. [default: dead]")
+@click.option("--yes", "-y", "is_sure", is_flag=True, help="Don't ask for confirmation.")
 @queue_command
 def drop(path: str, ids: tuple[int, ...], is_all: bool, state: str | None, is_sure: bool) -> None:
-    """Remove events; what a handler is at work on it finishes."""
+    """Remove events; handlers finish those that they are working on."""
     _check_which(ids, is_all)
     if state is not None and not is_all:
-        raise click.UsageError("--state belongs to --all")
+        raise click.UsageError("--state requires --all")
     with closing(Editor(path)) as editor:
         if is_all:
             states, kind = _states(state or "dead"), KINDS.get(state or "dead", "event")
@@ -141,7 +144,7 @@ def _is_terminal() -> bool:
 
 def _check_which(ids: tuple[int, ...], is_all: bool) -> None:
     if bool(ids) == is_all:
-        raise click.UsageError("give either IDs of events or --all")
+        raise click.UsageError("give either event IDs or --all")
 
 
 def _fail_for(missing: dict[int, str]) -> None:
@@ -152,20 +155,20 @@ def _fail_for(missing: dict[int, str]) -> None:
 
 
 @events.command()
-@state_option("all", "Only such events.")
+@state_option("all", "Only events in this state.")
 @click.option("--output", "-o", metavar="FILE", help="Write to a file instead of stdout.")
 @queue_command
 def export(path: str, state: str, output: str | None) -> None:
-    """Write events as NDJSON, one a line, the oldest first.
+    """Write events as NDJSON, oldest first.
 
-    Of a file that is torn, what can be read is written; the exit status is 3 then.
+    If the queue's file is damaged, write what can be read, and exit with status 3.
     """
     if output is None:
         _export(path, state, sys.stdout.buffer)
         return
-    # It would be gone with its first event unread.
+    # Opening it for writing would empty it.
     if any(_is_same(output, path + suffix) for suffix in ("", "-wal", "-shm", "-lock")):
-        raise click.UsageError(f"{output} belongs to the queue itself")
+        raise click.UsageError(f"{output} is a file of the queue itself")
     try:
         with open(output, "wb") as file:
             count = _export(path, state, file)
@@ -185,11 +188,11 @@ def _export(path: str, state: str, file: BinaryIO) -> int:
     except Broken as error:
         lost: list[None] = []
         count = _write(
-            file, (e for e in rescued(path, lambda: lost.append(None)) if e.state in states)
+            file, (e for e in salvage(path, lambda: lost.append(None)) if e.state in states)
         )
         note(
-            f"daemonkit: the event queue {path} is torn ({error}): {_many(count)} could be read, "
-            f"and {len(lost)} batches or failed events could not"
+            f"daemonkit: the event queue {path} is damaged ({error}): {_many(count)} could be "
+            f"read, {len(lost)} batches or failed events could not"
         )
         raise SystemExit(StartError.exit_status) from None
     with closing(editor):
@@ -209,26 +212,26 @@ def _write(file: BinaryIO, events: Iterable[Stored]) -> int:
 @click.argument("file")
 @queue_command
 def import_(path: str, file: str) -> None:
-    """Add the events of a FILE of NDJSON, - for stdin, behind those that are there.
+    """Append the events of an NDJSON FILE, or - for stdin, to the queue.
 
-    A file is checked first, and nothing of it is imported if a line is wrong.
+    A file is checked first, and nothing is imported if a line is invalid.
     """
-    check_place(path, create=True)
+    check_path(path, create=True)
     count = 0
     try:
         with _opened(file) as source:
             size = _size(source, file)
             if size is not None:
-                with _progress("Checking", size) as tell:
+                with _progress("Checking", size) as show:
                     for _, read in read_lines(source):
-                        tell(read)
+                        show(read)
                 source.seek(0)
-            with closing(Editor(path, create=True)) as editor, _progress("Importing", size) as tell:
+            with closing(Editor(path, create=True)) as editor, _progress("Importing", size) as show:
                 for lines, read in read_lines(source):
-                    with _undisturbed():
+                    with _interrupt_deferred():
                         editor.add(lines)
                         count += len(lines)
-                    tell(read)
+                    show(read)
     except InvalidEvent as error:
         fail(f"{file}: {error}{_so_far(count)}", click.UsageError.exit_code)
     except OSError as error:
@@ -236,7 +239,7 @@ def import_(path: str, file: str) -> None:
     except sqlite3.Error as error:
         fail(f"the event queue {path}: {error}{_so_far(count)}")
     except KeyboardInterrupt:
-        fail(f"stopped{_so_far(count)}")
+        fail(f"interrupted{_so_far(count)}")
     say([f"{_many(count)} imported"])
 
 
@@ -254,14 +257,14 @@ def _opened(file: str) -> Iterator[BinaryIO]:
 
 
 def _size(source: BinaryIO, file: str) -> int | None:
-    """Its bytes, None for what can be read only once."""
+    """In bytes, None if the source can be read only once."""
     found = None if file == "-" else os.fstat(source.fileno())
     return found.st_size if found is not None and stat.S_ISREG(found.st_mode) else None
 
 
 @contextmanager
 def _progress(label: str, size: int | None) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr if that is a terminal, told how many bytes are done."""
+    """A progress bar if stderr is a terminal; yields a function to call with the bytes done."""
     if size is None or not sys.stderr.isatty():
         yield lambda _: None
         return
@@ -270,8 +273,8 @@ def _progress(label: str, size: int | None) -> Iterator[Callable[[int], None]]:
 
 
 @contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Have Ctrl-C wait, so that what was done is what was counted."""
+def _interrupt_deferred() -> Iterator[None]:
+    """Defer Ctrl-C, so that the count is exact."""
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield

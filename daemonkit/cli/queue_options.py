@@ -1,4 +1,4 @@
-"""What the commands have in common that work with a durable queue's file."""
+"""Options and error messages of the commands that work with a durable queue's file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import click
 
@@ -16,55 +16,58 @@ from ..events.durable.database import Broken
 from ..exceptions import ConfigError, DaemonkitError, StartError
 from .formatting import printable
 
-Place = tuple[str | None, str | None]
+
+class QueueSource(NamedTuple):
+    """Where the path of the queue comes from: the path itself, or a configuration file."""
+
+    queue: str | None
+    config: str | None
 
 
-def place_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Where the queue's file is."""
+def queue_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --queue and --config."""
     command = click.option(
         "--config", "-c", metavar="FILE", help="A daemon's configuration, for its master.queue."
     )(command)
     return click.option("--queue", "-q", metavar="FILE", help="The queue's file.")(command)
 
 
-def place_of(queue: str | None, config: str | None) -> Place:
-    """What the two options say."""
+def source_of(queue: str | None, config: str | None) -> QueueSource:
+    """The values of the two options; raises UsageError if both are given."""
     if queue is not None and config is not None:
         raise click.UsageError("give --queue or --config, not both")
-    return queue, config
+    return QueueSource(queue, config)
 
 
 def queue_command(function: Callable[..., None]) -> Callable[..., None]:
-    """Have the queue's path passed to `function`, and what goes wrong told in one line."""
+    """Pass the queue's path to `function`, and report its errors in one line."""
 
     @wraps(function)
     @click.pass_context
     def with_path(
         context: click.Context, /, queue: str | None, config: str | None, **arguments: Any
     ) -> None:
-        own = place_of(queue, config)
-        path, config = own if any(own) else context.obj
-        with _told():
-            path = path or _configured(config)
-        with _told(path):
+        own = source_of(queue, config)
+        source: QueueSource = own if any(own) else context.obj
+        with _errors_reported():
+            path = source.queue or _configured(source.config)
+        with _errors_reported(path):
             function(path, **arguments)
 
-    return place_options(with_path)
+    return queue_options(with_path)
 
 
 def _configured(config: str | None) -> str:
     if config is None:
-        raise click.UsageError("where is the queue? Give --queue FILE or --config FILE")
+        raise click.UsageError("no queue given: use --queue FILE or --config FILE")
     queue = load(config).master["queue"]
     if queue is None:
-        raise ConfigError(
-            "there is no master.queue: that daemon keeps its events in memory", config
-        )
+        raise ConfigError("master.queue is not set: the daemon keeps its events in memory", config)
     return str(queue)
 
 
 @contextmanager
-def _told(path: str | None = None) -> Iterator[None]:
+def _errors_reported(path: str | None = None) -> Iterator[None]:
     try:
         yield
     except DaemonkitError as error:
@@ -76,7 +79,7 @@ def _told(path: str | None = None) -> Iterator[None]:
 
 
 def fail(text: str, status: int = 1) -> NoReturn:
-    """Tell what is wrong, and exit."""
+    """Write an error to stderr, and exit."""
     note(f"daemonkit: {text}")
     raise SystemExit(status)
 
@@ -87,7 +90,7 @@ def note(text: str) -> None:
 
 
 def say(lines: Iterable[str]) -> None:
-    """Write lines to stdout, whatever it can't encode escaped."""
+    """Write lines to stdout, with characters that it can't encode escaped."""
     encoding = sys.stdout.encoding
     for line in lines:
         click.echo(line.encode(encoding, "backslashreplace").decode(encoding))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import click
 
@@ -30,27 +32,37 @@ def run(app: str, config: str | None, assignments: tuple[str, ...], **short: str
 
     # An import may take long, and the daemon handles signals only from start() on.
     early = dict.fromkeys(STOP_SIGNALS, stop_early) | dict.fromkeys(IGNORED_SIGNALS, _ignore)
-    before = {number: signal.signal(number, handler) for number, handler in early.items()}
+    daemon = None
     try:
-        try:
-            daemon = load_configured(app, config, assignments, short)
-        except BaseException:
-            # The module may have turned KeyboardInterrupt into another exception.
-            if not received:
-                raise
-        finally:
-            # Signals wait here until start() unblocks them.
-            signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED_SIGNALS)
-            for number, handler in early.items():
-                if signal.getsignal(number) is handler:
-                    signal.signal(number, before[number])
+        with _outlasting(received):
+            before = {number: signal.signal(number, handler) for number, handler in early.items()}
+            try:
+                with _outlasting(received):
+                    daemon = load_configured(app, config, assignments, short)
+            finally:
+                # Signals wait here until start() unblocks them.
+                signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED_SIGNALS)
+                for number, handler in early.items():
+                    if signal.getsignal(number) is handler:
+                        signal.signal(number, before[number])
         # The exception may have been lost, in a destructor for instance.
-        if received:
+        if received or daemon is None:
             click.echo("daemonkit: stopped before the start", err=True)
         else:
             daemon.start()
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, BLOCKED_SIGNALS)
+
+
+@contextmanager
+def _outlasting(received: list[int]) -> Iterator[None]:
+    """Suppress any exception once a signal was received: the module may have turned
+    KeyboardInterrupt into another one."""
+    try:
+        yield
+    except BaseException:
+        if not received:
+            raise
 
 
 def _ignore(_number: int, _frame: object) -> None:

@@ -40,13 +40,13 @@ class Settings:
     host: str = _setting(
         "::",
         TEXT,
-        "Address to listen on; `::` means every IPv4 and IPv6 address.",
+        "Listening address; `::` means every IPv4 and IPv6 address.",
         option=True,
     )
     port: int = _setting(
         5151,
         whole(0, 65535),
-        "Port for HTTP (TCP) and UDP; 0 picks a free one.",
+        "Port for HTTP and UDP; 0 picks a free one.",
         option=True,
     )
     hidden_opts: list[str] = _setting(  # noqa: RUF009

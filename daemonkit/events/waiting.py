@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -153,19 +154,14 @@ class Waiting:
         with self._changed:
             if not drain:
                 self._discards = True
-                self._discard()
+                self._retries.clear()
+                # One at a time: consumers take entries without the lock.
+                with suppress(IndexError):
+                    while True:
+                        self._items.popleft()
+                        self.added -= 1
             self.closed = True
             self._changed.notify_all()
-
-    def _discard(self) -> None:
-        self._retries.clear()
-        # One at a time: consumers take entries without the lock.
-        while self._items:
-            try:
-                self._items.popleft()
-            except IndexError:
-                break
-            self.added -= 1
 
     def _wait(self, until: float | None, *, with_retries: bool = True) -> Any:
         exhausted = -1

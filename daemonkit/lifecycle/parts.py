@@ -34,7 +34,8 @@ from ..system import sockets
 from ..system.systemd import NotifySocket, watchdog_seconds
 from ..types import Master, Problem
 from ..web.fast_lane import FastLane
-from ..web.routes import Views, WebApp
+from ..web.flask_app import WebApp
+from ..web.routes import Views
 from ..web.server import Server
 from .program import call_hook
 

@@ -1,6 +1,6 @@
-"""The fast lane: `POST /events` answered in the loop's own thread, without Flask.
+"""The fast lane: answers `POST /events` on the loop's thread, without Flask.
 
-From outside nobody can tell: what could make a difference takes the long way.
+A client can't tell the difference: requests that Flask might answer otherwise go to Flask.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from ..events.intake import Intake
 from ..exceptions import BatchTooLarge, InvalidEvent, Unavailable
 from .responses import CONTENT_TYPE, NDJSON, RECEIVED, SERVER, batch_received, envelope
 
-LARGEST_HEAD = 2048
-LARGEST_BODY = 64 * 1024
-LARGEST_BATCH = 32 * 1024
-MOST_LINES = 1000
-"""Lines of NDJSON that are decoded here: while that lasts, a millisecond, everybody else waits."""
-HEADS_KEPT = 1000
-GATHERED = 512
-"""Requests that are looked for at most before what they bring is written together."""
+MAX_HEAD = 2048
+MAX_BODY = 64 * 1024
+MAX_BATCH = 32 * 1024
+MAX_LINES = 1000
+"""Lines in a batch. Decoding so many takes a millisecond, in which the loop serves no one else."""
+HEAD_CACHE_SIZE = 1000
+MAX_GATHERED = 512
+"""Requests committed together in one write to the disk."""
 
 _END = b"\r\n\r\n"
-# Narrower than what waitress and Werkzeug take (RFC 9112, RFC 1123 section 2.1): nothing in it can
-# be understood in two ways.
+# Stricter than waitress and Werkzeug (RFC 9112, RFC 1123 section 2.1), so that there is only one
+# way to read a matching head.
 LINE = b"POST /events HTTP/1.1\r\n"
 _HEAD = re.compile(re.escape(LINE) + rb"(?:[A-Za-z0-9-]+:[ -~]*\r\n)+\r\n")
 _FIELDS = re.compile(
@@ -38,19 +38,19 @@ _FIELDS = re.compile(
 _HOST = re.compile(
     rb"(?:(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}|\[[0-9a-f:.]{2,45}\])(?::[0-9]{1,5})?"
 )
-# With a cookie, Flask may answer with one.
-_LONG_WAY = {b"cookie", b"expect", b"transfer-encoding"}
+# Cookies among them, because Flask may set a cookie in return.
+_FLASK_ONLY = {b"cookie", b"expect", b"transfer-encoding"}
 
 
 class Head(NamedTuple):
-    """What a request's head says of its body."""
+    """What a request's head says about its body."""
 
     length: int
     is_batch: bool
 
 
 def read_head(head: bytes) -> Head | None:
-    """What the head of a plain `POST /events` says, None for any other request."""
+    """Read the head of a plain `POST /events`; None for any other request."""
     if _HEAD.fullmatch(head) is None:
         return None
     found = _FIELDS.findall(head.lower())
@@ -58,27 +58,27 @@ def read_head(head: bytes) -> Head | None:
     length = fields.get(b"content-length", b"")
     if (
         len(fields) < len(found)
-        or not _LONG_WAY.isdisjoint(fields)
-        or not (length.isdigit() and len(length) <= len(str(LARGEST_BODY)))
+        or not _FLASK_ONLY.isdisjoint(fields)
+        or not (length.isdigit() and len(length) <= len(str(MAX_BODY)))
         or _HOST.fullmatch(fields.get(b"host", b"")) is None
         or fields.get(b"connection", b"keep-alive") != b"keep-alive"
     ):
         return None
     is_batch = fields.get(b"content-type", b"").partition(b";")[0].rstrip() == NDJSON.encode()
-    fits = int(length) <= (LARGEST_BATCH if is_batch else LARGEST_BODY)
+    fits = int(length) <= (MAX_BATCH if is_batch else MAX_BODY)
     return Head(int(length), is_batch) if fits else None
 
 
 def _may_be_event(line: bytes) -> bool:
-    """Whether what has come of a request's first line may be the beginning of a plain event's."""
+    """Whether a request's first line, perhaps incomplete, can be that of a plain event."""
     return line == LINE[: len(line)]
 
 
 class Connection(Protocol):
-    """What the lane needs of a connection."""
+    """What the fast lane uses of a connection."""
 
     partial: bytes
-    is_owed: bool
+    answer_pending: bool
 
     @property
     def peer(self) -> str: ...
@@ -87,63 +87,62 @@ class Connection(Protocol):
 
 
 class FastLane:
-    """Takes events out of what connections read, puts them on the queue once a turn of the loop,
-    and then answers them.
+    """Takes events from the connections' input and, once per iteration of the loop, queues and
+    answers them.
 
-    who_else: names who else wants to see requests to `/events`, "" if nobody does; redact: hides
-    secrets in a message; max_request_size: bytes of a body.
+    find_blocker: names what could see a request to `/events`, "" if nothing could; redact: hides
+    secrets in a message; max_request_size: bytes in a body.
     """
 
     def __init__(
         self,
         intake: Intake,
-        who_else: Callable[[], str],
+        find_blocker: Callable[[], str],
         redact: Callable[[str], str],
         max_request_size: int,
     ) -> None:
         self._intake = intake
-        self._who_else = who_else
+        self._find_blocker = find_blocker
         self._redact = redact
         self._limit = max_request_size
-        self._open_now: bool | None = None
+        self._is_open: bool | None = None
         self._counted = 0
         # Most clients send the same head each time.
-        self._read_head = lru_cache(HEADS_KEPT)(read_head)
+        self._read_head = lru_cache(HEAD_CACHE_SIZE)(read_head)
         self._taken: list[tuple[Connection, Decoded, bool]] = []
-        """Connections, the events and lines each has sent, and whether as a batch; to be queued and
-        answered."""
+        """Connection, events, and whether they are a batch, of each request to be answered."""
         self.accepted = 0
-        """Events taken this way."""
+        """Events queued by the fast lane."""
         self._second = 0
         self._received: dict[int | None, bytes] = {}
-        """Answers of this second: the date is part of them."""
+        """Answers of this second, by batch size; each contains the date."""
 
     def state(self) -> str:
-        """Whether it is open, or why not."""
-        who = self._who_else()
-        return f"closed: {who}" if who else "open"
+        """Whether it is open, or the reason why it is closed."""
+        blocker = self._find_blocker()
+        return f"closed: {blocker}" if blocker else "open"
 
     def take(self, connection: Connection, data: bytes) -> bytes:
-        """Take the plain requests at the beginning of `data`, and return the rest.
+        """Take the plain requests at the beginning of `data` and return the rest.
 
-        What has come of one that isn't complete is left in `connection.partial`.
+        An incomplete plain request is stored in `connection.partial`.
         """
         start, size = 0, len(data)
         while start < size:
             if data.startswith(b"\r\n", start):
-                # Some clients end a body so (RFC 9112 section 2.2).
+                # Some clients send a line break after a body (RFC 9112 section 2.2).
                 start += 2
                 continue
-            # In this order: to look whether it is open costs more.
-            if not _may_be_event(data[start : start + len(LINE)]) or not self._is_open_now():
+            # The cheaper check first.
+            if not _may_be_event(data[start : start + len(LINE)]) or not self._check_open():
                 break
             body = data.find(_END, start) + len(_END)
             if body < len(_END):
-                if size - start < LARGEST_HEAD:
+                if size - start < MAX_HEAD:
                     connection.partial = data[start:]
                     return b""
                 break
-            head = self._read_head(data[start:body]) if body - start <= LARGEST_HEAD else None
+            head = self._read_head(data[start:body]) if body - start <= MAX_HEAD else None
             if head is None or head.length > self._limit:
                 break
             end = body + head.length
@@ -153,25 +152,28 @@ class FastLane:
             if not self._accept(connection, head.is_batch, data[body:end]):
                 break
             start = end
-        # Answers keep the order of the requests.
+        # Answers must be in the order of the requests.
         if start < size and self._taken:
             self.commit()
         return data[start:]
 
-    def gathers(self) -> bool:
-        """Whether to look for more before `turn_ended`: where each turn costs a write to the disk,
-        those who send in the meantime are better in this one."""
-        before, self._counted = self._counted, len(self._taken)
-        return self._intake.is_durable and before < self._counted < GATHERED
+    def continue_gathering(self) -> bool:
+        """Decide whether to read more requests before `end_iteration`.
 
-    def turn_ended(self) -> None:
-        """Answer what was taken in this turn of the loop."""
-        self._open_now, self._counted = None, 0
+        A durable queue writes to the disk once per commit, so requests that arrive meanwhile
+        should be part of this one.
+        """
+        before, self._counted = self._counted, len(self._taken)
+        return self._intake.is_durable and before < self._counted < MAX_GATHERED
+
+    def end_iteration(self) -> None:
+        """Queue and answer the requests taken in this iteration of the loop."""
+        self._is_open, self._counted = None, 0
         if self._taken:
             self.commit()
 
     def commit(self) -> None:
-        """Put on the queue what was taken, and then answer it."""
+        """Queue the events taken so far and answer their requests."""
         taken, self._taken = self._taken, []
         refusals = self._intake.put_each(
             [batch for _, batch, _ in taken],
@@ -191,25 +193,26 @@ class FastLane:
         for connection, parts in answers.items():
             connection.answer(b"".join(parts))
 
-    def _is_open_now(self) -> bool:
-        if self._open_now is None:
-            self._open_now = not self._who_else()
-        return self._open_now
+    def _check_open(self) -> bool:
+        """Check whether the fast lane is open, once per iteration of the loop."""
+        if self._is_open is None:
+            self._is_open = not self._find_blocker()
+        return self._is_open
 
     def _accept(self, connection: Connection, is_batch: bool, body: bytes) -> bool:
-        if is_batch and body.count(b"\n") > MOST_LINES:
+        if is_batch and body.count(b"\n") > MAX_LINES:
             return False
         try:
             batch = decode_lines(body) if is_batch else decode_one(body)
-        # What is wrong is said there.
+        # Flask's route decodes it again and answers with the error.
         except InvalidEvent:
             return False
-        connection.is_owed = True
+        connection.answer_pending = True
         self._taken.append((connection, batch, is_batch))
         return True
 
     def _received_answer(self, count: int | None) -> bytes:
-        """The answer to a batch of `count` events, or to a single event for None."""
+        """The answer to a batch of `count` events, or to a single event if `count` is None."""
         if (answer := self._received.get(count)) is None:
             body = RECEIVED if count is None else batch_received(count)
             answer = self._received[count] = _answer("200 OK", body)

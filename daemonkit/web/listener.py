@@ -1,4 +1,4 @@
-"""The listening socket, and what concerns all connections: who is let in, and who is let go."""
+"""The listening socket: which connections are accepted, and when."""
 
 from __future__ import annotations
 
@@ -13,14 +13,10 @@ from waitress.server import TcpWSGIServer
 from ..runtime.ratelimit import RateLimit
 from ..system.sockets import plain_address
 from .channel import Channel
+from .clients import Clients
 from .fast_lane import FastLane
 from .poller import Poller
 
-IDLE_TIMEOUT = 120.0
-"""Seconds after which a connection without a request, or with an answer that isn't read, is
-closed."""
-IDLE_LOOK = 0.1
-"""Seconds between two looks for connections that have become idle, while all are to be closed."""
 ACCEPT_AT_ONCE = 64
 PAUSE = 1.0
 """Seconds without accepting connections when descriptors or memory have run out."""
@@ -54,33 +50,21 @@ class Listener(TcpWSGIServer):
         self.poller = poller
         self.lane = lane
         self._outlives_us = outlives_us
-        self.lingering: dict[Channel, float] = {}
-        self.receiving: dict[Channel, float] = {}
-        """Connections that a request is being read from, and since when, the oldest first."""
         self.draining = False
         """Whether each answer says that the connection is closed behind it."""
         self.is_open = False
         """Whether connections on a socket that was passed are accepted, too."""
-        self.closes_idle_from: float | None = None
-        """When connections begin to be closed as soon as they are idle, in monotonic seconds."""
-        self.shed = 0
-        self.timed_out = 0
         self.own_logger = logger
         self._limit = connection_limit
-        self._request_timeout = request_timeout
         self._limits = {kind: RateLimit(LOG_INTERVAL) for kind in ("shed", "full")}
-        self._idle_since: list[tuple[float, int, Channel]] = []
-        self._next_sweep: float | None = None
         self._paused_until: float | None = None
-        self.looks_for_idle = False
-        """Whether all connections were busy, and one that isn't any more is to be reported."""
-        self._idle: Channel | None = None
         self.loop_thread = 0
         self._trigger_lock = threading.Lock()
         self._trigger_closed = False
         super().__init__(*args, **kwargs)
+        self.clients = Clients(self.active_channels, poller, logger, request_timeout)
         poller.last = self
-        poller.look_again(self.trigger)
+        poller.recheck(self.trigger)
 
     # What is due at a certain time
 
@@ -88,81 +72,12 @@ class Listener(TcpWSGIServer):
         """Do what is due; returns the seconds until something is again, but `at_most`; None for
         never."""
         now = time.monotonic()
-        dues = [None if at_most is None else now + at_most]
-        if self.lingering:
-            dues.append(self._close_lingering(now))
-        if self.receiving:
-            dues.append(self._time_out_slow(now))
-        if self._next_sweep is not None:
-            if now >= self._next_sweep:
-                self._next_sweep = self._close_idle(now)
-            dues.append(self._next_sweep)
-        if self.closes_idle_from is not None:
-            dues.append(self._close_all_idle(now, self.closes_idle_from))
-        if self._is_paused(now):
+        dues = self.clients.run_due(now)
+        if at_most is not None:
+            dues.append(now + at_most)
+        if self._paused_until is not None and self._is_paused(now):
             dues.append(self._paused_until)
-        due = min((due for due in dues if due is not None), default=None)
-        return None if due is None else max(0.0, due - now)
-
-    def _close_lingering(self, now: float) -> float | None:
-        """Let go of the refused clients that had time enough to read their answer."""
-        for channel in [c for c, until in self.lingering.items() if now >= until]:
-            channel.handle_close()
-        return min(self.lingering.values(), default=None)
-
-    def _time_out_slow(self, now: float) -> float | None:
-        while self.receiving:
-            channel, began = next(iter(self.receiving.items()))
-            if now < began + self._request_timeout:
-                return began + self._request_timeout
-            channel.time_out(self._request_timeout)
-        return None
-
-    def _close_all_idle(self, now: float, since: float) -> float | None:
-        if now < since:
-            return since
-        for channel in list(self.active_channels.values()):
-            if not (channel.is_busy or channel in self.lingering or channel.has_unread()):
-                channel.drop()
-        if self.active_channels:
-            return now + IDLE_LOOK
-        # At once, for whoever waits until all are gone.
-        self.closes_idle_from = None
-        return now
-
-    def _close_idle(self, now: float) -> float | None:
-        """Close the connections that have been idle for too long, or don't read their answers."""
-        oldest = None
-        self.drop_unread(IDLE_TIMEOUT, now)
-        for channel in list(self.active_channels.values()):
-            is_at_work = channel.requests or channel in self.receiving
-            is_waited_for = is_at_work and not channel.total_outbufs_len
-            since = now if is_waited_for else channel.last_activity
-            if now >= since + IDLE_TIMEOUT:
-                channel.drop()
-            else:
-                oldest = since if oldest is None else min(since, oldest)
-        return None if oldest is None else max(oldest + IDLE_TIMEOUT, now + 1)
-
-    def drop_unread(self, seconds: float, now: float, began: float = 0.0) -> None:
-        """Close the connections whose clients have read nothing of their answers for so many
-        seconds since `began`, and so free the threads that wait for them."""
-        unread = [
-            channel
-            for channel in self.active_channels.values()
-            if channel.total_outbufs_len
-            and now >= max(channel.last_activity, began) + seconds
-            and not channel.is_received()
-        ]
-        for channel in unread:
-            channel.drop()
-        if unread:
-            self.own_logger.warning(
-                "Connections closed whose clients read nothing of their answers for %g s: %d (%s)",
-                seconds,
-                len(unread),
-                ", ".join(channel.peer for channel in unread[:10]),
-            )
+        return max(0.0, min(dues) - now) if dues else None
 
     # New connections
 
@@ -175,33 +90,19 @@ class Listener(TcpWSGIServer):
         if not (self.accepting and self.admits) or self._is_paused(time.monotonic()):
             return False
         if len(self.active_channels) < self._limit:
-            self.looks_for_idle = False
+            self.clients.looks_for_idle = False
             return True
-        if self._one_is_idle():
+        if self.clients.one_is_idle():
             return True
         self._tell_limit("full", "all of them are busy, so new ones have to wait")
         return False
 
-    def _one_is_idle(self) -> bool:
-        idle = self._idle
-        if idle is None or not idle.connected or idle.is_busy:
-            # Once none was, only those can be that something has happened to.
-            channels = self.poller.asked if self.looks_for_idle else self.active_channels.values()
-            # Before the look: a thread that is done after it reports that.
-            self.looks_for_idle = True
-            self._idle = next(
-                (c for c in channels if isinstance(c, Channel) and c.connected and not c.is_busy),
-                None,
-            )
-        self.looks_for_idle = self._idle is None
-        return self._idle is not None
-
     def handle_accept(self) -> None:
         if len(self.active_channels) >= self._limit:
             self._tell_limit("shed", SHEDDING)
-            self._shed_oldest()
+            self.clients.shed_oldest()
         else:
-            self._idle_since.clear()
+            self.clients.forget_order()
         for _ in range(ACCEPT_AT_ONCE):
             count = len(self.active_channels)
             if count >= self._limit:
@@ -209,8 +110,7 @@ class Listener(TcpWSGIServer):
             super().handle_accept()
             if len(self.active_channels) <= count:
                 break
-        if self._next_sweep is None:
-            self._next_sweep = time.monotonic() + IDLE_TIMEOUT
+        self.clients.watch_idle()
 
     def _tell_limit(self, kind: str, what: str) -> None:
         if self._limits[kind].allow() is not None:
@@ -227,7 +127,7 @@ class Listener(TcpWSGIServer):
         except OSError as error:
             if error.errno not in OUT_OF_RESOURCES:
                 raise
-            if self._shed_oldest():
+            if self.clients.shed_oldest():
                 if self._limits["shed"].allow() is not None:
                     self.own_logger.warning("%s: %s", error.strerror, SHEDDING)
                 return None
@@ -241,30 +141,6 @@ class Listener(TcpWSGIServer):
             self.own_logger.info("Connections are accepted again")
         return accepted
 
-    def _shed_oldest(self) -> bool:
-        """Close the connection that has been idle for longest; False when there is none."""
-        if self._shed_next():
-            return True
-        self._idle_since = sorted(
-            (
-                (channel.last_activity, number, channel)
-                for number, channel in self.active_channels.items()
-                if not channel.is_busy
-            ),
-            reverse=True,
-        )
-        return self._shed_next()
-
-    def _shed_next(self) -> bool:
-        while self._idle_since:
-            since, _, channel = self._idle_since.pop()
-            unchanged = channel.connected and channel.last_activity == since
-            if unchanged and not channel.is_busy and not channel.has_unread():
-                channel.drop()
-                self.shed += 1
-                return True
-        return False
-
     # Waking the loop
 
     def wake(self) -> None:
@@ -276,7 +152,7 @@ class Listener(TcpWSGIServer):
 
     def tell(self, channel: Channel) -> None:
         """Have the loop ask a connection what it waits for."""
-        self.poller.look_again(channel)
+        self.poller.recheck(channel)
         if not self.poller.is_woken and threading.get_ident() != self.loop_thread:
             self.poller.is_woken = True
             self.wake()

@@ -1,60 +1,81 @@
-"""Waits for many connections at once, at a cost that doesn't grow with the idle ones."""
+"""Waits for many connections; idle ones add nothing to the cost of a wait."""
 
 from __future__ import annotations
 
 import select
 from collections import deque
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 
-# Their flags have the same values, and only one of them is there everywhere.
+# The flags of epoll and poll have the same values, and not every system has epoll.
 _HAS_EPOLL = hasattr(select, "epoll")
 READ = select.POLLIN
 WRITE = select.POLLOUT
 
 
+class Pollable(Protocol):
+    """Owner of a descriptor: a connection, the listening socket, waitress's trigger."""
+
+    _fileno: int | None
+    accepting: bool
+
+    def readable(self) -> bool: ...
+
+    def writable(self) -> bool: ...
+
+    def handle_error(self) -> None: ...
+
+
 class Poller:
-    """What waitress asks of every connection before each wait, it asks only where the answer may
-    have changed. epoll(7) where there is one, else poll(2)."""
+    """Waits with epoll(7), or poll(2) where there is none.
+
+    Waitress calls `readable()` and `writable()` of every connection before each wait. This calls
+    them only for connections whose answer may have changed.
+    """
 
     def __init__(self) -> None:
-        self.asked: set[Any] = set()
-        """Those that are asked before this wait."""
+        self.rechecked: set[Pollable] = set()
+        """The items that are checked before this wait."""
         self.is_woken = False
-        """Whether the loop is about to ask again, and needn't be woken for that."""
-        self.last: Any = None
-        """What is asked before each wait, after all others: what it answers depends on them."""
-        self._again: deque[Any] = deque()
+        """Whether a recheck is already due, so that the loop needs no further wake-up."""
+        self.last: Pollable | None = None
+        """Checked before each wait, after all others, on which its answer depends."""
+        self._pending: deque[Pollable] = deque()
         self._poll: Any = select.epoll() if _HAS_EPOLL else select.poll()
         self._flags: dict[int, int] = {}
 
-    def look_again(self, item: Any) -> None:
-        """Have `item` asked what it waits for; any thread may call this, and wake the loop then:
-        whatever changes the answer has to lead here."""
-        self._again.append(item)
+    def recheck(self, item: Pollable) -> None:
+        """Check before the next wait what `item` waits for.
+
+        Call this, from any thread, after each change to what `readable()` or `writable()` returns;
+        if the loop may be waiting, wake it afterwards.
+        """
+        self._pending.append(item)
 
     def wait(self, timeout: float | None) -> list[tuple[int, int]]:
-        """Wait at most `timeout` seconds; returns descriptors and what can be done with them."""
-        self._settle()
+        """Wait at most `timeout` seconds; return descriptors and their flags."""
+        self._check_pending()
         if not _HAS_EPOLL and timeout is not None:
             timeout *= 1000
         ready: list[tuple[int, int]] = self._poll.poll(timeout)
         return ready
 
-    def _settle(self) -> None:
-        # Before the first is asked: what changes from now on wakes the loop again.
+    def _check_pending(self) -> None:
+        # Before the first check, so that a change during the checks wakes the loop again.
         self.is_woken = False
-        self.asked = set()
-        while self._again:
-            self.asked.add(self._again.popleft())
-        self.asked.discard(self.last)
-        for item in (*self.asked, self.last):
+        self.rechecked = set()
+        while self._pending:
+            self.rechecked.add(self._pending.popleft())
+        last = self.last
+        if last is not None:
+            self.rechecked.discard(last)
+        for item in (*self.rechecked, last) if last is not None else tuple(self.rechecked):
             try:
-                self._ask(item)
+                self._check(item)
             except Exception:
                 item.handle_error()
 
-    def _ask(self, item: Any) -> None:
+    def _check(self, item: Pollable) -> None:
         fd = item._fileno
         if fd is None:
             return
@@ -74,13 +95,15 @@ class Poller:
         self._flags[fd] = flags
 
     def forget(self, fd: int) -> None:
-        """Wait no more for a descriptor that is about to be closed. (A forked child may keep what
-        it stands for open, and then epoll would go on telling of it.)"""
+        """Stop waiting for a descriptor; call this before closing it.
+
+        epoll keeps reporting a closed descriptor if a forked child holds a copy of it.
+        """
         if self._flags.pop(fd, 0):
             with suppress(OSError):
                 self._poll.unregister(fd)
 
     def close(self) -> None:
-        """Close its own descriptor."""
+        """Close epoll's descriptor."""
         if _HAS_EPOLL:
             self._poll.close()

@@ -1,4 +1,4 @@
-"""The threads that requests are answered on, and one more each for those who ask how we are."""
+"""The threads that answer requests, with a reserve thread for each health probe."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from typing import Any
 
 from waitress.task import ThreadedTaskDispatcher
 
-YIELD_EVERY = 0.001
-"""Seconds; more often would cost an eighth of the requests, and this a twentieth."""
+YIELD_INTERVAL = 0.001
+"""Seconds between yields, which then cost 5 % of the throughput; yielding each time costs 12 %."""
 PROBES = ("/ping", "/ready")
-"""Paths that have a thread in reserve, for when all others wait for somebody. One each: a health
-check that hangs must not keep readiness from being known."""
+"""Paths with a reserve thread each, so that they are answered while all other threads are busy and
+a hanging health check doesn't block readiness."""
 
 
 class Pool(ThreadedTaskDispatcher):
-    """Threads that take connections from one queue, to answer the first request of each."""
+    """Threads that take connections from one queue and answer the first request of each."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.made: list[threading.Thread] = []
-        """All threads there are or were, to be named when one of them doesn't end."""
-        self._takers: set[int] = set()
+        self.started: list[threading.Thread] = []
+        """All threads ever started, including those that have ended."""
+        self._worker_ids: set[int] = set()
         self._reserves = {path: threading.Condition(self.lock) for path in PROBES}
         self._next_yield = 0.0
-        self._is_over = False
+        self._stopping = False
 
     def start(self, count: int) -> None:
-        """Start `count` threads, and those in reserve."""
+        """Start `count` threads and the reserve threads."""
         self.set_thread_count(count)
         for path in PROBES:
             self._start(f"http-{path[1:]}", self._serve_probes, path)
@@ -38,21 +38,24 @@ class Pool(ThreadedTaskDispatcher):
         reserve = self._reserves.get(_path(channel))
         with self.lock:
             self.queue.append(channel)
-            # A thread that adds one when it is done takes the next one itself.
-            if len(self.queue) > 1 or threading.get_ident() not in self._takers:
+            # A worker that queues a connection is about to take the next one itself.
+            if len(self.queue) > 1 or threading.get_ident() not in self._worker_ids:
                 self.queue_cv.notify()
-            if reserve is not None and not self.has_idle():
+            if reserve is not None and not self._has_enough_idle():
                 reserve.notify()
 
-    def let_others_go_first(self) -> None:
-        """Yield now and then while connections wait: on one core, a thread would otherwise go on
-        with the next one while others wait for the interpreter in the middle of theirs."""
+    def yield_if_waiting(self) -> None:
+        """Release the GIL now and then while connections wait.
+
+        On one core, a thread would otherwise start the next request while other threads wait for
+        the GIL in the middle of theirs.
+        """
         if self.queue and (now := time.monotonic()) >= self._next_yield:
-            self._next_yield = now + YIELD_EVERY
+            self._next_yield = now + YIELD_INTERVAL
             time.sleep(0)
 
-    def has_idle(self) -> bool:
-        """Whether there are threads enough for all that is queued; for who has the lock."""
+    def _has_enough_idle(self) -> bool:
+        """Whether there is an idle thread for each queued connection. The caller holds the lock."""
         idle = len(self.threads) - self.stop_count - self.active_count
         return bool(idle >= len(self.queue))
 
@@ -60,7 +63,7 @@ class Pool(ThreadedTaskDispatcher):
         while True:
             with self.lock:
                 while (channel := self._first(path)) is None:
-                    if self._is_over:
+                    if self._stopping:
                         return
                     self._reserves[path].wait()
                 self.queue.remove(channel)
@@ -74,7 +77,7 @@ class Pool(ThreadedTaskDispatcher):
 
     def shutdown(self, cancel_pending: bool = True, timeout: float = 5) -> Any:
         with self.lock:
-            self._is_over = True
+            self._stopping = True
             for reserve in self._reserves.values():
                 reserve.notify()
         return super().shutdown(cancel_pending, timeout)
@@ -83,18 +86,18 @@ class Pool(ThreadedTaskDispatcher):
         try:
             thread = self._start(f"http-{thread_no + 1}", target, thread_no)
         except BaseException:
-            # Whoever stops us waits for all that are in there.
+            # shutdown() waits for every number in this set.
             self.threads.discard(thread_no)
             raise
-        self._takers.add(thread.ident or 0)
+        self._worker_ids.add(thread.ident or 0)
 
     def _start(self, name: str, target: Callable[[Any], None], argument: Any) -> threading.Thread:
         thread = threading.Thread(target=target, name=name, args=(argument,), daemon=True)
         thread.start()
-        self.made.append(thread)
+        self.started.append(thread)
         return thread
 
 
 def _path(channel: Any) -> str:
-    """The path of a connection's first request; one that was refused may have none."""
+    """The path of a connection's first request, "" for one that was refused before it had any."""
     return getattr(channel.requests[0], "path", "") if channel.requests else ""

@@ -1,4 +1,4 @@
-"""One request: how it is read, refused and answered where waitress is wrong."""
+"""Reads, refuses and answers one request; corrects waitress where it deviates from HTTP."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from waitress.receiver import FixedStreamReceiver
 from waitress.utilities import BadRequest, Error
 
 from ..runtime.forks import ForkGuard
-from .fast_lane import HEADS_KEPT, LARGEST_HEAD
+from .fast_lane import HEAD_CACHE_SIZE, MAX_HEAD
 from .responses import CONTENT_TYPE, envelope
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 BODYLESS_METHODS = ("GET", "HEAD", "OPTIONS", "TRACE", "CONNECT")
-JOINED = 64 * 1024
-"""Bytes of a body's first part that leave together with the head; more aren't worth a copy."""
+JOIN_LIMIT = 64 * 1024
+"""Bytes. A body's first part up to this size is sent together with the head; a larger one isn't
+worth the copy."""
 
 _TRANSFER_ENCODING = re.compile(rb"(?im)^transfer-encoding:[ \t]*(.*?)[ \t]*\r?$")
 # A method begins with one of these (RFC 9110 section 5.6.2); a TLS client's first byte is 0x16.
@@ -29,32 +30,32 @@ _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]")
 
 
 class Parser(HTTPRequestParser):
-    """Refuses what could be read as two requests by different servers (RFC 9112 section 6.3), and
-    what can't become a request."""
+    """Refuses request smuggling (RFC 9112 section 6.3), and bytes that can't begin a request."""
 
     path = ""
-    """Of a request that is refused before it is known; waitress names it in its log."""
+    """Of a request that is refused before its first line is complete; waitress logs it."""
 
     def __init__(self, adj: Any) -> None:
         super().__init__(adj)
         self.began = time.monotonic()
+        """When its first byte arrived, in monotonic seconds; leading blank lines don't count."""
 
     @property
-    def is_begun(self) -> bool:
-        """Whether more than blank lines (RFC 9112 section 2.2) has come of it."""
+    def has_begun(self) -> bool:
+        """Whether anything but leading blank lines (RFC 9112 section 2.2) has arrived."""
         head = self.header_plus
         return bool(self.headers_finished or (head and not head.isspace()))
 
     def received(self, data: bytes) -> int:
-        if not self.is_begun:
+        if not self.has_begun:
             self.began = time.monotonic()
             first = data.lstrip(b"\r\n")
             if first and not self.completed and not _TOKEN.match(first):
                 return self._refuse(data)
         consumed: int = super().received(data)
         if self.completed:
-            # Asked to continue a request that is complete or refused, waitress would read the next
-            # one into it.
+            # After "100 Continue" for a complete or refused request, waitress would read the next
+            # request as its body.
             self.expect_continue = False
         return consumed
 
@@ -64,21 +65,21 @@ class Parser(HTTPRequestParser):
         return len(data)
 
     def parse_header(self, header_plus: bytes) -> None:
-        """Set what the head says, or has said when it came before."""
-        known: dict[bytes, dict[str, Any]] = self.adj.known_heads
-        if (said := known.get(header_plus)) is None:
+        """Set the attributes that follow from the head, from the cache for one seen before."""
+        cache: dict[bytes, dict[str, Any]] = self.adj.head_cache
+        if (parsed := cache.get(header_plus)) is None:
             before = vars(self).copy()
             self._parse_head(header_plus)
-            if self.chunked or len(header_plus) > LARGEST_HEAD:
+            if self.chunked or len(header_plus) > MAX_HEAD:
                 return
-            if len(known) >= HEADS_KEPT:
-                known.clear()
-            said = {k: v for k, v in vars(self).items() if before.get(k, self) is not v}
-            # Not what the body is going to be in.
-            said.pop("body_rcv", None)
-            known[header_plus] = {**said, "headers": self.headers.copy()}
+            if len(cache) >= HEAD_CACHE_SIZE:
+                cache.clear()
+            parsed = {k: v for k, v in vars(self).items() if before.get(k, self) is not v}
+            # It holds the body, and each request needs a new one.
+            parsed.pop("body_rcv", None)
+            cache[header_plus] = {**parsed, "headers": self.headers.copy()}
         else:
-            self.__dict__.update(said, headers=said["headers"].copy())
+            self.__dict__.update(parsed, headers=parsed["headers"].copy())
             if self.content_length:
                 buffer = OverflowableBuffer(self.adj.inbuf_overflow)
                 self.body_rcv = FixedStreamReceiver(self.content_length, buffer)
@@ -88,7 +89,7 @@ class Parser(HTTPRequestParser):
         try:
             super().parse_header(header_plus)
         except ValueError:
-            # `GET http://[::1/`, or a Content-Length of thousands of digits.
+            # `GET http://[::1/`, or a Content-Length with thousands of digits.
             raise ParsingError("Malformed request line or Content-Length") from None
         if codings and self.version != "1.1":
             raise ParsingError("Transfer-Encoding needs HTTP/1.1")
@@ -105,12 +106,12 @@ class RequestTimeout(Error):
     reason = "Request Timeout"
 
 
-class _Answer(task.Task):
-    """Sends the head together with the beginning of the body: one call into the kernel, not two."""
+class _JoiningTask(task.Task):
+    """Sends the head and the first part of the body in one system call."""
 
     def write(self, data: bytes) -> None:
         channel = self.channel
-        if self.wrote_header or len(data) > JOINED:
+        if self.wrote_header or len(data) > JOIN_LIMIT:
             super().write(data)
             return
         parts: list[bytes] = []
@@ -119,7 +120,7 @@ class _Answer(task.Task):
             super().write(data)
             head_and_data = b"".join(parts)
         except BaseException:
-            # It isn't sent, and an answer that says so still can be.
+            # The head isn't sent yet, so an error can still be answered.
             self.wrote_header: bool = False
             raise
         finally:
@@ -127,20 +128,20 @@ class _Answer(task.Task):
         channel.write_soon(head_and_data)
 
 
-class Task(_Answer, task.WSGITask):
-    """Answers one request through the WSGI application."""
+class Task(_JoiningTask, task.WSGITask):
+    """Answers a request through the WSGI application."""
 
     def execute(self) -> None:
         try:
             super().execute()
         except Exception:
             raise
-        # Waitress would leak the connection; as an Exception it is logged and answered 500.
+        # Waitress logs an Exception and answers 500; at any other it leaks the connection.
         except BaseException as error:
             raise RuntimeError(f"a route raised {type(error).__name__}: {error}") from error
 
     def build_response_header(self) -> bytes:
-        # A body that came without a length would be read as the next request.
+        # A body sent without a length would be read as the next request.
         request = self.request
         unframed = (
             request.command not in BODYLESS_METHODS and "CONTENT_LENGTH" not in request.headers
@@ -151,8 +152,8 @@ class Task(_Answer, task.WSGITask):
         return header
 
 
-def ending_children(application: Application) -> Application:
-    """The application, but that a child which it has forked does not answer as well."""
+def with_fork_guard(application: Application) -> Application:
+    """Wrap a WSGI application so that a child it has forked exits and sends no second answer."""
     guard = ForkGuard()
 
     def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -160,15 +161,15 @@ def ending_children(application: Application) -> Application:
             body = application(environ, start_response)
         finally:
             guard.end_child()
-        # Waitress wants to know what these are; and their parts are there already.
-        is_known = isinstance(body, list | tuple | ReadOnlyFileBasedBuffer)
-        return body if is_known else _Body(body, guard)
+        # These run no user code when iterated, and waitress checks for their types.
+        is_ready = isinstance(body, list | tuple | ReadOnlyFileBasedBuffer)
+        return body if is_ready else _GuardedBody(body, guard)
 
     return answer
 
 
-class _Body:
-    """The parts of a body, made by code of the user's: a generator, say, that forks."""
+class _GuardedBody:
+    """A body whose parts user code produces, a generator for example, which may fork."""
 
     def __init__(self, parts: Any, guard: ForkGuard) -> None:
         self._parts = parts
@@ -192,8 +193,8 @@ class _Body:
             self._guard.end_child()
 
 
-class ErrorTask(_Answer, task.ErrorTask):
-    """Waitress's own refusals, in the envelope."""
+class ErrorTask(_JoiningTask, task.ErrorTask):
+    """Sends waitress's own error answers as the library's JSON."""
 
     def execute(self) -> None:
         error = self.request.error

@@ -1,4 +1,4 @@
-"""The form of every answer of the library: `{"message": ..., "result": true|false}`."""
+"""The JSON body of the library's answers: `{"message": ..., "result": true|false}`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SERVER = "daemonkit"
 
 
 def envelope(message: Any, result: bool, **more: Any) -> bytes:
-    """The body of an answer; `message` must be what JSON can hold."""
+    """The body of an answer; `message` and `more` must be JSON-serializable."""
     return json.dumps({"message": message, "result": result, **more}).encode() + b"\n"
 
 

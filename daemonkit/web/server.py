@@ -1,4 +1,4 @@
-"""Waitress's loop on a thread of its own, and a way to stop it."""
+"""Runs waitress's loop on a thread, and stops it without losing requests."""
 
 from __future__ import annotations
 
@@ -18,32 +18,33 @@ from .fast_lane import FastLane
 from .listener import Listener
 from .poller import Poller
 from .pool import Pool
-from .request import Application, ending_children
+from .request import Application, with_fork_guard
 from .responses import SERVER
 
-READ_AT_ONCE = 16 * 1024
-"""Bytes of one connection between two looks at the others."""
-AFTER_FAILURE = 0.1
-"""Seconds, so that a failure which stays isn't all that happens."""
-STOPPING_TURN = 0.1
-UNREAD = 5.0
-"""Seconds that stopping waits for clients that read nothing of their answers."""
-UNSENT = 2.0
-"""Seconds that stopping waits for requests that are still being sent."""
-LAST_REQUESTS = 1.0
-"""Seconds in which clients of a passed socket may send one more request on their connections, to be
-told that these are about to be closed."""
-GIVING_UP = 0.1
-"""Seconds for idle pool threads to end once a busy one has been given up."""
+READ_SIZE = 16 * 1024
+"""Bytes read from one connection before the others have their turn."""
+FAILURE_PAUSE = 0.1
+"""Seconds between iterations of a loop that keeps failing."""
+STOP_POLL_INTERVAL = 0.1
+UNREAD_TIMEOUT = 5.0
+"""Seconds that a stop waits for a client that reads nothing of its answer."""
+UNSENT_TIMEOUT = 2.0
+"""Seconds that a stop waits for requests that are still being sent."""
+LAST_REQUEST_TIMEOUT = 1.0
+"""Seconds that an idle client of a passed socket has for one more request, whose answer says
+`Connection: close`."""
+ABANDON_TIMEOUT = 0.1
+"""Seconds for the other threads to end after a busy one has been abandoned."""
 
 
 class Server:
-    """The HTTP server: waitress's loop on a thread, with its own pool for the requests.
+    """The HTTP server: waitress's loop on one thread, and a pool of threads for requests.
 
-    sock: a bound, listening socket, which this takes over; outlives_us: whether it was passed to
-    us, so that clients that aren't accepted wait for our successor; lane: what answers events
-    without the application, if anything; threads: size of the pool; max_request_size: bytes of a
-    body; connection_limit: connections at a time; request_timeout: seconds to send a request.
+    sock: a bound, listening socket, which this closes; outlives_us: whether the socket was passed
+    to this process, so that its successor accepts the clients left in the backlog; lane: answers
+    events without the application, None if disabled; threads: size of the pool; max_request_size:
+    bytes in a body; connection_limit: most open connections; request_timeout: seconds that a client
+    has to send a request.
     """
 
     name = "http"
@@ -67,40 +68,40 @@ class Server:
         self._application = application
         self._adjustments = Adjustments(
             threads=threads,
-            # Waitress refuses a body of exactly its limit as well.
+            # Waitress refuses a body whose size equals its limit.
             max_request_body_size=max_request_size + 1,
-            recv_bytes=READ_AT_ONCE,
-            # In memory, within the limits there are: a temporary folder may be missing or full.
+            recv_bytes=READ_SIZE,
+            # Keep bodies in memory: the temporary folder may be missing or full.
             inbuf_overflow=sys.maxsize,
             outbuf_overflow=sys.maxsize,
             ident=SERVER,
             clear_untrusted_proxy_headers=False,
             log_socket_errors=False,
         )
-        # Most clients send the same head each time; see Parser.
-        self._adjustments.known_heads = {}
+        # Used by Parser: most clients send the same head each time.
+        self._adjustments.head_cache = {}
         self._map: dict[int, Any] = {}
         self._lane = lane
         self._connection_limit = connection_limit
         self._request_timeout = request_timeout
         self._pool = Pool()
-        self._server: Any = None
+        self._listener: Listener | None = None
         self._poller = Poller()
         self._thread = threading.Thread(target=self._loop, name=self.name, daemon=True)
         self._stopping = False
-        self._give_up = False
+        self._abandon = False
         self._is_empty = threading.Event()
 
     def start(self) -> None:
         self._pool.start(self._adjustments.threads)
-        self._server = Listener(
+        self._listener = Listener(
             self._logger,
             self._poller,
             self._lane,
             self.outlives_us,
             self._connection_limit,
             self._request_timeout,
-            ending_children(self._application),
+            with_fork_guard(self._application),
             self._map,
             _sock=self._socket,
             dispatcher=self._pool,
@@ -111,152 +112,160 @@ class Server:
         self._thread.start()
 
     def admit(self) -> None:
-        """Accept connections on a socket that was passed, too: nothing is refused any more."""
-        self._server.is_open = True
+        """Accept connections on a passed socket; on any other they are accepted from the start."""
+        assert self._listener is not None
+        self._listener.is_open = True
         self._wake()
 
     def drain(self) -> None:
-        """Say with each answer that its connection is closed; on a socket that was passed, leave
-        new connections to the successor."""
-        if self._server is not None:
-            self._server.draining = True
+        """Close each connection after its next answer, and leave a passed socket's new connections
+        to the successor."""
+        if self._listener is not None:
+            self._listener.draining = True
             self._wake()
 
     def wait_until_empty(self, timeout: float) -> None:
-        """After `drain`, wait until the clients of a passed socket are gone: until each has been
-        answered once more, or has had time for a request and sent none."""
-        if self._server is not None and self._server.active_channels:
-            self._server.closes_idle_from = time.monotonic() + min(LAST_REQUESTS, timeout)
+        """Wait at most `timeout` seconds after `drain` until no client is connected.
+
+        Each client gets one more answer, or is disconnected if it stays idle.
+        """
+        if self._listener is not None and self._listener.active_channels:
+            grace = min(LAST_REQUEST_TIMEOUT, timeout)
+            self._listener.clients.closes_idle_from = time.monotonic() + grace
             self._wake()
             self._is_empty.wait(timeout)
 
     def request_stop(self) -> None:
-        """Take no more connections; those that are there get their answers."""
+        """Accept no more connections, and end once the requests in flight are answered."""
         self.drain()
         self._stopping = True
         self._wake()
 
     def join(self, timeout: float) -> bool:
-        if self._thread.ident is None:
-            self._close(GIVING_UP)
-            return not self.running_threads()
         until = time.monotonic() + timeout
-        self._thread.join(timeout)
-        stopped = not self._thread.is_alive()
+        if self._thread.ident is None:
+            # It could not be started; the pool's threads may have been.
+            self._close(ABANDON_TIMEOUT)
+            stopped = True
+        else:
+            self._thread.join(timeout)
+            stopped = not self._thread.is_alive()
         if not stopped:
-            self._give_up = True
+            self._abandon = True
             self._wake()
-            self._thread.join(2 * GIVING_UP)
-            until = time.monotonic() + GIVING_UP
-        # They have left the pool when the loop ends, but maybe not ended.
-        for thread in self._pool.made:
+            self._thread.join(2 * ABANDON_TIMEOUT)
+            until = time.monotonic() + ABANDON_TIMEOUT
+        # Pool threads may still run for a moment after they have left the pool.
+        for thread in self._pool.started:
             thread.join(max(0.0, until - time.monotonic()))
         return stopped
 
     def running_threads(self) -> list[threading.Thread]:
-        return [t for t in (self._thread, *self._pool.made) if t.is_alive()]
+        return [t for t in (self._thread, *self._pool.started) if t.is_alive()]
 
     def counters(self) -> dict[str, Any]:
-        """Connections open now and closed to make room for others, requests that came too slowly,
-        whether the fast lane is open, and how many events it has taken."""
-        listener, lane = self._server, self._lane
+        """The keys under `http` in /status."""
+        listener, lane = self._listener, self._lane
         state = "closed: fast_events is false" if lane is None else lane.state()
         if listener is not None and listener.draining:
             state = "closed: the daemon is draining"
         return {
             "connections": 0 if listener is None else len(listener.active_channels),
-            "shed": 0 if listener is None else listener.shed,
-            "timed_out": 0 if listener is None else listener.timed_out,
+            "shed": 0 if listener is None else listener.clients.shed,
+            "timed_out": 0 if listener is None else listener.clients.timed_out,
             "fast_lane": state,
             "fast_events": 0 if lane is None else lane.accepted,
         }
 
     def problems(self) -> list[Problem]:
-        """What the health check has to say of it."""
+        """A problem if the loop's thread has died."""
         return thread_died("the HTTP server", self._thread, stopping=self._stopping)
 
     def _wake(self) -> None:
-        if self._server is not None:
-            self._server.wake()
+        if self._listener is not None:
+            self._listener.wake()
 
     def _loop(self) -> None:
-        server = self._server
-        server.loop_thread = threading.get_ident()
+        listener = self._listener
+        assert listener is not None
+        listener.loop_thread = threading.get_ident()
         while not self._stopping:
-            self._turn(None)
-            if server.draining and not server.active_channels:
+            self._run_once(listener, None)
+            if listener.draining and not listener.active_channels:
                 self._is_empty.set()
-        # Closing it would reset those who wait to be let in.
+        # Accept the clients in the backlog: closing the socket would reset their connections.
         count = -1
-        while server.admits and count < len(server.active_channels):
-            count = len(server.active_channels)
-            self._turn(0)
-        wasyncore.dispatcher.close(server)
-        began = time.monotonic()
-        # What clients have sent is answered; what they send behind an answer isn't.
-        while not self._give_up:
-            self._turn(0)
-            if not self._in_work(began):
-                break
-            self._turn(STOPPING_TURN)
-            server.drop_unread(UNREAD, time.monotonic(), began)
-        for channel in list(server.active_channels.values()):
+        while listener.admits and count < len(listener.active_channels):
+            count = len(listener.active_channels)
+            self._run_once(listener, 0)
+        wasyncore.dispatcher.close(listener)
+        self._finish_requests(listener)
+        for channel in list(listener.active_channels.values()):
             channel.linger()
-        while not self._give_up and server.lingering:
-            self._turn(STOPPING_TURN)
-        self._close(GIVING_UP if self._give_up else 5)
+        while not self._abandon and listener.clients.lingering:
+            self._run_once(listener, STOP_POLL_INTERVAL)
+        self._close(ABANDON_TIMEOUT if self._abandon else 5)
+
+    def _finish_requests(self, listener: Listener) -> None:
+        """Answer the requests in flight, but none that follows an answer."""
+        began = time.monotonic()
+        while not self._abandon:
+            self._run_once(listener, 0)
+            if not self._has_work(listener, began):
+                break
+            self._run_once(listener, STOP_POLL_INTERVAL)
+            listener.clients.drop_unread(UNREAD_TIMEOUT, time.monotonic(), began)
 
     def _close(self, patience: float) -> None:
-        """End what has been started; patience: seconds to wait for threads."""
+        """Release everything; wait at most `patience` seconds for the pool's threads."""
         self._pool.shutdown(timeout=patience)
-        if self._server is not None:
-            self._server.close_trigger()
-            for channel in list(self._server.active_channels.values()):
+        if self._listener is not None:
+            self._listener.close_trigger()
+            for channel in list(self._listener.active_channels.values()):
                 channel.drop()
         wasyncore.close_all(self._map)
         self._poller.close()
         self._socket.close()
 
-    def _turn(self, at_most: float | None) -> None:
-        listener = self._server
+    def _run_once(self, listener: Listener, at_most: float | None) -> None:
         try:
             try:
-                accepts = self._handle_ready(listener.run_due(at_most))
-                while self._lane is not None and self._lane.gathers():
-                    accepts = self._handle_ready(0)
+                accepts = self._handle_ready(listener, listener.run_due(at_most))
+                while self._lane is not None and self._lane.continue_gathering():
+                    accepts = self._handle_ready(listener, 0)
             finally:
                 if self._lane is not None:
-                    self._lane.turn_ended()
-            # New connections come last: for them, others are closed that seem to be idle.
+                    self._lane.end_iteration()
+            # Last, so that no connection counts as idle whose request is about to be read.
             if accepts:
                 self._handle(listener._fileno, accepts)
-        # Whatever one connection brings about, the others must go on being served.
+        # A failure of one connection must not affect the others.
         except Exception:
-            self._logger.exception("The HTTP loop failed and goes on")
-            time.sleep(AFTER_FAILURE)
+            self._logger.exception("The HTTP loop failed and continues")
+            time.sleep(FAILURE_PAUSE)
 
-    def _handle_ready(self, timeout: float | None) -> int:
-        """Wait, and handle what is ready, but not new connections: their flags are returned."""
+    def _handle_ready(self, listener: Listener, timeout: float | None) -> int:
+        """Wait for connections and handle those that are ready; return the listener's flags."""
         ready = dict(self._poller.wait(timeout))
-        accepts = ready.pop(self._server._fileno, 0)
+        accepts = ready.pop(listener._fileno, 0)
         for fd, flags in ready.items():
             self._handle(fd, flags)
         return accepts
 
     def _handle(self, fd: int, flags: int) -> None:
-        # One that is ready may have been closed by the one before.
+        # Handling another connection may have closed this one.
         item = self._map.get(fd)
         if item is not None:
-            self._poller.look_again(item)
+            self._poller.recheck(item)
             wasyncore.readwrite(item, flags)
 
-    def _in_work(self, began: float) -> bool:
-        """Whether something is to be answered, or has been read for less than UNSENT seconds."""
-        listener, is_early = self._server, time.monotonic() < began + UNSENT
+    def _has_work(self, listener: Listener, began: float) -> bool:
+        """Whether a request is to be answered, or one may still arrive since `began`."""
+        is_early = time.monotonic() < began + UNSENT_TIMEOUT
         return any(
             channel.requests
             or channel.total_outbufs_len
-            or (is_early and (channel in listener.receiving or channel.has_unread()))
+            or (is_early and (channel in listener.clients.receiving or channel.has_unread()))
             for channel in listener.active_channels.values()
-            if channel not in listener.lingering
+            if channel not in listener.clients.lingering
         )

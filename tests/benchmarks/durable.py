@@ -13,7 +13,8 @@ from functools import cache
 from os import fsync
 from pathlib import Path
 
-from daemonkit.events.durable.store import STRIDE, Store, StoredBatch
+from daemonkit.events.durable.rows import STRIDE, StoredBatch
+from daemonkit.events.durable.store import Store
 
 from .bench import Bar, Bench, Row, Sample
 from .floods import http_flood, udp_flood, until_ping

@@ -4,7 +4,6 @@ import io
 import json
 import os
 import re
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -24,18 +23,17 @@ from hypothesis import strategies as st
 from daemonkit import Daemon
 from daemonkit.cli import main
 from daemonkit.cli.formatting import table
+from daemonkit.cli.queue_options import QueueSource
 from daemonkit.events.durable import editor as editor_module
 from daemonkit.events.durable import ndjson
 from daemonkit.events.durable.database import MIGRATIONS
 from daemonkit.events.durable.editor import Editor, Stored
-from daemonkit.events.durable.store import Store, StoredBatch, StoredFailure
-from daemonkit.events.entry import FailedAttempt
+from daemonkit.events.durable.rows import StoredBatch, StoredFailure
+from daemonkit.events.durable.store import Store
 from daemonkit.testing import Client, running
 
 RECEIVED = 1_700_000_000.0
-FAILURE = FailedAttempt(
-    "ValueError: no \x1b[31m", 'File "x"\nValueError: no \x1b[31m', 3, 100.0, 200.0
-)
+FAILURE = (100.0, 200.0, "ValueError: no \x1b[31m", 'File "x"\nValueError: no \x1b[31m')
 
 
 @pytest.fixture
@@ -52,8 +50,7 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     )
     store.mark_handled(12000, [1])
     for id, due in ((3000, None), (12001, 4e9), (4000, None)):
-        event = StoredFailure(id, due, 0, RECEIVED, "udp", None, 100.0, b"%d" % id)
-        store.add_failed(event, FAILURE, due)
+        store.put_failed(StoredFailure(id, due, 3, RECEIVED, "udp", None, *FAILURE, b"%d" % id))
     store.close()
     return "events.db"
 
@@ -101,7 +98,7 @@ def test_a_list_without_failed_events_has_no_column_for_errors(path: str) -> Non
 def test_a_list_says_how_many_more_there_are(path: str) -> None:
     result = invoke("--queue", path, "list", "--limit", "2")
     assert [line.split()[0] for line in result.stdout.splitlines()] == ["ID", "3000", "4000"]
-    assert result.stderr == "3 more; --limit shows them\n"
+    assert result.stderr == "3 more; use --limit to show them\n"
 
     result = invoke("--queue", path, "list", "--limit", "2", "--state", "dead")
     assert result.stderr == ""
@@ -123,16 +120,16 @@ def test_wide_characters_take_two_columns(path: str, monkeypatch: pytest.MonkeyP
     [
         ([], "There are no events in events.db"),
         (["--state", "dead"], "There are no dead letters in events.db"),
-        (["--state", "retrying"], "There are no events to be tried again in events.db"),
+        (["--state", "retrying"], "There are no events to be retried in events.db"),
     ],
 )
-def test_an_empty_queue_is_said_to_be_empty(path: str, arguments: list[str], line: str) -> None:
+def test_an_empty_list_says_so(path: str, arguments: list[str], line: str) -> None:
     on(path, "drop", "--all", "--state", "all")
 
     assert on(path, "list", *arguments) == f"{line}\n"
 
 
-def test_all_of_an_event_is_shown(path: str) -> None:
+def test_everything_about_an_event_is_shown(path: str) -> None:
     assert on(path, "show", "12001") == (
         "ID:            12001\n"
         "State:         retrying\n"
@@ -182,19 +179,19 @@ def test_a_terminal_that_lacks_a_character_gets_an_escape(path: str) -> None:
 
 
 def test_dead_letters_are_tried_again(path: str) -> None:
-    assert on(path, "retry", "3000") == "1 event to be tried again\n"
-    assert on(path, "retry", "--all") == "1 dead letter to be tried again\n"
+    assert on(path, "retry", "3000") == "1 event to be retried\n"
+    assert on(path, "retry", "--all") == "1 dead letter to be retried\n"
     assert on(path, "list", "--state", "dead") == "There are no dead letters in events.db\n"
 
 
-def test_what_cannot_be_tried_again_is_told_and_the_others_are(path: str) -> None:
+def test_events_that_cannot_be_retried_are_named_and_the_others_retried(path: str) -> None:
     result = invoke("--queue", path, "retry", "3000", "12003", "12000", "12001")
 
     assert said(result) == (
         1,
-        "2 events to be tried again\n",
+        "2 events to be retried\n",
         "daemonkit: there is no event 12003 in events.db\n"
-        "daemonkit: the event 12000 has not failed, it waits for its first attempt\n",
+        "daemonkit: event 12000 has not failed: it waits for its first attempt\n",
     )
 
 
@@ -203,7 +200,7 @@ def test_events_in_any_state_are_dropped(path: str) -> None:
     assert exported(path) == ["4000", '"' + "x" * 300 + '"']
 
 
-def test_an_event_that_is_not_there_is_told(path: str) -> None:
+def test_a_missing_event_is_an_error(path: str) -> None:
     missing = "daemonkit: there is no event 12001000 in events.db\n"
 
     assert said(invoke("--queue", path, "show", "12001000")) == (1, "", missing)
@@ -219,7 +216,7 @@ def test_an_event_that_is_not_there_is_told(path: str) -> None:
     [
         ([], "2 dead letters dropped", 3),
         (["--state", "waiting"], "2 waiting events dropped", 3),
-        (["--state", "retrying"], "1 event to be tried again dropped", 4),
+        (["--state", "retrying"], "1 event to be retried dropped", 4),
         (["--state", "all"], "5 events dropped", 0),
     ],
 )
@@ -270,11 +267,11 @@ def test_the_queue_is_not_overwritten_with_itself(path: str) -> None:
 
     for output in (path, "other.db", "./events.db"):
         result = invoke("--queue", path, "export", "--output", output)
-        assert (result.exit_code, "belongs to the queue itself" in result.stderr) == (2, True)
+        assert (result.exit_code, "is a file of the queue itself" in result.stderr) == (2, True)
     assert Path(path).read_bytes() == before
 
 
-def test_a_file_that_cannot_be_written_is_told(path: str) -> None:
+def test_an_unwritable_output_is_an_error(path: str) -> None:
     result = invoke("--queue", path, "export", "-o", "none/x")
 
     assert said(result) == (1, "", "daemonkit: cannot write none/x: No such file or directory\n")
@@ -372,7 +369,7 @@ def test_from_stdin_everything_before_a_wrong_line_is_imported(path: str) -> Non
     assert len(exported(path)) == 1505
 
 
-def test_a_line_too_long_is_told(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_that_is_too_long_is_an_error(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ndjson, "LONGEST_LINE", 10)
     result = invoke("--queue", path, "import", "-", input=b"1234567890\n" + b"1" * 12 + b"\n")
 
@@ -412,7 +409,7 @@ def stopped_by(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
             sqlite3.OperationalError("database is locked"),
             "the event queue events.db: database is locked",
         ),
-        (KeyboardInterrupt(), "stopped"),
+        (KeyboardInterrupt(), "interrupted"),
     ],
 )
 def test_an_import_that_is_stopped_says_how_far_it_was(
@@ -429,22 +426,33 @@ def test_an_import_that_is_stopped_says_how_far_it_was(
     assert len(exported(path)) == 2005
 
 
-def test_ctrl_c_in_the_middle_of_a_batch_waits_for_its_end(
-    path: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+INTERRUPTED = """
+import os, signal
+from daemonkit.cli import main
+from daemonkit.events.durable.editor import Editor
+
+# Whatever was inherited: under nohup, or in the background, it may be ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+add = Editor.add
+
+def add_interrupted(self, lines):
+    os.kill(os.getpid(), signal.SIGINT)
+    add(self, lines)
+
+Editor.add = add_interrupted
+main()
+"""
+
+
+def test_ctrl_c_in_the_middle_of_a_batch_waits_for_its_end(path: str) -> None:
     Path("in").write_bytes(b"1\n" * 5000)
-    add = Editor.add
+    command = [sys.executable, "-c", INTERRUPTED, "events", "import", "in", "--queue", path]
+    done = subprocess.run(command, capture_output=True, check=False)
 
-    def add_interrupted(self: Editor, lines: list[bytes]) -> None:
-        os.kill(os.getpid(), signal.SIGINT)
-        add(self, lines)
-
-    monkeypatch.setattr(Editor, "add", add_interrupted)
-
-    assert said(invoke("--queue", path, "import", "in")) == (
+    assert (done.returncode, done.stdout, done.stderr.decode()) == (
         1,
-        "",
-        "daemonkit: stopped; 1000 events had been imported\n",
+        b"",
+        "daemonkit: interrupted; 1000 events had been imported\n",
     )
     assert len(exported(path)) == 1005
 
@@ -458,7 +466,7 @@ def test_a_terminal_sees_a_bar(path: str, monkeypatch: pytest.MonkeyPatch) -> No
     terminal = Terminal()
     monkeypatch.setattr("sys.stderr", terminal)
     import_ = main.commands["events"].commands["import"]  # type: ignore[attr-defined]
-    with click.Context(import_, obj=(path, None)) as context:
+    with click.Context(import_, obj=QueueSource(path, None)) as context:
         context.invoke(import_, file="in", queue=None, config=None)
 
     assert re.search(r"Checking .*100%.*Importing .*100%", terminal.getvalue(), re.DOTALL)
@@ -467,47 +475,32 @@ def test_a_terminal_sees_a_bar(path: str, monkeypatch: pytest.MonkeyPatch) -> No
 # Where the queue is, and what it may be
 
 
-def test_the_queue_is_named_by_a_configuration_too(path: str) -> None:
-    Path("cfg.yaml").write_text("master: {queue: events.db}\n")
-
-    for arguments in (
-        ["--config", "cfg.yaml", "export"],
-        ["export", "--config", "cfg.yaml"],
-        ["--queue", "none.db", "export", "-c", "cfg.yaml"],
-        ["--config", "none.yaml", "export", "-q", path],
-    ):
-        result = invoke(*arguments)
-        assert (result.exit_code, len(result.stdout.splitlines())) == (0, 5)
-
-
 @pytest.mark.parametrize(
     ("arguments", "status", "line"),
     [
-        (["list"], 2, "Error: where is the queue? Give --queue FILE or --config FILE"),
+        (["list"], 2, "Error: no queue given: use --queue FILE or --config FILE"),
         (["list", "-q", "a", "-c", "b"], 2, "Error: give --queue or --config, not both"),
         (["-q", "a", "-c", "b", "list"], 2, "Error: give --queue or --config, not both"),
-        (["-q", "events.db", "drop"], 2, "Error: give either IDs of events or --all"),
-        (["-q", "events.db", "retry"], 2, "Error: give either IDs of events or --all"),
-        (["-q", "events.db", "drop", "1", "--all"], 2, "Error: give either IDs of events or --all"),
-        (["-q", "events.db", "drop", "1", "--state", "all"], 2, "Error: --state belongs to --all"),
+        (["-q", "events.db", "drop"], 2, "Error: give either event IDs or --all"),
+        (["-q", "events.db", "retry"], 2, "Error: give either event IDs or --all"),
+        (["-q", "events.db", "drop", "1", "--all"], 2, "Error: give either event IDs or --all"),
+        (["-q", "events.db", "drop", "1", "--state", "all"], 2, "Error: --state requires --all"),
         (
             ["-c", "memory.yaml", "list"],
             2,
-            "daemonkit: memory.yaml: there is no master.queue: that daemon keeps its events in memory",
+            "daemonkit: memory.yaml: master.queue is not set: the daemon keeps its events in memory",
         ),
         (["-c", "wrong.yaml", "list"], 2, "daemonkit: wrong.yaml:1: master.port must be an int 0..65535, not 'x' (str)"),
         (["-q", "none.db", "list"], 3, "daemonkit: cannot open the event queue none.db: there is no such file"),
         (["-q", "no/x.db", "import", "memory.yaml"], 3, "daemonkit: cannot open the event queue no/x.db: there is no folder "),
         (["-q", "foreign.db", "list"], 3, "daemonkit: foreign.db is the database of another program, not an event queue"),
-        (["-q", "newer.db", "drop", "--all"], 3, f"daemonkit: the event queue newer.db has format {len(MIGRATIONS) + 1}, and this daemonkit knows "),
+        (["-q", "newer.db", "drop", "--all"], 3, f"daemonkit: the event queue newer.db has format {len(MIGRATIONS) + 1}, and this version of daemonkit supports "),
         (["-q", "garbage.db", "list"], 3, "daemonkit: the event queue garbage.db can't be read: file is not a database"),
         (["-q", "garbage.db", "import", "number"], 3, "daemonkit: the event queue garbage.db can't be read: file is not a database"),
         (["-q", "garbage.db", "export"], 3, "daemonkit: the event queue garbage.db can't be read: file is not a database"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_done_is_told_in_one_line(
-    path: str, arguments: list[str], status: int, line: str
-) -> None:
+def test_errors_take_one_line(path: str, arguments: list[str], status: int, line: str) -> None:
     Path("memory.yaml").write_text("a: 1\n")
     Path("wrong.yaml").write_text("master: {port: x}\n")
     Path("number").write_text("1\n")
@@ -531,7 +524,7 @@ def test_what_cannot_be_done_is_told_in_one_line(
     assert sorted(os.listdir()) == files
 
 
-def test_a_torn_file_is_exported_so_far_as_it_can_be_read(path: str) -> None:
+def test_the_readable_events_of_a_damaged_file_are_exported(path: str) -> None:
     on(
         path,
         "import",
@@ -547,13 +540,13 @@ def test_a_torn_file_is_exported_so_far_as_it_can_be_read(path: str) -> None:
     assert result.exit_code == 3
     assert 2000 < len(result.stdout.splitlines()) < 5005
     assert re.fullmatch(
-        r"daemonkit: the event queue events.db is torn \(.+\): \d+ events could be read, "
-        r"and \d+ batches or failed events could not\n",
+        r"daemonkit: the event queue events.db is damaged \(.+\): \d+ events could be read, "
+        r"\d+ batches or failed events could not\n",
         result.stderr,
     )
 
 
-def test_a_file_that_is_busy_is_told(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_locked_file_is_an_error(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(editor_module, "PATIENCE", 0.01)
     db = sqlite3.connect(path, isolation_level=None)
     db.execute("BEGIN IMMEDIATE")
@@ -575,7 +568,7 @@ def daemonkit(*arguments: str, env: dict[str, str] | None = None, **options: Any
     )
 
 
-def test_a_reader_that_has_enough_is_no_error(path: str) -> None:
+def test_a_closed_pipe_is_not_an_error(path: str) -> None:
     on(path, "import", "-", input=b'"0123456789"\n' * 20_000)
     reading, writing = os.pipe()
     os.close(reading)
@@ -628,7 +621,7 @@ def test_a_daemon_tries_dead_letters_again(fresh: str) -> None:
             client.send_event(event)
         client.wait_until(lambda: client.status()["events"]["dead"] == 3)
         broken = False
-        assert on(fresh, "retry", "--all") == "3 dead letters to be tried again\n"
+        assert on(fresh, "retry", "--all") == "3 dead letters to be retried\n"
         client.wait_until(lambda: sorted(handled) == [0, 1, 2])
         client.wait_until(lambda: client.status()["events"]["dead"] == 0)
 

@@ -22,7 +22,7 @@ def error_of(path: str) -> str:
     return message
 
 
-DEEP = "[" * 2000 + "]" * 2000
+DEEP = "[" * 500 + "]" * 500
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{name}: &{name} [{', '.join(['*' + previous] * 10)}]\n"
     for previous, name in zip("abcdef", "bcdefg", strict=True)
@@ -107,9 +107,9 @@ def test_aliases_and_merge_keys_work(written: Any) -> None:
 
 
 def test_a_large_file_without_aliases_is_no_bomb(written: Any) -> None:
-    text = "a:\n" + "- 1\n" * 30_000
+    text = "a:\n" + "- 1\n" * 3000
 
-    assert len(parsed(written(text)).value["a"]) == 30_000
+    assert len(parsed(written(text)).value["a"]) == 3000
 
 
 def test_env_is_typed_as_yaml(written: Any, monkeypatch: pytest.MonkeyPatch) -> None:

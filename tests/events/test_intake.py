@@ -182,6 +182,14 @@ def test_a_closed_intake_refuses_everyone_for_good(intake: Intake) -> None:
         assert (type(caught.value), caught.value.retry_after) == (Unavailable, 5)
 
 
+def test_a_closed_intake_refuses_the_starting_thread_too(intake: Intake) -> None:
+    intake.hold()
+    intake.close()
+
+    with pytest.raises(Unavailable, match="^The daemon is stopping$"):
+        intake.put_many(decoded(1), "app")
+
+
 def test_another_queue_can_be_used(intake: Intake, queue: MemoryQueue) -> None:
     other = MemoryQueue(2)
     intake.use(other)

@@ -169,20 +169,34 @@ def test_a_failed_event_is_always_either_in_work_or_waiting_for_its_retry() -> N
     assert processor.in_work == 0
 
 
-def test_what_is_in_work_is_exact_though_events_finish_meanwhile() -> None:
-    class Busy(MemoryQueue):
-        """Handles an event whenever somebody looks, the first three times."""
+def test_what_is_in_work_is_exact_though_events_finish_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another event finishes, and the next is taken, before each of the first six looks."""
+    finished = 0
 
-        @property
-        def taken(self) -> int:
-            if worker.handled < 3:
-                worker.handled += 1
-            return worker.handled + 1
+    def look(taken: int) -> int:
+        nonlocal finished
+        finished += finished < 6
+        return finished + taken
 
-    processor = Processor(Busy(1), print, LOGGER)
-    worker = processor._workers[0]
+    monkeypatch.setattr(MemoryQueue, "taken", property(lambda queue: look(1)))
+    monkeypatch.setattr(Processor, "_handled", lambda processor: look(0))
 
-    assert processor.in_work == 1
+    assert Processor(MemoryQueue(1), print, LOGGER).in_work == 1
+
+
+def test_what_another_process_has_dropped_is_not_in_work(tmp_path: Path) -> None:
+    queue = DurableQueue(str(tmp_path / "events.db"), LOGGER)
+    queue.start()
+    queue.put_many(Batch(range(5), [b"%d" % number for number in range(5)]))
+    first = queue.get()
+    queue._backlog.dropped.update({first.id + 1, first.id + 3})
+
+    assert (queue.get().event, queue.taken) == (2, 2)
+    assert ([entry.event for entry in queue.get_batch(5, 0)], queue.taken) == ([4], 3)
+    queue.request_stop()
+    assert queue.join(10)
 
 
 def test_an_event_that_the_handler_modified_does_not_end_the_processor(
@@ -458,7 +472,10 @@ def test_an_event_that_will_be_retried_is_no_dead_letter(queue: EventQueue) -> N
     assert stored(queue) == 0
 
 
-def test_a_child_that_a_hook_forks_ends_there(queue: EventQueue, tmp_path: Path) -> None:
+@pytest.mark.parametrize("status", [0, 7])
+def test_a_child_that_a_hook_forks_ends_there(
+    queue: EventQueue, tmp_path: Path, status: int
+) -> None:
     file = tmp_path / "calls"
     ended: list[int] = []
 
@@ -467,14 +484,14 @@ def test_a_child_that_a_hook_forks_ends_there(queue: EventQueue, tmp_path: Path)
         with file.open("a") as calls:
             calls.write(f"{event} ")
         if child > 0:
-            ended.append(os.waitpid(child, 0)[1])
-        if child == 0:
-            raise SystemExit(7)
+            ended.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        if child == 0 and status:
+            raise SystemExit(status)
 
     processor = Processor(queue, refuse, LOGGER, dead_letter_hooks=[hook, hook])
     run_to_the_end(queue, processor, 1, 2)
 
-    assert [os.waitstatus_to_exitcode(status) for status in ended] == [7, 7]
+    assert ended == [status, status]
     assert file.read_text() == "1 1 1 1 2 2 "
 
 
@@ -512,3 +529,16 @@ def test_hooks_are_not_called_for_what_could_not_be_stored(
     run_to_the_end(queue, processor, 1)
 
     assert processor.counters()["failed"] == 1
+
+
+def test_what_failed_after_the_file_was_closed_is_not_stored(tmp_path: Path) -> None:
+    queue = DurableQueue(str(tmp_path / "events.db"), LOGGER)
+    queue.start()
+    queue.put_many(Batch([1], [b"1"]))
+    entry = queue.get()
+    queue.request_stop()
+    assert queue.join(10)
+
+    assert queue.flush()
+    queue.fail(entry, FailedAttempt("ValueError: no", "", 1, 100.0, 100.0), None)
+    assert not queue.flush()

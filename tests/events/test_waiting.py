@@ -285,6 +285,25 @@ def test_a_waiting_consumer_loads_again_only_when_asked_to() -> None:
     assert loads == [False, True]
 
 
+def test_a_consumer_that_wakes_up_for_nothing_loads_again() -> None:
+    """As when another consumer has taken the entry that woke it."""
+    stored: list[int] = []
+
+    def load() -> bool:
+        if not stored:
+            return False
+        waiting.add([stored.pop()], 1)
+        return True
+
+    waiting = make(load=load)
+    with consumers(waiting) as got:
+        stored.append(1)
+        with waiting._changed:
+            waiting._changed.notify_all()
+
+    assert got == [1]
+
+
 def test_what_is_stored_during_a_load_is_not_missed() -> None:
     stored: list[int] = []
 
@@ -318,6 +337,20 @@ def test_taken_entries_are_counted_as_soon_as_they_no_longer_wait() -> None:
         counts.append((waiting.taken, len(waiting)))
 
     assert counts == [(1, 3), (2, 2), (3, 1), (4, 0)]
+
+
+def test_an_entry_counts_as_taken_while_others_are_being_added() -> None:
+    waiting = make()
+    counts: list[int] = []
+
+    def items() -> Iterator[int]:
+        yield 1
+        waiting.get()
+        counts.append(waiting.taken)
+
+    waiting.add(items(), 1)
+
+    assert counts == [1]
 
 
 def test_forgotten_entries_do_not_count_as_taken() -> None:

@@ -1,4 +1,4 @@
-"""Daemons with a durable queue that note what they handle where a kill can't undo it."""
+"""Daemons with a durable queue that record handled events in a file, which survives a kill."""
 
 from __future__ import annotations
 
@@ -33,8 +33,7 @@ AT_THE_GATE = HEAD + (
 class Queue:
     """The file of a durable queue, the daemons that use it, and what they have handled.
 
-    folder: for what must be kept although the disk with the file is full, or lost; environ: of the
-    daemons.
+    folder: for the records, on a disk that is neither full nor lost; environ: of the daemons.
     """
 
     def __init__(
@@ -60,15 +59,15 @@ class Queue:
         self._gate.touch()
 
     def handled(self) -> list[str]:
-        """The JSON of each event a handler was called with, in that order."""
+        """The JSON of each handled event, in order."""
         return self._notes.read_text("ascii").splitlines()
 
     def numbers(self) -> list[int]:
-        """The same of events that are numbers."""
+        """Handled events that are numbers."""
         return list(map(int, self.handled()))
 
     def left(self) -> int:
-        """How many events the file holds that aren't acknowledged."""
+        """How many unhandled events are in the file."""
         store = Store(str(self.path), create=False, patience=1.0)
         try:
             return store.count()

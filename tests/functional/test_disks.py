@@ -3,6 +3,7 @@ file is damaged or taken away."""
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import signal
@@ -11,13 +12,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from daemonkit.events.durable.database import MIGRATIONS
-from daemonkit.events.durable.group_commit import stored
-from daemonkit.events.durable.store import STRIDE, Store
+from daemonkit.events.durable.rows import STRIDE, to_row
+from daemonkit.events.durable.store import Store
 from daemonkit.events.entry import Batch
 
 from .disks import Disk, SlowSync, fill_up, quota, run, tmpfs
@@ -374,7 +376,7 @@ def database(path: Path, batches: int = 20) -> bytes:
     store = Store(str(path), create=True, patience=0.0)
     for number in range(1, batches + 1):
         lines = [b'{"number": %d, "text": "%s"}' % (n, b"x" * 500) for n in range(100)]
-        store.add(stored(Batch(lines, lines), number * STRIDE))
+        store.add(to_row(Batch(lines, lines), number * STRIDE))
     store.close()
     return path.read_bytes()
 
@@ -401,8 +403,8 @@ def test_a_file_that_is_no_database_or_torn_is_moved_aside(
     daemon = queue.start(ONE_BY_ONE).wait_ready()
     aside = Path(
         daemon.wait_for(
-            rf"CRITICAL +The event queue {queue.path} can't be read \(.+\): it was moved to (.+), "
-            "and an empty one is begun\n"
+            rf"CRITICAL +The event queue {queue.path} can't be read \(.+\): moved it to (.+) "
+            "and started an empty one\n"
         )[1]
     )
     daemon.send_event(1)
@@ -438,8 +440,8 @@ def newer(path: Path) -> str:
     connection.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
     connection.close()
     return (
-        f"the event queue {path} has format {len(MIGRATIONS) + 1}, and this daemonkit knows "
-        f"{len(MIGRATIONS)} at most; it was made by a newer one"
+        f"the event queue {path} has format {len(MIGRATIONS) + 1}, and this version of "
+        f"daemonkit supports up to {len(MIGRATIONS)}; it was written by a newer version"
     )
 
 
@@ -455,14 +457,18 @@ def missing(path: Path) -> str:
 
 def read_only(path: Path) -> str:
     database(path, batches=1)
-    run("mount", "-o", "remount,ro", path.parent)
+    if os.geteuid() == 0:
+        run("mount", "-o", "remount,ro", path.parent)
+    else:
+        path.parent.chmod(0o555)
     return f"cannot open the event queue {path}: the folder {path.parent} can't be written to"
 
 
 def test_what_is_no_queue_of_ours_or_out_of_reach_is_said_and_left_alone(
     tmp_path: Path, run_app: Run
 ) -> None:
-    with tmpfs(tmp_path / "read_only", "size=1m"):
+    place = tmp_path / "read_only"
+    with tmpfs(place, "size=1m") if os.geteuid() == 0 else nullcontext():
         started = []
         for make in foreign, newer, folder, missing, read_only:
             place = tmp_path / make.__name__

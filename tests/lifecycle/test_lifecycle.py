@@ -84,8 +84,8 @@ def test_while_start_hooks_run_http_answers_and_events_are_refused() -> None:
     @app.on_start
     def slow_start() -> None:
         url = f"http://127.0.0.1:{app.master_config['port']}"
-        seen["ping"] = requests.get(f"{url}/ping", timeout=5).text
-        answer = requests.post(f"{url}/events", data=b"1", timeout=5)
+        seen["ping"] = requests.get(f"{url}/ping", timeout=60).text
+        answer = requests.post(f"{url}/events", data=b"1", timeout=60)
         seen["event"] = (answer.status_code, answer.json()["message"])
 
     with running(app):

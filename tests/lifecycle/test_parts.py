@@ -91,7 +91,7 @@ def test_a_failing_event_is_retried_over_a_restart_and_then_kept(durable: dict[s
     def daemon() -> Daemon:
         app = Daemon("app")
 
-        @app.on_event(retries=2, backoff=0.3)
+        @app.on_event(retries=2, backoff=2)
         def handle(event: Any, meta: Any) -> None:
             attempts.append(meta.attempt)
             raise ValueError("no")

@@ -102,7 +102,7 @@ def test_users_routes_and_checks_wait_for_the_start_hooks_and_end_before_the_sto
 
     def ask() -> None:
         url = f"http://127.0.0.1:{app.master_config['port']}"
-        hello, ping = (requests.get(url + path, timeout=5) for path in ("/hello", "/ping"))
+        hello, ping = (requests.get(url + path, timeout=60) for path in ("/hello", "/ping"))
         seen.append((hello.status_code, hello.json()["message"], ping.status_code, ping.text))
 
     app.on_start(ask)
@@ -148,10 +148,10 @@ def test_a_part_that_needs_all_of_the_deadline_gets_it() -> None:
 
     @app.on_event
     def handle(event: Any) -> None:
-        threading.Event().wait(0.9)
+        threading.Event().wait(2)
         handled.append(event)
 
-    with running(app, {"master": {"shutdown_timeout": 1}}) as client:
+    with running(app, {"master": {"shutdown_timeout": 3}}) as client:
         client.send_event(1)
         client.wait_until(lambda: client.status()["events"]["in_work"])
 

@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Generator
 
 import pytest
 
-from daemonkit.runtime.stacks import bottom_of, stack_of, stacks
+from daemonkit.runtime.stacks import awaited_in, bottom_of, stack_of, stacks
 
 
 @pytest.mark.parametrize("running", [True, False])
-def test_the_stack_of_a_thread_is_told_while_it_runs(running: bool) -> None:
+def test_a_thread_has_a_stack_while_it_runs(running: bool) -> None:
     release = threading.Event()
     thread = threading.Thread(target=lambda: release.wait(10))
     thread.start()
@@ -23,7 +24,7 @@ def test_the_stack_of_a_thread_is_told_while_it_runs(running: bool) -> None:
     assert running or stack == "(no stack)\n"
 
 
-def test_the_stacks_of_all_threads_name_each_of_them() -> None:
+def test_the_stacks_name_each_thread() -> None:
     release = threading.Event()
     thread = threading.Thread(target=lambda: release.wait(10), name="busy")
     thread.start()
@@ -37,7 +38,7 @@ def test_the_stacks_of_all_threads_name_each_of_them() -> None:
     assert int(text.split()[0]) >= 2
 
 
-def test_what_is_at_the_bottom_of_a_thread_is_what_it_runs() -> None:
+def test_the_bottom_of_a_thread_is_the_code_of_its_outermost_frame() -> None:
     found = []
     thread = threading.Thread(target=lambda: found.append(bottom_of(threading.current_thread())))
     thread.start()
@@ -45,3 +46,23 @@ def test_what_is_at_the_bottom_of_a_thread_is_what_it_runs() -> None:
 
     assert found[0] is threading.Thread._bootstrap.__code__  # type: ignore[attr-defined]
     assert bottom_of(thread) is None
+
+
+def test_a_coroutine_s_stack_goes_down_to_what_it_awaits() -> None:
+    class Pause:
+        def __await__(self) -> Generator[None, None, None]:
+            yield
+
+    async def inner() -> None:
+        await Pause()  # the innermost line
+
+    async def outer() -> None:
+        await inner()  # the outer line
+
+    coroutine = outer()
+    coroutine.send(None)
+    text = awaited_in(coroutine)
+    coroutine.close()
+
+    assert text.startswith("It awaits:\n")
+    assert text.index("the outer line") < text.index("the innermost line")

@@ -114,3 +114,14 @@ def test_a_stall_is_logged_with_the_stack_and_so_is_its_end(
         "The slave work is stalled: no heartbeat for 2.5 s (timeout 2 s); it is here:\nthe stack\n",
         "The slave work recovered after 3 s",
     ]
+
+
+def test_a_new_error_starts_a_new_minute(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    log = make(clock)
+    log.call_failed(ValueError("a"), "ValueError: a", is_repeated=False)
+    clock.now += 30
+    log.call_failed(ValueError("b"), "ValueError: b", is_repeated=False)
+    clock.now += 31
+    log.call_failed(ValueError("b"), "ValueError: b", is_repeated=True)
+
+    assert len(caplog.messages) == 2

@@ -1,14 +1,24 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import re
 import threading
+import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 
 from daemonkit import Daemon, Slave
+from daemonkit.runtime.heartbeat import Heartbeat
 from daemonkit.supervision.slave import SlaveSpec
 from daemonkit.supervision.slave_thread import SlaveThread
+from daemonkit.testing import running
+
+from ..clock import Clock
+from .slaves import slave_status, wait_for_state
 
 
 class Recorder:
@@ -45,6 +55,13 @@ def run(target: Any, observer: Recorder, **options: Any) -> SlaveThread:
     slave_thread.thread.join(10)
     assert slave_thread.is_over
     return slave_thread
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    until = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.001)
 
 
 async def coroutine() -> None: ...
@@ -149,3 +166,374 @@ def test_helper_threads_see_the_shutdown_event_when_the_slave_has_ended() -> Non
     run(lambda slave: events.append(slave.shutdown), Recorder())
 
     assert events[0].is_set()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock of all heartbeats."""
+    clock = Clock()
+    monkeypatch.setattr(
+        "daemonkit.supervision.slave_thread.Heartbeat", partial(Heartbeat, clock=clock)
+    )
+    return clock
+
+
+def beats(slave: Slave) -> None:
+    while not slave._stop_event._flag:  # type: ignore[attr-defined]
+        time.sleep(0.001)
+        slave.heartbeat()
+
+
+def looks(slave: Slave) -> None:
+    while not slave.shutdown.is_set():
+        time.sleep(0.001)
+
+
+class SleepsInInit(Slave):
+    def __init__(self) -> None:
+        self.sleep(60)
+
+    def run(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("target", "every"),
+    [
+        (beats, None),
+        (looks, None),
+        (lambda slave: slave.sleep(60), None),
+        (lambda slave: slave.shutdown.wait(), None),
+        (SleepsInInit, None),
+        (lambda: time.sleep(0.001), 0.001),
+        (lambda: None, 3600),
+        (coroutine, 3600),
+    ],
+    ids=["beats", "looks", "sleeps", "waits", "init", "called", "scheduled", "async"],
+)
+def test_a_slave_that_waits_for_its_end_or_beats_does_not_stall(
+    target: Any, every: float | None, clock: Clock
+) -> None:
+    slave_thread = make(target, Recorder(), timeout=10, every=every)
+    heartbeat = slave_thread.heartbeat
+    slave_thread.thread.start()
+    for _ in range(3):
+        clock.now += 100
+        wait_until(lambda: heartbeat.age() == 0)
+    slave_thread.request_stop()
+    slave_thread.thread.join(10)
+
+    assert not slave_thread.thread.is_alive()
+
+
+async def hangs_async(release: threading.Event, ready: threading.Event) -> None:
+    ready.set()
+    while not release.is_set():
+        await asyncio.sleep(0.001)
+
+
+def hangs(release: threading.Event, ready: threading.Event) -> None:
+    ready.set()
+    release.wait(10)
+
+
+@pytest.mark.parametrize("work", [hangs, hangs_async])
+@pytest.mark.parametrize("every", [None, 3600])
+def test_a_slave_that_does_neither_stalls(work: Any, every: float | None, clock: Clock) -> None:
+    release, ready = threading.Event(), threading.Event()
+    slave_thread = make(partial(work, release, ready), Recorder(), timeout=10, every=every)
+    slave_thread.thread.start()
+    assert ready.wait(10)
+    clock.now += 11
+    stalled = slave_thread.heartbeat.is_stalled
+    release.set()
+    slave_thread.request_stop()
+    slave_thread.thread.join(10)
+
+    assert stalled
+
+
+def test_ticks_never_overlap(app: Daemon) -> None:
+    inside = threading.Semaphore(1)
+    overlaps: list[bool] = []
+
+    @app.slave(every=0.001)
+    def slow(slave: Slave) -> None:
+        overlaps.append(not inside.acquire(blocking=False))
+        slave.shutdown.wait(0.01)
+        inside.release()
+
+    with running(app) as client:
+        client.wait_until(lambda: len(overlaps) >= 5)
+
+    assert not any(overlaps)
+
+
+def test_an_async_slave_runs_in_a_loop_and_is_cancelled_at_shutdown(app: Daemon) -> None:
+    seen: list[str] = []
+
+    @app.slave
+    async def stream(slave: Slave) -> None:
+        seen.append(threading.current_thread().name)
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            seen.append("cancelled")
+            raise
+
+    with running(app) as client:
+        client.wait_until(lambda: seen)
+
+    assert seen == ["stream", "cancelled"]
+    assert client.exit_status == 0
+
+
+def test_a_coroutine_cancelled_by_somebody_else_has_failed(app: Daemon) -> None:
+    @app.slave(restart="never", critical=False)
+    async def stream() -> None:
+        raise asyncio.CancelledError
+
+    with running(app) as client:
+        wait_for_state(client, "stream", "failed")
+
+
+def test_a_periodic_async_slave_keeps_one_loop(app: Daemon) -> None:
+    loops: list[int] = []
+
+    @app.slave(every=0.01)
+    async def poll() -> None:
+        loops.append(id(asyncio.get_running_loop()))
+        if len(loops) == 2:
+            raise ValueError("bad tick")
+
+    with running(app) as client:
+        client.wait_until(lambda: len(loops) >= 4)
+
+    assert len(set(loops)) == 1
+
+
+def test_a_slave_that_loses_its_shutdown_does_not_keep_the_daemon_from_stopping(
+    app: Daemon,
+) -> None:
+    @app.slave
+    class Odd(Slave):
+        def run(self) -> None:
+            shutdown, self.shutdown = self.shutdown, None  # type: ignore[assignment]
+            shutdown.wait()
+
+    with running(app) as client:
+        wait_for_state(client, "Odd", "running")
+
+    assert client.exit_status == 0
+
+
+def test_a_tick_that_swallows_the_cancellation_is_the_last(app: Daemon) -> None:
+    ticking = threading.Event()
+
+    @app.slave(every=0.01)
+    async def stubborn() -> None:
+        ticking.set()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            pass
+
+    with running(app) as client:
+        ticking.wait(10)
+
+    assert client.exit_status == 0
+
+
+@pytest.mark.parametrize("kind", ["function", "async"])
+@pytest.mark.parametrize(
+    ("error", "what"),
+    [
+        (SystemExit(3), "raised SystemExit(3)"),
+        (KeyboardInterrupt(), "raised KeyboardInterrupt"),
+        (GeneratorExit(), "raised GeneratorExit"),
+        (MemoryError(), "ran out of memory"),
+        (asyncio.CancelledError(), "raised CancelledError"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_whatever_a_periodic_slave_raises_is_a_failed_call_and_the_next_comes_as_planned(
+    app: Daemon, kind: str, error: BaseException, what: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    threads: set[int] = set()
+    works = threading.Event()
+
+    def sweep() -> None:
+        threads.add(threading.get_ident())
+        if not works.is_set():
+            raise error
+
+    async def sweep_async() -> None:
+        sweep()
+
+    app.add_slave(sweep if kind == "function" else sweep_async, name="sweep", every=0.01)
+    with running(app) as client:
+        # More often than a slave is restarted before it gives up.
+        client.wait_until(lambda: slave_status(client, "sweep")["ticks"] > 7)
+        ping = client.get("/ping")
+        works.set()
+        shown = wait_for_state(client, "sweep", "running")
+        assert client.get("/ping").text == "OK\n"
+
+    assert (ping.status_code, ping.text) == (503, "the slave sweep is backing off\n")
+    assert (shown["restarts"], len(threads)) == (0, 1)
+    assert re.fullmatch(rf"{re.escape(__file__)}:\d+ in sweep", shown["last_error"]["place"])
+    assert [m for m in caplog.messages if m.startswith("The slave")] == [
+        f"The slave sweep {what}; it is called again as scheduled",
+        "The slave sweep works again",
+    ]
+    assert client.exit_status == 0
+
+
+@pytest.mark.parametrize("kind", ["function", "async"])
+def test_whatever_a_periodic_slave_raises_ends_it_if_it_is_never_to_be_restarted(
+    app: Daemon, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls: list[int] = []
+
+    def sweep() -> None:
+        calls.append(1)
+        raise SystemExit(3)
+
+    async def sweep_async() -> None:
+        await asyncio.create_task(asyncio.to_thread(sweep))
+
+    work = sweep if kind == "function" else sweep_async
+    app.add_slave(work, name="sweep", every=0.01, restart="never", critical=False)
+    with running(app) as client:
+        shown = wait_for_state(client, "sweep", "failed")
+
+    assert (shown["ticks"], calls) == (1, [1])
+    ends = "The slave sweep raised SystemExit(3), which ends the slave and not the daemon"
+    assert ends in caplog.messages
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()])
+@pytest.mark.parametrize("awaited", [True, False])
+def test_what_a_task_makes_the_event_loop_raise_is_a_failure_of_its_periodic_slave(
+    app: Daemon, error: BaseException, awaited: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    calls: list[asyncio.Task[None]] = []
+
+    async def inner() -> None:
+        if len(calls) == 1:
+            raise error
+
+    @app.slave(every=0.01)
+    async def sweep() -> None:
+        calls.append(asyncio.create_task(inner()))
+        if awaited:
+            await calls[-1]
+
+    with running(app) as client:
+        client.wait_until(lambda: len(calls) > 2)
+        shown = slave_status(client, "sweep")
+        assert client.get("/ping").text == "OK\n"
+
+    assert (shown["state"], shown["restarts"]) == ("running", 0)
+    assert shown["last_error"]["error"].startswith(type(error).__name__)
+    (failed,) = [m for m in caplog.messages if m.endswith("; it is called again as scheduled")]
+    assert failed.startswith(f"The slave sweep raised {type(error).__name__}")
+    assert client.exit_status == 0
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+def test_a_periodic_async_slave_that_waits_for_its_next_call_stops_at_once(
+    app: Daemon, leaves: bool
+) -> None:
+    calls: list[int] = []
+
+    async def inner() -> None:
+        if leaves:
+            raise SystemExit(3)
+
+    @app.slave(every=3600)
+    async def sweep() -> None:
+        calls.append(1)
+        await asyncio.create_task(inner())
+
+    with running(app) as client:
+        wait_for_state(client, "sweep", "backing off" if leaves else "running")
+        client.wait_until(lambda: slave_status(client, "sweep")["ticks"])
+
+    assert calls == [1]
+    assert client.exit_status == 0
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ValueError("no"), SystemExit(3), asyncio.CancelledError()],
+    ids=lambda error: type(error).__name__,
+)
+@pytest.mark.parametrize("inner", [True, False])
+def test_a_call_that_fails_at_the_moment_of_the_stop_is_the_last(
+    app: Daemon, error: BaseException, inner: bool
+) -> None:
+    calls: list[int] = []
+
+    async def fail(slave: Slave) -> None:
+        app.stop()
+        while not slave.shutdown.is_set():
+            threading.Event().wait(0.001)
+        raise error
+
+    @app.slave(every=0.01)
+    async def sweep(slave: Slave) -> None:
+        calls.append(1)
+        await (asyncio.create_task(fail(slave)) if inner else fail(slave))
+
+    with running(app) as client:
+        client.wait_until(app.shutdown.is_set)
+
+    assert calls == [1]
+    assert client.exit_status == 0
+
+
+@pytest.mark.parametrize("every", [None, 60])
+def test_a_child_forked_in_a_coroutine_ends_without_touching_the_loop(
+    app: Daemon, every: float | None
+) -> None:
+    ended: list[int] = []
+
+    @app.slave(every=every)
+    async def forks() -> None:
+        child = os.fork()
+        if child == 0:
+            return
+        ended.append(os.waitpid(child, 0)[1])
+        await asyncio.sleep(3600)
+
+    with running(app) as client:
+        client.wait_until(lambda: ended)
+
+    assert ended == [0]
+    assert client.exit_status == 0
+
+
+@pytest.mark.parametrize("every", [None, 60])
+def test_a_child_forked_in_a_coroutine_ends_where_a_task_makes_the_loop_raise(
+    app: Daemon, every: float | None
+) -> None:
+    ended: list[int] = []
+
+    async def inner() -> None:
+        child = os.fork()
+        if child == 0:
+            raise SystemExit(7)
+        ended.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+    @app.slave(every=every)
+    async def forks() -> None:
+        await asyncio.create_task(inner())
+        await asyncio.sleep(3600)
+
+    with running(app) as client:
+        client.wait_until(lambda: ended)
+
+    assert ended == [7]
+    assert client.exit_status == 0

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import asyncio
 import logging
+import re
+import threading
 from typing import Any
 
 import pytest
@@ -8,8 +11,11 @@ import pytest
 from daemonkit import Daemon, Slave
 from daemonkit.supervision.slave import SlaveSpec
 from daemonkit.supervision.supervised_slave import SupervisedSlave
+from daemonkit.testing import running
+from daemonkit.types import Problem
 
 from ..clock import Clock
+from .slaves import Worker, raise_no, slave_status, wait_for_state
 
 
 class Supervised:
@@ -39,7 +45,7 @@ def fail() -> None:
     raise ValueError("no")
 
 
-def test_a_child_waits_its_back_off_and_is_then_started_again() -> None:
+def test_a_slave_is_restarted_after_its_back_off() -> None:
     supervised = Supervised(fail, backoff=(4, 4))
     slave = supervised.run()
     due = slave.run_due(supervised.clock.now)
@@ -56,7 +62,7 @@ def test_a_child_waits_its_back_off_and_is_then_started_again() -> None:
 
 
 @pytest.mark.parametrize(("target", "state"), [(fail, "failed"), (lambda: None, "finished")])
-def test_one_that_waits_when_it_is_to_stop_is_over(target: Any, state: str) -> None:
+def test_one_that_is_backing_off_when_it_is_to_stop_is_over(target: Any, state: str) -> None:
     supervised = Supervised(target, restart="always", backoff=(4, 4))
     slave = supervised.run()
     assert slave.state == "backing off"
@@ -68,7 +74,7 @@ def test_one_that_waits_when_it_is_to_stop_is_over(target: Any, state: str) -> N
     assert slave.join(0)
 
 
-def test_a_return_is_no_trouble_even_after_an_earlier_failure() -> None:
+def test_a_return_is_no_problem_even_after_an_earlier_failure() -> None:
     errors = [ValueError("no")]
 
     def work() -> None:
@@ -216,3 +222,276 @@ def test_a_pending_restart_is_shown() -> None:
     assert slave.status()["next_restart_in"] == 3
     slave.request_stop()
     assert "next_restart_in" not in slave.status()
+
+
+def test_a_slave_that_returns_is_finished_and_health_is_good(app: Daemon) -> None:
+    app.slave(name="once")(lambda: None)
+
+    with running(app) as client:
+        assert wait_for_state(client, "once", "finished")["last_error"] is None
+        assert client.get("/ping").text == "OK\n"
+
+
+ERRORS = [
+    (ValueError("no"), "failed"),
+    (SystemExit(3), "raised SystemExit(3), which ends the slave and not the daemon"),
+    (KeyboardInterrupt("k"), "raised KeyboardInterrupt, which ends the slave and not the daemon"),
+    (MemoryError("m"), "ran out of memory"),
+    (asyncio.CancelledError("c"), "raised CancelledError"),
+]
+
+
+@pytest.mark.parametrize(
+    ("error", "what"), ERRORS, ids=[type(error).__name__ for error, _ in ERRORS]
+)
+def test_whatever_a_slave_raises_restarts_it_and_is_logged(
+    app: Daemon, error: BaseException, what: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    runs: list[Slave] = []
+
+    @app.slave(backoff=(0, 0))
+    def bad(slave: Slave) -> None:
+        runs.append(slave)
+        if len(runs) == 1:
+            raise error
+        slave.shutdown.wait()
+
+    with running(app) as client:
+        client.wait_until(lambda: len(runs) == 2)
+        shown = wait_for_state(client, "bad", "running")
+        assert client.get("/ping").text == "OK\n"
+
+    assert shown["restarts"] == 1
+    text = f"{type(error).__name__}: {error}"
+    assert shown["last_error"]["error"] == text
+    assert re.fullmatch(rf"{re.escape(__file__)}:\d+ in bad", shown["last_error"]["place"])
+    assert [restart["reason"] for restart in shown["last_restarts"]] == [text]
+    assert runs[0] is not runs[1]
+    assert f"The slave bad {what}; restart 1 in 0 s" in caplog.messages
+    assert client.exit_status == 0
+
+
+def test_a_slave_that_is_backing_off_is_a_problem_and_delays_no_stop(app: Daemon) -> None:
+    app.add_slave(raise_no, name="bad", backoff=3600)
+
+    with running(app) as client:
+        shown = wait_for_state(client, "bad", "backing off")
+        ping = client.get("/ping")
+
+    assert (ping.status_code, ping.text) == (503, "the slave bad is backing off\n")
+    assert 0 < shown["next_restart_in"] <= 1.5 * 3600
+    assert shown["restarts"] == 0
+    assert client.exit_status == 0
+
+
+def test_a_slave_with_restart_always_is_restarted_when_it_returns(
+    app: Daemon, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    runs: list[int] = []
+    app.slave(name="job", restart="always", backoff=(0, 0), max_restarts=None)(
+        lambda: runs.append(1)
+    )
+
+    with running(app) as client:
+        client.wait_until(lambda: len(runs) > 12)
+        shown = slave_status(client, "job")
+
+    assert "The slave job returned; restart 1 in 0 s" in caplog.messages
+    assert shown["last_error"] is None
+    assert [restart["reason"] for restart in shown["last_restarts"]] == ["returned"] * 10
+    assert client.exit_status == 0
+
+
+def test_a_slave_that_gives_up_stops_the_daemon_with_1(
+    app: Daemon, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    runs: list[int] = []
+
+    @app.slave(backoff=(0, 0), max_restarts=3, within=30)
+    def loop() -> None:
+        runs.append(1)
+        raise ValueError("no")
+
+    with running(app) as client:
+        assert app.shutdown.wait(10)
+
+    assert len(runs) == 4
+    assert client.exit_status == 1
+    assert (
+        "The slave loop gave up: 3 restarts within 30 s were not enough; the daemon stops"
+        in caplog.messages
+    )
+    assert "Stopping: the slave loop gave up" in caplog.messages
+
+
+def test_a_slave_that_is_not_critical_stays_down_and_health_says_so(
+    app: Daemon, caplog: pytest.LogCaptureFixture
+) -> None:
+    app.slave(name="extra", restart="never", critical=False)(raise_no)
+
+    with running(app) as client:
+        shown = wait_for_state(client, "extra", "failed")
+        ping, ready = client.get("/ping"), client.get("/ready")
+        problems = client.status()["problems"]
+
+    assert shown["restarts"] == 0
+    assert (ping.status_code, ping.text) == (503, "the slave extra has failed\n")
+    assert ready.status_code == 200
+    assert problems == ["the slave extra has failed"]
+    assert (
+        "The slave extra gave up: it is not restarted (restart is 'never'); it stays down"
+        in caplog.messages
+    )
+    assert client.exit_status == 0
+
+
+def test_a_periodic_slave_ticks_until_stopped_and_survives_a_bad_tick(
+    app: Daemon, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    ticks: list[int] = []
+    hold = threading.Event()
+
+    @app.slave(every=0.01)
+    def sweep() -> None:
+        ticks.append(len(ticks))
+        if len(ticks) == 2:
+            raise ValueError("bad tick")
+        if len(ticks) == 3:
+            hold.wait(10)
+
+    with running(app) as client:
+        shown = wait_for_state(client, "sweep", "backing off")
+        assert shown["last_error"]["error"] == "ValueError: bad tick"
+        assert client.get("/ping").status_code == 503
+        hold.set()
+        wait_for_state(client, "sweep", "running")
+        assert client.get("/ping").status_code == 200
+        client.wait_until(lambda: slave_status(client, "sweep")["ticks"] >= 5)
+
+    assert caplog.messages.count("The slave sweep works again") == 1
+
+
+def test_a_status_that_raises_or_is_no_mapping_hides_no_other(app: Daemon) -> None:
+    class Raises(Worker):
+        def status(self) -> dict[str, Any]:
+            raise ValueError("no status")
+
+    class Odd(Worker):
+        def status(self) -> Any:
+            return "fine"
+
+    for slave in (Raises, Odd, Worker):
+        app.add_slave(slave)
+
+    with running(app) as client:
+        client.wait_until(lambda: client.status()["slaves"][2]["state"] == "running")
+        raising, odd, _ = client.status()["slaves"]
+
+    assert (raising["name"], raising["error"]) == ("Raises", "ValueError: no status")
+    assert (odd["name"], odd["state"], odd["status"]) == ("Odd", "running", "fine")
+
+
+def test_a_slave_whose_init_exits_has_failed_like_any_other(app: Daemon) -> None:
+    class Exits(Worker):
+        def __init__(self) -> None:
+            raise SystemExit(0)
+
+    app.add_slave(Exits, restart="never", critical=False)
+    with running(app) as client:
+        assert wait_for_state(client, "Exits", "failed")["last_error"]["error"] == "SystemExit: 0"
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["registered", "run_slave"])
+def test_a_slave_whose_thread_cannot_be_started_is_retried(
+    app: Daemon, late: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = threading.Thread.start
+    refusals = [1, 2]
+
+    def refuse(self: threading.Thread) -> None:
+        if self.name == "unlucky" and refusals:
+            refusals.pop()
+            raise RuntimeError("can't start new thread")
+        real(self)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    options: Any = {"name": "unlucky", "backoff": (0.01, 0.01)}
+    if not late:
+        app.add_slave(Worker, **options)
+    with running(app) as client:
+        if late:
+            assert app.run_slave(Worker, **options) is None
+        shown = wait_for_state(client, "unlucky", "running")
+
+    assert shown["restarts"] == 2
+    assert shown["last_error"]["error"] == "RuntimeError: can't start new thread"
+    assert client.exit_status == 0
+
+
+@pytest.mark.parametrize("kind", ["function", "async", "periodic"])
+def test_a_slave_without_a_heartbeat_is_stalled_until_it_recovers(
+    app: Daemon, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    release = threading.Event()
+
+    def recovered() -> bool:
+        return any(m.startswith("The slave hang recovered after ") for m in caplog.messages)
+
+    def hang() -> None:
+        release.wait(20)
+
+    async def inner() -> None:
+        while not release.is_set():
+            await asyncio.sleep(0.01)  # it awaits here
+
+    async def hang_async(slave: Slave) -> None:
+        await inner()
+        while not recovered():
+            slave.heartbeat()
+            await asyncio.sleep(0.01)
+
+    if kind == "async":
+        app.add_slave(hang_async, name="hang", timeout=0.2)
+    else:
+        app.add_slave(hang, timeout=0.2, every=60 if kind == "periodic" else None)
+    with running(app) as client:
+        shown = wait_for_state(client, "hang", "stalled")
+        ping = client.get("/ping")
+        client.wait_until(lambda: "is stalled" in caplog.text)
+        release.set()
+        client.wait_until(lambda: slave_status(client, "hang")["state"] != "stalled")
+        assert client.get("/ping").text == "OK\n"
+        if kind != "function":
+            client.wait_until(recovered)
+
+    assert (ping.status_code, ping.text) == (503, "the slave hang is stalled\n")
+    assert shown["last_heartbeat"] < shown["last_heartbeat"][:20] + "a"
+    (report,) = [m for m in caplog.messages if m.startswith("The slave hang is stalled: ")]
+    assert ("it awaits here" if kind == "async" else "release.wait(20)") in report
+    assert "(timeout 0.2 s)" in report
+
+
+def test_a_periodic_slave_whose_last_call_failed_has_failed_when_it_stops() -> None:
+    supervised = Supervised(fail, every=3600)
+    slave = supervised.slave
+    slave.start()
+    while slave.state != "backing off":
+        threading.Event().wait(0.001)
+    slave.request_stop()
+    assert slave.join(10)
+
+    assert slave.state == "failed"
+    assert "the slave work gave up" not in supervised.reports
+
+
+@pytest.mark.parametrize("critical", [True, False])
+def test_only_the_end_of_a_critical_slave_is_not_tolerable(critical: bool) -> None:
+    waiting = Supervised(fail, critical=critical, backoff=5).run().problem()
+    failed = Supervised(fail, critical=critical, restart="never").run().problem()
+
+    assert waiting == Problem("the slave work is backing off", tolerable=True)
+    assert failed == Problem("the slave work has failed", tolerable=not critical)

@@ -19,7 +19,7 @@ def bare(slave: Slave) -> None:
     slave.send_event_to_juggler("host", "service", "OK", "text")
 
 
-@app.slave(every=60, name="sweeper")
+@app.slave(every=60, name="sweeper", backoff=5)
 def periodic() -> int:
     return 1
 

@@ -8,6 +8,11 @@ from daemonkit import Daemon
 
 
 @pytest.fixture
+def app() -> Daemon:
+    return Daemon("app")
+
+
+@pytest.fixture
 def slow(app: Daemon) -> tuple[threading.Event, threading.Event]:
     """A route /slow: set once it is entered, and to be set for it to answer "done"."""
     entered, release = threading.Event(), threading.Event()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from daemonkit.web.fast_lane import LARGEST_BATCH, LARGEST_BODY, LARGEST_HEAD
+from daemonkit.web.fast_lane import MAX_BATCH, MAX_BODY, MAX_HEAD
 
 LIMIT = 100_000
 """What max_request_size is to be."""
@@ -35,8 +35,8 @@ BODIES = [
     *(b"NaN", b"-Infinity", b"[Infinity]", b'"\t"', b'"\\x"', b"\xff", b'"\xc3"', b"\xff\xfe1\x00"),
     *(b"9" * 4300, b"9" * 4301, b"1e999", b"[" * 200 + b"]" * 200, b"[" * 201 + b"]" * 201),
     *(b'"' + b"[" * 300 + b'"', b'{"a":' * 150 + b"1" + b"}" * 150, b'{"s": "%s"}' % (b"x" * 500)),
-    b'"%s"' % (b"x" * (LARGEST_BODY - 2)),
-    b'"%s"' % (b"x" * (LARGEST_BODY - 1)),
+    b'"%s"' % (b"x" * (MAX_BODY - 2)),
+    b'"%s"' % (b"x" * (MAX_BODY - 1)),
     b'"%s"' % (b"x" * (LIMIT - 2)),
     b'"%s"' % (b"x" * (LIMIT - 1)),
 ]
@@ -44,8 +44,8 @@ BATCHES = [
     *(b"1", b"1\n", b"1\n2", b"1\r\n2\r\n", b"\n\n1\n\n \n2\n", b'{"a": 1}\n{"b": 2}\n'),
     *(b"", b"\n", b" \r\n\t", b"1\nx\n3", b"1\n\n2 3", b"[1\n]", b"\xef\xbb\xbf1\n2", b"1\n\xff"),
     *(b"1,2\n[3\n4]", b"NaN\n1", b"1\n" + b"[" * 201, b" 1\n2 ", b"1\n" * 1000, b"1\n" * 1001),
-    b"1\n" + b" " * (LARGEST_BATCH - 2),
-    b"1\n" + b" " * (LARGEST_BATCH - 1),
+    b"1\n" + b" " * (MAX_BATCH - 2),
+    b"1\n" + b" " * (MAX_BATCH - 1),
 ]
 HEADERS = [
     *(
@@ -101,8 +101,8 @@ HEADERS = [
         "Date: never",
     ),
     *(
-        f"X: {'x' * (LARGEST_HEAD - 100)}",
-        f"X: {'x' * LARGEST_HEAD}",
+        f"X: {'x' * (MAX_HEAD - 100)}",
+        f"X: {'x' * MAX_HEAD}",
         "Retry-After: 1",
         "Max-Forwards: 0",
     ),

@@ -1,28 +1,24 @@
-"""The fast lane and Flask: from outside nobody can tell which of the two has answered."""
-
 from __future__ import annotations
 
 import json
 import re
 import socket
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import flask
 import pytest
-import requests
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from werkzeug.routing import Rule
 
-from daemonkit import BatchTooLarge, Daemon, QueueFull, Secret, Unavailable
+from daemonkit import Daemon, Secret
 from daemonkit.events.durable import backlog
+from daemonkit.events.intake import Intake
+from daemonkit.events.memory import MemoryQueue
 from daemonkit.testing import Client, running
-from daemonkit.web.fast_lane import LARGEST_BATCH, LARGEST_BODY, Head, read_head
+from daemonkit.web.fast_lane import MAX_BATCH, MAX_BODY, MAX_GATHERED, FastLane, Head, read_head
 
+from .connections import full
 from .corpus import BATCHES, CHUNKED, CORPUS, HEADERS, LIMIT, LINES, NDJSON, ONE, request
 from .raw import connect, read_all
 
@@ -40,7 +36,7 @@ class Side:
     @property
     def server(self) -> Any:
         assert self.app._assembly.parts is not None
-        return self.app._assembly.parts.server._server
+        return self.app._assembly.parts.server._listener
 
     def talk(self, *pieces: bytes) -> bytes:
         """Send the pieces, each when the one before has been read, and then a last request;
@@ -49,7 +45,7 @@ class Side:
             for piece in pieces:
                 sock.sendall(piece)
                 if piece is not pieces[-1]:
-                    self.client.wait_until(lambda: self.server.receiving, "a request begun")
+                    self.client.wait_until(lambda: self.server.clients.receiving, "a request begun")
             try:
                 sock.sendall(LAST)
                 sock.shutdown(socket.SHUT_WR)
@@ -236,23 +232,6 @@ def test_both_ways_answer_the_same_whatever_comes(
     same_both_ways(fast, slow, b"".join(datas), interim=INTERIM)
 
 
-@contextmanager
-def full(app: Daemon, *, word: str = "", **master: Any) -> Iterator[Client]:
-    """A daemon with one event in work and one in the queue, which holds no more than that."""
-    entered = threading.Event()
-
-    @app.on_event
-    def handle(event: Any) -> None:
-        entered.set()
-        app.shutdown.wait(10)
-
-    with running(app, {"word": word, "master": {"queue_size": 1, **master}}) as client:
-        app.put_event(0)
-        entered.wait(10)
-        app.put_event(1)
-        yield client
-
-
 def test_a_full_queue_and_a_stopping_daemon_are_told_the_same_way() -> None:
     answers = []
     for fast_events in (True, False):
@@ -328,231 +307,6 @@ def test_a_handler_that_wants_to_know_is_told_who_sent_each() -> None:
     assert {(meta.source, meta.peer) for _, meta in seen} == {("http", f"127.0.0.1:{port}")}
 
 
-def wrap_wsgi(app: Daemon, seen: list[str]) -> None:
-    inner = app.flask.wsgi_app
-
-    def middleware(environ: Any, start_response: Any) -> Any:
-        seen.append(environ["PATH_INFO"])
-        return inner(environ, start_response)
-
-    app.flask.wsgi_app = middleware  # type: ignore[method-assign]
-
-
-def note(seen: list[str]) -> Callable[..., Any]:
-    def hook(*arguments: Any, **options: Any) -> Any:
-        seen.append("/events")
-        return arguments[0] if arguments and isinstance(arguments[0], flask.Response) else None
-
-    return hook
-
-
-def own_route(app: Daemon, seen: list[str]) -> None:
-    @app.route("/events", methods=["POST"])
-    def mine() -> str:
-        seen.append("/events")
-        return "mine"
-
-
-def own_view(app: Daemon, seen: list[str]) -> None:
-    app.flask.seal()
-    app.flask.view_functions["daemonkit._events"] = lambda: seen.append("/events") or "mine"  # type: ignore[func-returns-value]
-
-
-def own_request_class(app: Daemon, seen: list[str]) -> None:
-    class Request(flask.Request):
-        def __init__(self, environ: Any, **options: Any) -> None:
-            super().__init__(environ, **options)
-            seen.append(self.path)
-
-    app.flask.request_class = Request
-
-
-def signal(app: Daemon, seen: list[str]) -> None:
-    def started(sender: Any, **_: Any) -> None:
-        seen.append("/events")
-
-    flask.request_started.connect(started, app.flask)
-    app.on_stop(lambda: flask.request_started.disconnect(started, app.flask))
-
-
-def rule(app: Daemon, seen: list[str]) -> None:
-    def mine() -> str:
-        seen.append("/events")
-        return "mine"
-
-    app.flask.view_functions["mine"] = mine
-    app.flask.url_map.add(Rule("/events", methods=["POST"], endpoint="mine"))
-
-
-WATCHERS: dict[str, Callable[[Daemon, list[str]], Any]] = {
-    "before_request": lambda app, seen: app.flask.before_request(note(seen)),
-    "after_request": lambda app, seen: app.flask.after_request(note(seen)),
-    "teardown_request": lambda app, seen: app.flask.teardown_request(note(seen)),
-    "teardown_appcontext": lambda app, seen: app.flask.teardown_appcontext(note(seen)),
-    "url_value_preprocessor": lambda app, seen: app.flask.url_value_preprocessor(note(seen)),
-    "blueprint's before_request": lambda app, seen: app.blueprint.before_request(note(seen)),
-    "blueprint's after_request": lambda app, seen: app.blueprint.after_request(note(seen)),
-    "blueprint's before_app_request": lambda app, seen: app.blueprint.before_app_request(
-        note(seen)
-    ),
-    "middleware": wrap_wsgi,
-    "own route": own_route,
-    "own view": own_view,
-    "rule": rule,
-    "request class": own_request_class,
-    "signal": signal,
-}
-
-
-@pytest.mark.parametrize("watch", WATCHERS.values(), ids=WATCHERS)
-def test_whoever_wants_to_see_events_requests_sees_them(
-    watch: Callable[[Daemon, list[str]], Any],
-) -> None:
-    app, seen = Daemon("app"), list[str]()
-    watch(app, seen)
-    with running(app) as client:
-        assert client.post("/events", data=b"1").status_code == 200
-        assert "/events" in seen
-        told = client.status()["http"]
-        assert told["fast_events"] == 0
-        assert told["fast_lane"].startswith("closed: a")
-
-
-def test_a_hook_that_comes_later_sees_the_next_request() -> None:
-    """Flask allows it until its first request, and the lane's are none of Flask's."""
-    app, seen = Daemon("app"), list[str]()
-    with running(app) as client:
-        client.post("/events", data=b"1")
-        assert app._assembly.parts is not None
-        assert app._assembly.parts.server.counters()["fast_events"] == 1
-        app.flask.before_request(note(seen))
-        client.post("/events", data=b"1")
-
-        assert seen == ["/events"]
-
-
-def patch_flask(name: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Do what tools do that trace requests; returns what they see."""
-    seen: list[str] = []
-    real = getattr(flask.Flask, name)
-
-    def patched(self: Any, *arguments: Any) -> Any:
-        seen.append(name)
-        return real(self, *arguments)
-
-    monkeypatch.setattr(flask.Flask, name, patched)
-    return seen
-
-
-ON_THE_WAY = ["__call__", "wsgi_app", "full_dispatch_request"]
-
-
-@pytest.mark.parametrize("name", [*ON_THE_WAY, "make_response"])
-def test_a_tool_that_has_patched_flask_s_class_sees_events_requests(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen = patch_flask(name, monkeypatch)
-    with running(Daemon("app")) as client:
-        client.post("/events", data=b"1")
-
-        assert seen == [name]
-        assert client.status()["http"]["fast_lane"] == "closed: a patch of Flask's classes"
-
-
-@pytest.mark.parametrize("name", ON_THE_WAY)
-def test_so_does_one_that_patches_it_later(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with running(Daemon("app")) as client:
-        client.post("/events", data=b"1")
-        seen = patch_flask(name, monkeypatch)
-        client.post("/events", data=b"1")
-
-        assert seen == [name]
-
-
-def test_a_cookie_that_flask_renews_is_renewed() -> None:
-    app = Daemon("app")
-    app.flask.secret_key = "secret"
-
-    @app.route("/login")
-    def login() -> str:
-        flask.session["user"] = 1
-        flask.session.permanent = True
-        return "hello"
-
-    with running(app) as client, requests.Session() as session:
-        session.get(client.url + "/login")
-        answer = session.post(client.url + "/events", data=b"1")
-
-    assert "session=" in answer.headers["Set-Cookie"]
-
-
-@pytest.mark.parametrize(
-    ("change", "status"),
-    [
-        (lambda flask_app: flask_app.config.update(MAX_CONTENT_LENGTH=1), 413),
-        (lambda flask_app: flask_app.config.update(TRUSTED_HOSTS=["elsewhere"]), 400),
-        (lambda flask_app: setattr(flask_app.url_map, "host_matching", True), 404),
-    ],
-)
-def test_limits_set_for_flask_hold(change: Callable[[Any], Any], status: int) -> None:
-    app = Daemon("app")
-    change(app.flask)
-    with running(app) as client:
-        assert client.post("/events", data=b"12").status_code in (status, 200)
-        assert app._assembly.parts is not None
-        assert app._assembly.parts.server.counters()["fast_events"] == 0
-
-
-@pytest.mark.parametrize("error", [QueueFull, Unavailable])
-def test_an_error_handler_of_the_users_own_answers(error: type[Exception]) -> None:
-    app = Daemon("app")
-    app.flask.errorhandler(error)(lambda error: ("mine", 418))
-    with full(app) as client:
-        assert client.post("/events", data=b"1").text == "mine"
-
-
-def test_so_does_one_on_the_blueprint() -> None:
-    app = Daemon("app")
-    app.blueprint.errorhandler(BatchTooLarge)(lambda error: ("mine", 418))
-    with full(app) as client:
-        answer = client.post("/events", data=b"1\n2", headers={"Content-Type": NDJSON[14:]})
-
-    assert answer.text == "mine"
-
-
-@pytest.mark.parametrize("body", [b"nope", b"1"])
-def test_an_answer_of_flask_leaves_the_lane_open(body: bytes) -> None:
-    """Flask notes what it has looked for, hooks and error handlers, even when there are none."""
-    app = Daemon("app")
-    with running(app) as client:
-        client.post("/events", data=body, headers={"Connection": "close"})
-        client.post("/events", data=b"1")
-
-        assert client.status()["http"]["fast_events"] == 1
-
-
-def test_other_routes_and_hooks_leave_the_lane_open() -> None:
-    app = Daemon("app")
-    elsewhere = flask.Flask("elsewhere")
-
-    def started(sender: Any, **_: Any) -> None: ...
-
-    flask.request_started.connect(started, elsewhere)
-    other = flask.Blueprint("other", "other")
-    other.before_request(lambda: None)
-    other.add_url_rule("/other", view_func=lambda: "other")
-    app.flask.register_blueprint(other)
-    app.route("/hello", endpoint="hello")(lambda: "hello")
-    app.flask.errorhandler(404)(lambda error: ("nothing", 404))
-    app.flask.errorhandler(KeyError)(lambda error: ("no such key", 404))
-    with running(app) as client:
-        assert client.get("/hello").text == "hello"
-        assert client.get("/other").text == "other"
-        assert client.get("/nowhere").text == "nothing"
-        assert client.post("/events", data=b"1").status_code == 200
-        assert client.status()["http"]["fast_events"] == 1
-
-
 def head(*fields: str) -> bytes:
     return "\r\n".join(["POST /events HTTP/1.1", *fields, "", ""]).encode("latin-1")
 
@@ -560,10 +314,8 @@ def head(*fields: str) -> bytes:
 def test_a_plain_head_is_read() -> None:
     assert read_head(head("Host: a", "Content-Length: 7")) == Head(7, False)
     assert read_head(head("host:a", "content-length:7", f"{NDJSON}; x")) == Head(7, True)
-    assert read_head(head("Host: a", f"Content-Length: {LARGEST_BATCH + 1}", NDJSON)) is None
-    assert read_head(head("Host: a", f"Content-Length: {LARGEST_BODY}")) == Head(
-        LARGEST_BODY, False
-    )
+    assert read_head(head("Host: a", f"Content-Length: {MAX_BATCH + 1}", NDJSON)) is None
+    assert read_head(head("Host: a", f"Content-Length: {MAX_BODY}")) == Head(MAX_BODY, False)
 
 
 @pytest.mark.parametrize(
@@ -581,3 +333,121 @@ def test_a_plain_head_is_read() -> None:
 )
 def test_any_other_head_is_left_to_waitress(fields: tuple[str, ...]) -> None:
     assert read_head(head(*fields)) is None
+
+
+class Connection:
+    """Records its answers."""
+
+    peer = "127.0.0.1:1"
+
+    def __init__(self) -> None:
+        self.partial = b""
+        self.answer_pending = False
+        self.answers: list[bytes] = []
+
+    def answer(self, data: bytes) -> None:
+        self.answer_pending = False
+        self.answers.append(data)
+
+
+class Lane:
+    """A fast lane with a queue and one connection."""
+
+    def __init__(self, *, size: int = 10_000, limit: int = LIMIT) -> None:
+        self.queue = MemoryQueue(size)
+        self.blocker = ""
+        self.checks = 0
+        self.lane = FastLane(Intake(self.queue), self._find_blocker, str, limit)
+        self.connection = Connection()
+
+    def _find_blocker(self) -> str:
+        self.checks += 1
+        return self.blocker
+
+    def take(self, data: bytes) -> bytes:
+        before, self.connection.partial = self.connection.partial, b""
+        return self.lane.take(self.connection, before + data)
+
+
+@pytest.fixture
+def lane() -> Lane:
+    return Lane()
+
+
+def test_events_are_queued_and_answered_at_the_end_of_the_iteration(lane: Lane) -> None:
+    assert lane.take(ONE + request(b"1\n2", NDJSON)) == b""
+    assert (len(lane.queue), lane.connection.answer_pending) == (0, True)
+
+    lane.lane.end_iteration()
+    (answers,) = lane.connection.answers
+    assert (len(lane.queue), lane.lane.accepted, lane.connection.answer_pending) == (3, 3, False)
+    assert re.findall(rb'"message": "([^"]+)"', answers) == [
+        *(b"Event received", b"2 events received")
+    ]
+
+    lane.lane.end_iteration()
+    assert len(lane.connection.answers) == 1
+
+
+def test_an_incomplete_request_is_kept_until_the_rest_arrives(lane: Lane) -> None:
+    for at in range(1, len(ONE)):
+        assert lane.take(ONE[:at]) == b""
+        assert lane.connection.partial == ONE[:at]
+        assert lane.take(ONE[at:]) == b""
+        assert lane.connection.partial == b""
+    lane.lane.end_iteration()
+
+    assert len(lane.queue) == len(ONE) - 1
+
+
+def test_events_before_another_request_are_answered_before_it(lane: Lane) -> None:
+    rest = lane.take(ONE + LAST + ONE)
+
+    assert rest == LAST + ONE
+    assert len(lane.connection.answers) == 1
+
+
+def test_a_body_over_max_request_size_is_left_to_flask() -> None:
+    lane = Lane(limit=3)
+
+    assert lane.take(request(b"123")) == b""
+    assert lane.take(request(b"1234")) == request(b"1234")
+
+
+def test_a_blocker_is_looked_for_once_an_iteration(lane: Lane) -> None:
+    lane.take(ONE * 3)
+    lane.blocker = "an error handler of your own"
+    lane.take(ONE)
+    assert lane.checks == 1
+
+    lane.lane.end_iteration()
+    assert len(lane.queue) == 4
+    assert lane.take(ONE) == ONE
+    assert lane.checks == 2
+    assert lane.lane.state() == "closed: an error handler of your own"
+
+
+def test_requests_are_gathered_for_a_durable_queue_while_more_arrive(lane: Lane) -> None:
+    lane.queue.is_durable = True
+    gathered = []
+    for count in (0, 1, 2, 0, 1):
+        lane.take(ONE * count)
+        gathered.append(lane.lane.continue_gathering())
+    assert gathered == [False, True, True, False, True]
+
+    lane.take(ONE * MAX_GATHERED)
+    assert not lane.lane.continue_gathering()
+
+
+def test_requests_for_a_queue_in_memory_are_not_gathered(lane: Lane) -> None:
+    lane.take(ONE)
+    assert not lane.lane.continue_gathering()
+
+
+def test_a_request_without_room_is_answered_503_and_not_counted() -> None:
+    lane = Lane(size=2)
+    lane.take(ONE + request(b"1\n2", NDJSON) + ONE)
+    lane.lane.end_iteration()
+
+    assert re.findall(rb"HTTP/1.1 (\d+)", lane.connection.answers[0]) == [b"200", b"503", b"200"]
+    assert (len(lane.queue), lane.lane.accepted) == (2, 2)

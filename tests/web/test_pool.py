@@ -1,11 +1,11 @@
-"""Threads that wait for clients, and who still finds one."""
-
 from __future__ import annotations
 
 import re
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from queue import SimpleQueue
+from types import SimpleNamespace
 from typing import Any
 
 import flask
@@ -14,8 +14,10 @@ import pytest
 from daemonkit import Daemon
 from daemonkit.exceptions import StartError
 from daemonkit.testing import Client, running
+from daemonkit.web.pool import YIELD_INTERVAL, Pool
 from daemonkit.web.server import Server
 
+from ..clock import Clock
 from .raw import connect
 
 NOTHING_READ = re.compile(
@@ -43,7 +45,7 @@ def all_threads_waiting(app: Daemon) -> Iterator[tuple[Client, Server]]:
         for _ in range(4):
             sock = stack.enter_context(connect(client))
             sock.sendall(b"GET /stream HTTP/1.1\r\nHost: x\r\n\r\n")
-        channels = server._server.active_channels
+        channels = server._listener.active_channels
         client.wait_until(
             lambda: [c.total_outbufs_len > 2**24 for c in channels.values()] == [True] * 4
         )
@@ -63,9 +65,9 @@ def test_ping_and_ready_find_a_thread_while_all_others_wait_for_clients(
             assert client.get("/ping").text == "OK\n"
             assert client.get("/ready").status_code == 200
         assert closed(caplog) == 0
-        monkeypatch.setattr("daemonkit.web.listener.IDLE_TIMEOUT", 0.2)
-        server._server._next_sweep = 0.0
-        server._server.wake()
+        monkeypatch.setattr("daemonkit.web.clients.IDLE_TIMEOUT", 0.2)
+        server._listener.clients._next_sweep = 0.0
+        server._listener.wake()
         # And then the others do, too.
         assert client.get("/status").status_code == 200
         client.wait_until(lambda: closed(caplog) == 4)
@@ -76,7 +78,7 @@ def test_ping_and_ready_find_a_thread_while_all_others_wait_for_clients(
 def test_clients_that_read_nothing_do_not_hold_up_a_stop_for_long(
     app: Daemon, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("daemonkit.web.server.UNREAD", 0.2)
+    monkeypatch.setattr("daemonkit.web.server.UNREAD_TIMEOUT", 0.2)
     with all_threads_waiting(app) as (client, server):
         app.stop()
         client.wait_until(lambda: not server.running_threads())
@@ -89,20 +91,20 @@ def test_a_client_that_reads_slowly_gets_all_of_its_answer(
     app: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As long as there is some progress."""
-    monkeypatch.setattr("daemonkit.web.listener.IDLE_TIMEOUT", 0.5)
+    monkeypatch.setattr("daemonkit.web.clients.IDLE_TIMEOUT", 0.5)
     with running(app) as client, connect(client) as sock:
         sock.sendall(b"GET /stream HTTP/1.0\r\n\r\n")
-        server = app._assembly.parts.server._server  # type: ignore[union-attr]
+        server = app._assembly.parts.server._listener  # type: ignore[union-attr]
         got, pauses = 0, 0
         while chunk := sock.recv(1_000_000):
             got += len(chunk)
             if got > (pauses + 1) * 50_000_000:
                 # Another look at who reads nothing.
                 pauses += 1
-                looked = server._next_sweep
-                server._next_sweep = 0.0
+                looked = server.clients._next_sweep
+                server.clients._next_sweep = 0.0
                 server.wake()
-                client.wait_until(lambda: server._next_sweep not in (0.0, looked))  # noqa: B023
+                client.wait_until(lambda: server.clients._next_sweep not in (0.0, looked))  # noqa: B023
 
     assert got > 500_000_000
 
@@ -153,3 +155,81 @@ def test_a_thread_that_cannot_be_started_leaves_nobody_to_wait_for(
         pass
 
     assert not [t for t in threading.enumerate() if t.name.startswith("http")]
+
+
+class Job:
+    """A connection in the pool's queue, whose request takes until it is released."""
+
+    def __init__(self, path: str, error: BaseException | None = None) -> None:
+        self.requests = [SimpleNamespace(path=path)]
+        self.entered, self.release = threading.Event(), threading.Event()
+        self.threads: SimpleQueue[str] = SimpleQueue()
+        self._error = error
+
+    def service(self) -> None:
+        self.threads.put(threading.current_thread().name)
+        self.entered.set()
+        self.release.wait(10)
+        if self._error is not None:
+            raise self._error
+
+    def cancel(self) -> None: ...
+
+
+@pytest.fixture
+def pool() -> Iterator[Pool]:
+    pool = Pool()
+    yield pool
+    pool.shutdown(timeout=10)
+    for thread in pool.started:
+        thread.join(10)
+    assert not any(thread.is_alive() for thread in pool.started)
+
+
+def serve(pool: Pool, *jobs: Job) -> list[str]:
+    """Have them served at the same time; returns the threads they are served by."""
+    for job in jobs:
+        pool.add_task(job)
+        assert job.entered.wait(10)
+    for job in jobs:
+        job.release.set()
+    return [job.threads.get(timeout=10) for job in jobs]
+
+
+def test_a_probe_takes_its_reserve_thread_only_when_no_other_is_idle(pool: Pool) -> None:
+    pool.start(1)
+
+    assert serve(pool, Job("/ping")) == ["http-1"]
+    assert serve(pool, Job("/x"), Job("/ping"), Job("/ready")) == [
+        *("http-1", "http-ping", "http-ready")
+    ]
+
+
+def test_a_reserve_thread_survives_a_failing_request(
+    pool: Pool, caplog: pytest.LogCaptureFixture
+) -> None:
+    pool.start(1)
+    for error in (ValueError("bad"), SystemExit(3)):
+        busy = Job("/x")
+        assert serve(pool, busy, Job("/ping", error)) == ["http-1", "http-ping"]
+    assert serve(pool, Job("/x"), Job("/ping")) == ["http-1", "http-ping"]
+
+    logged = [record.exc_info[0] for record in caplog.records if record.exc_info]
+    assert logged == [ValueError, SystemExit]
+
+
+def test_threads_yield_at_most_once_per_interval_and_only_while_connections_wait(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, yields = Clock(), []
+    fake = SimpleNamespace(monotonic=clock, sleep=lambda seconds: yields.append(clock.now))
+    monkeypatch.setattr("daemonkit.web.pool.time", fake)
+    pool.yield_if_waiting()
+    assert yields == []
+
+    pool.queue.append(Job("/x"))
+    for clock.now in (1.0, 1.0, 1.0 + YIELD_INTERVAL / 2, 1.0 + YIELD_INTERVAL, 2.0):
+        pool.yield_if_waiting()
+    pool.queue.clear()
+
+    assert yields == [1.0, 1.0 + YIELD_INTERVAL, 2.0]

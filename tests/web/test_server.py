@@ -1,11 +1,13 @@
-"""What waitress doesn't promise, held by a test each; requests are written by hand."""
+"""One test for each thing the server relies on that waitress doesn't promise."""
 
 from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +21,7 @@ from waitress.task import ThreadedTaskDispatcher
 
 from daemonkit import Daemon
 from daemonkit.testing import Client, running
+from daemonkit.web.server import Server
 
 from .raw import connect, read_all, read_until
 
@@ -245,34 +248,28 @@ def test_keep_alive_clients_do_not_keep_it_from_stopping(app: Daemon) -> None:
         for asker in askers:
             asker.start()
         client.wait_until(lambda: client.status()["uptime"] > 0.2)
-        before = time.monotonic()
-    took = time.monotonic() - before
     over.set()
     for asker in askers:
         asker.join()
 
-    assert client.exit_status == 0
-    assert took < 3
+    assert client.exit_status == 0, "the stop ran into its deadline"
 
 
 def test_a_client_that_does_not_read_its_answer_is_let_go(
     app: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("daemonkit.web.server.UNREAD", 0.2)
+    monkeypatch.setattr("daemonkit.web.server.UNREAD_TIMEOUT", 0.2)
     app.route("/large", endpoint="large")(lambda: b"x" * 30_000_000)
 
     with running(app, {"master": {"shutdown_timeout": 10}}) as client, connect(client) as sock:
         sock.sendall(b"GET /large HTTP/1.1\r\n\r\n")
         assert sock.recv(100)
-        before = time.monotonic()
         app.stop()
         client.wait_until(
             lambda: app._assembly.parts and not app._assembly.parts.server.running_threads()
         )
-        took = time.monotonic() - before
 
-    assert client.exit_status == 0
-    assert took < 5
+    assert client.exit_status == 0, "the stop ran into its deadline"
 
 
 def test_a_refused_client_that_never_closes_is_let_go(
@@ -280,7 +277,7 @@ def test_a_refused_client_that_never_closes_is_let_go(
 ) -> None:
     monkeypatch.setattr("daemonkit.web.channel.LINGER", 0.1)
     assert app._assembly.parts is not None
-    server = app._assembly.parts.server._server
+    server = app._assembly.parts.server._listener
     with connect(client) as sock:
         sock.sendall(NO_LENGTH)
         assert read_all(sock).startswith(b"HTTP/1.1 411")
@@ -310,7 +307,7 @@ def test_a_failing_turn_of_the_loop_is_logged_and_the_next_serves(
     app: Daemon, client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert app._assembly.parts is not None
-    server = app._assembly.parts.server._server
+    server = app._assembly.parts.server._listener
     real = server.run_due
 
     def fail(at_most: float | None) -> float | None:
@@ -321,7 +318,7 @@ def test_a_failing_turn_of_the_loop_is_logged_and_the_next_serves(
     assert client.get("/ping").text == "OK\n"
     assert client.get("/ping").text == "OK\n"
 
-    assert caplog.messages == ["The HTTP loop failed and goes on"]
+    assert caplog.messages == ["The HTTP loop failed and continues"]
 
 
 def in_background(action: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
@@ -359,13 +356,13 @@ def test_an_answer_is_read_to_its_end_although_the_client_has_sent_more(
     with running(app) as client, connect(client) as sock:
         sock.sendall(b"GET /large HTTP/1.1\r\n\r\n")
         assert app._assembly.parts is not None
-        server = app._assembly.parts.server._server
+        server = app._assembly.parts.server._listener
         client.wait_until(lambda: any(c.requests for c in server.active_channels.values()))
         sock.sendall(more * 3)
         app.stop()
         client.wait_until(lambda: not server.accepting)
         release.set()
-        client.wait_until(lambda: server.lingering)
+        client.wait_until(lambda: server.clients.lingering)
         answer = read_all(sock)
 
     assert answer.endswith(b"x" * 3_000_000)
@@ -399,7 +396,7 @@ def test_what_comes_while_it_stops_is_answered_and_the_connection_closed(
         entered.wait(10)
         app.stop()
         assert app._assembly.parts is not None
-        server = app._assembly.parts.server._server
+        server = app._assembly.parts.server._listener
         client.wait_until(lambda: not server.accepting)
         idle.sendall(b"GET /ping HTTP/1.1\r\n\r\n")
         answer = read_all(idle)
@@ -458,3 +455,58 @@ def test_a_refused_client_that_is_gone_leaves_no_traceback(
         assert client.get("/ping").text == "OK\n"
 
     assert [record.getMessage() for record in caplog.records if record.exc_info] == []
+
+
+@pytest.fixture
+def idle_server() -> Iterator[Server]:
+    """A server that has not been started."""
+    sock = socket.create_server(("127.0.0.1", 0))
+    sock.setblocking(False)
+    server = Server(
+        lambda environ, start_response: [],
+        sock,
+        logging.getLogger("test"),
+        lane=None,
+        threads=1,
+        max_request_size=1,
+        connection_limit=1,
+        request_timeout=1,
+    )
+    yield server
+    server.request_stop()
+    assert server.join(10)
+    assert (sock.fileno(), server.running_threads()) == (-1, [])
+
+
+def test_a_server_that_was_never_started_is_stopped_like_any_other(idle_server: Server) -> None:
+    idle_server.drain()
+    idle_server.wait_until_empty(10)
+
+    assert idle_server.problems() == []
+    assert idle_server.counters() == {
+        "connections": 0,
+        "shed": 0,
+        "timed_out": 0,
+        "fast_lane": "closed: fast_events is false",
+        "fast_events": 0,
+    }
+
+
+def test_a_loop_that_ends_by_itself_is_a_problem(
+    idle_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    monkeypatch.setattr(idle_server, "_run_once", lambda *_: sys.exit())
+    idle_server.start()
+    idle_server._thread.join(10)
+
+    assert [problem.text for problem in idle_server.problems()] == [
+        "the HTTP server is not running"
+    ]
+    assert [thread.name for thread in idle_server.running_threads()] == [
+        *("http-1", "http-ping", "http-ready")
+    ]
+    idle_server.request_stop()
+    assert idle_server.problems() == []
+    monkeypatch.undo()
+    idle_server._close(10)

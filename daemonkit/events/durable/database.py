@@ -1,4 +1,4 @@
-"""The database that a durable queue's file is: opening it, its format, transactions."""
+"""The SQLite database of a durable queue: opening, format, migrations, pragmas, transactions."""
 
 from __future__ import annotations
 
@@ -13,26 +13,28 @@ from typing import Any
 from ...exceptions import StartError
 
 APPLICATION = 0x646B6576
-"""By which the file says whose it is (PRAGMA application_id): "dkev"."""
+"""PRAGMA application_id of our files: "dkev"."""
 CHECK_SECONDS = 0.2
-"""How long a file may be looked through at the start; what is torn shows at once, as a rule."""
+"""The most time for checking a file at startup; damage usually shows at once."""
+CHECK_STEPS = 10_000
+"""Instructions of SQLite's virtual machine between two looks at the clock."""
 PAGE_SIZE = 8192
 
 MIGRATIONS = (
     """
     CREATE TABLE batches (
-        id INTEGER PRIMARY KEY,   -- its first event's; the next one's is one more, and so on
+        id INTEGER PRIMARY KEY,   -- of its first event; the others count up from it
         count INTEGER NOT NULL,   -- events
         received REAL NOT NULL,   -- Unix seconds
         source TEXT NOT NULL,     -- http, udp or app
-        peers TEXT,               -- JSON: the sender of each, if the handler wants to know
+        peers TEXT,               -- JSON: the sender of each event, if the handler asks for it
         lines BLOB NOT NULL       -- NDJSON
     );
-    CREATE TABLE handled (        -- what of a batch needn't be handled any more
-        id INTEGER PRIMARY KEY,   -- the batch's
-        ranges TEXT NOT NULL      -- JSON: [first, last] of them, counted from 0
+    CREATE TABLE handled (        -- handled or dropped events of waiting batches
+        id INTEGER PRIMARY KEY,   -- of the batch
+        ranges TEXT NOT NULL      -- JSON: [first, last] of each run, counted from 0
     );
-    CREATE TABLE failed (         -- events that are to be tried again, and dead letters
+    CREATE TABLE failed (         -- events to be retried, and dead letters
         id INTEGER PRIMARY KEY,
         due REAL,                 -- Unix seconds; NULL for a dead letter
         attempts INTEGER NOT NULL,
@@ -46,31 +48,31 @@ MIGRATIONS = (
         line BLOB NOT NULL
     );
     CREATE INDEX failed_due ON failed (due);
-    CREATE TABLE last (           -- the last batch that was removed
+    CREATE TABLE last (           -- the largest id of a removed batch
         id INTEGER NOT NULL
     );
     INSERT INTO last VALUES (0);
     """,
 )
-"""MIGRATIONS[n] leads from format n (PRAGMA user_version) to n + 1; an empty file has format 0."""
+"""MIGRATIONS[n] upgrades format n (PRAGMA user_version) to n + 1; an empty file has format 0."""
 
 
 class Broken(Exception):
-    """The file is no database, or is torn."""
+    """The file is not a database, or is damaged."""
 
 
 class Database:
     """An open file. Every method may raise sqlite3.Error.
 
-    path: the file; create: make it if it isn't there; patience: seconds to wait while another
-    process writes; check: look through it first.
-    Raises StartError when it can't be opened or isn't ours, Broken.
+    path: the file; create: create it if missing; patience: seconds to wait while another process
+    writes; check: check it for damage first.
+    Raises StartError if it can't be opened or isn't a queue, and Broken.
     """
 
     def __init__(self, path: str, *, create: bool, patience: float, check: bool = True) -> None:
         self.path = path
         self.migrated_from: int | None = None
-        check_place(path, create)
+        check_path(path, create)
         mode = "rwc" if create else "rw"
         try:
             self.db = sqlite3.connect(
@@ -82,7 +84,7 @@ class Database:
             )
         except sqlite3.Error as error:
             raise StartError(f"cannot open the event queue {path}: {error}") from None
-        # Text that the disk has changed must not keep all that comes after it from being read.
+        # Damaged text must not keep the rows after it from being read.
         self.db.text_factory = lambda text: text.decode("utf-8", "replace")
         try:
             self._set_up(patience)
@@ -96,7 +98,7 @@ class Database:
 
     def _set_up(self, patience: float) -> None:
         execute = self.db.execute
-        # In this order: another process may be making the file.
+        # In this order: another process may be creating the file.
         tables, application, version = (
             self.value(f"PRAGMA {name}")
             for name in ("schema_version", "application_id", "user_version")
@@ -105,13 +107,13 @@ class Database:
             raise StartError(f"{self.path} is the database of another program, not an event queue")
         if version > len(MIGRATIONS):
             raise StartError(
-                f"the event queue {self.path} has format {version}, and this daemonkit knows "
-                f"{len(MIGRATIONS)} at most; it was made by a newer one"
+                f"the event queue {self.path} has format {version}, and this version of daemonkit "
+                f"supports up to {len(MIGRATIONS)}; it was written by a newer version"
             )
         if not tables:
             execute(f"PRAGMA page_size = {PAGE_SIZE}")
         self._use_wal(time.monotonic() + patience)
-        # FULL: a commit returns when it is on the disk.
+        # FULL: a commit returns once it is on the disk.
         execute("PRAGMA synchronous = FULL")
         execute("PRAGMA secure_delete = OFF")
         if version < len(MIGRATIONS):
@@ -123,7 +125,7 @@ class Database:
             try:
                 self.db.execute("PRAGMA journal_mode = WAL")
                 return
-            # Unlike elsewhere, SQLite doesn't wait when several processes do this to a new file.
+            # SQLite's busy time-out doesn't apply when several processes do this to a new file.
             except sqlite3.OperationalError as error:
                 if not is_locked(error) or time.monotonic() > until:
                     raise
@@ -131,7 +133,7 @@ class Database:
 
     def _migrate(self) -> None:
         with self.transaction():
-            # Another process may have done it since.
+            # Another process may have migrated it meanwhile.
             version = self.value("PRAGMA user_version")
             for script in MIGRATIONS[version:]:
                 for statement in script.split(";\n"):
@@ -140,9 +142,9 @@ class Database:
             self.db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
 
     def check(self) -> None:
-        """Look through the file, for a moment; raises Broken."""
+        """Check the file for damage, for CHECK_SECONDS at most; raises Broken."""
         until = time.monotonic() + CHECK_SECONDS
-        self.db.set_progress_handler(lambda: time.monotonic() > until, 10_000)
+        self.db.set_progress_handler(lambda: time.monotonic() > until, CHECK_STEPS)
         try:
             found = self.value("PRAGMA quick_check(1)")
         except sqlite3.OperationalError as error:
@@ -158,14 +160,47 @@ class Database:
         self.db.close()
 
     def value(self, statement: str, *arguments: Any) -> Any:
-        """The first value of the first row, None if there is none."""
+        """The first column of the first row, None without a row."""
         row = self.db.execute(statement, arguments).fetchone()
         return None if row is None else row[0]
 
+    def data_version(self) -> int:
+        """Changes with every commit of another process."""
+        return int(self.value("PRAGMA data_version"))
+
+    def page_size(self) -> int:
+        """In bytes."""
+        return int(self.value("PRAGMA page_size"))
+
+    def pages(self) -> int:
+        """How many pages the file has."""
+        return int(self.value("PRAGMA page_count"))
+
+    def unused_pages(self) -> int:
+        """How many of them are free."""
+        return int(self.value("PRAGMA freelist_count"))
+
+    def limit_pages(self, pages: int) -> None:
+        """Let the file grow to this many pages."""
+        self.db.execute(f"PRAGMA max_page_count = {pages}")
+
+    def checkpoint_every(self, pages: int) -> None:
+        """Checkpoint once the write-ahead log has this many pages."""
+        self.db.execute(f"PRAGMA wal_autocheckpoint = {pages}")
+
+    def checkpoint(self) -> None:
+        """Copy the write-ahead log into the file, as far as readers allow."""
+        self.db.execute("PRAGMA wal_checkpoint").fetchall()
+
+    def restart_log(self) -> None:
+        """Copy all of the write-ahead log into the file, and start over at its beginning."""
+        if self.value("PRAGMA wal_checkpoint(RESTART)"):
+            raise sqlite3.OperationalError("database is locked")
+
     @contextmanager
     def transaction(self, *, synced: bool = True) -> Iterator[None]:
-        """All of it is written, or nothing; synced: on the disk in the end, else with the next one
-        that is."""
+        """Write everything or nothing; without `synced`, the next synced transaction brings it to
+        the disk."""
         if not synced:
             self.db.execute("PRAGMA synchronous = NORMAL")
         try:
@@ -174,7 +209,7 @@ class Database:
                 yield
                 self.db.execute("COMMIT")
             except BaseException:
-                # A full disk has ended it already.
+                # On a full disk SQLite has already rolled back.
                 if self.db.in_transaction:
                     self.db.execute("ROLLBACK")
                 raise
@@ -182,15 +217,26 @@ class Database:
             if not synced:
                 self.db.execute("PRAGMA synchronous = FULL")
 
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Read the file as it is at one moment."""
+        self.db.execute("BEGIN")
+        try:
+            yield
+        finally:
+            # An error may have ended it.
+            if self.db.in_transaction:
+                self.db.execute("ROLLBACK")
+
 
 def is_locked(error: Exception) -> bool:
-    """Whether it says that another process is at the file."""
+    """Whether another process holds the file's lock."""
     # Python 3.10 has no error codes.
     return isinstance(error, sqlite3.Error) and "locked" in str(error)
 
 
-def check_place(path: str, create: bool) -> None:
-    """Say it better than SQLite does: raises StartError."""
+def check_path(path: str, create: bool) -> None:
+    """Raise StartError if there can be no queue at this path; SQLite's own messages are vaguer."""
     folder = os.path.dirname(os.path.abspath(path))
     what = f"cannot open the event queue {path}: "
     if not os.path.isdir(folder):
@@ -208,7 +254,7 @@ def check_place(path: str, create: bool) -> None:
 
 
 def _opening_failed(path: str, error: sqlite3.Error) -> Exception:
-    # OperationalErrors come from outside the file: no room, no permission, somebody else at it.
+    # The cause of an OperationalError is outside of the file: space, permissions, locks.
     if isinstance(error, sqlite3.OperationalError):
         return StartError(f"cannot open the event queue {path}: {error}")
     return Broken(str(error))

@@ -1,4 +1,4 @@
-"""The file of the durable queue as a daemon holds it: alone, and with room kept on the disk."""
+"""The file of a durable queue as its daemon uses it: locked, bounded, with reserved disk space."""
 
 from __future__ import annotations
 
@@ -11,192 +11,220 @@ from contextlib import ExitStack
 from datetime import datetime
 
 from ...exceptions import StartError
-from .database import Broken, check_place
-from .lock import Owner, Place, Reserve, free_bytes, lacks
+from .database import Broken, check_path
+from .lock import FileLock
+from .reserve import Reserve, free_bytes, probe_space
 from .store import Store
 
 PATIENCE = 0.25
-"""Seconds to wait for another process that writes to the file."""
+"""Seconds to wait while another process writes to the file."""
 WAL_BYTES = 4 * 1024 * 1024
-"""Of the write-ahead log: so much is written to it before it goes to its place in the file."""
+"""The size at which the write-ahead log is checkpointed."""
 RESERVE_BYTES = WAL_BYTES + 1024 * 1024
-"""What the log holds may all be new to the file, and must find a place there to make room."""
+"""Pages in the log may all be new to the file, and must fit into it before space is freed."""
 OPENING_BYTES = 150_000
-"""About what opening a new file needs."""
+"""Roughly what opening a new file needs."""
 FULL = "database or disk is full"
-NEARLY_FULL = 16
-"""Pages."""
+SPARE_PAGES = 16
+"""A file with no more free pages than this counts as full."""
+
+
+class Location:
+    """The identity of a queue's files when they were opened."""
+
+    def __init__(self, path: str) -> None:
+        self._identities = {name: _identity(name) for name in (path, f"{path}-wal")}
+
+    def problem(self, *, with_log: bool = True) -> str:
+        """Says which file was removed or replaced, "" if none was; with_log: check the write-ahead
+        log, too."""
+        for name, identity in self._identities.items():
+            if (now := _identity(name)) != identity:
+                return f"{name} was {'removed' if now is None else 'replaced'}"
+            if not with_log:
+                break
+        return ""
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 class File:
-    """An open file.
+    """An open file. What isn't a database, or is damaged, is moved aside.
 
-    path: where it is; name: told to a second daemon that wants it; disk: bytes that it may have.
-    Raises StartError when it can't be used. What isn't a database, or is torn, is moved aside.
+    path: the file; name: of this daemon, for the error message of a second one; disk: the most
+    bytes the file may have. Raises StartError if it can't be used.
     """
 
     def __init__(self, path: str, name: str, disk: int, logger: logging.Logger) -> None:
-        # The folder may be changed, and SQLite keeps its log where links lead.
+        # The working directory may change, and SQLite follows links to place its log.
         path = os.path.realpath(path)
         self.path = path
+        self.is_closed = False
         self._logger = logger
-        check_place(path, create=True)
-        opened = ExitStack()
-        self._owner = Owner(path, name)
-        opened.callback(self._owner.release)
+        self._is_doubtful = False
+        """The disk has failed, and may lack a part of the log that memory still has."""
+        check_path(path, create=True)
+        self._opened = ExitStack()
+        lock = FileLock(path, name)
+        self._opened.callback(lock.release)
         try:
             self.reserve = Reserve(path, RESERVE_BYTES)
-            opened.callback(self.reserve.close)
-            # Opening needs some room itself.
+            self._opened.callback(self.reserve.close)
+            # Opening the database may need the space.
             self.reserve.release()
             self.store = self._open_store()
-            opened.callback(self.store.close)
-            self._page: int = self.store.value("PRAGMA page_size")
-            self.limit = f"queue_max_disk, {disk} bytes"
-            # SQLite would find that out only with the log's way to the file.
-            largest, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
-            if largest != resource.RLIM_INFINITY and largest - self.reserve.size < disk:
-                disk = largest - self.reserve.size
-                self.limit = f"ulimit -f, {largest} bytes"
-            self._pages: int = max(NEARLY_FULL, disk // self._page)
-            self._limit_pages(self._pages)
-            self._wal_bytes = self._reserve_wal()
-            pages = max(NEARLY_FULL, self._wal_bytes // (self._page + 24))
-            self.store.db.execute(f"PRAGMA wal_autocheckpoint = {pages}")
-            self.place = Place(path)
-            self.is_doubtful = False
-            """Whether the disk has failed: of the log, it may lack some that memory still has."""
+            self._opened.callback(self.store.close)
+            self._set_limits(disk)
+            self.location = Location(path)
             self.reserve.take()
         except BaseException as error:
-            opened.close()
-            # See `is_full`.
-            if is_io_error(error) and lacks(path, OPENING_BYTES):
+            self._opened.close()
+            # SQLite reports some full disks as I/O errors.
+            if is_io_error(error) and not probe_space(path, OPENING_BYTES):
                 error = sqlite3.OperationalError(FULL)
             if isinstance(error, sqlite3.Error):
                 raise StartError(f"cannot open the event queue {path}: {error}") from None
             raise
-        self.close = opened.close
-        """Leave it to others."""
+
+    def close(self) -> None:
+        """Close the file and unlock it."""
+        self.is_closed = True
+        self._opened.close()
 
     def _open_store(self) -> Store:
         try:
             store = Store(self.path, create=True, patience=PATIENCE)
         except Broken as error:
-            aside = _move_aside(self.path)
             self._logger.critical(
-                "The event queue %s can't be read (%s): it was moved to %s, and an empty one is "
-                "begun",
+                "The event queue %s can't be read (%s): moved it to %s and started an empty one",
                 self.path,
                 error,
-                aside,
+                _move_aside(self.path),
             )
             store = Store(self.path, create=True, patience=PATIENCE)
         if store.migrated_from is not None:
             self._logger.info(
-                "The event queue %s had format %d and was brought to the present one",
-                self.path,
-                store.migrated_from,
+                "Migrated the event queue %s from format %d", self.path, store.migrated_from
             )
         return store
 
-    def _reserve_wal(self) -> int:
-        """Have room for the write-ahead log, also when there is no other; returns its bytes."""
+    def _set_limits(self, disk: int) -> None:
+        self._page = self.store.page_size()
+        self.limit = f"queue_max_disk, {disk} bytes"
+        # SQLite would notice only when it copies the log into the file.
+        largest, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+        if largest != resource.RLIM_INFINITY and largest - self.reserve.size < disk:
+            disk = largest - self.reserve.size
+            self.limit = f"ulimit -f, {largest} bytes"
+        self._pages = max(SPARE_PAGES, disk // self._page)
+        self.store.limit_pages(self._pages)
+        self._wal_bytes = self._allocate_log()
+        self.store.checkpoint_every(max(SPARE_PAGES, self._wal_bytes // (self._page + 24)))
+
+    def _allocate_log(self) -> int:
+        """Allocate disk space for the write-ahead log; returns its bytes."""
         size = free_bytes(self.path, WAL_BYTES * 8) // 8
-        # It is made with the first write.
+        # The first write creates it.
         with self.store.transaction():
             self.store.touch()
         fd = os.open(f"{self.path}-wal", os.O_RDWR | os.O_CLOEXEC)
         try:
             os.posix_fallocate(fd, 0, size)
-        # SQLite will find out itself.
+        # SQLite will report it.
         except OSError:
             pass
         finally:
             os.close(fd)
         return size
 
-    def _limit_pages(self, pages: int) -> None:
-        self.store.db.execute(f"PRAGMA max_page_count = {pages}")
-
-    def is_full(self, error: Exception, size: int = 0) -> bool:
-        """Whether it says that there is no room, for so many bytes of events if that is known."""
+    def is_out_of_space(self, error: Exception, size: int = 0) -> bool:
+        """Whether an error means that there is no space; size: bytes of the events, if known."""
         if not isinstance(error, sqlite3.Error):
             return False
         # Python 3.10 has no error codes.
         if FULL in str(error):
             return True
-        # SQLite takes only ENOSPC for that. What the log holds must find a place in the file, too.
-        return is_io_error(error) and lacks(self.path, self._wal_bytes + size)
+        # SQLite recognizes ENOSPC only. The file needs space for the log's pages, too.
+        return is_io_error(error) and not probe_space(self.path, self._wal_bytes + size)
 
     def is_at_limit(self, size: int) -> bool:
-        """Whether with so many bytes more it would have more than it may have."""
-        pages = int(self.store.value("PRAGMA page_count"))
-        return (self._pages - pages - NEARLY_FULL) * self._page < size
-
-    def has_room(self) -> bool:
-        """Whether there is room for more events, and some that is reserved."""
-        more = NEARLY_FULL * self._page
-        return self.reserve.has_more(more) or self._unused() >= self.reserve.size + more
+        """Whether `size` more bytes would exceed the file's limit."""
+        return (self._pages - self.store.pages() - SPARE_PAGES) * self._page < size
 
     def ensure_reserve(self) -> bool:
-        """Whether there is room to acknowledge events, on the disk or in the file itself: what it
-        has once used, it keeps."""
+        """Reserve space for acknowledging events, on the disk or as free pages of the file; False
+        if there is none."""
         return self.reserve.take() or self._unused() >= self.reserve.size
 
-    def _unused(self) -> int:
-        return int(self.store.value("PRAGMA freelist_count")) * self._page
+    def ensure_room(self) -> bool:
+        """The same, with room for more events beside it."""
+        more = SPARE_PAGES * self._page
+        return self.reserve.take_with(more) or self._unused() >= self.reserve.size + more
 
-    def save_log(self) -> None:
-        """Write what is only in the log to its place in the file."""
+    def _unused(self) -> int:
+        return self.store.unused_pages() * self._page
+
+    def checkpoint(self) -> None:
+        """Copy the write-ahead log into the file if possible."""
         try:
-            self.store.db.execute("PRAGMA wal_checkpoint").fetchall()
+            self.store.checkpoint()
         # Then the log grows.
         except sqlite3.Error:
             pass
 
-    def settle_doubt(self) -> None:
-        """Begin the log again if the disk may lack some of it: all that came behind would be lost
-        with that. May raise sqlite3.Error."""
-        # A sync that fails is told of once, and the next one succeeds without what it lacked.
-        if self.is_doubtful:
-            if self.store.value("PRAGMA wal_checkpoint(RESTART)"):
-                raise sqlite3.OperationalError("database is locked")
-            self.is_doubtful = False
+    def distrust_log(self) -> None:
+        """Have the log restarted before the next write, for the disk may lack parts of it."""
+        self._is_doubtful = True
+
+    def restart_log_if_doubtful(self) -> None:
+        """Without this, everything written after the missing parts would be lost with them.
+
+        May raise sqlite3.Error.
+        """
+        # The kernel reports a failed sync once; the next one succeeds without the lost pages.
+        if self._is_doubtful:
+            self.store.restart_log()
+            self._is_doubtful = False
 
     def write_even_if_full(self, write: Callable[[], None], *, synced: bool) -> None:
-        """Call `write` in a transaction, see there; in the room that is reserved if there is no
-        other."""
+        """Call `write` in a transaction (see there), using the reserve if the disk is full."""
         try:
-            self.settle_doubt()
+            self.restart_log_if_doubtful()
             with self.store.transaction(synced=synced):
                 write()
         except sqlite3.OperationalError as error:
-            if not self.is_full(error):
+            if not self.is_out_of_space(error):
                 raise
             self.reserve.release()
-            self._limit_pages(2**31)
+            self.store.limit_pages(2**31)
             try:
-                self.save_log()
-                self.settle_doubt()
+                self.checkpoint()
+                self.restart_log_if_doubtful()
                 with self.store.transaction(synced=synced):
                     write()
             finally:
-                self._limit_pages(self._pages)
+                self.store.limit_pages(self._pages)
 
 
 def is_io_error(error: BaseException) -> bool:
-    """Whether it says that the disk has failed, for whatever reason."""
+    """Whether the disk has failed, for whatever reason."""
     return isinstance(error, sqlite3.Error | StartError) and "disk I/O error" in str(error)
 
 
 def _move_aside(path: str) -> str:
-    """Rename the files, and return the new name."""
+    """Rename the files; returns the new name."""
     aside = f"{path}.broken-{datetime.now():%Y-%m-%dT%H-%M-%S}"
     number = 1
     while os.path.exists(aside):
         number += 1
         aside = f"{aside.removesuffix(f'_{number - 1}')}_{number}"
-    # The log first: an old one would be taken for the new file's.
+    # The log first, or SQLite would take it for the new file's.
     for suffix in ("-wal", "-shm", ""):
         if os.path.exists(path + suffix):
             os.rename(path + suffix, aside + suffix)

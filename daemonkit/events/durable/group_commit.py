@@ -1,25 +1,22 @@
-"""Group commit: what several threads put at the same time becomes few batches in one commit."""
+"""Group commit: concurrent puts become few batches in one commit."""
 
 from __future__ import annotations
 
-import json
 import threading
-import time
 from collections.abc import Callable, Sequence
 
 from ...exceptions import Unavailable
-from ..codec import BOM
 from ..entry import Batch
-from .store import STRIDE, StoredBatch
+from .rows import STRIDE
 
 GATHERING = 0.0003
-"""Seconds to wait at most for those who shared the last commit."""
+"""The most seconds to wait for the threads that shared the last commit."""
 
 
-class Put:
-    """Events that a thread wants written, and what has become of that.
+class Pending:
+    """Events that a thread is putting, and the result once that is settled.
 
-    turn: released once it is settled, or its thread is to write; None for one that needn't wait.
+    turn: released when the put is settled or its thread is to write; None for the first writer.
     """
 
     __slots__ = ("batch", "count", "is_settled", "refusal", "turn")
@@ -31,14 +28,14 @@ class Put:
         self.refusal: Unavailable | None = None
         self.turn: threading.Lock | None = None
 
-    def go_on(self) -> None:
-        """Let its thread go on."""
+    def resume(self) -> None:
+        """Let its thread continue."""
         if self.turn is not None:
             self.turn.release()
 
 
 class OwnedLock:
-    """A lock that knows whose it is."""
+    """A lock that knows its owner."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -46,11 +43,11 @@ class OwnedLock:
 
     @property
     def is_mine(self) -> bool:
-        """Whether the calling thread has it."""
+        """Whether the calling thread holds it."""
         return self._owner == threading.get_ident()
 
     def acquire(self, timeout: float = -1) -> bool:
-        """Take it, waiting at most `timeout` seconds; whether that was possible."""
+        """Acquire it within `timeout` seconds; returns whether that was possible."""
         if not self._lock.acquire(timeout=timeout):
             return False
         self._owner = threading.get_ident()
@@ -68,31 +65,30 @@ class OwnedLock:
 
 
 class GroupCommit:
-    """Threads that put at the same time share a commit: one writes for all that have come.
+    """Concurrent puts share a commit: one thread writes everyone's pending events.
 
-    write: called with puts by the thread that holds `writing`; settles each; it must not raise.
-    writing: others may hold it as well, and who comes meanwhile shares the next commit.
+    write: writes and settles pending puts; called with `file_lock` held, and must not raise.
+    file_lock: while others hold it, puts gather for the next commit.
     """
 
-    def __init__(self, write: Callable[[Sequence[Put]], None], writing: OwnedLock) -> None:
+    def __init__(self, write: Callable[[Sequence[Pending]], None], file_lock: OwnedLock) -> None:
         self._write = write
-        self._writing = writing
+        self._file_lock = file_lock
         self.lock = threading.Lock()
-        """Held while somebody announces, so that what is announced can be counted before."""
+        """Held to announce a put, and to check beforehand that there is room."""
         self.announced = 0
-        """Events that are not yet settled."""
-        self.puts: list[Put] = []
-        self._writer: Put | None = None
-        """Of which the thread writes now, or is about to."""
+        """Events that aren't settled."""
+        self.puts: list[Pending] = []
+        self._writer: Pending | None = None
+        """The put whose thread writes, or is about to."""
         self._last = 1
-        """How many shared the last commit."""
+        """How many puts shared the last commit."""
         self._expected = 0
         self._complete = threading.Event()
 
-    def announce(self, batch: Batch, count: int) -> Put:
-        """Have events written with the next commit; for a thread that holds `lock`, and commits
-        afterwards."""
-        put = Put(batch, count)
+    def announce(self, batch: Batch, count: int) -> Pending:
+        """Add a put to the next commit; the caller holds `lock`, and calls `commit` after that."""
+        put = Pending(batch, count)
         self.announced += count
         self.puts.append(put)
         if self._writer is None:
@@ -104,8 +100,8 @@ class GroupCommit:
                 self._complete.set()
         return put
 
-    def commit(self, put: Put) -> None:
-        """Return when it is settled."""
+    def commit(self, put: Pending) -> None:
+        """Return once the put is settled, by this thread or another one."""
         try:
             if put.turn is not None:
                 put.turn.acquire()
@@ -117,7 +113,7 @@ class GroupCommit:
                 self._withdraw(put)
 
     def _gather(self) -> None:
-        """Give those who shared the last commit a moment to share this one as well."""
+        """Give the threads that shared the last commit a moment to join this one."""
         with self.lock:
             if len(self.puts) >= self._last:
                 return
@@ -127,9 +123,9 @@ class GroupCommit:
         self._expected = 0
 
     def _write_all(self) -> None:
-        puts: list[Put] = []
+        puts: list[Pending] = []
         try:
-            with self._writing:
+            with self._file_lock:
                 with self.lock:
                     puts, self.puts = self.puts, []
                 self._write(puts)
@@ -138,17 +134,16 @@ class GroupCommit:
                 self._last = len(puts)
                 self._hand_on()
             for put in puts:
-                put.go_on()
+                put.resume()
 
-    def settle(self, puts: Sequence[Put], refusal: Unavailable | None) -> None:
-        """They were written, or refused; for a thread that holds `lock`."""
+    def settle(self, puts: Sequence[Pending], refusal: Unavailable | None) -> None:
+        """Note that puts were written, or refused; the caller holds `lock`."""
         for put in puts:
             put.refusal, put.is_settled = refusal, True
             self.announced -= put.count
 
-    def _withdraw(self, put: Put) -> None:
-        """An exception in its thread, KeyboardInterrupt for instance, has kept a put from being
-        written."""
+    def _withdraw(self, put: Pending) -> None:
+        """Take back a put whose thread was interrupted, by KeyboardInterrupt for instance."""
         with self.lock:
             if put in self.puts:
                 self.puts.remove(put)
@@ -157,14 +152,14 @@ class GroupCommit:
                 self._hand_on()
 
     def _hand_on(self) -> None:
-        """Have the thread of the next put write, if there is one."""
+        """Make the thread of the next put the writer."""
         self._writer = self.puts[0] if self.puts else None
         if self._writer is not None:
-            self._writer.go_on()
+            self._writer.resume()
 
 
-def merged(puts: Sequence[Put]) -> list[Batch]:
-    """The same events in the same order, in as few batches as can be of at most STRIDE each."""
+def merged(puts: Sequence[Pending]) -> list[Batch]:
+    """The same events in the same order, in as few batches of up to STRIDE as possible."""
     batches: list[Batch] = []
     for put in puts:
         batch, last = put.batch, batches[-1] if batches else None
@@ -185,13 +180,3 @@ def merged(puts: Sequence[Put]) -> list[Batch]:
         else:
             batches.append(batch)
     return batches
-
-
-def stored(batch: Batch, id: int) -> StoredBatch:
-    """A batch in the form it has in the file."""
-    lines = b"\n".join(batch.lines)
-    if lines.count(b"\n") != len(batch.lines) - 1 or BOM in lines:
-        # In JSON a line break is space, wherever it is; the mark may stand at the beginning.
-        lines = b"\n".join(line.removeprefix(BOM).replace(b"\n", b" ") for line in batch.lines)
-    peers = None if batch.peers is None else json.dumps(batch.peers)
-    return StoredBatch(id, len(batch.lines), time.time(), batch.source, peers, lines)

@@ -1,186 +1,278 @@
-"""What has become of the events of a durable queue that were taken, until the file knows it too."""
+"""Events of a durable queue in memory or in work, and their results until the file has them."""
 
 from __future__ import annotations
 
 import sqlite3
 import time
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
+from ...exceptions import InvalidEvent
 from ...text import error_text
-from ..entry import Entry, FailedAttempt
-from .store import STRIDE, Store, StoredBatch, StoredFailure
+from ..entry import Entry, FailedAttempt, failure_of
+from .rows import STRIDE, StoredBatch, StoredFailure, batch_of, to_failure
+from .store import Store
 
 
-class Row:
-    """A batch that takers are given events of."""
+class Failed(NamedTuple):
+    """A failed event. due: when it is retried, in Unix seconds; None for a dead letter."""
 
-    __slots__ = ("count", "handled", "left", "received", "size")
+    id: int
+    failure: FailedAttempt
+    due: float | None
 
-    def __init__(self, count: int, size: int, received: float) -> None:
-        self.count = count
-        self.left = count
-        self.size = size
-        self.received = received
-        self.handled: set[int] = set()
-        """Numbers of the events that are; counted from 0."""
+
+class _Loaded:
+    """A batch in memory. handled: numbers of its handled events, from 0; left: how many aren't."""
+
+    __slots__ = ("events", "handled", "left", "received", "size")
+
+    def __init__(self, batch: StoredBatch, events: int, handled: set[int]) -> None:
+        self.events = events
+        self.left = events - len(handled)
+        self.size = len(batch.lines)
+        self.received = batch.received
+        self.handled = handled
 
 
 class InFlight:
-    """Events handled and failed, to be written to `store` some at a time.
+    """The state of each event between the file and its handler.
 
-    Not for several threads at once.
+    Only `handled` and `fail` may be used by several threads at once.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self.rows: dict[int, Row] = {}
+        self.handled: list[Entry] = []
+        """Handled events, for threads to append to: a call for each event would cost too much."""
+        self._new_failures: list[tuple[Entry, FailedAttempt, float | None]] = []
+        self.collected = 0
+        """Results that were collected from these two and aren't written yet."""
+        self._batches: dict[int, _Loaded] = {}
         self.bytes = 0
-        """Of the rows."""
-        self.due: dict[int, float] = {}
-        """Events that have failed, and when each is due again, in Unix seconds."""
-        self.trying: set[int] = set()
-        """Those of them that are in work."""
+        """The JSON of the batches in memory."""
+        self._due: dict[int, float] = {}
+        """Events scheduled for a retry, in Unix seconds."""
+        self._in_retry: set[int] = set()
+        """Events whose retry is in work."""
         self._finished: list[int] = []
         self._partly: set[int] = set()
         self._marked: set[int] = set()
-        """Batches of which the file has marks."""
+        """Batches with marks in the file."""
         self._recovered: list[int] = []
-        self._failures: list[tuple[Entry, FailedAttempt, float | None]] = []
+        self._failures: list[Failed] = []
 
-    def add_row(self, id: int, row: Row) -> None:
-        """Take on a batch."""
-        self.rows[id] = row
-        self.bytes += row.size
-        if row.handled:
-            self._marked.add(id)
+    # Results, from any thread
 
-    def handled(self, entries: Iterable[Entry]) -> None:
-        """Note that events needn't be handled any more."""
+    def fail(self, entry: Entry, failure: FailedAttempt, delay: float | None) -> None:
+        """Note a failed event to be retried in `delay` seconds, or never."""
+        self._new_failures.append((entry, failure, delay))
+
+    @property
+    def unsaved(self) -> int:
+        """How many results the file doesn't have."""
+        return self.collected + len(self.handled) + len(self._new_failures)
+
+    # Batches
+
+    def add_batch(self, batch: StoredBatch, events: int, handled: set[int]) -> None:
+        """Note that a batch is in memory."""
+        self._batches[batch.id] = loaded = _Loaded(batch, events, handled)
+        self.bytes += loaded.size
+        if handled:
+            self._marked.add(batch.id)
+
+    def remove_batch(self, id: int) -> None:
+        """Note that a batch isn't in memory any more."""
+        self.bytes -= self._batches.pop(id).size
+        self._partly.discard(id)
+
+    def received(self, id: int) -> float | None:
+        """When the batch of an event was received, None if it isn't in memory."""
+        loaded = self._batches.get(batch_of(id))
+        return None if loaded is None else loaded.received
+
+    def drop_missing(self, present: Collection[int]) -> set[int]:
+        """Remove the batches that aren't `present` in the file; returns their unhandled events."""
+        gone: set[int] = set()
+        for id in [id for id in self._batches if id not in present]:
+            loaded = self._batches[id]
+            gone |= {id + n for n in range(loaded.events) if n not in loaded.handled}
+            self.remove_batch(id)
+        return gone
+
+    def apply_marks(self, id: int, numbers: Iterable[int]) -> set[int]:
+        """Note that the file marks these events of a batch as handled; returns those that weren't
+        in memory."""
+        if id not in self._batches:
+            return set()
+        self._marked.add(id)
+        return {id + n for n in numbers if self._settle([id + n])}
+
+    def _settle(self, ids: Sequence[int]) -> int:
+        """Note that events of one batch are handled; returns how many were not, or not dropped by
+        another process."""
+        first = ids[0] - ids[0] % STRIDE
+        loaded = self._batches.get(first)
+        if loaded is None:
+            return 0
+        before = len(loaded.handled)
+        loaded.handled.update([id - first for id in ids])
+        settled = len(loaded.handled) - before
+        loaded.left -= settled
+        if loaded.left and settled:
+            self._partly.add(first)
+        elif not loaded.left:
+            self._finished.append(first)
+            self.remove_batch(first)
+        return settled
+
+    # Retries
+
+    @property
+    def scheduled(self) -> int:
+        """How many events are scheduled for a retry."""
+        return len(self._due)
+
+    def schedule(self, id: int, due: float) -> None:
+        """Schedule a retry, or reschedule it."""
+        self._due[id] = due
+
+    def is_scheduled(self, id: int, due: float) -> bool:
+        """Whether an event is scheduled for just this time."""
+        return self._due.get(id) == due
+
+    def unschedule(self, id: int) -> None:
+        """Drop a scheduled retry."""
+        del self._due[id]
+
+    def begin_retry(self, id: int) -> None:
+        """A scheduled event is handed to its handler."""
+        del self._due[id]
+        self._in_retry.add(id)
+
+    def reschedule(self, due: Mapping[int, float]) -> list[tuple[int, float]]:
+        """Drop the retries that aren't in `due`; returns what is new or changed in it, but for
+        those in work."""
+        for id in self._due.keys() - due.keys():
+            del self._due[id]
+        return [
+            (id, when)
+            for id, when in due.items()
+            if id not in self._in_retry and self._due.get(id) != when
+        ]
+
+    # Saving
+
+    @property
+    def has_unsaved(self) -> bool:
+        """Whether there is anything to write."""
+        return bool(self.unsaved or self._has_collected())
+
+    def _has_collected(self) -> bool:
+        return bool(self._finished or self._partly or self._recovered or self._failures)
+
+    def note_damaged(self, id: int, error: InvalidEvent) -> None:
+        """Note that the JSON of an event is invalid, which makes it a dead letter."""
+        entry = Entry(None, id=id)
+        self._note_failed(entry, failure_of(error, entry, str), None)
+
+    def collect(self) -> None:
+        """Take in the results that threads have noted until now."""
+        # They may go on appending.
+        handled = self.handled[: len(self.handled)]
+        failures = self._new_failures[: len(self._new_failures)]
+        self.collected += len(handled) + len(failures)
+        del self.handled[: len(handled)], self._new_failures[: len(failures)]
+        self._note_handled(handled)
+        for entry, failure, delay in failures:
+            self._note_failed(entry, failure, delay)
+
+    def _note_handled(self, entries: Sequence[Entry]) -> None:
         ids = sorted([entry[2] for entry in entries])
-        if self.trying:
-            self._recovered += self.trying.intersection(ids)
-            ids = [id for id in ids if id not in self.trying]
-        # A batch at a time: this is done for each event.
+        if self._in_retry:
+            self._recovered += self._in_retry.intersection(ids)
+            ids = [id for id in ids if id not in self._in_retry]
+        # By batch, not by event: this is a hot path.
         start = 0
         while start < len(ids):
             end = bisect_left(ids, ids[start] - ids[start] % STRIDE + STRIDE, start)
-            self.settle(ids[start:end])
+            self._settle(ids[start:end])
             start = end
 
-    def failed(self, failures: Iterable[tuple[Entry, FailedAttempt, float | None]]) -> None:
-        """Note events that have failed, and in how many seconds each is due again, if ever."""
-        now = time.time()
-        for entry, failure, delay in failures:
-            # Unless it was dropped meanwhile, from another process.
-            if entry.id in self.trying or self.settle([entry.id]):
-                due = None if delay is None else now + delay
-                self._failures.append((entry, failure, due))
+    def _note_failed(self, entry: Entry, failure: FailedAttempt, delay: float | None) -> None:
+        # Unless another process has dropped it.
+        if entry.id in self._in_retry or self._settle([entry.id]):
+            due = None if delay is None else time.time() + delay
+            self._failures.append(Failed(entry.id, failure, due))
 
-    def note_marks(self, id: int) -> None:
-        """The file has marks of this batch, maybe of another process."""
-        self._marked.add(id)
+    def write(self, newest: int, *, touch: bool = False) -> None:
+        """Write the collected results, in the caller's transaction; repeatable if that fails.
 
-    def settle(self, ids: Sequence[int]) -> int:
-        """Note that there is nothing more to do for events of one batch; returns for how many there
-        was something: others have been dropped from another process."""
-        first = ids[0] - ids[0] % STRIDE
-        row = self.rows.get(first)
-        if row is None:
-            return 0
-        before = len(row.handled)
-        row.handled.update([id - first for id in ids])
-        settled = len(row.handled) - before
-        row.left -= settled
-        if row.left and settled:
-            self._partly.add(first)
-        elif not row.left:
-            self._finished.append(first)
-            self.forget_row(first)
-        return settled
-
-    def forget_row(self, id: int) -> None:
-        """A batch is done with."""
-        self.bytes -= self.rows.pop(id).size
-        self._partly.discard(id)
-
-    @property
-    def has_news(self) -> bool:
-        """Whether there is something to be written."""
-        return bool(self._finished or self._partly or self._recovered or self._failures)
-
-    def write(self, newest: int) -> None:
-        """Write what was noted, in a transaction of the caller's; may be done again if it fails.
-
-        newest: the largest id of a batch in the file.
+        newest: the largest batch id in the file; touch: write something in any case.
         """
         store, finished = self._store, self._finished
-        lines: dict[int, tuple[StoredBatch, list[bytes]]] = {}
-        for noted in list(self._failures):
-            entry, failure, due = noted
-            if (event := self._event(entry.id, failure, lines)) is not None:
-                self._add_failed(event, failure, due)
-            else:
-                # Another process has dropped it.
-                self._failures.remove(noted)
-                self.trying.discard(entry.id)
+        if touch and not self._has_collected():
+            store.touch()
+        self._write_failures()
         if self._recovered:
             store.remove_failed(self._recovered)
         for id in self._partly:
-            # It has what others have marked, too.
-            store.set_handled(id, self.rows[id].handled)
+            # This includes the marks of other processes.
+            store.set_handled(id, self._batches[id].handled)
         if finished:
-            # One more page to be written, if there is no need.
-            store.remove(finished, with_last=newest in finished)
+            # Otherwise one more page would be written.
+            store.remove(finished, with_newest=newest in finished)
             if not self._marked.isdisjoint(finished):
                 store.unmark(finished)
 
-    def _add_failed(self, event: StoredFailure, failure: FailedAttempt, due: float | None) -> None:
+    def _write_failures(self) -> None:
+        batches: dict[int, tuple[StoredBatch | None, list[bytes]]] = {}
+        for failed in list(self._failures):
+            row = self._row_of(failed, batches)
+            if row is None:
+                # Another process has dropped it.
+                self._failures.remove(failed)
+                self._in_retry.discard(failed.id)
+            else:
+                self._put_failed(row)
+
+    def _row_of(
+        self, failed: Failed, batches: dict[int, tuple[StoredBatch | None, list[bytes]]]
+    ) -> StoredFailure | None:
+        id, failure, due = failed
+        if id in self._in_retry:
+            row = self._store.failed(id)
+            return None if row is None else row.failed_again(failure, due)
+        first = batch_of(id)
+        if first not in batches:
+            batch = self._store.batch(first)
+            batches[first] = batch, [] if batch is None else batch.texts()
+        batch, texts = batches[first]
+        # The batch is gone, or was edited.
+        if batch is None or id - first >= len(texts):
+            return None
+        return to_failure(batch, id - first, texts[id - first], failure, due)
+
+    def _put_failed(self, row: StoredFailure) -> None:
         try:
-            self._store.add_failed(event, failure, due)
+            self._store.put_failed(row)
         # The disk, or another process.
         except sqlite3.OperationalError:
             raise
-        # Whatever it is, all others mustn't wait for it.
+        # A value that SQLite can't store must not block all other results.
         except Exception as error:
             now, text = time.time(), f"(the error can't be stored: {error_text(error)})"
-            self._store.add_failed(
-                StoredFailure(event.id, None, 0, now, "app", None, now, event.line),
-                FailedAttempt(text, "", 1, now, now),
-                due,
-            )
+            plainest = row.id, row.due, 1, now, "app", None, now, now, text, "", row.line
+            self._store.put_failed(StoredFailure._make(plainest))
 
-    def _event(
-        self, id: int, failure: FailedAttempt, lines: dict[int, tuple[StoredBatch, list[bytes]]]
-    ) -> StoredFailure | None:
-        if id in self.trying:
-            return self._store.failed(id)
-        first, number = id - id % STRIDE, id % STRIDE
-        if first not in lines:
-            batch = self._store.batch(first)
-            if batch is None:
-                return None
-            lines[first] = batch, batch.texts()
-        batch, texts = lines[first]
-        # Somebody has edited it meanwhile.
-        if number >= len(texts):
-            return None
-        return StoredFailure(
-            id,
-            None,
-            0,
-            batch.received,
-            batch.source,
-            batch.senders()[number],
-            failure.first_failed,
-            texts[number],
-        )
-
-    def written(self) -> Sequence[tuple[Entry, float | None]]:
-        """What was written is in the file; returns what has failed, and when it is due again."""
+    def written(self) -> list[Failed]:
+        """Note that the results are in the file; returns the failed events."""
         failures, self._failures = self._failures, []
-        self.trying.difference_update(self._recovered, [entry.id for entry, _, _ in failures])
+        self._in_retry.difference_update(self._recovered, [failed.id for failed in failures])
         self._marked |= self._partly
         self._marked.difference_update(self._finished)
         self._finished, self._partly, self._recovered = [], set(), []
-        return [(entry, due) for entry, _, due in failures]
+        self.collected = 0
+        return failures

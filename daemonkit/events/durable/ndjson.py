@@ -1,4 +1,4 @@
-"""NDJSON read from a file, some events at a time."""
+"""Reads NDJSON from a file, in lists that fit into a batch."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from typing import BinaryIO
 
 from ...exceptions import InvalidEvent
 from ..codec import BOM, decode
-from .store import STRIDE
+from .rows import STRIDE
 
 LONGEST_LINE = 64 * 1024 * 1024
 BYTES_AT_ONCE = 1024 * 1024
 
 
 def read_lines(file: BinaryIO) -> Iterator[tuple[list[bytes], int]]:
-    """The lines with an event, in lists that fit into a batch, and how many bytes were read so far.
+    """Lists of lines with an event each, and the number of bytes read so far.
 
-    Raises InvalidEvent that says which line is wrong, and why, after giving those before it.
+    Raises InvalidEvent, with the number of the invalid line, after yielding those before it.
     """
     lines: list[bytes] = []
     number = read = size = 0
-    # One more than a line may have, so that a longer one shows.
+    # One byte more than allowed, to recognize a longer line.
     while line := file.readline(LONGEST_LINE + 1):
         number, read = number + 1, read + len(line)
         try:
@@ -39,10 +39,10 @@ def read_lines(file: BinaryIO) -> Iterator[tuple[list[bytes], int]]:
 
 
 def _checked(line: bytes) -> bytes:
-    """The line as it is stored, b"" if there is nothing on it; raises InvalidEvent."""
+    """The line as it is stored, b"" without an event; raises InvalidEvent."""
     if len(line) > LONGEST_LINE:
         raise InvalidEvent(f"longer than {LONGEST_LINE} bytes")
-    # Files with a mark at their beginning may have been joined.
+    # Concatenated files may have a byte order mark on any line.
     text = line.removeprefix(BOM).strip(b" \t\r\n")
     if text:
         decode(text)

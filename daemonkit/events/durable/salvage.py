@@ -1,4 +1,4 @@
-"""What can still be read of a durable queue's file that is torn."""
+"""Reads what is left of a damaged file of a durable queue."""
 
 from __future__ import annotations
 
@@ -7,54 +7,46 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from itertools import groupby
 
-from .editor import FAILED, PATIENCE, Stored, failed_event, split
-from .store import STRIDE, Store
+from .editor import PATIENCE, Stored, failed_event, split
+from .rows import batch_of
+from .store import Store
 
 
-def rescued(path: str, lost: Callable[[], None]) -> Iterator[Stored]:
-    """What can be read of a file that is torn, oldest first.
+def salvage(path: str, lost: Callable[[], None]) -> Iterator[Stored]:
+    """The readable events of a damaged file, oldest first.
 
-    lost: called for each batch, and each event that had failed, that can't be read.
-    Raises StartError and Broken when nothing can.
+    lost: called for each batch or failed event that can't be read.
+    Raises StartError or Broken if nothing can be read.
     """
     store = Store(path, create=False, patience=PATIENCE, check=False)
     with closing(store):
-        places = [(id, table) for table in ("batches", "failed") for id in _reachable(store, table)]
-        for _, group in groupby(sorted(places), key=lambda place: place[0] // STRIDE):
-            found: list[Stored] = []
-            for id, table in group:
+        found = [(id, _waiting) for id in store.reachable("batches")]
+        found += [(id, _failed) for id in store.reachable("failed")]
+        found.sort(key=lambda item: item[0])
+        # The failed events of a batch come between the others.
+        for _, group in groupby(found, key=lambda item: batch_of(item[0])):
+            events: list[Stored] = []
+            for id, read in group:
                 try:
-                    found += _events_at(store, id, table)
-                # ValueError: lines and peers aren't what they were.
+                    events += read(store, id)
+                # ValueError, TypeError: damaged values.
                 except (sqlite3.Error, ValueError, TypeError):
                     lost()
-            yield from sorted(found, key=lambda event: event.id)
+            yield from sorted(events, key=lambda event: event.id)
 
 
-def _events_at(store: Store, id: int, table: str) -> list[Stored]:
-    if table == "batches":
-        batch = store.batch(id)
-        return [] if batch is None else list(split(batch, _handled_if_known(store, id)))
-    statement = f"SELECT {FAILED} FROM failed WHERE id = ?"
-    return [failed_event(row) for row in store.db.execute(statement, (id,))]
-
-
-def _reachable(store: Store, table: str) -> set[int]:
-    """The ids before the first torn page and those behind the last."""
-    found = set()
-    for order in ("ASC", "DESC"):
-        try:
-            for (id,) in store.db.execute(f"SELECT id FROM {table} ORDER BY id {order}"):
-                found.add(id)
-            break
-        except sqlite3.DatabaseError:
-            continue
-    return found
-
-
-def _handled_if_known(store: Store, id: int) -> set[int]:
+def _waiting(store: Store, id: int) -> list[Stored]:
+    batch = store.batch(id)
+    if batch is None:
+        return []
     try:
-        return store.handled_of(id)
-    # Rather handle some twice than lose them.
+        handled = store.handled_of(id)
+    # Handling events twice is better than losing them.
     except (sqlite3.Error, ValueError):
-        return set()
+        handled = set()
+    return list(split(batch, handled))
+
+
+def _failed(store: Store, id: int) -> list[Stored]:
+    row = store.failed(id)
+    return [] if row is None else [failed_event(row)]

@@ -2,47 +2,17 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from daemonkit.events.durable import editor as editor_module
-from daemonkit.events.durable.editor import STATES, Editor, Stored
-from daemonkit.events.durable.salvage import rescued
-from daemonkit.events.durable.store import STRIDE, Store, StoredBatch, StoredFailure
-from daemonkit.events.entry import FailedAttempt
+from daemonkit.events.durable.editor import Editor, Stored
+from daemonkit.events.durable.rows import STRIDE
+from daemonkit.events.durable.salvage import salvage
+from daemonkit.events.durable.store import STATES, Store
 
-FAILURE = FailedAttempt("ValueError: no", "Traceback ...", 3, 100.0, 200.0)
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> str:
-    return str(tmp_path / "events.db")
-
-
-@pytest.fixture
-def store(path: str) -> Iterator[Store]:
-    """The file as a daemon has it open."""
-    store = Store(path, create=True, patience=5)
-    yield store
-    store.close()
-
-
-@pytest.fixture
-def editor(store: Store, path: str) -> Iterator[Editor]:
-    editor = Editor(path)
-    yield editor
-    editor.close()
-
-
-def add(store: Store, id: int, *lines: bytes, peers: str | None = None) -> None:
-    store.add(StoredBatch(id, len(lines), 50.0, "http", peers, b"\n".join(lines)))
-
-
-def add_failed(store: Store, id: int, due: float | None, line: bytes = b"1") -> None:
-    store.add_failed(StoredFailure(id, due, 0, 50.0, "udp", "::1", 100.0, line), FAILURE, due)
+from .helpers import FAILED_AT, add, add_failed
 
 
 def ids(editor: Editor, *states: str) -> list[int]:
@@ -72,7 +42,7 @@ def test_all_is_known_of_an_event(store: Store, editor: Editor) -> None:
 
     assert editor.find(1001) == Stored(1001, "waiting", 50.0, "http", "::1:6", b"[1]")
     assert editor.find(1500) == Stored(
-        1500, "retrying", 50.0, "udp", "::1", b"{}", 3, 9e9, 100.0, 200.0, *FAILURE[:2]
+        1500, "retrying", 50.0, "udp", "::1", b"{}", 3, 9e9, *FAILED_AT
     )
     assert editor.find(1002) is editor.find(999) is editor.find(2000) is None
 
@@ -85,11 +55,11 @@ def test_a_failed_event_that_was_edited_by_hand_is_shown(
         "UPDATE failed SET line = CAST(line AS TEXT), due = 'now', attempts = 'x', error = x'414243'"
     )
     shown = Stored(
-        1000, "retrying", 50.0, "udp", "::1", b'{"a": 1}', 0, 0.0, 100.0, 200.0, "ABC", FAILURE[1]
+        1000, "retrying", 50.0, "udp", "::1", b'{"a": 1}', 0, 0.0, 100.0, 200.0, "ABC", FAILED_AT[3]
     )
 
     assert list(editor.events(STATES)) == [shown]
-    assert list(rescued(path, pytest.fail)) == [shown]
+    assert list(salvage(path, pytest.fail)) == [shown]
 
 
 def test_an_event_behind_a_large_batch_is_found(store: Store, editor: Editor) -> None:
@@ -238,98 +208,6 @@ def test_what_is_added_comes_last(store: Store, editor: Editor) -> None:
 
     assert ids(editor) == [1000, 3002, 4000, 4001]
     assert store.batch(4000)[1:2] + store.batch(4000)[3:] == (2, "app", None, b"1\n2")  # type: ignore[index]
-
-
-def test_several_may_add_at_once_also_to_a_file_that_is_not_there_yet(
-    path: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    use_wal, gate = Store._use_wal, threading.Barrier(12)
-
-    def use_wal_together(self: Store, until: float) -> None:
-        use_wal(self, until)
-        # All have seen a file without tables.
-        gate.wait(10)
-
-    def add_some() -> None:
-        editor = Editor(path, create=True)
-        for _ in range(5):
-            editor.add([b"1", b"2"])
-        editor.close()
-
-    monkeypatch.setattr(Store, "_use_wal", use_wal_together)
-    threads = [threading.Thread(target=add_some) for _ in range(12)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    monkeypatch.undo()
-    editor = Editor(path)
-
-    assert editor.count(STATES) == 120
-    editor.close()
-
-
-def test_a_file_that_another_makes_just_now_is_not_taken_for_a_foreign_one(
-    path: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    value = Store.value
-
-    def make_it_after_the_first_look(self: Store, statement: str, *arguments: Any) -> Any:
-        found = value(self, statement, *arguments)
-        monkeypatch.setattr(Store, "value", value)
-        Store(path, create=False, patience=5).close()
-        return found
-
-    monkeypatch.setattr(Store, "value", make_it_after_the_first_look)
-    editor = Editor(path, create=True)
-
-    assert editor.count(STATES) == 0
-    editor.close()
-
-
-def test_what_a_daemon_marks_does_not_bring_back_what_was_dropped(
-    store: Store, editor: Editor
-) -> None:
-    add(store, 1000, b"0", b"1", b"2")
-    editor.drop([1002])
-    store.mark_handled(1000, [0])
-    assert store.handled_of(1000) == {0, 2}
-    store.mark_handled(1000, [0, 1])
-    assert store.batch(1000) is None
-
-    add(store, 2000, b"0", b"1")
-    editor.drop([2000, 2001])
-    store.mark_handled(2000, [0])
-    assert store.db.execute("SELECT * FROM handled").fetchall() == []
-    assert store.count() == 0
-
-
-def test_marks_of_a_batch_that_is_gone_count_for_nothing(store: Store, editor: Editor) -> None:
-    add(store, 1000, b"0", b"1")
-    store.mark_handled(1000, [0])
-    store.remove([1000])
-
-    assert store.count() == editor.count(STATES) == 0
-
-
-def test_of_a_torn_file_what_can_be_read_is_rescued(store: Store, path: str) -> None:
-    for id in range(1000, 101_000, STRIDE):
-        add(store, id, b'"%s"' % (b"x" * 3000), b"%d" % id)
-        store.mark_handled(id, [0])
-    for id in (1000, 1500):
-        add_failed(store, id, None, b"%d" % id)
-    store.close()
-    data = bytearray(Path(path).read_bytes())
-    damaged = data.index(b"50000") // 4096 * 4096
-    data[damaged : damaged + 4096] = b"\xff" * 4096
-    Path(path).write_bytes(data)
-    lost: list[None] = []
-    events = list(rescued(path, lambda: lost.append(None)))
-
-    assert [event.id for event in events[:4]] == [1000, 1001, 1500, 2001]
-    assert events[-1].line == b"100000"
-    assert 90 < len(events) < 102
-    assert [event.id for event in events] == sorted(event.id for event in events)
 
 
 def test_a_lock_is_waited_for(store: Store, path: str, monkeypatch: pytest.MonkeyPatch) -> None:

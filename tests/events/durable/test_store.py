@@ -1,71 +1,12 @@
 from __future__ import annotations
 
-import logging
-import os
-import re
-import sqlite3
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
-
 import pytest
 
-from daemonkit import StartError
-from daemonkit.events.durable import database
-from daemonkit.events.durable.database import MIGRATIONS, Broken
-from daemonkit.events.durable.lock import Owner, Place, Reserve
-from daemonkit.events.durable.queue import DurableQueue
-from daemonkit.events.durable.store import Store, StoredBatch, ranges_of
-from daemonkit.events.entry import Batch
+from daemonkit.events.durable.editor import Editor
+from daemonkit.events.durable.rows import STRIDE, StoredBatch, StoredFailure
+from daemonkit.events.durable.store import MAX_ID, STATES, Store
 
-LOGGER = logging.getLogger("test")
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> str:
-    return str(tmp_path / "events.db")
-
-
-@pytest.fixture
-def spool(path: str) -> Iterator[Callable[[], DurableQueue]]:
-    opened: list[DurableQueue] = []
-
-    def open_it() -> DurableQueue:
-        opened.append(DurableQueue(path, LOGGER))
-        return opened[-1]
-
-    yield open_it
-    for queue in opened:
-        close(queue)
-
-
-def close(queue: DurableQueue) -> None:
-    queue.request_stop()
-    assert queue.join(10)
-
-
-def filled(path: str, events: int = 3) -> None:
-    """A file with events, closed."""
-    queue = DurableQueue(path, LOGGER)
-    queue.put_many(Batch(range(events), [b"%d" % n for n in range(events)]))
-    close(queue)
-
-
-def test_a_commit_is_on_the_disk(path: str) -> None:
-    store = Store(path, create=True, patience=1)
-
-    assert store.value("PRAGMA journal_mode") == "wal"
-    assert store.value("PRAGMA synchronous") == 2
-    store.close()
-
-
-@pytest.mark.parametrize(
-    ("numbers", "ranges"),
-    [([], []), ([3], [(3, 3)]), ([5, 1, 2, 0, 7, 8], [(0, 2), (5, 5), (7, 8)])],
-)
-def test_numbers_become_ranges(numbers: list[int], ranges: list[tuple[int, int]]) -> None:
-    assert ranges_of(numbers) == ranges
+from .helpers import add
 
 
 def test_what_is_handled_of_a_batch_is_not_counted(path: str) -> None:
@@ -80,254 +21,72 @@ def test_what_is_handled_of_a_batch_is_not_counted(path: str) -> None:
     store.close()
 
 
-def test_a_transaction_that_fails_changes_nothing(path: str) -> None:
-    store = Store(path, create=True, patience=1)
-    batch = StoredBatch(1000, 1, 1.0, "http", None, b"1")
+def test_what_a_daemon_marks_does_not_bring_back_what_was_dropped(
+    store: Store, editor: Editor
+) -> None:
+    add(store, 1000, b"0", b"1", b"2")
+    editor.drop([1002])
+    store.mark_handled(1000, [0])
+    assert store.handled_of(1000) == {0, 2}
+    store.mark_handled(1000, [0, 1])
+    assert store.batch(1000) is None
 
-    def add_twice() -> None:
-        with store.transaction():
-            store.add(batch)
-            store.add(batch)
-
-    with pytest.raises(sqlite3.IntegrityError):
-        add_twice()
+    add(store, 2000, b"0", b"1")
+    editor.drop([2000, 2001])
+    store.mark_handled(2000, [0])
+    assert store.db.execute("SELECT * FROM handled").fetchall() == []
     assert store.count() == 0
-    store.add(batch)
-    store.close()
 
 
-# Files that are not what they should be
+def test_marks_of_a_batch_that_is_gone_count_for_nothing(store: Store, editor: Editor) -> None:
+    add(store, 1000, b"0", b"1")
+    store.mark_handled(1000, [0])
+    store.remove([1000])
+
+    assert store.count() == editor.count(STATES) == 0
 
 
-@pytest.mark.parametrize("content", [b"not a database, but quite long a text" * 200, b"\0" * 9000])
-def test_what_is_no_database_is_moved_aside_and_told(
-    path: str, content: bytes, spool: Callable[[], DurableQueue], caplog: pytest.LogCaptureFixture
-) -> None:
-    Path(path).write_bytes(content)
-    queue = spool()
+def test_a_row_is_read_as_it_was_written(store: Store) -> None:
+    waiting = StoredBatch(1000, 2, 1.5, "udp", '["a:1", null]', b"1\n2")
+    failed = StoredFailure(2000, None, 3, 1.5, "http", "a:1", 2.5, 3.5, "no", "Traceback", b"[]")
+    store.add(waiting)
+    store.put_failed(failed)
+    store.put_failed(failed._replace(id=3000, due=9.5, peer=None))
 
-    (message,) = caplog.messages
-    aside = re.fullmatch(
-        rf"The event queue {path} can't be read \(.+\): it was moved to "
-        rf"({path}\.broken-\d{{4}}-\d\d-\d\dT\d\d-\d\d-\d\d), and an empty one is begun",
-        message,
-    )
-    assert aside, message
-    assert Path(aside[1]).read_bytes() == content
-    queue.put_many(Batch([1], [b"1"]))
-
-
-def test_two_that_are_moved_aside_in_one_second_are_both_kept(
-    path: str, spool: Callable[[], DurableQueue]
-) -> None:
-    for text in ("first", "second", "third"):
-        Path(path).write_text(text * 1000)
-        close(spool())
-        os.unlink(path)
-
-    kept = [file.read_text()[:5] for file in Path(path).parent.glob("events.db.broken-*")]
-    assert sorted(kept) == ["first", "secon", "third"]
+    assert list(store.batches()) == [waiting]
+    assert store.batch(1000) == waiting
+    assert store.failed(2000) == failed
+    assert list(store.failures(-1, MAX_ID, ["retrying"])) == [
+        failed._replace(id=3000, due=9.5, peer=None)
+    ]
+    assert store.due() == [(3000, 9.5, 6.0)]
+    assert store.batch(2000) is store.failed(1000) is None
 
 
-@pytest.mark.parametrize("damage", ["cut", "overwritten"])
-def test_a_torn_database_is_moved_aside(
-    path: str, damage: str, spool: Callable[[], DurableQueue], caplog: pytest.LogCaptureFixture
-) -> None:
-    filled(path, 50_000)
-    size = os.path.getsize(path)
-    with open(path, "r+b") as file:
-        if damage == "cut":
-            file.truncate(size // 2)
-        else:
-            file.seek(4096)
-            file.write(b"\xa5" * (size // 2))
-    queue = spool()
+def test_ids_go_on_after_the_newest_batch_is_removed(store: Store) -> None:
+    add(store, 1000, b"1")
+    add(store, 2000, b"2")
+    store.remove([1000], with_newest=False)
+    assert store.value("SELECT id FROM last") == 0
+    store.remove([2000])
 
-    assert "can't be read" in caplog.text
-    assert len(queue) == 0
+    assert store.newest() == -1
+    assert store.next_id() == 3000
 
 
-def test_an_empty_file_is_an_empty_queue(
-    path: str, spool: Callable[[], DurableQueue], caplog: pytest.LogCaptureFixture
-) -> None:
-    Path(path).touch()
+@pytest.mark.parametrize("count", [3, 20])
+def test_few_and_many_batches_are_removed(store: Store, count: int) -> None:
+    for n in range(1, count + 2):
+        add(store, n * STRIDE, b"1")
+    store.remove([n * STRIDE for n in range(1, count + 1)])
 
-    assert len(spool()) == 0
-    assert caplog.messages == []
-
-
-def test_the_database_of_another_program_is_left_alone(path: str) -> None:
-    db = sqlite3.connect(path)
-    db.execute("CREATE TABLE customers (name TEXT)")
-    db.close()
-    before = Path(path).read_bytes()
-
-    with pytest.raises(StartError) as caught:
-        DurableQueue(path, LOGGER)
-    assert str(caught.value) == f"{path} is the database of another program, not an event queue"
-    assert Path(path).read_bytes() == before
+    assert store.ids(MAX_ID) == {(count + 1) * STRIDE}
 
 
-def test_a_newer_format_is_left_alone(path: str) -> None:
-    filled(path)
-    db = sqlite3.connect(path)
-    db.execute("PRAGMA user_version = 7")
-    db.close()
+def test_a_snapshot_does_not_change_meanwhile(store: Store, editor: Editor) -> None:
+    with store.snapshot():
+        assert store.count() == 0
+        editor.add([b"1"])
+        assert store.count() == 0
 
-    with pytest.raises(StartError, match=r"has format 7, and this daemonkit knows 1 at most"):
-        DurableQueue(path, LOGGER)
-
-
-def test_an_older_format_is_brought_to_the_present_one_with_its_events(
-    path: str,
-    spool: Callable[[], DurableQueue],
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    filled(path)
-    caplog.set_level("INFO")
-    step = "ALTER TABLE failed ADD COLUMN note TEXT;\nUPDATE last SET id = id + 5000;\n"
-    monkeypatch.setattr(database, "MIGRATIONS", (*MIGRATIONS, step))
-    queue = spool()
-
-    assert queue._file.store.value("PRAGMA user_version") == 2
-    assert queue._file.store.value("SELECT id FROM last") == 5000
-    assert [queue.get().event for _ in range(3)] == [0, 1, 2]
-    assert caplog.messages[0] == (
-        f"The event queue {path} had format 1 and was brought to the present one"
-    )
-
-
-@pytest.mark.parametrize(
-    ("where", "message"),
-    [
-        ("missing/events.db", r"there is no folder .+/missing"),
-        ("folder", "it is a folder"),
-    ],
-)
-def test_a_place_where_no_file_can_be_is_told(tmp_path: Path, where: str, message: str) -> None:
-    (tmp_path / "folder").mkdir()
-    path = str(tmp_path / where)
-
-    with pytest.raises(StartError, match=rf"^cannot open the event queue {path}: {message}$"):
-        DurableQueue(path, LOGGER)
-
-
-def test_a_place_that_can_not_be_written_to_is_told(
-    path: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(os, "access", lambda name, _: name == path)
-    with pytest.raises(StartError, match="the folder .+ can't be written to$"):
-        DurableQueue(path, LOGGER)
-    Path(path).touch()
-    monkeypatch.setattr(os, "access", lambda name, _: name != path)
-    with pytest.raises(StartError, match="the file can't be read and written$"):
-        DurableQueue(path, LOGGER)
-
-
-def test_only_who_may_make_a_file_makes_one(path: str) -> None:
-    with pytest.raises(StartError, match="there is no such file$"):
-        Store(path, create=False, patience=1)
-    assert not os.path.exists(path)
-
-
-def test_a_database_that_another_process_holds_is_told(path: str) -> None:
-    filled(path)
-    db = sqlite3.connect(path, isolation_level=None)
-    db.execute("PRAGMA locking_mode = EXCLUSIVE")
-    db.execute("BEGIN EXCLUSIVE")
-
-    with pytest.raises(StartError, match="database is locked"):
-        Store(path, create=False, patience=0.01)
-    db.close()
-
-
-def test_a_look_through_a_large_file_ends_in_time(
-    path: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    filled(path, 50_000)
-    monkeypatch.setattr(database, "CHECK_SECONDS", -1)
-
-    Store(path, create=False, patience=1).close()
-
-
-def test_broken_says_what_is_broken(path: str) -> None:
-    Path(path).write_text("text" * 1000)
-
-    with pytest.raises(Broken, match="file is not a database"):
-        Store(path, create=False, patience=1)
-
-
-# The owner
-
-
-def test_a_second_owner_is_told_who_the_first_is(path: str) -> None:
-    owner = Owner(path, "billing")
-    try:
-        with pytest.raises(StartError) as caught:
-            Owner(path, "other")
-    finally:
-        owner.release()
-
-    assert re.fullmatch(
-        rf"the event queue {path} is in use by process {os.getpid()} \(billing, since "
-        r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\); each daemon needs a file of its own \(master\.queue\)",
-        str(caught.value),
-    )
-    Owner(path, "other").release()
-
-
-def test_a_failed_opening_leaves_the_file_to_others(path: str) -> None:
-    Path(path).mkdir()
-    with pytest.raises(StartError):
-        DurableQueue(path, LOGGER)
-    Path(path).rmdir()
-    db = sqlite3.connect(path)
-    db.execute("CREATE TABLE t (x)")
-    db.close()
-    for _ in range(2):
-        with pytest.raises(StartError, match="another program"):
-            DurableQueue(path, LOGGER)
-
-
-def test_a_child_that_lives_on_does_not_keep_the_lock(path: str) -> None:
-    program = """
-import os, sys
-from daemonkit.events.durable.lock import Owner
-owner = Owner(sys.argv[1], "parent")
-if not os.fork():
-    # Until the test has seen that the lock is free.
-    sys.stdin.read()
-    os._exit(0)
-os._exit(0)
-"""
-    parent = subprocess.Popen([sys.executable, "-c", program, path], stdin=subprocess.PIPE)
-    assert parent.wait(10) == 0
-    try:
-        Owner(path, "next").release()
-    finally:
-        assert parent.stdin is not None
-        parent.stdin.close()
-
-
-def test_a_place_knows_what_has_become_of_its_files(path: str) -> None:
-    Path(path).touch()
-    Path(path + "-wal").touch()
-    place = Place(path)
-    assert place.problem() == ""
-    os.unlink(path + "-wal")
-    assert place.problem() == f"{path}-wal was removed"
-    Path(path + ".new").touch()
-    os.replace(path + ".new", path)
-    assert place.problem() == f"{path} was replaced"
-
-
-def test_room_is_reserved_and_released(path: str) -> None:
-    reserve = Reserve(path, 100_000)
-    assert reserve.take()
-    assert os.stat(path + "-reserve").st_blocks * 512 >= 100_000
-    reserve.release()
-    assert os.stat(path + "-reserve").st_size == 0
-    assert not reserve.has_more(2**50)
-    assert reserve.is_there
-    reserve.close()
+    assert store.count() == 1

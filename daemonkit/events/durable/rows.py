@@ -1,0 +1,131 @@
+"""The rows of a durable queue's file: batches of events, and events that failed."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from ...text import plain
+from ...types import Source
+from ..codec import BOM
+from ..entry import Batch, FailedAttempt
+
+STRIDE = 1000
+"""The most events in a batch. Batch ids are multiples of it, and event ids count up from there, so
+the ids of two writers never overlap."""
+
+Ranges = list[tuple[int, int]]
+"""Numbers of events in a batch, from 0, as [first, last] of each run."""
+
+
+def batch_of(id: int) -> int:
+    """The id of the batch that an event belongs to."""
+    return id - id % STRIDE
+
+
+class StoredBatch(NamedTuple):
+    """A row of `batches`.
+
+    received: Unix seconds; peers: JSON, the sender of each event; lines: NDJSON.
+    """
+
+    id: int
+    events: int
+    received: float
+    source: Source
+    peers: str | None
+    lines: bytes
+
+    def texts(self) -> list[bytes]:
+        """The JSON of each event."""
+        return self.lines.split(b"\n")[: self.events]
+
+    def senders(self) -> list[str | None]:
+        """The sender of each event, None where unknown."""
+        try:
+            found = json.loads(self.peers or "null")
+        # Edited by hand, or damaged on the disk.
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, list) or len(found) != self.events:
+            return [None] * self.events
+        return [plain(peer) if isinstance(peer, str) else None for peer in found]
+
+
+class StoredFailure(NamedTuple):
+    """A row of `failed`: an event to be retried, or a dead letter if `due` is None.
+
+    All times are Unix seconds.
+    """
+
+    id: int
+    due: float | None
+    attempts: int
+    received: float
+    source: Source
+    peer: str | None
+    first_failed: float
+    last_failed: float
+    error: str
+    traceback: str
+    line: bytes
+
+    def failed_again(self, failure: FailedAttempt, due: float | None) -> StoredFailure:
+        """The row after one more attempt."""
+        return self._replace(
+            due=due,
+            attempts=failure.attempts,
+            last_failed=failure.last_failed,
+            error=plain(failure.error),
+            traceback=plain(failure.traceback),
+        )
+
+
+def to_row(batch: Batch, id: int) -> StoredBatch:
+    """A batch received now, as a row."""
+    lines = b"\n".join(batch.lines)
+    if lines.count(b"\n") != len(batch.lines) - 1 or BOM in lines:
+        # Outside of strings a line break is whitespace, and in strings JSON allows none.
+        lines = b"\n".join(line.removeprefix(BOM).replace(b"\n", b" ") for line in batch.lines)
+    peers = None if batch.peers is None else json.dumps(batch.peers)
+    return StoredBatch(id, len(batch.lines), time.time(), batch.source, peers, lines)
+
+
+def to_failure(
+    batch: StoredBatch, number: int, line: bytes, failure: FailedAttempt, due: float | None
+) -> StoredFailure:
+    """The row of an event that failed for the first time."""
+    peer, first = batch.senders()[number], failure.first_failed
+    row = batch.id + number, due, 0, batch.received, batch.source, peer, first, 0.0, "", "", line
+    return StoredFailure(*row).failed_again(failure, due)
+
+
+def ranges_in(text: str) -> Ranges:
+    """Ranges from their JSON."""
+    try:
+        return [(max(0, int(a)), min(STRIDE, int(b))) for a, b in json.loads(text)]
+    # Edited or damaged: handling an event twice is better than losing it.
+    except (ValueError, TypeError, OverflowError, RecursionError):
+        return []
+
+
+def numbers_in(ranges: Ranges) -> set[int]:
+    """All numbers that the ranges contain."""
+    return {number for first, last in ranges for number in range(first, last + 1)}
+
+
+def ranges_of(numbers: Iterable[int]) -> Ranges:
+    """The ranges that contain these numbers and no others."""
+    ordered = sorted(set(numbers))
+    # The common case, and a hot one: this runs for every `ack_batch` events.
+    if ordered and ordered[-1] - ordered[0] < len(ordered):
+        return [(ordered[0], ordered[-1])]
+    ranges: Ranges = []
+    for number in ordered:
+        if ranges and ranges[-1][1] == number - 1:
+            ranges[-1] = ranges[-1][0], number
+        else:
+            ranges.append((number, number))
+    return ranges

@@ -1,0 +1,173 @@
+"""The clients of the HTTP server: who is served, who is idle, and who is disconnected."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+
+from .channel import Channel
+from .poller import Poller
+
+IDLE_TIMEOUT = 120.0
+"""Seconds after which a connection without a request, or with an answer that isn't read, is
+closed."""
+IDLE_LOOK = 0.1
+"""Seconds between two looks for connections that have become idle, while all are to be closed."""
+
+
+class Clients:
+    """The open connections, and when each is to be closed.
+
+    channels: all connections, as waitress keeps them; request_timeout: seconds to send a request.
+    """
+
+    def __init__(
+        self,
+        channels: Mapping[int, Channel],
+        poller: Poller,
+        logger: logging.Logger,
+        request_timeout: float,
+    ) -> None:
+        self.lingering: dict[Channel, float] = {}
+        """Refused clients that may still read their answer, and until when."""
+        self.receiving: dict[Channel, float] = {}
+        """Connections that a request is being read from, and since when, the oldest first."""
+        self.closes_idle_from: float | None = None
+        """When connections begin to be closed as soon as they are idle, in monotonic seconds."""
+        self.looks_for_idle = False
+        """Whether all connections were busy, and one that isn't any more is to be reported."""
+        self.shed = 0
+        self.timed_out = 0
+        self._channels = channels
+        self._poller = poller
+        self._logger = logger
+        self._request_timeout = request_timeout
+        self._idle_since: list[tuple[float, int, Channel]] = []
+        self._idle: Channel | None = None
+        self._next_sweep: float | None = None
+
+    def __len__(self) -> int:
+        return len(self._channels)
+
+    def run_due(self, now: float) -> list[float]:
+        """Do what is due; returns when something is due again, in monotonic seconds."""
+        dues: list[float | None] = []
+        if self.lingering:
+            dues.append(self._close_lingering(now))
+        if self.receiving:
+            dues.append(self._time_out_slow(now))
+        if self._next_sweep is not None:
+            if now >= self._next_sweep:
+                self._next_sweep = self._close_idle(now)
+            dues.append(self._next_sweep)
+        if self.closes_idle_from is not None:
+            dues.append(self._close_all_idle(now, self.closes_idle_from))
+        return [due for due in dues if due is not None]
+
+    def watch_idle(self) -> None:
+        """Close connections once they are idle for too long: there is one now."""
+        if self._next_sweep is None:
+            self._next_sweep = time.monotonic() + IDLE_TIMEOUT
+
+    def forget_order(self) -> None:
+        """Look anew for the one that is idle for longest when there is no room the next time."""
+        self._idle_since.clear()
+
+    def _close_lingering(self, now: float) -> float | None:
+        """Let go of the refused clients that had time enough to read their answer."""
+        for channel in [c for c, until in self.lingering.items() if now >= until]:
+            channel.handle_close()
+        return min(self.lingering.values(), default=None)
+
+    def _time_out_slow(self, now: float) -> float | None:
+        while self.receiving:
+            channel, began = next(iter(self.receiving.items()))
+            if now < began + self._request_timeout:
+                return began + self._request_timeout
+            channel.time_out(self._request_timeout)
+        return None
+
+    def _close_all_idle(self, now: float, since: float) -> float | None:
+        if now < since:
+            return since
+        for channel in list(self._channels.values()):
+            if not (channel.is_busy or channel in self.lingering or channel.has_unread()):
+                channel.drop()
+        if self._channels:
+            return now + IDLE_LOOK
+        # At once, for whoever waits until all are gone.
+        self.closes_idle_from = None
+        return now
+
+    def _close_idle(self, now: float) -> float | None:
+        """Close the connections that have been idle for too long, or don't read their answers."""
+        oldest = None
+        self.drop_unread(IDLE_TIMEOUT, now)
+        for channel in list(self._channels.values()):
+            is_at_work = channel.requests or channel in self.receiving
+            is_waited_for = is_at_work and not channel.total_outbufs_len
+            since = now if is_waited_for else channel.last_activity
+            if now >= since + IDLE_TIMEOUT:
+                channel.drop()
+            else:
+                oldest = since if oldest is None else min(since, oldest)
+        return None if oldest is None else max(oldest + IDLE_TIMEOUT, now + 1)
+
+    def drop_unread(self, seconds: float, now: float, began: float = 0.0) -> None:
+        """Close the connections whose clients have read nothing of their answers for so many
+        seconds since `began`, and so free the threads that wait for them."""
+        unread = [
+            channel
+            for channel in self._channels.values()
+            if channel.total_outbufs_len
+            and now >= max(channel.last_activity, began) + seconds
+            and not channel.is_received()
+        ]
+        for channel in unread:
+            channel.drop()
+        if unread:
+            self._logger.warning(
+                "Connections closed whose clients read nothing of their answers for %g s: %d (%s)",
+                seconds,
+                len(unread),
+                ", ".join(channel.peer for channel in unread[:10]),
+            )
+
+    def one_is_idle(self) -> bool:
+        idle = self._idle
+        if idle is None or not idle.connected or idle.is_busy:
+            # Once none was, only those can be that something has happened to.
+            channels = self._poller.rechecked if self.looks_for_idle else self._channels.values()
+            # Before the look: a thread that is done after it reports that.
+            self.looks_for_idle = True
+            self._idle = next(
+                (c for c in channels if isinstance(c, Channel) and c.connected and not c.is_busy),
+                None,
+            )
+        self.looks_for_idle = self._idle is None
+        return self._idle is not None
+
+    def shed_oldest(self) -> bool:
+        """Close the connection that has been idle for longest; False when there is none."""
+        if self._shed_next():
+            return True
+        self._idle_since = sorted(
+            (
+                (channel.last_activity, number, channel)
+                for number, channel in self._channels.items()
+                if not channel.is_busy
+            ),
+            reverse=True,
+        )
+        return self._shed_next()
+
+    def _shed_next(self) -> bool:
+        while self._idle_since:
+            since, _, channel = self._idle_since.pop()
+            unchanged = channel.connected and channel.last_activity == since
+            if unchanged and not channel.is_busy and not channel.has_unread():
+                channel.drop()
+                self.shed += 1
+                return True
+        return False

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from daemonkit.cli.queue_options import (
+    QueueSource,
+    fail,
+    queue_command,
+    queue_options,
+    say,
+    source_of,
+)
+from daemonkit.events.durable.database import Broken
+from daemonkit.exceptions import StartError
+
+
+def run(function: Callable[[str], None], *arguments: str) -> Result:
+    """Run a command of a group, both with the options of a queue."""
+
+    @click.group()
+    @queue_options
+    @click.pass_context
+    def group(context: click.Context, /, queue: str | None, config: str | None) -> None:
+        context.obj = source_of(queue, config)
+
+    group.command("do")(queue_command(function))
+    return CliRunner().invoke(group, arguments, catch_exceptions=False)
+
+
+def show(path: str) -> None:
+    say([path])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "path"),
+    [
+        (["--queue", "a", "do"], "a"),
+        (["do", "-q", "a"], "a"),
+        (["--queue", "a", "do", "--queue", "b"], "b"),
+        (["--config", "cfg.yaml", "do"], "events.db"),
+        (["--queue", "a", "do", "-c", "cfg.yaml"], "events.db"),
+        (["--config", "none.yaml", "do", "--queue", "b"], "b"),
+    ],
+)
+def test_the_options_of_the_command_win_over_those_of_the_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], path: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("cfg.yaml").write_text("master: {queue: events.db}\n")
+    result = run(show, *arguments)
+
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert Path(result.stdout.strip()).name == path
+
+
+@pytest.mark.parametrize(
+    "arguments", [["do"], ["-q", "a", "-c", "b", "do"], ["do", "-q", "a", "-c", "b"]]
+)
+def test_exactly_one_source_is_needed(arguments: list[str]) -> None:
+    assert run(show, *arguments).exit_code == 2
+
+
+def test_a_configuration_without_a_durable_queue_is_an_error(tmp_path: Path) -> None:
+    config = tmp_path / "cfg.yaml"
+    config.write_text("master: {port: 80}\n")
+    result = run(show, "do", "--config", str(config))
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == (
+        f"daemonkit: {config}: master.queue is not set: the daemon keeps its events in memory\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [
+        (StartError("no"), 3, "no"),
+        (Broken("no"), 3, "the event queue a can't be read: no"),
+        (sqlite3.OperationalError("no"), 1, "the event queue a: no"),
+    ],
+)
+def test_an_error_takes_one_line(error: Exception, status: int, line: str) -> None:
+    def raise_it(path: str) -> None:
+        raise error
+
+    result = run(raise_it, "do", "-q", "a")
+
+    assert (result.exit_code, result.stdout, result.stderr) == (status, "", f"daemonkit: {line}\n")
+
+
+def test_a_message_can_not_control_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        fail("\x1b[31m", 7)
+
+    assert caught.value.code == 7
+    assert capsys.readouterr().err == "daemonkit: \\u001b[31m\n"
+
+
+def test_a_source_is_named(tmp_path: Path) -> None:
+    assert source_of("a", None) == QueueSource(queue="a", config=None)

@@ -1,0 +1,253 @@
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import ssl
+import threading
+import time
+from contextlib import suppress
+
+import pytest
+
+from daemonkit import Daemon
+from daemonkit.web.channel import Channel
+
+from .connections import EVENT, PING, ask, is_closed, serving
+from .raw import connect, read_all, read_until
+
+
+@pytest.mark.parametrize("before", [b"", b"\r\n", EVENT, PING])
+@pytest.mark.parametrize(
+    "first", [b"\x16", b"\x80", b"\0", b"\xff", b"(", b'"', b" ", b"\x16\x03\1"]
+)
+def test_what_cannot_begin_a_request_is_refused_at_its_first_byte(
+    app: Daemon, before: bytes, first: bytes
+) -> None:
+    with serving(app) as (client, server), connect(client) as sock:
+        sock.sendall(before + first)
+        answer = read_all(sock)
+
+        assert not server.clients.receiving
+    assert answer.endswith(
+        b'{"message": "Bad Request: this is no HTTP request; does the client speak TLS (https)?", '
+        b'"result": false}\n'
+    )
+    assert answer.count(b"HTTP/1.1 200 OK") == (before.strip() != b"")
+    assert b"HTTP/1.0 400 Bad Request\r\nConnection: close\r\n" in answer
+
+
+def test_a_tls_client_learns_at_once_that_nobody_speaks_tls(app: Daemon) -> None:
+    with serving(app, request_timeout=60) as (client, _), connect(client) as sock:
+        context = ssl.create_default_context()
+        with pytest.raises(ssl.SSLError, match=r"(?i)wrong.version.number|record layer failure"):
+            context.wrap_socket(sock, server_hostname="localhost")
+
+
+@pytest.mark.parametrize(
+    ("begin", "version"),
+    [
+        (b"G", b"1.0"),
+        (b"GET /ping HTTP/1.1\r\nX: ", b"1.0"),
+        (b"POST /hello HTTP/1.1\r\nHost: x\r\nContent-Length: 9999\r\n\r\n", b"1.1"),
+        (b"POST /events HTTP/1.1\r\nHost: x\r\nContent-Length: 9999\r\n\r\n", b"1.1"),
+        (EVENT + b"POST /events HTTP/1.1\r\nHost: x\r\nContent-Length: 9999\r\n\r\n", b"1.1"),
+        (PING + b"POST /x HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nff\r\n", b"1.1"),
+    ],
+)
+def test_a_request_that_trickles_in_is_refused_after_its_time(
+    app: Daemon, begin: bytes, version: bytes
+) -> None:
+    """Whatever the client sends meanwhile."""
+    with serving(app, request_timeout=0.3) as (client, server), connect(client) as sock:
+        before = time.monotonic()
+        sock.sendall(begin)
+        answer = b""
+        sock.settimeout(0.01)
+        while b"HTTP/%s 408 " % version not in answer:
+            try:
+                # Once it has refused, it doesn't matter to it any more.
+                with suppress(BrokenPipeError):
+                    sock.send(b"1")
+                answer += sock.recv(65536)
+            except TimeoutError:
+                pass
+            assert time.monotonic() < before + 30, answer
+        took = time.monotonic() - before
+        sock.settimeout(10)
+        sock.shutdown(socket.SHUT_WR)
+        answer += read_all(sock)
+
+        assert took >= 0.3
+        assert b"HTTP/%s 408 Request Timeout\r\nConnection: close\r\n" % version in answer
+        assert answer.endswith(
+            b'{"message": "Request Timeout: the request was not complete after 0.3 s '
+            b'(request_timeout)", "result": false}\n'
+        )
+        assert client.status()["http"]["timed_out"] == 1
+        assert not server.clients.receiving
+
+
+def test_a_fresh_request_gets_its_full_time(app: Daemon) -> None:
+    """The deadline is that of a request, not that of a connection."""
+    with serving(app, request_timeout=0.5) as (client, server), connect(client) as sock:
+        until = time.monotonic() + 1.2
+        while time.monotonic() < until:
+            sock.sendall(EVENT[:-1])
+            client.wait_until(lambda: server.clients.receiving)
+            assert ask(sock, EVENT[-1:]).startswith(b"HTTP/1.1 200 OK")
+        assert client.status()["http"]["timed_out"] == 0
+
+
+def test_a_request_behind_a_slow_route_is_not_held_against_the_client(
+    app: Daemon, slow: tuple[threading.Event, threading.Event]
+) -> None:
+    entered, release = slow
+    with serving(app, request_timeout=0.2) as (client, server), connect(client) as sock:
+        sock.sendall(PING.replace(b"/ping", b"/slow") + EVENT[:-1])
+        entered.wait(10)
+        (began,) = server.clients.receiving.values()
+        client.wait_until(lambda: list(server.clients.receiving.values()) > [began + 0.2])
+        release.set()
+        assert read_until(sock, b"done")
+        assert b'"Event received"' in ask(sock, EVENT[-1:])
+
+
+def test_the_time_of_day_counts_for_nothing(app: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = time.time
+    with serving(app) as (client, server), connect(client) as idle, connect(client) as slow:
+        ask(idle, PING)
+        slow.sendall(EVENT[:-1])
+        client.wait_until(lambda: server.clients.receiving)
+        monkeypatch.setattr("time.time", lambda: real() + 1e6)
+        assert client.get("/ping").text == "OK\n"
+        monkeypatch.setattr("time.time", lambda: real() - 1e6)
+        assert client.get("/ping").text == "OK\n"
+
+        assert not is_closed(idle)
+        assert ask(slow, EVENT[-1:]).startswith(b"HTTP/1.1 200 OK")
+
+
+def test_blank_lines_begin_no_request(app: Daemon) -> None:
+    options = {"request_timeout": 0.2, "fast_events": False}
+    with serving(app, **options) as (client, server), connect(client) as sock:
+        ask(sock, EVENT + b"\r\n")
+        (channel,) = server.active_channels.values()
+        client.wait_until(lambda: not channel.is_busy)
+        assert not server.clients.receiving
+        sock.sendall(b"G")
+        client.wait_until(lambda: server.clients.receiving)
+
+
+def test_the_time_of_a_request_begins_after_blank_lines(app: Daemon) -> None:
+    with (
+        serving(app, request_timeout=0.3, fast_events=False) as (client, _),
+        connect(client) as sock,
+    ):
+        ask(sock, EVENT + b"\r\n")
+        until = time.monotonic() + 0.4
+        client.wait_until(lambda: time.monotonic() > until)
+        sock.sendall(EVENT[:-1])
+        assert ask(sock, EVENT[-1:]).startswith(b"HTTP/1.1 200 OK")
+
+
+def test_a_request_behind_an_answer_that_is_not_yet_read_has_its_time(app: Daemon) -> None:
+    app.route("/large", endpoint="large")(lambda: b"x" * 20_000_000)
+    with serving(app, request_timeout=0.2) as (client, server), connect(client) as sock:
+        sock.sendall(PING.replace(b"/ping", b"/large") + EVENT[:-1])
+        client.wait_until(lambda: server.clients.receiving)
+        (began,) = server.clients.receiving.values()
+        client.wait_until(lambda: list(server.clients.receiving.values()) > [began + 0.3])
+        sock.sendall(EVENT[-1:])
+        left = 20_000_000
+        while left > 0:
+            left -= len(sock.recv(1_000_000))
+        assert read_until(sock, b"}\n").endswith(b'{"message": "Event received", "result": true}\n')
+
+
+def test_the_time_of_a_request_begins_when_the_answer_before_it_is_sent(app: Daemon) -> None:
+    with serving(app, request_timeout=60) as (client, server), connect(client) as sock:
+        ask(sock, PING + EVENT[:-1])
+        (channel,) = server.active_channels.values()
+        client.wait_until(lambda: server.clients.receiving and not channel.requests)
+        # As if the answer had been on its way for all that time.
+        began = channel.last_activity - 61
+        channel.request.began = server.clients.receiving[channel] = began
+        server.wake()
+        client.wait_until(lambda: server.clients.receiving[channel] > began)
+
+        assert ask(sock, EVENT[-1:]).startswith(b"HTTP/1.1 200 OK")
+
+
+def test_a_connection_that_a_forked_child_keeps_open_is_forgotten(app: Daemon) -> None:
+    """The kernel goes on telling epoll of it, unless it is told not to."""
+    with serving(app) as (client, server), connect(client) as sock:
+        ask(sock, PING)
+        child = os.fork()
+        if child == 0:
+            signal.pause()
+        try:
+            (channel,) = server.active_channels.values()
+            sock.shutdown(socket.SHUT_RDWR)
+            client.wait_until(lambda: not channel.connected)
+            turns = []
+            real, server.run_due = server.run_due, lambda at_most: turns.append(1) or real(at_most)
+            assert client.get("/ping").text == "OK\n"
+            client.wait_until(lambda: not server.active_channels)
+            assert len(turns) < 20
+        finally:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+
+
+def test_urgent_data_costs_nothing(app: Daemon) -> None:
+    """What nobody reads would be told of again and again."""
+    with serving(app) as (client, server), connect(client) as sock:
+        ask(sock, EVENT)
+        turns: list[int] = []
+        real, server.run_due = server.run_due, lambda at_most: turns.append(1) or real(at_most)
+        sock.send(b"!", socket.MSG_OOB)
+        ask(sock, EVENT)
+        assert client.get("/ping").text == "OK\n"
+        assert len(turns) < 20
+
+
+def test_only_the_loop_closes_connections(app: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pool thread that finds one broken leaves it to the loop, which may be about to wait for it."""
+    closers: list[str] = []
+    real = Channel.drop
+
+    def drop(self: Channel) -> None:
+        closers.append(threading.current_thread().name)
+        real(self)
+
+    monkeypatch.setattr(Channel, "drop", drop)
+    with serving(app) as (client, server), connect(client) as sock:
+        ask(sock, EVENT)
+        (channel,) = [
+            c for c in server.active_channels.values() if c.addr[1] == sock.getsockname()[1]
+        ]
+        closers.clear()
+        channel.handle_close()
+        client.wait_until(lambda: not channel.connected)
+
+        assert is_closed(sock)
+        assert closers == ["http"]
+
+
+def test_a_connection_that_fails_is_closed_and_the_others_are_served(
+    app: Daemon, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(app) as (client, server), connect(client) as bad, connect(client) as good:
+        ask(good, EVENT)
+        ask(bad, EVENT)
+        broken = next(
+            c for c in server.active_channels.values() if c.addr[1] == bad.getsockname()[1]
+        )
+        broken.readable = lambda: 1 / 0
+        bad.sendall(EVENT)
+
+        client.wait_until(lambda: is_closed(bad))
+        assert ask(good, EVENT).startswith(b"HTTP/1.1 200 OK")
+        assert client.get("/ping").text == "OK\n"
+    assert caplog.messages.count("A connection failed and is closed") == 1

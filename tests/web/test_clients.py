@@ -1,0 +1,261 @@
+from __future__ import annotations
+
+import errno
+import threading
+import time
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from waitress.server import TcpWSGIServer
+
+from daemonkit import Daemon
+from daemonkit.system.sockets import unacknowledged
+from daemonkit.web.channel import Channel
+
+from .connections import EVENT, PING, ask, hold, is_closed, keep_busy, serving
+from .raw import connect, read_until
+
+
+def test_over_the_limit_the_connections_idle_for_longest_are_closed(
+    app: Daemon, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serving(app, connection_limit=5) as (client, server), ExitStack() as stack:
+        old = hold(client, stack, 5)
+        # Used again: now the second is the oldest.
+        ask(old[0], EVENT)
+        new = hold(client, stack, 2)
+        client.wait_until(lambda: server.clients.shed == 2)
+
+        assert [is_closed(sock) for sock in old] == [False, True, True, False, False]
+        assert [is_closed(sock) for sock in new] == [False, False]
+        assert len(server.active_channels) == 5
+    assert (
+        caplog.messages.count(
+            "The limit of 5 connections (connection_limit) is reached: idle connections are closed for "
+            "new ones, the oldest first"
+        )
+        == 1
+    )
+
+
+def test_a_client_over_the_limit_is_served_at_once_and_status_tells_of_it(app: Daemon) -> None:
+    with serving(app, connection_limit=3) as (client, _), ExitStack() as stack:
+        hold(client, stack, 3)
+        told = client.status()["http"]
+
+        assert told == {
+            "connections": 3,
+            "shed": 1,
+            "timed_out": 0,
+            "fast_lane": "open",
+            "fast_events": 3,
+        }
+
+
+def test_connections_at_work_are_not_closed_for_new_ones(
+    app: Daemon, caplog: pytest.LogCaptureFixture, slow: tuple[threading.Event, threading.Event]
+) -> None:
+    """One is being answered, one is being read: a third has to wait for them."""
+    entered, release = slow
+    with serving(app, connection_limit=2) as (client, server), ExitStack() as stack:
+        answered, read = (stack.enter_context(connect(client)) for _ in range(2))
+        answered.sendall(PING.replace(b"/ping", b"/slow"))
+        entered.wait(10)
+        read.sendall(PING[:-2])
+        client.wait_until(lambda: server.clients.receiving)
+        waiting = stack.enter_context(connect(client))
+        waiting.sendall(PING)
+        client.wait_until(lambda: "all of them are busy" in caplog.text)
+
+        assert not is_closed(answered)
+        assert not is_closed(read)
+        assert not is_closed(waiting)
+        release.set()
+        assert read_until(answered, b"done")
+        # Now one is idle.
+        assert read_until(waiting, b"OK\n")
+        assert server.clients.shed == 1
+
+
+def test_a_flood_of_connections_leaves_ping_answering(app: Daemon) -> None:
+    with serving(app, connection_limit=50) as (client, server), ExitStack() as stack:
+        for _ in range(200):
+            stack.enter_context(connect(client))
+        assert client.get("/ping").text == "OK\n"
+        client.wait_until(lambda: server.clients.shed >= 150)
+        assert len(server.active_channels) <= 50
+
+
+def test_out_of_descriptors_an_idle_connection_makes_room(
+    app: Daemon, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(app) as (client, server), ExitStack() as stack:
+        (idle,) = hold(client, stack, 1)
+        real, failed = TcpWSGIServer.accept, []
+
+        def out(self: TcpWSGIServer) -> Any:
+            if not failed:
+                failed.append(1)
+                raise OSError(errno.EMFILE, "Too many open files")
+            return real(self)
+
+        monkeypatch.setattr(TcpWSGIServer, "accept", out)
+        assert client.get("/ping").text == "OK\n"
+
+        assert server._paused_until is None
+        assert is_closed(idle)
+        assert server.clients.shed == 1
+    assert any("Too many open files: idle connections are closed" in m for m in caplog.messages)
+
+
+def test_who_has_just_sent_an_event_is_not_closed_for_a_new_connection(app: Daemon) -> None:
+    """Both are found in one turn of the loop, which is kept busy meanwhile."""
+    events: list[Any] = []
+    app.on_event(events.append)
+    with serving(app, connection_limit=2) as (client, server), ExitStack() as stack:
+        first, second = hold(client, stack, 2)
+        release = keep_busy(server)
+        for sock in (first, second):
+            sock.sendall(EVENT)
+        new = stack.enter_context(connect(client))
+        new.sendall(PING)
+        release()
+        for sock in (first, second):
+            assert read_until(sock, b"\n").startswith(b"HTTP/1.1 200 OK")
+        assert read_until(new, b"OK\n")
+        client.wait_until(lambda: len(events) == 4)
+
+
+def test_idle_connections_are_found_however_many_are_busy_in_between(app: Daemon) -> None:
+    """The one that was found idle at first gets to work, and then there are others."""
+    with serving(app, connection_limit=4) as (client, server), ExitStack() as stack:
+        socks = hold(client, stack, 4)
+        client.wait_until(lambda: server.clients._idle is not None)
+        for sock in socks[:2]:
+            sock.sendall(EVENT[:-1])
+        client.wait_until(lambda: len(server.clients.receiving) == 2)
+        hold(client, stack, 2)
+
+        assert [is_closed(sock) for sock in socks] == [False, False, True, True]
+        assert server.clients.shed == 2
+
+
+def test_a_connection_with_something_unread_is_not_closed_for_a_new_one(app: Daemon) -> None:
+    with serving(app, connection_limit=2) as (client, server), ExitStack() as stack:
+        first, second = hold(client, stack, 2)
+        release = keep_busy(server)
+        first.sendall(EVENT)
+        oldest = next(iter(server.active_channels.values()))
+        client.wait_until(oldest.has_unread)
+
+        # In the loop's place, which stands still.
+        assert server.clients.shed_oldest()
+        release()
+        assert is_closed(second)
+        assert read_until(first, b"\n").startswith(b"HTTP/1.1 200 OK")
+
+
+def test_connections_that_are_all_busy_are_not_looked_at_each_turn(
+    app: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[int] = []
+    real = Channel.is_busy.fget  # type: ignore[attr-defined]
+
+    def is_busy(self: Channel) -> bool:
+        looks.append(self._fileno)
+        return bool(real(self))
+
+    with serving(app, connection_limit=51) as (client, server), ExitStack() as stack:
+        socks = hold(client, stack, 51)
+        for sock in socks[1:]:
+            sock.sendall(EVENT[:-1])
+        client.wait_until(lambda: len(server.clients.receiving) == 50)
+        socks[0].sendall(EVENT[:-1])
+        client.wait_until(lambda: len(server.clients.receiving) == 51)
+        monkeypatch.setattr(Channel, "is_busy", property(is_busy))
+        for _ in range(20):
+            # The rest of one event, and the beginning of the next.
+            ask(socks[0], EVENT[-1:] + EVENT[:-1])
+        monkeypatch.undo()
+
+    assert len(looks) < 200
+
+
+def test_a_client_that_reads_slowly_but_steadily_is_not_one_that_reads_nothing(
+    app: Daemon, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The kernel takes more from us only when much of what it holds is gone."""
+    app.route("/large", endpoint="large")(lambda: bytes(30_000_000))
+
+    def look_after_long_silence() -> None:
+        channel._last_activity -= 1000
+        server.clients._next_sweep = 0.0
+        server.wake()
+        client.wait_until(lambda: server.clients._next_sweep != 0.0)
+
+    with serving(app) as (client, server), connect(client) as sock:
+        sock.sendall(PING.replace(b"ping", b"large"))
+        client.wait_until(lambda: any(c.total_outbufs_len for c in server.active_channels.values()))
+        (channel,) = server.active_channels.values()
+        # What is on its way arrives, and then nothing more.
+        client.wait_until(lambda: channel._in_flight and not channel.is_received())
+        while unacknowledged(channel.socket) >= channel._in_flight:
+            sock.recv(1000)
+        look_after_long_silence()
+        assert channel.connected
+        client.wait_until(lambda: not channel.is_received())
+        look_after_long_silence()
+        assert not channel.connected
+    assert any("Connections closed whose clients read nothing" in m for m in caplog.messages)
+
+
+def test_idle_clients_of_a_passed_socket_are_let_go_soon(
+    app: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daemonkit.web.server.LAST_REQUEST_TIMEOUT", 0.1)
+    with serving(app) as (client, listener), ExitStack() as stack:
+        (idle,) = hold(client, stack, 1)
+        server = app._assembly.parts.server  # type: ignore[union-attr]
+        server.outlives_us = listener._outlives_us = True
+        server.drain()
+        server.wait_until_empty(10)
+
+        assert server._is_empty.is_set()
+        assert is_closed(idle)
+
+
+def test_an_idle_connection_is_closed_after_a_while_and_a_busy_one_is_not(
+    app: Daemon,
+    monkeypatch: pytest.MonkeyPatch,
+    slow: tuple[threading.Event, threading.Event],
+) -> None:
+    monkeypatch.setattr("daemonkit.web.clients.IDLE_TIMEOUT", 0.3)
+    _, release = slow
+    with serving(app) as (client, server), ExitStack() as stack:
+        idle, silent, answered, read = (stack.enter_context(connect(client)) for _ in range(4))
+        ask(idle, EVENT)
+        answered.sendall(PING.replace(b"/ping", b"/slow"))
+        read.sendall(EVENT[:-1])
+        client.wait_until(lambda: is_closed(idle) and is_closed(silent))
+        # It looks again.
+        looks = server.clients._next_sweep
+        client.wait_until(lambda: server.clients._next_sweep != looks)
+
+        assert not is_closed(answered)
+        assert not is_closed(read)
+        release.set()
+        assert read_until(answered, b"done")
+        assert ask(read, EVENT[-1:]).startswith(b"HTTP/1.1 200 OK")
+
+
+def test_blank_lines_are_no_sign_of_life(app: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("daemonkit.web.clients.IDLE_TIMEOUT", 0.3)
+    with serving(app) as (client, _), connect(client) as sock:
+        until = time.monotonic() + 30
+        while not is_closed(sock):
+            assert time.monotonic() < until
+            try:
+                sock.send(b"\r\n\r\n")
+            except OSError:
+                break
