@@ -4,12 +4,13 @@ import json
 import logging
 from datetime import datetime
 from decimal import Decimal
+from enum import IntEnum
 from typing import Any
 
 import pytest
 
 from daemonkit import Secret
-from daemonkit.monitoring.status import Gatherer, jsonable
+from daemonkit.monitoring.status import MAX_DEPTH, Gatherer, jsonable
 
 
 class Exits:
@@ -25,6 +26,20 @@ class Unreadable(dict[str, Any]):
 class Unspeakable(Exception):
     def __str__(self) -> str:
         raise ValueError("no words")
+
+
+class Talkative:
+    def __str__(self) -> str:
+        return "hush"
+
+
+class Level(IntEnum):
+    HIGH = 3
+
+
+class Ratio(float):
+    def __str__(self) -> str:
+        return "a ratio"
 
 
 class Unprintable:
@@ -58,6 +73,10 @@ def deep(levels: int) -> Any:
         (Decimal("1.10"), "1.10"),
         (b"x", "b'x'"),
         (Secret("hush"), "*** HIDDEN ***"),
+        (Level.HIGH, 3),
+        (Ratio(0.5), 0.5),
+        (Ratio("inf"), "inf"),
+        (Talkative(), "*"),
         ("say hush", "say *"),
         ({"hush": 1}, {"*": 1}),
         pytest.param(10**5000, "(a number of 16610 bits)", id="huge"),
@@ -73,10 +92,15 @@ def test_everything_becomes_json(value: Any, shown: Any) -> None:
 
     assert result == shown
     assert json.loads(json.dumps(result, allow_nan=False)) == shown
+    assert type(result) is type(shown)
 
 
 def test_what_is_nested_too_deeply_becomes_text() -> None:
-    json.dumps(jsonable(deep(50_000), str))
+    shown = jsonable(deep(50_000), str)
+    for _ in range(MAX_DEPTH):
+        (shown,) = shown
+
+    assert isinstance(shown, str)
 
 
 def test_a_value_used_twice_is_no_circle() -> None:
@@ -84,7 +108,7 @@ def test_a_value_used_twice_is_no_circle() -> None:
     assert jsonable([shared, shared], str) == [[1], [1]]
 
 
-def test_a_failing_call_is_shown_in_place_and_told_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failing_call_is_shown_in_place_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     gatherer = Gatherer(logging.getLogger("test"))
     results = [gatherer.call("field x", lambda: 1 / 0, lambda: {"name": "x"}) for _ in range(3)]
@@ -96,6 +120,22 @@ def test_a_failing_call_is_shown_in_place_and_told_once(caplog: pytest.LogCaptur
         "field x failed; /status shows the error instead",
         "field x works again",
     ]
+
+
+def test_a_system_exit_does_not_take_the_answer_down() -> None:
+    def leave() -> None:
+        raise SystemExit(3)
+
+    assert Gatherer(logging.getLogger("test")).call("field", leave) == {"error": "SystemExit: 3"}
+
+
+def test_a_coroutine_is_an_error_and_not_shown() -> None:
+    async def answer() -> int:
+        return 1
+
+    shown = Gatherer(logging.getLogger("test")).call("field", answer)
+
+    assert shown["error"].startswith("TypeError: it returned a coroutine")
 
 
 def test_an_error_without_words_is_shown_by_its_type() -> None:

@@ -245,6 +245,7 @@ def test_a_change_of_the_health_is_sent_at_once_and_the_end_before_the_stop(
 
     assert arrived
     assert notifier.join(30)
+    assert notifier._all_sent.is_set()
     assert sock.messages[-2:] == ["STOPPING=1", "STATUS=stopped"]
     assert not sock.open
     assert notifier.problems() == []
