@@ -42,7 +42,7 @@ def pace_of(figure: str) -> str:
 
 def share_of(figure: str) -> str:
     """Its pace, by that which it has in the same server without a load."""
-    return f"{figure}, pace by that without a load"
+    return f"{figure}, relative pace"
 
 
 def ping_of(figure: str) -> str:
