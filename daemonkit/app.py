@@ -8,20 +8,20 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from .callables import accepts, refuse_unrun, require_function
+from .callables import refuse_unrun, require_function
 from .config.defaults import Settings
 from .config.in_force import COMMAND_LINE, ConfigInForce
 from .config.lint import warnings_for
 from .config.loading import ConfigSource, Override
 from .events.codec import beginning, normalize
 from .exceptions import DaemonkitError, PingError, RegistrationError
+from .lifecycle.assembly import Assembly
 from .lifecycle.exit import Deadline, ExitWatch, exit_now, flush_stdout
 from .lifecycle.lifecycle import STOPPED_BY_DEADLINE, Lifecycle
-from .lifecycle.parts import Assembly, Host
+from .lifecycle.parts import Host
 from .lifecycle.program import Program
 from .lifecycle.reloading import Reloader
 from .lifecycle.signal_actions import StopSignals, signal_actions
@@ -68,18 +68,20 @@ class Daemon(Registrars):
             self._config,
             self._health,
             event_handler=self._event_handler,
-            status=self._safe_status,
+            status=lambda: self._gatherer.call(
+                "status()", self.status, lambda: Daemon.status(self)
+            ),
             ping=self._ping_while_open,
         )
         self._lifecycle: Lifecycle | None = None
-        self._stop_signals = StopSignals(self.shutdown, self.logger, self._events_left)
+        self._stop_signals = StopSignals(self.shutdown, self.logger, self._assembly.events_left)
         self._reloader = Reloader(
             self._config,
             self._hooks.reload,
             self._health,
             self.shutdown,
             self.logger,
-            lambda: self._assembly.parts.notifier if self._assembly.parts else None,
+            lambda: self._assembly.notifier,
         )
 
     # Configuration
@@ -115,8 +117,7 @@ class Daemon(Registrars):
         """Runs in the main thread until shutdown; by default what `main` registered, or a wait."""
         if not self._frozen:
             raise RegistrationError("run() is what start() calls; call start()")
-        main = self._registry.main
-        return self.shutdown.wait() if main is None else refuse_unrun(main())
+        return refuse_unrun((self._registry.main or self.shutdown.wait)())
 
     def process_event(self, event: Event, meta: Any = None) -> Any:
         """Called for each event in the event processor's thread; by default what `on_event`
@@ -153,13 +154,11 @@ class Daemon(Registrars):
         By default what `on_ping` registered, or else whether all slaves and the event processor
         are well.
         """
-        check = self._registry.ping
-        return self.default_ping() if check is None else refuse_unrun(check())
+        return refuse_unrun((self._registry.ping or self.default_ping)())
 
     def default_ping(self) -> str:
         """The health check that `on_ping` replaces, for one that wants to do both."""
-        problems = self._health.problems()
-        if problems:
+        if problems := self._health.problems():
             raise PingError("".join(problem.text + "\n" for problem in problems))
         return OK
 
@@ -260,8 +259,6 @@ class Daemon(Registrars):
             self._health.add_listener(lambda: started.set() if self._health.is_ready else None)
         return self._run(Host(), lambda _: None)
 
-    # Behind the scenes
-
     def _run(self, host: Host, exit_process: Callable[[int], Any]) -> int:
         self._config.validate(self._hooks.validate)
         if self._config.now.source is None:
@@ -288,12 +285,6 @@ class Daemon(Registrars):
         )
         return lifecycle.run()
 
-    def _events_left(self) -> int:
-        return 0 if self._lifecycle is None else self._lifecycle.events_left()
-
-    def _safe_status(self) -> Any:
-        return self._gatherer.call("status()", self.status, lambda: Daemon.status(self))
-
     def _ping_while_open(self) -> Any:
         if self.flask.closed is not None:
             raise PingError(f"{self.flask.closed}\n")
@@ -304,12 +295,5 @@ class Daemon(Registrars):
         for name in ("run", "process_event", "status", "ping"):
             require_function(getattr(self, name), name)
         handler = self._registry.handler or HandlerSpec(self.process_event)
-        if type(self).process_event is Daemon.process_event:
-            return handler
-        with_meta = accepts(self.process_event, "process_event", ("event",), ("event", "meta")) == 2
-        if handler.with_meta and not with_meta:
-            raise RegistrationError(
-                f"the event handler wants meta, which {type(self).__name__}.process_event "
-                "doesn't take: add a second parameter and pass it on"
-            )
-        return replace(handler, function=self.process_event, with_meta=with_meta)
+        is_overridden = type(self).process_event is not Daemon.process_event
+        return handler.overridden_by(self.process_event) if is_overridden else handler

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, overload
 
 from .callables import accepts, check_options, function_name, require_function
@@ -67,6 +67,17 @@ class HandlerSpec:
     timeout: float | None = None
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     with_meta: bool = False
+
+    def overridden_by(self, method: Callable[..., Any]) -> HandlerSpec:
+        """The same with an override of `process_event`; raises RegistrationError when that can't
+        hand on the second parameter of the registered function."""
+        with_meta = accepts(method, "process_event", ("event",), ("event", "meta")) == 2
+        if self.with_meta and not with_meta:
+            raise RegistrationError(
+                f"the event handler takes meta, but {method.__qualname__} doesn't: add a second "
+                "parameter and pass it on"
+            )
+        return replace(self, function=method, with_meta=with_meta)
 
 
 @dataclass

@@ -94,10 +94,6 @@ class Lifecycle:
         """When stopping must be over; before it begins, as if it began with the start."""
         return self._stop_order.deadline
 
-    def events_left(self) -> int:
-        """Events that wait, or that a handler hasn't returned from."""
-        return self._stop_order.events_left()
-
     # Starting
 
     def _start(self) -> None:

@@ -152,7 +152,7 @@ class StopOrder:
                 self._guard.end_child(call_hook(hook, "stop", self._logger))
 
     def _report_end(self, _: Callable[[], float]) -> None:
-        self.left = self.events_left()
+        self.left = self._events_left()
         if self.is_blocked:
             self.report_blocked()
         else:
@@ -161,10 +161,8 @@ class StopOrder:
 
     # Reports
 
-    def events_left(self) -> int:
-        """Events that wait, or that a handler hasn't returned from."""
-        parts = self.parts
-        return 0 if parts is None else parts.queue.lost_at_exit() + parts.processor.in_work
+    def _events_left(self) -> int:
+        return 0 if self.parts is None else self.parts.events_left()
 
     def report_blocked(self, *main: threading.Thread) -> None:
         """Name what did not stop in time, and where it is; the events left, too."""
@@ -187,7 +185,7 @@ class StopOrder:
         )
 
     def report_left(self) -> None:
-        if left := self.events_left():
+        if left := self._events_left():
             in_work = self.parts.processor.in_work if self.parts else 0
             self._log(logging.ERROR, "%d events were left unhandled, %d in work", left, in_work)
 

@@ -1,0 +1,322 @@
+"""Makes the parts of a daemon."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from flask import Blueprint
+
+from ..config.defaults import Settings
+from ..config.in_force import ConfigInForce
+from ..events.durable.queue import DurableQueue
+from ..events.entry import Batch, EventQueue
+from ..events.intake import Intake
+from ..events.memory import MemoryQueue
+from ..events.processor import Processor
+from ..events.udp import UdpListener
+from ..exceptions import BatchTooLarge, RegistrationError, StartError, Unavailable
+from ..hooks import Hooks
+from ..monitoring.alerts.juggler import Juggler
+from ..monitoring.alerts.outbox import Outbox
+from ..monitoring.health import Health
+from ..monitoring.health_reporter import HealthReporter
+from ..monitoring.systemd_notifier import SystemdNotifier
+from ..registry import HandlerSpec, Registry
+from ..runtime.forks import ForkGuard
+from ..runtime.timer import Timer
+from ..supervision.supervisor import Supervisor
+from ..system import sockets
+from ..system.systemd import NotifySocket, watchdog_seconds
+from ..types import Problem, SlaveMaster
+from ..web.fast_lane import FastLane
+from ..web.flask_app import WebApp
+from ..web.routes import Views
+from ..web.server import Server
+from .parts import Host, Parts
+from .program import call_hook
+
+
+class Assembly:
+    """Makes the parts of one daemon: a few when they are first needed, the others at the start.
+
+    master: what slaves see of the daemon; event_handler, status, ping: called when the handler, the
+    status or the health check is needed.
+    """
+
+    def __init__(
+        self,
+        master: SlaveMaster,
+        registry: Registry,
+        hooks: Hooks,
+        blueprint: Blueprint,
+        config: ConfigInForce,
+        health: Health,
+        *,
+        event_handler: Callable[[], HandlerSpec],
+        status: Callable[[], Any],
+        ping: Callable[[], Any],
+    ) -> None:
+        self.parts: Parts | None = None
+        self.supervisor: Supervisor | None = None
+        """Set before the slaves start: later ones are its to start."""
+        self.lock = threading.RLock()
+        """Guards what is made when first needed."""
+        self._master = master
+        self._registry = registry
+        self._hooks = hooks
+        self._blueprint = blueprint
+        self._config = config
+        self._health = health
+        self._event_handler = event_handler
+        self._status = status
+        self._ping = ping
+        self._queue: EventQueue | None = None
+        self._intake: Intake | None = None
+        self._web: WebApp | None = None
+        self._outbox: Outbox | None = None
+
+    # Made when first needed
+
+    @property
+    def queue(self) -> EventQueue:
+        """The event queue: until the start, one in memory."""
+        with self.lock:
+            if self._queue is None:
+                self._queue = MemoryQueue(self._settings.queue_size)
+                # The handler isn't known yet; it may want them.
+                self._queue.with_meta = self._queue.keep_lines = True
+            return self._queue
+
+    @property
+    def intake(self) -> Intake:
+        """The one way to the queue."""
+        with self.lock:
+            if self._intake is None:
+                self._intake = Intake(self.queue)
+            return self._intake
+
+    @property
+    def web(self) -> WebApp:
+        """The Flask app."""
+        with self.lock:
+            if self._web is None:
+                views = Views(
+                    intake=lambda: self.intake,
+                    status=self._status,
+                    ping=self._ping,
+                    health=self._health,
+                    redact=self._config.redact,
+                    logger=self._logger,
+                )
+                self._web = WebApp(self._blueprint, views)
+            return self._web
+
+    @property
+    def outbox(self) -> Outbox:
+        """The outbox for alerts."""
+        with self.lock:
+            if self._outbox is None:
+                settings = self._settings
+                juggler = Juggler(self._master.name, settings.juggler_url, settings.juggler_timeout)
+                self._outbox = Outbox(juggler, self._logger, self._config.redact)
+            return self._outbox
+
+    def resize_queue(self) -> None:
+        """Apply `queue_size` to a queue that was made before the configuration was known."""
+        with self.lock:
+            if self._queue is not None:
+                self._queue.size = self._settings.queue_size
+
+    def events_left(self) -> int:
+        """See `Parts.events_left`; 0 before there are parts."""
+        return 0 if self.parts is None else self.parts.events_left()
+
+    @property
+    def notifier(self) -> SystemdNotifier | None:
+        """What reports to systemd, None before there are parts."""
+        return None if self.parts is None else self.parts.notifier
+
+    def counters(self) -> dict[str, Any]:
+        """What `/status` shows of the parts other than slaves."""
+        parts = self.parts
+        return {
+            "events_queue": len(self.queue),
+            "events": {
+                **self.intake.counters(),
+                **self.queue.counters(),
+                **(parts.processor.counters() if parts else {}),
+            },
+            "http": parts.server.counters() if parts else {},
+            "udp": parts.udp.counters() if parts else {},
+            "juggler": self.outbox.counters(),
+        }
+
+    # Made at the start
+
+    def make(self, host: Host, give_up: Callable[[str], None]) -> Parts:
+        """Make all parts, none of them started.
+
+        give_up: called with the reason when a critical slave has failed for good. Raises StartError
+        and RegistrationError.
+        """
+        try:
+            self.parts = self._make(host, give_up)
+        except BaseException as error:
+            # Otherwise the next start in this process would find its file in use.
+            if self._queue is not None:
+                self._queue.request_stop()
+                self._queue.join(1.0)
+            if isinstance(error, OSError):
+                raise StartError(f"cannot start: {error}") from error
+            raise
+        return self.parts
+
+    def _make(self, host: Host, give_up: Callable[[str], None]) -> Parts:
+        settings, health, logger = self._settings, self._health, self._logger
+        timer = Timer(logger)
+        queue = self._open_queue()
+        processor = self._make_processor(queue, timer)
+        # From here on run_slave uses the supervisor, not the registry.
+        with self.lock:
+            supervisor = self.supervisor = Supervisor(
+                self._registry.slaves, self._master, timer, gave_up=give_up, changed=health.changed
+            )
+        try:
+            self.web.seal()
+        except Exception as error:
+            raise RegistrationError(f"cannot register the routes: {error}") from error
+        bound = self._bind(host)
+        try:
+            udp = UdpListener(bound.udp, self.intake, logger, settings.udp_receive_buffer)
+        except OSError:
+            bound.close()
+            raise
+        source = ", on sockets passed by systemd" if host.sockets else ""
+        logger.info("Listening on %s%s", sockets.format_address(bound.host, bound.port), source)
+        self._watch_health(timer)
+        parts = Parts(
+            queue=queue,
+            intake=self.intake,
+            web=self.web,
+            server=self._make_server(bound, is_passed=bool(host.sockets)),
+            processor=processor,
+            supervisor=supervisor,
+            udp=udp,
+            outbox=self.outbox,
+            timer=timer,
+            notifier=SystemdNotifier(
+                NotifySocket(host.environ), health, watchdog_seconds(host.environ), logger
+            ),
+        )
+        for part in (
+            timer,
+            parts.server,
+            processor,
+            supervisor,
+            udp,
+            queue,
+            parts.outbox,
+            parts.notifier,
+        ):
+            health.add_source(part.problems)
+        return parts
+
+    def _watch_health(self, timer: Timer) -> None:
+        hooks, guard = self._hooks.health_change, ForkGuard()
+
+        def report(problems: list[Problem]) -> None:
+            for hook in hooks:
+                guard.end_child(call_hook(hook, "health change", self._logger, list(problems)))
+
+        if hooks:
+            timer.add(HealthReporter(self._health, report).run_due)
+            self._health.add_listener(timer.wake)
+
+    def _bind(self, host: Host) -> sockets.Sockets:
+        settings = self._settings
+        if host.sockets:
+            bound = sockets.adopt(host.sockets)
+            self._config.set_address(bound.host, bound.port)
+        else:
+            bound = sockets.bind(settings.host, settings.port, self._logger.warning)
+            self._config.set_address(settings.host, bound.port)
+        return bound
+
+    def _open_queue(self) -> EventQueue:
+        """The configured queue, holding the events that were put before the start."""
+        settings, before = self._settings, self.queue
+        if settings.queue is None:
+            return before
+        assert isinstance(before, MemoryQueue)
+        durable = DurableQueue(
+            settings.queue,
+            self._logger,
+            name=self._master.name,
+            size=settings.queue_size,
+            disk=settings.queue_max_disk,
+            ack_batch=settings.ack_batch,
+            changed=self._health.changed,
+        )
+        durable.with_meta = True
+        with self.lock:
+            self._queue = durable
+            self.intake.use(durable)
+        entries = before.drained()
+        try:
+            if entries:
+                lines = [entry.line or b"" for entry in entries]
+                durable.put_many(Batch([entry.event for entry in entries], lines, "app"))
+        except (Unavailable, BatchTooLarge) as error:
+            raise StartError(f"the events that were put before the start: {error}") from None
+        return durable
+
+    def _make_processor(self, queue: EventQueue, timer: Timer) -> Processor:
+        handler = self._event_handler()
+        processor = Processor(
+            queue,
+            handler.function,
+            self._logger,
+            threads=handler.threads,
+            batch=handler.batch,
+            linger=handler.linger,
+            with_meta=handler.with_meta,
+            timeout=handler.timeout,
+            retry=handler.retry,
+            redact=self._config.redact,
+            wake=timer.wake,
+            changed=self._health.changed,
+            dead_letter_hooks=self._hooks.dead_letter,
+        )
+        timer.add(processor.run_due)
+        return processor
+
+    def _make_server(self, bound: sockets.Sockets, *, is_passed: bool) -> Server:
+        settings = self._settings
+        fast_lane = FastLane(
+            self.intake,
+            self.web.fast_lane_blocker,
+            self._config.redact,
+            settings.max_request_size,
+        )
+        return Server(
+            self.web,
+            bound.tcp,
+            self._logger,
+            outlives_us=is_passed,
+            lane=fast_lane if settings.fast_events else None,
+            threads=settings.http_threads,
+            max_request_size=settings.max_request_size,
+            connection_limit=settings.connection_limit,
+            request_timeout=settings.request_timeout,
+        )
+
+    @property
+    def _settings(self) -> Settings:
+        return self._config.settings
+
+    @property
+    def _logger(self) -> logging.Logger:
+        return self._master.logger

@@ -1,0 +1,233 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daemonkit import Daemon, QueueFull, RegistrationError, StartError
+from daemonkit.testing import running
+
+
+def test_events_queued_before_the_configuration_is_known_count_against_it() -> None:
+    app = Daemon("app")
+    app.put_event(1)
+    app.configure({"master": {"queue_size": 1}})
+
+    with pytest.raises(QueueFull, match=r"\(1 events\)"):
+        app.put_event(2)
+
+
+def test_routes_that_flask_refuses_are_told_in_one_line() -> None:
+    app = Daemon("app")
+    app.route("/<int:")(lambda: "never")
+
+    with (
+        pytest.raises(RegistrationError, match="^cannot register the routes: "),
+        running(app),
+    ):
+        pass
+
+
+@pytest.fixture
+def durable(tmp_path: Path) -> dict[str, Any]:
+    return {"master": {"queue": str(tmp_path / "events.db")}}
+
+
+def test_what_a_stop_leaves_in_the_file_is_handled_after_the_next_start(
+    durable: dict[str, Any],
+) -> None:
+    first, second = Daemon("first"), Daemon("second")
+    handled: list[tuple[Any, str]] = []
+
+    @first.on_event
+    def wait(event: Any) -> None:
+        assert first._assembly.parts is not None
+        while not first._assembly.parts.queue._waiting.closed:  # type: ignore[attr-defined]
+            first.shutdown.wait(0.002)
+        handled.append((event, "first"))
+
+    @second.on_event
+    def note(event: Any, meta: Any) -> None:
+        handled.append((event, meta.source))
+
+    with running(first, durable) as client:
+        client.send_event(1)
+        client.wait_until(lambda: client.status()["events"]["in_work"])
+        client.send_event({"a": 2})
+        client.post(
+            "/events", data="3\n4", headers={"Content-Type": "application/x-ndjson"}
+        ).raise_for_status()
+        first.put_event([5])
+        client.send_datagram(b"6")
+        client.wait_until(lambda: client.status()["events"]["received"] == 6)
+        status = client.status()
+    assert client.exit_status == 0
+    assert handled == [(1, "first")]
+    with running(second, durable) as client:
+        client.wait_until(lambda: len(handled) == 6)
+
+    assert handled[1:] == [({"a": 2}, "http"), (3, "http"), (4, "http"), ([5], "app"), (6, "udp")]
+    assert status["http"]["fast_lane"] == "open"
+    assert status["http"]["fast_events"] == 4
+    events = status["events"]
+    assert 0 <= events.pop("oldest_age") < 10
+    assert events == {
+        "received": 6,
+        "refused": 0,
+        "waiting": 5,
+        "retrying": 0,
+        "retried": 0,
+        "dead": 0,
+        "in_work": 1,
+        "handled": 0,
+        "failed": 0,
+    }
+
+
+def test_a_failing_event_is_retried_over_a_restart_and_then_kept(durable: dict[str, Any]) -> None:
+    attempts: list[int] = []
+
+    def daemon() -> Daemon:
+        app = Daemon("app")
+
+        @app.on_event(retries=2, backoff=2)
+        def handle(event: Any, meta: Any) -> None:
+            attempts.append(meta.attempt)
+            raise ValueError("no")
+
+        return app
+
+    with running(daemon(), durable) as client:
+        client.send_event(1)
+        client.wait_until(lambda: client.status()["events"]["retrying"])
+    assert attempts == [1]
+    with running(daemon(), durable) as client:
+        client.wait_until(lambda: client.status()["events"]["dead"])
+
+        assert attempts == [1, 2, 3]
+        assert client.status()["events_queue"] == 0
+        assert client.get("/ping").status_code == 200
+
+
+def test_dead_letters_in_memory_are_shown() -> None:
+    app = Daemon("app")
+    app.on_event(lambda event: 1 / 0)
+    with running(app) as client:
+        client.send_event({"a": 1})
+        client.wait_until(lambda: client.status()["events"]["dead"])
+        (letter,) = client.status()["events"]["dead_letters"]
+
+    assert letter["event"] == '{"a": 1}'
+    assert letter["error"] == "ZeroDivisionError: division by zero"
+
+
+def test_one_file_has_one_daemon(durable: dict[str, Any]) -> None:
+    with (
+        running(Daemon("first"), durable),
+        pytest.raises(StartError, match=r"is in use by process \d+ \(first, since "),
+        running(Daemon("second"), durable),
+    ):
+        pass
+
+
+def test_a_failed_start_leaves_the_file_to_others(durable: dict[str, Any]) -> None:
+    with running(Daemon("other")) as client:
+        taken = {"master": {**durable["master"], "port": client.port, "host": "127.0.0.1"}}
+        with pytest.raises(StartError, match="in use"), running(Daemon("app"), taken):
+            pass
+    with running(Daemon("app"), durable) as client:
+        client.send_event(1)
+
+
+def test_events_queued_before_the_configuration_is_known_go_to_its_file(
+    durable: dict[str, Any],
+) -> None:
+    app = Daemon("app")
+    app.put_event(1)
+    app.configure(durable)
+    app.put_event({"a": 2})
+    assert not Path(durable["master"]["queue"]).exists()
+
+    @app.on_start
+    def kill() -> None:
+        raise OSError("no")
+
+    with pytest.raises(StartError, match="kill"), running(app, durable):
+        pass
+    handled: list[Any] = []
+    again = Daemon("again")
+    again.on_event(handled.append)
+    with running(again, durable) as client:
+        client.wait_until(lambda: len(handled) == 2)
+
+    assert handled == [1, {"a": 2}]
+
+
+@pytest.mark.parametrize("file", ["events.db", None])
+def test_events_put_before_the_start_have_their_circumstances(
+    tmp_path: Path, file: str | None
+) -> None:
+    app = Daemon("app")
+    handled: list[Any] = []
+    app.on_event(lambda event, meta: handled.append((event, meta.source, meta.attempt)))
+    app.put_event({"a": 1})
+    with running(app, {"master": {"queue": file and str(tmp_path / file)}}) as client:
+        client.wait_until(lambda: handled)
+
+    assert handled == [({"a": 1}, "app", 1)]
+
+
+def test_more_events_put_before_the_start_than_find_room_are_a_start_error(
+    durable: dict[str, Any],
+) -> None:
+    master = {**durable["master"], "queue_size": 2}
+    for _ in range(2):
+        app = Daemon("app")
+        app.on_event(lambda event: event["no"])
+        app.put_event(1)
+        app.on_start(lambda: 1 / 0)
+        with pytest.raises(StartError), running(app, {"master": master}):
+            pass
+    app = Daemon("app")
+    app.put_event(1)
+    message = r"^the events that were put before the start: The event queue is full \(2 events\)$"
+    with pytest.raises(StartError, match=message), running(app, {"master": master}):
+        pass
+
+
+def test_a_queue_s_path_is_the_one_of_the_start_whatever_becomes_of_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = Daemon("app")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "really.db").touch()
+    (tmp_path / "events %20?#й.db").symlink_to("really.db")
+    with running(app, {"master": {"queue": "events %20?#й.db"}}) as client:
+        monkeypatch.chdir("/")
+        client.send_event(1)
+        client.wait_until(lambda: client.status()["events"]["handled"])
+        assert client.status()["problems"] == []
+    assert (tmp_path / "really.db-lock").exists()
+
+
+def test_a_lost_file_is_refused_and_told_everywhere(durable: dict[str, Any]) -> None:
+    app = Daemon("app")
+    with running(app, durable) as client:
+        client.send_event(1)
+        Path(durable["master"]["queue"]).unlink()
+        answers = [
+            client.post("/events", data="2"),
+            client.post("/events", data="2", headers={"Cookie": "a=b"}),
+        ]
+        ping = client.get("/ping")
+        problems = client.status()["problems"]
+
+    path = durable["master"]["queue"]
+    text = f"{path} was removed: the event queue refuses events until a restart"
+    for answer in answers:
+        assert answer.status_code == 503
+        assert answer.json() == {"message": text, "result": False}
+        assert answer.headers["Retry-After"] == "5"
+    assert (ping.status_code, ping.text) == (503, text + "\n")
+    assert problems == [text]
