@@ -133,11 +133,13 @@ class ExitWatch:
             ).start()
 
     def _watch(self, deadline: Deadline, status: int) -> None:
-        time.sleep(EXIT_DELAY)
+        # Unlike time.sleep, an event's wait also works under libfaketime.
+        never = threading.Event()
+        never.wait(EXIT_DELAY)
         # None: an interactive interpreter that waits for input.
         if bottom_of(self._main) in (self._program, None):
             return
-        time.sleep(deadline.left())
+        never.wait(deadline.left())
         run_best_effort(self._report_blocking)
         exit_now(status)
 

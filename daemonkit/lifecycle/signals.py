@@ -156,7 +156,8 @@ class Coalesced:
 
     def _run(self) -> None:
         while True:
-            time.sleep(max(0.0, self._not_before - time.monotonic()))
+            # Unlike time.sleep, an event's wait also works under libfaketime.
+            threading.Event().wait(max(0.0, self._not_before - time.monotonic()))
             with self._lock:
                 self._requested = False
             try:
