@@ -70,8 +70,8 @@ class StopOrder:
         if parts is None:
             return [hooks]
         return [
-            Step(self._drain, lambda: [f"senders (drain_delay, {self._drain_delay:g} s)"]),
-            Step(self._wait_for_clients, lambda: ["clients on the passed socket"]),
+            Step(self._drain, self._senders),
+            Step(self._wait_for_clients, self._clients),
             self._stop(parts.udp),
             Step(self._close_intake, share=False),
             self._stop(parts.processor),
@@ -128,6 +128,13 @@ class StopOrder:
         if self._health.phase == DRAINING:
             # Set at the very end; a second signal exits at once.
             self.ended.wait(min(self._drain_delay, left()))
+
+    def _senders(self) -> list[str]:
+        return [f"senders (drain_delay, {self._drain_delay:g} s)"] if self._drain_delay else []
+
+    def _clients(self) -> list[str]:
+        is_passed = self.parts is not None and self.parts.server.outlives_us
+        return ["clients on the passed socket"] if is_passed else []
 
     def _wait_for_clients(self, left: Callable[[], float]) -> None:
         assert self.parts is not None
