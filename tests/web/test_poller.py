@@ -115,6 +115,14 @@ def test_a_forgotten_descriptor_is_not_reported(poller: Poller, pairs: Any) -> N
     assert poller.wait(0) == [(left.fileno(), READ)]
 
 
+def test_a_new_poller_needs_a_wake_up_and_a_closed_one_keeps_no_descriptor() -> None:
+    poller = Poller()
+    assert not poller.is_woken
+    poller.close()
+
+    assert not hasattr(select, "epoll") or poller._poll.closed
+
+
 def test_a_closed_item_is_skipped(poller: Poller, pairs: Any) -> None:
     checked: list[Any] = []
     item = Item(pairs()[0], checked)

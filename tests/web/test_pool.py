@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from queue import SimpleQueue
@@ -187,7 +188,11 @@ def pool() -> Iterator[Pool]:
 
 
 def serve(pool: Pool, *jobs: Job) -> list[str]:
-    """Have them served at the same time; returns the threads they are served by."""
+    """Have an idle pool serve them at the same time; returns the threads they are served by."""
+    until = time.monotonic() + 10
+    while pool.active_count or not all(c._waiters for c in pool._reserves.values()):  # type: ignore[attr-defined]
+        assert time.monotonic() < until, "the pool doesn't become idle"
+        time.sleep(0.001)
     for job in jobs:
         pool.add_task(job)
         assert job.entered.wait(10)
@@ -198,6 +203,8 @@ def serve(pool: Pool, *jobs: Job) -> list[str]:
 
 def test_a_probe_takes_its_reserve_thread_only_when_no_other_is_idle(pool: Pool) -> None:
     pool.start(1)
+    assert [thread.name for thread in pool.started] == ["http-1", "http-ping", "http-ready"]
+    assert all(thread.daemon for thread in pool.started)
 
     assert serve(pool, Job("/ping")) == ["http-1"]
     assert serve(pool, Job("/x"), Job("/ping"), Job("/ready")) == [
