@@ -1,6 +1,6 @@
 """Faults that a daemon must survive, provoked in a real process.
 
-docs/reliability.md has a row for each, with the figures that were measured.
+docs/reliability.md has an entry for each, with the figures that were measured.
 """
 
 from __future__ import annotations
