@@ -230,7 +230,7 @@ class Registrars(HookRegistrars, RouteRegistrars):
     def main(self, function: Any = None) -> Any:
         """Register what runs in the main thread until shutdown.
 
-        When it returns early, the daemon goes on; when it raises, the daemon stops with exit
+        If it returns early, the daemon keeps running; if it raises, the daemon stops with exit
         status 1.
         """
         return bare_or_called(function, self.add_main)

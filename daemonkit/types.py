@@ -1,4 +1,4 @@
-"""Names for what passes between the parts, and the contract every running part keeps."""
+"""Types that rooms share, and the contract of every running part."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ class EventMeta:
 class Problem:
     """Something that keeps the daemon from being healthy.
 
-    text: one line; bearable: the daemon lives with it, as with a slave that is about to be
-    restarted, or with one that isn't critical: ending the process would make nothing better.
+    text: one line; tolerable: a restart of the process would not help, for instance because of a
+    slave that is backing off or isn't critical.
     """
 
     text: str
@@ -54,7 +54,7 @@ class Problem:
 
 
 class Component(Protocol):
-    """What every running part can do, so that start and stop read as a list."""
+    """What every running part can do, so that starting and stopping are lists."""
 
     @property
     def name(self) -> str: ...
@@ -69,7 +69,7 @@ class Component(Protocol):
         ...
 
     def running_threads(self) -> list[threading.Thread]:
-        """Its threads that still run, to be named when it doesn't stop."""
+        """The threads that still run, to be named if it doesn't stop."""
         ...
 
     def problems(self) -> list[Problem]:

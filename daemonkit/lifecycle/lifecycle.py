@@ -9,7 +9,7 @@ from typing import Any
 
 from ..callables import function_name, refuse_unrun
 from ..config.defaults import Settings
-from ..exceptions import DaemonkitError, StartError
+from ..exceptions import DaemonkitError, RegistrationError, StartError
 from ..monitoring.health import DRAINING, RUNNING, STOPPED, STOPPING, Health
 from ..runtime.forks import ForkGuard
 from ..text import error_text
@@ -29,7 +29,7 @@ GRACE = 0.5
 class Lifecycle:
     """Starts the parts, runs the main function, stops the parts.
 
-    make_parts: called once, when signals and the deadline are already watched; health: told the
+    make_parts: called once, when signals and the deadline are already watched; health: enters the
     phases; exit_process: called with the exit status when a thread blocks that the process would
     wait for.
     """
@@ -177,11 +177,15 @@ class Lifecycle:
         # SystemExit too: whatever ends run() early is a failure to be logged.
         except BaseException as error:
             self._guard.end_child(error)
+            # It may be about to start its slaves when the signal comes.
+            if isinstance(error, RegistrationError) and self._shutdown.is_set():
+                self._logger.info("run() has ended: %s", error)
+                return
             log_safely(self._logger, logging.CRITICAL, "run() failed", exc_info=True)
             self._failure = "run() failed"
             return
         if not self._shutdown.is_set():
-            self._logger.debug("run() has returned; the daemon goes on until it is stopped")
+            self._logger.debug("run() has returned; the daemon keeps running until it is stopped")
         self._shutdown.wait()
 
     # Stopping

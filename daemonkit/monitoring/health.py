@@ -1,4 +1,4 @@
-"""How the daemon is: the one source for the health check, readiness, the watchdog and `/status`."""
+"""The daemon's health: the one source for `/ping`, `/ready`, `/status` and the watchdog."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ Source = Callable[[], Iterable[Problem]]
 
 
 class Health:
-    """The phase of the daemon's life, what is waited for in it, and what is wrong.
+    """The phase of the daemon, what it waits for, and what is wrong.
 
-    waiting_for: set by whoever waits; tells what for.
+    waiting_for: returns what is waited for; the lifecycle sets it.
     """
 
     def __init__(self) -> None:
         self.phase = STARTING
         self.begun = threading.Event()
-        """Set once it is no longer starting."""
+        """Set once the daemon is no longer starting."""
         self.waiting_for: Callable[[], list[str]] = list
         self._lock = threading.Lock()
         self._sources: list[Source] = []
         self._listeners: list[Callable[[], None]] = []
 
     def add_source(self, source: Source) -> None:
-        """Ask `source` for problems, at any time from now on."""
+        """Ask `source` for problems from now on, at any time."""
         self._sources.append(source)
 
     def add_listener(self, listener: Callable[[], None]) -> None:
-        """Have `listener` called when something may be different; it must not block."""
+        """Call `listener` whenever something may have changed; it must not block."""
         self._listeners.append(listener)
 
     def enter(self, phase: str) -> None:
-        """Go on to a later phase; one that is over doesn't come back, whoever was slow to tell."""
+        """Enter a phase, unless a later one has been entered already."""
         with self._lock:
             if PHASES.index(phase) <= PHASES.index(self.phase):
                 return
@@ -51,7 +51,7 @@ class Health:
         self.changed()
 
     def changed(self) -> None:
-        """Tell that something may be different."""
+        """Report that something may have changed."""
         for listener in self._listeners:
             listener()
 

@@ -12,7 +12,7 @@ from .request import ErrorTask, Parser, RequestTimeout, Task
 from .sender import Sender
 
 LINGER = 2.0
-"""Seconds to go on reading after a refusal, so that a client that still sends gets to read it."""
+"""Seconds of reading after a refusal, so that a client that is still sending can read it."""
 
 
 class Channel(Sender):
@@ -24,7 +24,7 @@ class Channel(Sender):
 
     request: Any
     partial = b""
-    """What has come of a request that the lane has begun to read, and waitress's parser has not."""
+    """The beginning of a request that only the fast lane has seen, not waitress's parser."""
     _partial_began = 0.0
     _lingers = False
 
@@ -66,8 +66,8 @@ class Channel(Sender):
             return True
         if self.will_close or self.close_when_flushed:
             return False
-        # Until there is more than may be read, the loop waits for the next request while one is
-        # answered, and needn't be woken once the answer is sent.
+        # While a request is answered, the loop already waits for the next one, so it needn't be
+        # woken when the answer is sent; until more arrives than may be read ahead.
         self._reads_paused &= self._is_answering
         return not self._reads_paused
 
@@ -89,7 +89,7 @@ class Channel(Sender):
 
     def handle_read(self) -> None:
         if not self._lingers and self._is_answering and not self._may_read_ahead():
-            # In this order: a thread that is done after the second look sees it and wakes the loop.
+            # In this order: a thread that finishes after the second check sees the mark.
             self._reads_paused = True
             if self._is_answering:
                 return
@@ -99,7 +99,7 @@ class Channel(Sender):
         except OSError:
             self.handle_close()
             return
-        # Reading alone is no sign of life: a request has a deadline of its own.
+        # Data alone doesn't count as activity: a request has its own deadline.
         if data:
             self.received(data)
 
@@ -115,7 +115,7 @@ class Channel(Sender):
             or self.request
             or self.will_close
             or self.close_when_flushed
-            # The long way says that the connection is about to be closed.
+            # Flask's answer says that the connection will be closed.
             or self.server.draining
         ):
             rest = lane.take(self, data)
@@ -126,23 +126,23 @@ class Channel(Sender):
         return taken
 
     def _note_receiving(self) -> None:
-        """Tell the server since when a request is being read."""
+        """Record since when a request is being read."""
         began = self._began if self.connected else None
         receiving = self.server.clients.receiving
         if began != receiving.get(self):
-            # At the end of it: the server looks at the oldest first.
+            # At the end: the oldest must come first.
             receiving.pop(self, None)
             if began is not None:
                 receiving[self] = began
 
     def time_out(self, seconds: float) -> None:
-        """Refuse the request that is being read; it has taken too long."""
+        """Refuse the request that is being read, since it takes too long."""
         if self.will_close or self.close_when_flushed or self._lingers:
             self.server.clients.receiving.pop(self)
             return
         was_held_up = self._began is not None and self.last_activity > self._began
         if self.requests or self.total_outbufs_len or was_held_up:
-            # It isn't read while the one before it is in work, or its answer is not yet sent.
+            # It is not read while the previous request is being answered.
             self._partial_began = time.monotonic()
             if self.request is not None:
                 self.request.began = self._partial_began
@@ -179,21 +179,23 @@ class Channel(Sender):
         server.task_dispatcher.yield_if_waiting()
 
     def is_last(self, request: Any) -> bool:
-        """Whether no other request behind this one has come."""
+        """Whether no other request has arrived after this one."""
         return self.requests[-1:] == [request] and self.request is None and not self.partial
 
     # Closing
 
     def linger(self) -> None:
-        """Let the client read its answers, if it has sent more than was read (else closing would
-        reset the connection, and what is under way to the client be lost)."""
+        """Let the client read its answers if it has sent more than was read.
+
+        Closing would reset the connection, and answers on their way would be lost.
+        """
         if not self._lingers and self.has_unread():
             self._answered_and_closing = True
             self.handle_close()
 
     def handle_close(self) -> None:
         if threading.get_ident() != self.server.loop_thread:
-            # The loop may be about to wait for this very descriptor.
+            # The loop may be about to wait for this descriptor.
             self.will_close = True
             self.server.look_again(self)
             return
@@ -216,7 +218,7 @@ class Channel(Sender):
         self.drop()
 
     def drop(self) -> None:
-        """Close the connection at once, and what is kept in files for it."""
+        """Close the connection and its buffers at once."""
         self.server.clients.lingering.pop(self, None)
         self.server.clients.receiving.pop(self, None)
         super().handle_close()

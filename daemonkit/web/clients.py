@@ -12,8 +12,8 @@ from .poller import Poller
 IDLE_TIMEOUT = 120.0
 """Seconds after which a connection without a request, or with an answer that isn't read, is
 closed."""
-IDLE_LOOK = 0.1
-"""Seconds between two looks for connections that have become idle, while all are to be closed."""
+IDLE_CHECK = 0.1
+"""Seconds between two checks for idle connections, while all are to be closed."""
 
 
 class Clients:
@@ -32,11 +32,11 @@ class Clients:
         self.lingering: dict[Channel, float] = {}
         """Refused clients that may still read their answer, and until when."""
         self.receiving: dict[Channel, float] = {}
-        """Connections that a request is being read from, and since when, the oldest first."""
+        """Connections that are sending a request, and since when, the oldest first."""
         self.closes_idle_from: float | None = None
         """When connections begin to be closed as soon as they are idle, in monotonic seconds."""
         self.looks_for_idle = False
-        """Whether all connections were busy, and one that isn't any more is to be reported."""
+        """Whether all connections were busy, so that the first idle one must be reported."""
         self.shed = 0
         self.timed_out = 0
         self._channels = channels
@@ -51,7 +51,7 @@ class Clients:
         return len(self._channels)
 
     def run_due(self, now: float) -> list[float]:
-        """Do what is due; returns when something is due again, in monotonic seconds."""
+        """Do what is due; returns when this is to be called again, in monotonic seconds."""
         dues: list[float | None] = []
         if self.lingering:
             dues.append(self._close_lingering(now))
@@ -66,16 +66,16 @@ class Clients:
         return [due for due in dues if due is not None]
 
     def watch_idle(self) -> None:
-        """Close connections once they are idle for too long: there is one now."""
+        """Start closing connections that are idle for too long."""
         if self._next_sweep is None:
             self._next_sweep = time.monotonic() + IDLE_TIMEOUT
 
     def forget_order(self) -> None:
-        """Look anew for the one that is idle for longest when there is no room the next time."""
+        """Sort the connections by idle time again before the next one is shed."""
         self._idle_since.clear()
 
     def _close_lingering(self, now: float) -> float | None:
-        """Let go of the refused clients that had time enough to read their answer."""
+        """Close the connections of refused clients that had time to read their answer."""
         for channel in [c for c, until in self.lingering.items() if now >= until]:
             channel.handle_close()
         return min(self.lingering.values(), default=None)
@@ -95,13 +95,13 @@ class Clients:
             if not (channel.is_busy or channel in self.lingering or channel.has_unread()):
                 channel.drop()
         if self._channels:
-            return now + IDLE_LOOK
-        # At once, for whoever waits until all are gone.
+            return now + IDLE_CHECK
+        # Now: somebody waits until all are closed.
         self.closes_idle_from = None
         return now
 
     def _close_idle(self, now: float) -> float | None:
-        """Close the connections that have been idle for too long, or don't read their answers."""
+        """Close connections that have been idle, or whose client has read nothing, for too long."""
         oldest = None
         self.drop_unread(IDLE_TIMEOUT, now)
         for channel in list(self._channels.values()):
@@ -115,8 +115,8 @@ class Clients:
         return None if oldest is None else max(oldest + IDLE_TIMEOUT, now + 1)
 
     def drop_unread(self, seconds: float, now: float, began: float = 0.0) -> None:
-        """Close the connections whose clients have read nothing of their answers for so many
-        seconds since `began`, and so free the threads that wait for them."""
+        """Close connections whose clients have read nothing of their answers for so many seconds
+        since `began`, which frees the threads that wait for them."""
         unread = [
             channel
             for channel in self._channels.values()
@@ -137,9 +137,9 @@ class Clients:
     def one_is_idle(self) -> bool:
         idle = self._idle
         if idle is None or not idle.connected or idle.is_busy:
-            # Once none was, only those can be that something has happened to.
+            # If none was idle, only those that changed since can be.
             channels = self._poller.rechecked if self.looks_for_idle else self._channels.values()
-            # Before the look: a thread that is done after it reports that.
+            # Set before the search: a thread that finishes later reports its connection.
             self.looks_for_idle = True
             self._idle = next(
                 (c for c in channels if isinstance(c, Channel) and c.connected and not c.is_busy),
@@ -149,7 +149,7 @@ class Clients:
         return self._idle is not None
 
     def shed_oldest(self) -> bool:
-        """Close the connection that has been idle for longest; False when there is none."""
+        """Close the connection that has been idle for longest; returns False if there is none."""
         if self._shed_next():
             return True
         self._idle_since = sorted(

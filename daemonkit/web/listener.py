@@ -22,7 +22,7 @@ PAUSE = 1.0
 """Seconds without accepting connections when descriptors or memory have run out."""
 OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 LOG_INTERVAL = 60.0
-"""Seconds between two lines about connections of one kind."""
+"""Seconds between two log lines of one kind."""
 SHEDDING = "idle connections are closed for new ones, the oldest first"
 
 
@@ -51,9 +51,9 @@ class Listener(TcpWSGIServer):
         self.lane = lane
         self._outlives_us = outlives_us
         self.draining = False
-        """Whether each answer says that the connection is closed behind it."""
+        """Whether each answer says that its connection will be closed."""
         self.is_open = False
-        """Whether connections on a socket that was passed are accepted, too."""
+        """Whether connections are accepted on a passed socket too."""
         self.own_logger = logger
         self._limit = connection_limit
         self._limits = {kind: RateLimit(LOG_INTERVAL) for kind in ("shed", "full")}
@@ -66,11 +66,9 @@ class Listener(TcpWSGIServer):
         poller.last = self
         poller.recheck(self.trigger)
 
-    # What is due at a certain time
-
     def run_due(self, at_most: float | None) -> float | None:
-        """Do what is due; returns the seconds until something is again, but `at_most`; None for
-        never."""
+        """Do what is due; returns the seconds until something is due again, `at_most` at most, or None
+        for never."""
         now = time.monotonic()
         dues = self.clients.run_due(now)
         if at_most is not None:
@@ -83,7 +81,7 @@ class Listener(TcpWSGIServer):
 
     @property
     def admits(self) -> bool:
-        """Whether new connections are accepted, and not left to our successor."""
+        """Whether new connections are accepted; otherwise they wait for the next process."""
         return not self._outlives_us or (self.is_open and not self.draining)
 
     def readable(self) -> bool:
@@ -94,12 +92,12 @@ class Listener(TcpWSGIServer):
             return True
         if self.clients.one_is_idle():
             return True
-        self._tell_limit("full", "all of them are busy, so new ones have to wait")
+        self._log_limit("full", "all of them are busy, so new ones must wait")
         return False
 
     def handle_accept(self) -> None:
         if len(self.active_channels) >= self._limit:
-            self._tell_limit("shed", SHEDDING)
+            self._log_limit("shed", SHEDDING)
             self.clients.shed_oldest()
         else:
             self.clients.forget_order()
@@ -112,7 +110,7 @@ class Listener(TcpWSGIServer):
                 break
         self.clients.watch_idle()
 
-    def _tell_limit(self, kind: str, what: str) -> None:
+    def _log_limit(self, kind: str, what: str) -> None:
         if self._limits[kind].allow() is not None:
             self.own_logger.warning(
                 "The limit of %d connections (connection_limit) is reached: %s", self._limit, what
@@ -144,14 +142,14 @@ class Listener(TcpWSGIServer):
     # Waking the loop
 
     def wake(self) -> None:
-        """Have the loop turn once more."""
-        # A request that outlives the loop would write into a descriptor that is another file's.
+        """Make the loop run once more."""
+        # A request that outlives the loop would write to a descriptor that another file may have by then.
         with self._trigger_lock:
             if not self._trigger_closed:
                 super().pull_trigger()
 
     def look_again(self, channel: Channel) -> None:
-        """Have the loop ask a connection what it waits for."""
+        """Make the loop ask a connection again what it waits for."""
         self.poller.recheck(channel)
         if not self.poller.is_woken and threading.get_ident() != self.loop_thread:
             self.poller.is_woken = True
@@ -171,7 +169,7 @@ class Listener(TcpWSGIServer):
         return (plain_address(addr[0]), *addr[1:])
 
     def pull_trigger(self) -> None:
-        # Waitress does it after each request; a channel knows whether there is anything to report.
+        # Waitress calls this after each request; a channel wakes the loop only if needed.
         pass
 
     def close_trigger(self) -> None:

@@ -11,7 +11,7 @@ from waitress.channel import ClientDisconnected, HTTPChannel
 from ..system.sockets import format_address, unacknowledged
 
 SEND_AT_ONCE = 1024 * 1024
-"""Bytes sent on one connection before the others have their turn."""
+"""Bytes sent on one connection before it is the others' turn."""
 
 
 class Sender(HTTPChannel):
@@ -32,7 +32,7 @@ class Sender(HTTPChannel):
     _closes_when_flushed = False
     _answered_and_closing = False
 
-    # Waitress sets this once the last answer is made, on whatever thread made it.
+    # Waitress sets this when the last answer is complete, on any thread.
     @property
     def close_when_flushed(self) -> bool:
         """Whether the connection is closed once everything is sent."""
@@ -43,10 +43,10 @@ class Sender(HTTPChannel):
         self._closes_when_flushed = value
         self._answered_and_closing |= value
 
-    # Waitress writes the time of day here, which may be set back.
+    # Waitress sets the time of day here, which may be set back.
     @property
     def last_activity(self) -> float:
-        """When something was last answered or a request came, in monotonic seconds."""
+        """When the last request or answer was seen, in monotonic seconds."""
         return self._last_activity
 
     @last_activity.setter
@@ -59,7 +59,7 @@ class Sender(HTTPChannel):
         return format_address(self.addr[0], self.addr[1])
 
     def write_soon(self, data: Any) -> int:
-        """Send something on a thread of the pool; it waits while too much is unsent already.
+        """Send data from a pool thread; waits while too much is unsent.
 
         data: bytes, or a file that waitress has wrapped. Raises ClientDisconnected.
         """
@@ -79,7 +79,7 @@ class Sender(HTTPChannel):
         return len(data)
 
     def answer(self, data: bytes) -> None:
-        """Send an answer that no task has made; for the loop's thread, with no request in work."""
+        """Send an answer of the fast lane; for the loop's thread, while no request is being answered."""
         self._last_activity = time.monotonic()
         self.answer_pending = False
         if not self.connected:
@@ -96,21 +96,21 @@ class Sender(HTTPChannel):
             if self.connected:
                 self._send(b"HTTP/1.1 100 Continue\r\n\r\n")
         self.request.completed = False
-        # A pool thread does this when it is done with the request before.
+        # A pool thread calls this when it has finished the previous request.
         self.server.look_again(self)
 
     def _send(self, data: Any) -> bool:
-        """Send what the socket takes; for who has the lock. True when something is left that the
-        loop doesn't know of."""
-        is_news = not self.total_outbufs_len
-        if is_news:
+        """Send what the socket takes, with the lock held; returns True if something is left that the
+        loop doesn't know about."""
+        is_first = not self.total_outbufs_len
+        if is_first:
             self._last_activity = time.monotonic()
         if isinstance(data, ReadOnlyFileBasedBuffer):
             self.outbufs += [data, OverflowableBuffer(self.adj.outbuf_overflow)]
             self.current_outbuf_count = 0
             self.total_outbufs_len += len(data)
-            return is_news
-        if is_news:
+            return is_first
+        if is_first:
             try:
                 sent = self.send(data, do_close=False)
             except OSError:
@@ -119,16 +119,16 @@ class Sender(HTTPChannel):
             if sent == len(data):
                 return False
             data = memoryview(data)[sent:]
-        # One that has had so much would never give it back.
+        # A buffer that has held so much never shrinks.
         if self.current_outbuf_count >= self.adj.outbuf_high_watermark:
             self.outbufs.append(OverflowableBuffer(self.adj.outbuf_overflow))
             self.current_outbuf_count = 0
         self.outbufs[-1].append(data)
         self.current_outbuf_count += len(data)
         self.total_outbufs_len += len(data)
-        if is_news:
+        if is_first:
             self._in_flight = unacknowledged(self.socket)
-        return is_news
+        return is_first
 
     def _flush_outbufs_below_high_watermark(self) -> None:
         with self.outbuf_lock:
@@ -146,7 +146,7 @@ class Sender(HTTPChannel):
                 if self.total_outbufs_len <= self.adj.outbuf_high_watermark:
                     self.outbuf_lock.notify_all()
             if not self.total_outbufs_len and self.outbufs[0].buf is not None:
-                # It would keep what it has sent for as long as the connection lives.
+                # It would keep what it has sent until the connection is closed.
                 self.outbufs[0].close()
                 self.outbufs[0] = OverflowableBuffer(self.adj.outbuf_overflow)
                 self.current_outbuf_count = 0
@@ -157,7 +157,7 @@ class Sender(HTTPChannel):
             self.handle_close()
 
     def _flush_some(self, do_close: bool = False) -> bool:
-        """Send what is left, but no more at once than lets the others have their turns."""
+        """Send what is left, at most SEND_AT_ONCE bytes."""
         before: int = self.total_outbufs_len
         while self.total_outbufs_len and before - self.total_outbufs_len < SEND_AT_ONCE:
             buffer = self.outbufs[0]
@@ -183,8 +183,10 @@ class Sender(HTTPChannel):
         return has_sent
 
     def is_received(self) -> bool:
-        """Whether the client has received some of its answer since the last look. The kernel takes
-        more from us only when much of what it holds is gone."""
+        """Whether the client has received some of its answer since the last check.
+
+        The kernel accepts more only when much of its buffer is free, so this asks what was
+        acknowledged."""
         before, self._in_flight = self._in_flight, unacknowledged(self.socket)
         if self._in_flight < before:
             self._last_activity = time.monotonic()

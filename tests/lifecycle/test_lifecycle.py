@@ -9,7 +9,8 @@ import pytest
 import requests
 
 from daemonkit import Daemon, Slave, StartError
-from daemonkit.testing import running
+from daemonkit.monitoring.health import STOPPING
+from daemonkit.testing import Client, running
 
 
 def test_hooks_run_in_order_around_the_life() -> None:
@@ -124,6 +125,28 @@ def test_a_run_that_raises_ends_the_daemon_with_1(
 
     assert client.exit_status == 1
     assert "run() failed" in caplog.messages
+
+
+def test_a_run_that_wants_to_start_a_slave_while_it_is_stopped_has_not_failed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+    app = Daemon("app")
+
+    @app.main
+    def main() -> None:
+        app.stop()
+        client.wait_until(lambda: app._health.phase == STOPPING)
+        # From here on the supervisor refuses slaves.
+        client.wait_until(lambda: app._assembly.supervisor._stopping)  # type: ignore[union-attr]
+        app.run_slave(lambda: None, name="late")
+
+    client = Client("127.0.0.1", timeout=30)
+    with running(app) as running_client:
+        pass
+
+    assert running_client.exit_status == 0
+    assert "run() has ended: the daemon is stopping: late is not started" in caplog.messages
 
 
 def test_a_run_that_returns_leaves_the_daemon_running() -> None:

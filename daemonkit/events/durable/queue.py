@@ -289,7 +289,7 @@ class DurableQueue(Bounded):
                     self._check_file()
             # Nothing may end this thread.
             except Exception:
-                self._logger.exception("The event queue failed and goes on")
+                self._logger.exception("The event queue failed and continues")
                 self._stopping.wait(AFTER_FAILURE)
 
     def _save(self) -> None:
