@@ -67,8 +67,8 @@ class Listener(TcpWSGIServer):
         poller.recheck(self.trigger)
 
     def run_due(self, at_most: float | None) -> float | None:
-        """Do what is due; returns the seconds until something is due again, `at_most` at most, or None
-        for never."""
+        """Do what is due; returns the seconds until something is due again, at most `at_most`, or
+        None for never."""
         now = time.monotonic()
         dues = self.clients.run_due(now)
         if at_most is not None:
@@ -143,7 +143,7 @@ class Listener(TcpWSGIServer):
 
     def wake(self) -> None:
         """Make the loop run once more."""
-        # A request that outlives the loop would write to a descriptor that another file may have by then.
+        # By then, a request that outlives the loop may find another file at the descriptor.
         with self._trigger_lock:
             if not self._trigger_closed:
                 super().pull_trigger()

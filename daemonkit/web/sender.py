@@ -79,7 +79,7 @@ class Sender(HTTPChannel):
         return len(data)
 
     def answer(self, data: bytes) -> None:
-        """Send an answer of the fast lane; for the loop's thread, while no request is being answered."""
+        """Send an answer of the fast lane; for the loop's thread, with no request in work."""
         self._last_activity = time.monotonic()
         self.answer_pending = False
         if not self.connected:
@@ -100,8 +100,10 @@ class Sender(HTTPChannel):
         self.server.look_again(self)
 
     def _send(self, data: Any) -> bool:
-        """Send what the socket takes, with the lock held; returns True if something is left that the
-        loop doesn't know about."""
+        """Send what the socket takes; the caller holds the lock.
+
+        Returns True if something is left that the loop doesn't know about.
+        """
         is_first = not self.total_outbufs_len
         if is_first:
             self._last_activity = time.monotonic()
