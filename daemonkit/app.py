@@ -169,7 +169,7 @@ class Daemon(Registrars):
 
         args, keywords: for the Slave subclass's `__init__`; of the keywords those that it doesn't
         name itself may also be options, see `slave`. Returns the slave once it is made; None while
-        there is no thread to be had for it. Raises RegistrationError, also while stopping, and what
+        no thread is available for it. Raises RegistrationError, also while stopping, and what
         `__init__` raises; it is then not started again.
         """
         options, arguments = split_options(target, keywords)
@@ -264,7 +264,7 @@ class Daemon(Registrars):
         if self._config.now.source is None:
             self.logger.warning("Config file is not specified")
         for warning in warnings_for(self._config.now):
-            self.logger.warning(warning)
+            self.logger.warning("%s", warning)
         self.logger.debug("Starting")
         self._started, self._started_clock = datetime.now(), time.monotonic()
         program = Program(

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from ..config.in_force import ConfigInForce
+from ..config.lint import warnings_for
 from ..exceptions import ConfigError
 from ..monitoring.health import Health
 from ..monitoring.systemd_notifier import SystemdNotifier
@@ -68,7 +69,9 @@ class Reloader:
             self._logger.error("Not reloaded, the old configuration stays: %s", error)
             return
         for level, line in reload.report():
-            self._logger.log(level, line)
+            self._logger.log(level, "%s", line)
+        for warning in warnings_for(self._config.now):
+            self._logger.warning("%s", warning)
         logging.getLogger().setLevel(self._config.settings.log_level)
         failed = 0
         for hook in self._hooks:

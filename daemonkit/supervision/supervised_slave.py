@@ -255,12 +255,11 @@ class SupervisedSlave:
         tolerable = state == BACKING_OFF or not self.spec.critical
         return Problem(f"the slave {self.name} {PROBLEMS[state]}", tolerable)
 
-    def status(self) -> dict[str, Any]:
-        """What `/status` shows: the slave's own `status()`, completed by what is known of it."""
+    def status(self) -> Any:
+        """What `/status` shows: the slave's own `status()`, completed by what is known of it if it
+        is a mapping."""
         own = {} if self.slave is None else refuse_unrun(self.slave.status())
-        if not isinstance(own, Mapping):
-            own = {"status": own}
-        return {**self.fallback_status(), **own}
+        return {**self.fallback_status(), **own} if isinstance(own, Mapping) else own
 
     def fallback_status(self) -> dict[str, Any]:
         """What is known of the slave without calling its `status()`."""

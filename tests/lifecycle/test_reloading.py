@@ -32,7 +32,7 @@ def test_a_reload_brings_new_values_and_keeps_the_old_ones_when_the_file_is_wron
     port = app.master_config["port"]
     path.write_text(
         "master: {host: '::1', port: 0, queue_size: 5, hidden_opts: [a], log_level: error}\n"
-        "a: 2\nb: 3\n"
+        "a: 2\nb: 3\nmster: {}\n"
     )
     app._reloader.reload()
     shown = app.status()
@@ -43,8 +43,9 @@ def test_a_reload_brings_new_values_and_keeps_the_old_ones_when_the_file_is_wron
 
     assert reloaded == [2]
     assert logging.getLogger().level == logging.ERROR
-    assert app.config == {"a": 2, "b": 3}
-    assert shown["config"] == {"a": "*** HIDDEN ***", "b": 3}
+    assert app.config == {"a": 2, "b": 3, "mster": {}}
+    assert shown["config"] == {"a": "*** HIDDEN ***", "b": 3, "mster": {}}
+    assert any("'mster' looks like a misspelled 'master'" in m for m in caplog.messages)
     assert app.master_config["port"] == port != 0
     assert (
         "Changed, but in force only after a restart: master.host, master.queue_size"
