@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 import traceback
@@ -11,7 +12,22 @@ from typing import Any
 
 def stack_of(thread: threading.Thread) -> str:
     """A thread's current stack, formatted like a traceback."""
-    return _formatted(sys._current_frames().get(thread.ident or 0))
+    return _formatted(_frames().get(thread.ident or 0))
+
+
+def _frames() -> dict[int, FrameType]:
+    """The current frame of each thread.
+
+    Before Python 3.12.4, a garbage collection inside `sys._current_frames` could wait for ever for
+    a thread that is just being started (CPython issue 106883).
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        return sys._current_frames()
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def awaited_in(coroutine: Any) -> str:
@@ -27,7 +43,7 @@ def stacks() -> str:
     """The stacks of all threads, including those that `threading` doesn't know."""
     known = {thread.ident: thread for thread in threading.enumerate()}
     parts = []
-    for ident, frame in sys._current_frames().items():
+    for ident, frame in _frames().items():
         thread = known.get(ident)
         name = f"thread {ident}" if thread is None else thread.name
         native = "" if thread is None else f" (thread id {thread.native_id})"
@@ -37,7 +53,7 @@ def stacks() -> str:
 
 def bottom_of(thread: threading.Thread) -> CodeType | None:
     """The code of a thread's outermost frame; None for a thread without a stack."""
-    frame = sys._current_frames().get(thread.ident or 0)
+    frame = _frames().get(thread.ident or 0)
     while frame is not None and frame.f_back is not None:
         frame = frame.f_back
     return None if frame is None else frame.f_code

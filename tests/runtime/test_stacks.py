@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import gc
+import sys
 import threading
 from collections.abc import Generator
+from typing import Any
 
 import pytest
 
@@ -66,3 +69,27 @@ def test_a_coroutine_s_stack_goes_down_to_what_it_awaits() -> None:
 
     assert text.startswith("It awaits:\n")
     assert text.index("the outer line") < text.index("the innermost line")
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_nothing_is_collected_while_frames_are_gathered(
+    monkeypatch: pytest.MonkeyPatch, enabled: bool
+) -> None:
+    seen: list[bool] = []
+    gather = sys._current_frames
+
+    def current_frames() -> Any:
+        seen.append(gc.isenabled())
+        return gather()
+
+    monkeypatch.setattr(sys, "_current_frames", current_frames)
+    if not enabled:
+        gc.disable()
+    try:
+        stacks()
+        stack_of(threading.current_thread())
+        bottom_of(threading.current_thread())
+        assert seen == [False] * 3
+        assert gc.isenabled() == enabled
+    finally:
+        gc.enable()
