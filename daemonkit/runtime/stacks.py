@@ -18,8 +18,8 @@ def stack_of(thread: threading.Thread) -> str:
 def _frames() -> dict[int, FrameType]:
     """The current frame of each thread.
 
-    Before Python 3.12.4, a garbage collection inside `sys._current_frames` could wait for ever for
-    a thread that is just being started (CPython issue 106883).
+    With Python 3.11, a garbage collection inside `sys._current_frames` can deadlock with a thread
+    that is just being started (CPython issue 106883).
     """
     was_enabled = gc.isenabled()
     gc.disable()
