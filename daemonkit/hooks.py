@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar, overload
 
 from .callables import accepts, function_name, require_function
+from .events.processor import DeadLetterHook
 from .exceptions import RegistrationError
-from .types import DeadLetterHook, HealthChangeHook, Hook, ValidateHook
+from .types import HealthChangeHook, Hook, ValidateHook
 
 F = TypeVar("F", bound=Hook)
 V = TypeVar("V", bound=ValidateHook)

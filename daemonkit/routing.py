@@ -36,7 +36,7 @@ class RouteRegistrars(Freezable):
         _check_rule(rule)
 
         def register(function: R) -> R:
-            self.add_url_rule(rule, options.pop("endpoint", None), function, **options)
+            self.add_url_rule(rule, view_func=function, **options)
             return function
 
         return register
@@ -110,7 +110,7 @@ class RouteRegistrars(Freezable):
         return register
 
     def _check_request_hook(self, function: Any, registrar: str) -> None:
-        self._check_open(f"{registrar}")
+        self._check_open(registrar)
         require_function(function, registrar, may_be_async=True)
 
 

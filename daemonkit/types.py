@@ -19,7 +19,6 @@ StatusField = Callable[[], Any]
 PingCheck = Callable[[], Any]
 Hook = Callable[[], Any]
 ValidateHook = Callable[[Any, Any], Any]
-DeadLetterHook = Callable[[Any, Any], Any]
 HealthChangeHook = Callable[[Any], Any]
 
 

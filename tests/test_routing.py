@@ -52,6 +52,14 @@ def test_one_rule_may_have_a_view_for_each_method() -> None:
         assert (client.get("/x").text, client.post("/x").text) == ("got", "posted")
 
 
+def test_a_decorator_that_is_used_twice_keeps_its_endpoint() -> None:
+    register = Daemon("app").route("/x", endpoint="mine")
+    register(lambda: "first")
+
+    with pytest.raises(RegistrationError, match="^a route named 'mine' is registered already"):
+        register(lambda: "second")
+
+
 def test_hooks_and_handlers_of_requests_work_as_in_flask() -> None:
     app = Daemon("app")
     seen: list[str] = []

@@ -211,16 +211,7 @@ class Assembly:
                 NotifySocket(host.environ), health, watchdog_seconds(host.environ), logger
             ),
         )
-        for part in (
-            timer,
-            parts.server,
-            processor,
-            supervisor,
-            udp,
-            queue,
-            parts.outbox,
-            parts.notifier,
-        ):
+        for part in parts.components():
             health.add_source(part.problems)
         return parts
 

@@ -14,6 +14,7 @@ from ..monitoring.alerts.outbox import Outbox
 from ..monitoring.systemd_notifier import SystemdNotifier
 from ..runtime.timer import Timer
 from ..supervision.supervisor import Supervisor
+from ..types import Component
 from ..web.flask_app import WebApp
 from ..web.server import Server
 
@@ -32,6 +33,19 @@ class Parts:
     outbox: Outbox
     timer: Timer
     notifier: SystemdNotifier
+
+    def components(self) -> tuple[Component, ...]:
+        """Those that run on threads; the order is that of the problems in `/ping`."""
+        return (
+            self.timer,
+            self.server,
+            self.processor,
+            self.supervisor,
+            self.udp,
+            self.queue,
+            self.outbox,
+            self.notifier,
+        )
 
     def events_left(self) -> int:
         """Events that wait, or that a handler hasn't returned from."""
