@@ -155,10 +155,11 @@ class Waiting:
             if not drain:
                 self._discards = True
                 self._retries.clear()
-                # One at a time: consumers take entries without the lock.
+                # From the end, one at a time: a consumer, which takes entries without the lock, must
+                # not get one whose predecessors were discarded.
                 with suppress(IndexError):
                     while True:
-                        self._items.popleft()
+                        self._items.pop()
                         self.added -= 1
             self.closed = True
             self._changed.notify_all()

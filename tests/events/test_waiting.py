@@ -164,6 +164,32 @@ def test_without_draining_nothing_more_is_handed_out_or_accepted() -> None:
     assert (len(waiting), waiting.taken) == (0, 1)
 
 
+class Interrupting:
+    """Lets a consumer take an entry at the moment in which it is discarded."""
+
+    def __init__(self, number: int, take: Callable[[], None]) -> None:
+        self.number, self._take = number, take
+
+    def __del__(self) -> None:
+        self._take()
+
+
+def test_what_is_taken_while_the_rest_is_discarded_is_the_next_in_order() -> None:
+    taken: list[Interrupting] = []
+
+    def take() -> None:
+        if waiting.closed or not waiting.ready:
+            return
+        taken.append(waiting.get())
+
+    waiting = make()
+    waiting.add((Interrupting(number, take) for number in range(10)), 10)
+    waiting.close(drain=False)
+
+    assert [entry.number for entry in taken] == [0, 1, 2, 3, 4]
+    assert (waiting.ready, waiting.taken) == (0, 5)
+
+
 # Retries
 
 
