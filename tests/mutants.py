@@ -18,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,9 +27,10 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parent.parent
 COPIED = ["daemonkit", "tests", "docs", ".ci", "README.md", "CONTRIBUTING.md", "pyproject.toml"]
+OUTPUT = "output.txt"
 TARGET = 0.9
-TIMEOUT = 300
-"""Seconds for the tests of one change; one that makes them hang is noticed."""
+TIMEOUT = 60
+"""Seconds for one test; a change that makes it hang is noticed."""
 OPPOSITES: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Eq: ast.NotEq,
     ast.NotEq: ast.Eq,
@@ -114,14 +116,21 @@ def _changes(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def tests_of(file: Path) -> list[str]:
-    """The tests of a module, and then those of its room."""
-    room = Path("tests", *file.parts[1:-1])
+    """The tests of a module, and then the others of its room."""
+    room = room_of(file)
     own = room / f"test_{file.stem.strip('_')}.py"
     found = [str(own)] if (ROOT / own).exists() else []
+    return [*found, " ".join(path for path in tests_in(room) if path != str(own))]
+
+
+def room_of(file: Path) -> Path:
+    return Path("tests", *file.parts[1:-1])
+
+
+def tests_in(room: Path) -> list[str]:
     whole = [str(path.relative_to(ROOT)) for path in sorted((ROOT / room).glob("test_*.py"))]
     # Those of the benchmarks measure, and fail on a busy machine.
-    others = [path for path in whole if path not in (str(own), "tests/test_benchmarks.py")]
-    return [*found, " ".join(others)]
+    return [path for path in whole if path != "tests/test_benchmarks.py"]
 
 
 class Copies:
@@ -141,43 +150,54 @@ class Copies:
                     shutil.copy(source, place / name)
             self._free.put(place)
 
-    def notices(self, mutant: Mutant) -> bool:
-        """Whether a test fails with a change."""
+    def notices(self, mutant: Mutant, limit: float) -> bool:
+        """Whether a test fails with a change, or doesn't end within `limit` seconds."""
         place = self._free.get()
         file = place / mutant.file
         data = file.read_bytes()
         try:
             file.write_bytes(data[: mutant.start] + mutant.new.encode() + data[mutant.stop :])
-            return any(not passes(place, tests) for tests in tests_of(mutant.file) if tests)
+            return any(
+                passes(place, tests, limit) is None for tests in tests_of(mutant.file) if tests
+            )
         finally:
             file.write_bytes(data)
             self._free.put(place)
 
-    def pass_unchanged(self, tests: str) -> bool:
+    def pass_unchanged(self, tests: str) -> float | None:
         place = self._free.get()
         try:
-            return passes(place, tests)
+            # Twice, since a busy machine may have been the reason.
+            for _ in range(2):
+                if (seconds := passes(place, tests, limit=3600)) is not None:
+                    return seconds
+                print(*(place / OUTPUT).read_text(errors="replace").splitlines()[-3:], sep="\n")
+            return None
         finally:
             self._free.put(place)
 
 
-def passes(place: Path, tests: str) -> bool:
+def passes(place: Path, tests: str, limit: float) -> float | None:
+    """Seconds that the tests took, or None if one failed."""
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider"]
+    command.append(f"--timeout={TIMEOUT}")
+    begun = time.monotonic()
     # Before an editable installation. Compiled files would be taken for those of an earlier change.
     env = {**os.environ, "PYTHONPATH": str(place), "PYTHONDONTWRITEBYTECODE": "1"}
     try:
-        done = subprocess.run(
-            [*command, *tests.split()],
-            cwd=place,
-            env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            timeout=TIMEOUT,
-        )
+        with (place / OUTPUT).open("wb") as output:
+            done = subprocess.run(
+                [*command, *tests.split()],
+                cwd=place,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                timeout=limit,
+            )
     except subprocess.TimeoutExpired:
-        return False
-    return done.returncode == 0
+        return None
+    return None if done.returncode else time.monotonic() - begun
 
 
 def files_in(names: list[str]) -> list[Path]:
@@ -195,10 +215,11 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("modules", nargs="*", metavar="MODULE")
     options = parser.parse_args()
-    chance = random.Random(options.seed)
     chosen: list[Mutant] = []
     for file in files_in(options.modules):
         found = list(mutants_of(file))
+        # The same of a file, whatever else is named.
+        chance = random.Random(f"{options.seed} {file}")
         chosen += chance.sample(found, min(options.sample, len(found)))
     if not chosen:
         parser.error("there is nothing to change")
@@ -207,17 +228,26 @@ def main() -> int:
         ThreadPoolExecutor(options.jobs) as pool,
     ):
         copies = Copies(Path(folder), options.jobs)
-        used = sorted({tests for mutant in chosen for tests in tests_of(mutant.file) if tests})
-        unchanged = zip(used, pool.map(copies.pass_unchanged, used), strict=True)
-        failing = [tests for tests, passed in unchanged if not passed]
+        rooms = sorted({room_of(mutant.file) for mutant in chosen})
+        unchanged = pool.map(copies.pass_unchanged, (" ".join(tests_in(room)) for room in rooms))
+        took = dict(zip(rooms, unchanged, strict=True))
+        failing = [str(room) for room, seconds in took.items() if seconds is None]
         if failing:
             print("these fail without any change:", *failing, sep="\n  ")
             return 2
+        # A change may make the tests slower, and the machine may be busier by then.
+        limits = [60 + 5 * (took[room_of(mutant.file)] or 0) for mutant in chosen]
         survived = []
-        for mutant, is_noticed in zip(chosen, pool.map(copies.notices, chosen), strict=True):
+        counts: dict[Path, list[bool]] = {room: [] for room in rooms}
+        for mutant, is_noticed in zip(
+            chosen, pool.map(copies.notices, chosen, limits), strict=True
+        ):
+            counts[room_of(mutant.file)].append(is_noticed)
             if not is_noticed:
                 survived.append(mutant)
                 print(mutant, flush=True)
+    for room, verdicts in counts.items():
+        print(f"{room}: {sum(verdicts)} of {len(verdicts)}")
     noticed = len(chosen) - len(survived)
     print(f"{noticed} of {len(chosen)} changes were noticed, {noticed / len(chosen):.0%}")
     return 0 if noticed >= TARGET * len(chosen) else 1

@@ -76,6 +76,10 @@ def test_valid_json_is_decoded(data: bytes, event: object) -> None:
             b'["' + b"1" * 5000 + b'", ' + b"1" * 5000 + b"]",
             "a whole number of more than 4300 digits: line 1 column 5006 (char 5005)",
         ),
+        (
+            b"[-" + b"1" * 4300 + b", " + b"1" * 4301 + b"]",
+            "a whole number of more than 4300 digits: line 1 column 4305 (char 4304)",
+        ),
         (b'"\xff"', "not UTF-8 at byte 1"),
         ('{"a": 1}'.encode("utf-16"), "not UTF-8 at byte 0"),
         (

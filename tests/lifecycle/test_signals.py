@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -89,6 +90,73 @@ def test_a_signal_arrives_although_another_library_has_replaced_the_descriptor(
     assert theirs == writer
 
 
+def test_signals_that_the_pipe_has_no_room_for_are_dropped_in_silence(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    acting, release = threading.Event(), threading.Event()
+
+    def act() -> None:
+        acting.set()
+        release.wait(30)
+
+    signals = Signals({signal.SIGUSR2: act})
+    signals.start()
+    os.kill(os.getpid(), signal.SIGUSR2)
+    assert acting.wait(30)
+    for size in (512, 1):
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(signals._write_fd, b"\xff" * size)
+    for _ in range(2):
+        os.kill(os.getpid(), signal.SIGUSR2)
+    os.read(signals._read_fd, 1 << 20)
+    release.set()
+    signals.request_stop()
+    assert signals.join(30)
+
+    assert capfd.readouterr().err == ""
+
+
+def test_join_tells_whether_the_action_that_runs_has_ended() -> None:
+    acting, release = threading.Event(), threading.Event()
+
+    def act() -> None:
+        acting.set()
+        release.wait(30)
+
+    signals = Signals({signal.SIGUSR2: act})
+    signals.start()
+    os.kill(os.getpid(), signal.SIGUSR2)
+    assert acting.wait(30)
+    signals.request_stop()
+    ended = signals.join(0)
+    release.set()
+
+    assert not ended
+    assert [signals.join(30), signals.join(30)] == [True, True]
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_after_the_stop_a_forked_child_keeps_what_the_program_has_set() -> None:
+    signals = Signals({signal.SIGUSR2: lambda: None})
+    signals.start()
+    signals.request_stop()
+    assert signals.join(30)
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    old, old_fd = signal.signal(signal.SIGUSR2, signal.SIG_IGN), signal.set_wakeup_fd(writer)
+    pid = os.fork()
+    if pid == 0:
+        handler = signal.getsignal(signal.SIGUSR2) == signal.SIG_IGN
+        os._exit(10 * handler + (signal.set_wakeup_fd(-1) == writer))
+    signal.signal(signal.SIGUSR2, old)
+    signal.set_wakeup_fd(old_fd)
+    os.close(reader)
+    os.close(writer)
+
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 11
+
+
 @pytest.mark.usefixtures("received")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_forked_child_has_the_previous_handlers_and_an_unblocked_signal() -> None:
@@ -122,6 +190,8 @@ def test_requests_that_come_while_it_runs_make_one_more_run() -> None:
     entered, release = threading.Event(), threading.Event()
 
     def work() -> None:
+        # Else a hung reload would keep the process from ending.
+        assert threading.current_thread().daemon
         runs.append(1)
         entered.set()
         release.wait(10)
@@ -155,6 +225,7 @@ def test_a_failing_run_is_logged_and_the_next_request_runs(
         assert len(runs) == count
 
     assert caplog.messages == ["reload failed"] * 2
+    assert all(entry.exc_info for entry in caplog.records)
 
 
 def test_the_next_run_waits_for_the_pause() -> None:

@@ -111,6 +111,7 @@ def test_a_value_used_twice_is_no_circle() -> None:
 def test_a_failing_call_is_shown_in_place_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     gatherer = Gatherer(logging.getLogger("test"))
+    assert gatherer.call("field x", lambda: 5) == 5
     results = [gatherer.call("field x", lambda: 1 / 0, lambda: {"name": "x"}) for _ in range(3)]
     back = [gatherer.call("field x", lambda: 5) for _ in range(2)]
 

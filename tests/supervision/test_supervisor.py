@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import re
 import threading
 from typing import Any
@@ -7,9 +8,70 @@ from typing import Any
 import pytest
 
 from daemonkit import Daemon, RegistrationError, Slave
+from daemonkit.runtime.timer import Timer
+from daemonkit.supervision.slave import SlaveSpec
+from daemonkit.supervision.supervisor import Supervisor
 from daemonkit.testing import running
 
 from .slaves import Worker, raise_no, slave_status, wait_for_state
+
+
+class CountingTimer(Timer):
+    """A timer that isn't started, and counts how often it is woken."""
+
+    wakes = 0
+
+    def wake(self) -> None:
+        self.wakes += 1
+
+
+def supervisor_of(*specs: SlaveSpec) -> tuple[Supervisor, CountingTimer]:
+    timer = CountingTimer(logging.getLogger("app"))
+    nothing: Any = lambda *_: None  # noqa: E731
+    return Supervisor(specs, Daemon("app"), timer, gave_up=nothing, changed=nothing), timer
+
+
+def test_a_slave_after_an_unknown_one_is_refused_at_once() -> None:
+    with pytest.raises(RegistrationError, match="^the slave 'Worker' starts after 'x', which"):
+        supervisor_of(SlaveSpec.make(Worker, "slave", {"after": "x"}))
+
+
+def test_each_start_wakes_the_timer_which_learns_when_slaves_are_due() -> None:
+    supervisor, timer = supervisor_of(SlaveSpec.make(Worker, "slave", {"timeout": 60}))
+    due = timer._functions[0]
+    assert due(0) == float("inf")
+    supervisor.start()
+    assert (timer.wakes, due(0) < float("inf")) == (1, True)
+    supervisor.add(SlaveSpec.make(Worker, "slave", {"name": "late"}))
+    assert timer.wakes == 2
+    supervisor.request_stop()
+
+    assert supervisor.join(30)
+
+
+def test_an_aborted_start_waits_no_longer_for_what_is_being_created() -> None:
+    made, release = threading.Event(), threading.Event()
+
+    class Slow(Worker):
+        def __init__(self) -> None:
+            made.set()
+            release.wait(30)
+
+    supervisor, timer = supervisor_of(SlaveSpec.make(Slow, "slave", {}))
+    starter = threading.Thread(target=supervisor.start)
+    starter.start()
+    assert made.wait(30)
+    unsettled = supervisor.unsettled()
+    supervisor.abort_start()
+    starter.join(20)
+    is_waiting = starter.is_alive()
+    release.set()
+    supervisor.request_stop()
+
+    assert supervisor.join(30)
+    assert (unsettled, is_waiting) == (["Slow"], False)
+    # It waited for a change: it did not look again and again.
+    assert timer.wakes == 1
 
 
 def test_a_function_slave_gets_itself_and_runs_on_a_thread_of_its_name(app: Daemon) -> None:
