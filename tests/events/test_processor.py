@@ -5,6 +5,7 @@ import logging
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from datetime import datetime, timezone
@@ -18,6 +19,7 @@ from daemonkit.events.durable.queue import DurableQueue
 from daemonkit.events.entry import Batch, Entry, EventQueue, FailedAttempt, RetryPolicy
 from daemonkit.events.memory import MemoryQueue
 from daemonkit.events.processor import Processor
+from daemonkit.types import Problem
 
 from .conditions import until
 
@@ -245,6 +247,43 @@ def test_a_stall_on_null_is_logged_like_any_other(caplog: pytest.LogCaptureFixtu
 
     assert processor.join(10)
     assert "running for 6 s (timeout 5 s) on the event null; its stack:\n" in caplog.text
+
+
+def test_a_running_call_stalls_and_recovers_and_between_calls_there_is_no_stall(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    changes: list[int] = []
+    entered, release = threading.Event(), threading.Event()
+
+    def handle(event: int) -> None:
+        entered.set()
+        release.wait(30)
+
+    queue = MemoryQueue(10)
+    processor = Processor(
+        queue, handle, LOGGER, timeout=0.01, changed=lambda: changes.append(len(caplog.messages))
+    )
+    processor.start()
+    queue.put_many(Batch([7], (), "http", ["peer"]))
+    assert entered.wait(30)
+    until(processor.problems)
+    processor.run_due(time.monotonic())
+    (shown,) = processor.counters()["stalled"]
+    problems = processor.problems()
+    release.set()
+    until(lambda: processor.counters()["handled"] == 1)
+    until(lambda: processor._workers[0].heartbeat.age() == 0)
+    processor.run_due(time.monotonic())
+    idle = processor.problems()
+    processor.request_stop()
+
+    assert processor.join(30)
+    assert problems == [Problem("the event handler is stalled")]
+    assert (shown["thread"], shown["event"], idle) == ("events", "7", [])
+    assert changes == [0, 1]
+    assert caplog.messages[0].startswith("The event handler is stalled: running for ")
+    assert caplog.messages[1].startswith("The event handler recovered after ")
 
 
 def test_a_stall_that_is_over_before_it_is_logged_is_not_logged(

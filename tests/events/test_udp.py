@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from daemonkit import Daemon
+from daemonkit.events.intake import Intake
+from daemonkit.events.memory import MemoryQueue
 from daemonkit.events.udp import UdpListener
 from daemonkit.runtime.ratelimit import RateLimit
 from daemonkit.testing import Client, running
@@ -339,6 +341,27 @@ def test_only_what_finds_room_is_taken_of_a_flood(
 
     assert entered == list(range(6))
     assert "was refused: The event queue is full (5 events)" in caplog.text
+
+
+def test_only_the_first_datagram_has_its_sender_read_unless_all_are_wanted() -> None:
+    queue = MemoryQueue(10)
+    with (
+        socket.socket(type=socket.SOCK_DGRAM) as sock,
+        socket.socket(type=socket.SOCK_DGRAM) as sender,
+    ):
+        sock.bind(("127.0.0.1", 0))
+        listener = UdpListener(sock, Intake(queue), logging.getLogger("test"), None)
+        found = []
+        for with_meta in (False, True):
+            queue.with_meta = with_meta
+            for number in range(3):
+                sender.sendto(b"%d" % number, sock.getsockname())
+            datagrams, senders, _ = listener._receive()
+            found.append((datagrams, len(senders)))
+        listener.request_stop()
+        listener.join(0)
+
+    assert found == [([b"0", b"1", b"2"], 1), ([b"0", b"1", b"2"], 3)]
 
 
 def test_whatever_fails_the_listener_continues(

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from daemonkit import Daemon, QueueFull, RegistrationError, StartError
+from daemonkit.lifecycle.parts import Host
 from daemonkit.testing import running
 
 
@@ -27,6 +29,18 @@ def test_routes_that_flask_refuses_are_told_in_one_line() -> None:
         running(app),
     ):
         pass
+
+
+def test_the_configuration_has_the_address_of_the_sockets_from_systemd() -> None:
+    app = Daemon("app")
+    app.configure({"master": {"host": "::1", "port": 7000}})
+    tcp, udp = (socket.socket(type=kind) for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM))
+    tcp.bind(("127.0.0.1", 0))
+    bound = app._assembly._bind(Host(sockets=[tcp, udp]))
+    bound.close()
+
+    shown = app.master_config["host"], app.master_config["port"]
+    assert shown == ("127.0.0.1", bound.port)
 
 
 @pytest.fixture

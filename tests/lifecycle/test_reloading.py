@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from daemonkit import Daemon
+from daemonkit.monitoring.systemd_notifier import SystemdNotifier
 from daemonkit.testing import running
 
 
@@ -53,6 +54,20 @@ def test_a_reload_brings_new_values_and_keeps_the_old_ones_when_the_file_is_wron
     )
     assert "The reload hook broken_hook failed" in caplog.messages
     assert any(m.startswith("Not reloaded, the old configuration stays:") for m in caplog.messages)
+
+
+def test_systemd_is_told_when_a_reload_begins_and_when_it_has_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    app = Daemon("app")
+    told: list[str] = []
+    app.add_reload_hook(lambda: told.append("hook"))
+    monkeypatch.setattr(SystemdNotifier, "reloading", lambda self: told.append("reloading"))
+    monkeypatch.setattr(SystemdNotifier, "reloaded", lambda self: told.append("reloaded"))
+    with running(app):
+        app._reloader.reload()
+
+    assert told == ["reloading", "hook", "reloaded"]
 
 
 def test_stop_hooks_wait_for_the_reload_hook_that_runs_and_no_other_begins(

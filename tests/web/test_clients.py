@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import threading
 import time
 from contextlib import ExitStack
@@ -12,6 +13,7 @@ from waitress.server import TcpWSGIServer
 from daemonkit import Daemon
 from daemonkit.system.sockets import unacknowledged
 from daemonkit.web.channel import Channel
+from daemonkit.web.clients import Clients
 
 from .connections import EVENT, PING, ask, hold, is_closed, keep_busy, serving
 from .raw import connect, read_until
@@ -76,6 +78,37 @@ def test_connections_at_work_are_not_closed_for_new_ones(
         # Now one is idle.
         assert read_until(waiting, b"OK\n")
         assert server.clients.shed == 1
+
+
+def test_ten_of_those_who_read_nothing_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    class Stuck:
+        total_outbufs_len, last_activity = 1, 0.0
+
+        def __init__(self, number: int) -> None:
+            self.peer = f"peer{number}"
+
+        def is_received(self) -> bool:
+            return False
+
+        def drop(self) -> None:
+            dropped.append(self.peer)
+
+    dropped: list[str] = []
+    channels: Any = {number: Stuck(number) for number in range(12)}
+    nothing: Any = None
+    clients = Clients(channels, nothing, logging.getLogger("test"), 30)
+    clients.drop_unread(5, 4.9)
+    assert dropped == []
+    clients.drop_unread(5, 6, began=2)
+    assert dropped == []
+    clients.drop_unread(5, 5)
+
+    named = [f"peer{number}" for number in range(12)]
+    assert dropped == named
+    assert caplog.messages == [
+        "Connections closed whose clients read nothing of their answers for 5 s: "
+        f"12 ({', '.join(named[:10])})"
+    ]
 
 
 def test_a_flood_of_connections_leaves_ping_answering(app: Daemon) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -78,6 +79,24 @@ def test_a_file_that_failed_to_open_is_unlocked(path: str) -> None:
     for _ in range(2):
         with pytest.raises(StartError, match="another program"):
             DurableQueue(path, LOGGER)
+
+
+def test_a_reserve_left_by_a_killed_daemon_is_free_when_the_file_is_opened(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reserve = Path(path + "-reserve")
+    reserve.write_bytes(bytes(5000))
+    sizes: list[int] = []
+    real = File._open_store
+
+    def open_store(self: File) -> Any:
+        sizes.append(reserve.stat().st_size)
+        return real(self)
+
+    monkeypatch.setattr(File, "_open_store", open_store)
+    close(DurableQueue(path, LOGGER))
+
+    assert sizes == [0]
 
 
 def test_removed_and_replaced_files_are_recognized(path: str) -> None:
