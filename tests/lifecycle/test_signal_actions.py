@@ -56,6 +56,24 @@ def test_another_signal_exits_at_once(stop: StopSignals) -> None:
         stop.receive(signal.SIGINT)
 
 
+def test_sigusr1_logs_the_stacks_whatever_the_level(
+    stop: StopSignals, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LOGGER, "level", logging.ERROR)
+    reloads: list[int] = []
+    actions = signal_actions(stop, lambda: reloads.append(1), LOGGER)
+    actions[signal.SIGUSR1]()
+    for thread in threading.enumerate():
+        if thread.name == "stacks":
+            thread.join(30)
+    actions[signal.SIGHUP]()
+
+    (record,) = caplog.records
+    assert (record.levelname, record.name, reloads) == ("INFO", "app", [1])
+    assert record.getMessage().startswith("received SIGUSR1: ")
+    assert "test_sigusr1_logs_the_stacks_whatever_the_level" in record.getMessage()
+
+
 def test_sigusr1_is_left_to_a_program_that_handles_it(stop: StopSignals) -> None:
     ours = set(signal_actions(stop, lambda: None, LOGGER))
     before = signal.signal(signal.SIGUSR1, lambda *_: None)

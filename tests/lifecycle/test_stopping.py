@@ -181,9 +181,8 @@ class Recorder:
         return []
 
 
-def test_each_step_leaves_a_share_of_the_time_to_every_later_one() -> None:
-    notes: list[tuple[str, float]] = []
-    order = StopOrder(
+def stop_order() -> StopOrder:
+    return StopOrder(
         Program(
             logging.getLogger("app"),
             threading.Event(),
@@ -197,6 +196,27 @@ def test_each_step_leaves_a_share_of_the_time_to_every_later_one() -> None:
         Waits(lambda: None),
         Settings(shutdown_timeout=1000),
     )
+
+
+def test_a_part_is_shown_with_its_threads_and_the_processor_with_what_waits() -> None:
+    app, order = Daemon("app"), stop_order()
+    release = threading.Event()
+    app.on_event(lambda event: release.wait(30))
+    with running(app) as client:
+        for number in range(3):
+            client.send_event(number)
+        client.wait_until(lambda: client.status()["events"]["in_work"])
+        order.parts = parts = app._assembly.parts
+        assert parts is not None
+        shown = [order._describe(part) for part in (parts.processor, parts.udp, parts.queue)]
+        release.set()
+
+    assert shown == ["event processor (events, 2 in the queue)", "udp (udp)", "event queue"]
+
+
+def test_each_step_leaves_a_share_of_the_time_to_every_later_one() -> None:
+    notes: list[tuple[str, float]] = []
+    order = stop_order()
     parts = [Recorder(name, notes) for name in "abc"]
     order._steps = lambda: [  # type: ignore[method-assign]
         order._stop(parts[0]),

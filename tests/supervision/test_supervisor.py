@@ -13,6 +13,7 @@ from daemonkit.supervision.slave import SlaveSpec
 from daemonkit.supervision.supervisor import Supervisor
 from daemonkit.testing import running
 
+from ..events.conditions import until
 from .slaves import Worker, raise_no, slave_status, wait_for_state
 
 
@@ -61,6 +62,7 @@ def test_an_aborted_start_waits_no_longer_for_what_is_being_created() -> None:
     starter = threading.Thread(target=supervisor.start)
     starter.start()
     assert made.wait(30)
+    until(lambda: supervisor._changes._waiters)  # type: ignore[attr-defined]
     unsettled = supervisor.unsettled()
     supervisor.abort_start()
     starter.join(20)

@@ -25,6 +25,7 @@ def test_the_error_of_a_second_daemon_names_the_first(path: str) -> None:
         str(caught.value),
     )
     FileLock(path, "other").release()
+    assert os.path.getsize(path + "-lock") == 0
 
 
 def test_a_forked_child_does_not_keep_the_lock(path: str) -> None:

@@ -38,6 +38,18 @@ def test_a_reserve_is_a_fifth_of_a_small_disk(path: str, monkeypatch: pytest.Mon
     assert reserve.size == 200
 
 
+def test_on_a_full_disk_the_reserve_keeps_the_size_that_it_has(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open(path + "-reserve", "wb") as file:
+        file.write(bytes(5000))
+    monkeypatch.setattr(reserve_module, "free_bytes", lambda path, most: 0)
+    reserve = Reserve(path, 100_000)
+    reserve.close()
+
+    assert reserve.size == 5000
+
+
 def test_free_space_is_bounded_and_found_by_trying(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
