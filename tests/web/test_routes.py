@@ -556,3 +556,15 @@ def test_the_default_check_notices_that_the_event_processor_is_gone(app: Daemon)
         got = client.get("/ping")
 
     assert (got.status_code, got.text) == (503, "the event processor is not running\n")
+
+
+def test_ready_is_answered_with_the_phase(client: Client) -> None:
+    answer = client.get("/ready")
+
+    assert answer.status_code == 200
+    assert answer.json() == {
+        "message": "Ready",
+        "result": True,
+        "phase": "running",
+        "waiting_for": [],
+    }

@@ -13,9 +13,10 @@ from daemonkit import BatchTooLarge, QueueFull, Unavailable
 from daemonkit.events import waiting
 from daemonkit.events.durable import backlog
 from daemonkit.events.durable import queue as queue_module
+from daemonkit.events.durable.queue import DurableQueue
 from daemonkit.events.entry import Entry
 
-from .helpers import FAILURE, LOGGER, BrokenDisk, Open, batch, events_of, rows, take, until
+from .helpers import FAILURE, LOGGER, BrokenDisk, Open, batch, close, events_of, rows, take, until
 
 
 def test_events_come_out_in_order_and_are_in_the_file_until_handled(
@@ -319,6 +320,24 @@ def test_takers_wait_while_results_can_not_be_saved(
     assert not taker.is_alive()
     assert queue.problems() == []
     assert rows(path, "SELECT * FROM handled") == [(1000, "[[0, 1]]")]
+
+
+def test_the_keeper_waits_for_something_to_do(path: str) -> None:
+    waits: list[float | None] = []
+
+    class Dirty(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            waits.append(timeout)
+            return super().wait(timeout)
+
+    queue = DurableQueue(path, LOGGER)
+    queue._dirty = Dirty()
+    queue.start()
+    until(lambda: waits)
+    close(queue)
+
+    assert waits[0] is not None
+    assert waits[0] <= queue_module.CHECK_INTERVAL
 
 
 def test_a_keeper_thread_that_dies_is_a_problem(opened: Open) -> None:

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from daemonkit import StartError
 from daemonkit.events.durable.rows import STRIDE
 from daemonkit.events.durable.salvage import salvage
 from daemonkit.events.durable.store import Store
@@ -27,3 +30,10 @@ def test_the_readable_events_of_a_damaged_file_are_salvaged(store: Store, path: 
     assert events[-1].line == b"100000"
     assert 90 < len(events) < 102
     assert [event.id for event in events] == sorted(event.id for event in events)
+
+
+def test_without_a_file_none_is_made(path: str) -> None:
+    with pytest.raises(StartError, match=r": there is no such file$"):
+        list(salvage(path, lambda: None))
+
+    assert not Path(path).exists()

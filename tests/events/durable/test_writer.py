@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sqlite3
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from daemonkit import Unavailable
+from daemonkit import QueueFull, Unavailable
 from daemonkit.events.durable import queue as queue_module
 
 from .helpers import FAILURE, BrokenDisk, Open, batch, edit, rows, take, until
@@ -137,6 +138,23 @@ def test_events_are_refused_while_the_file_can_not_be_written(
     assert queue.problems() == []
     assert len(changes) == 2
     assert caplog.messages == ["T" + message, "The event queue's file can be written again"]
+
+
+def test_events_are_refused_while_the_disk_is_full(
+    opened: Open, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, path: str
+) -> None:
+    caplog.set_level("INFO")
+    queue = opened()
+    message = f"he disk of the event queue is full ({path})"
+    with monkeypatch.context() as patch:
+        patch.setattr(queue._file, "ensure_reserve", bool)
+        with pytest.raises(QueueFull, match=re.escape("T" + message)):
+            queue.put_many(batch(1))
+    assert [(p.text, p.tolerable) for p in queue.problems()] == [("t" + message, True)]
+    queue.put_many(batch(1))
+
+    assert queue.problems() == []
+    assert caplog.messages == ["T" + message, "The disk of the event queue has space again"]
 
 
 def test_what_is_acknowledged_after_the_disk_has_failed_needs_nothing_from_before(
