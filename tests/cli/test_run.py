@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from click.testing import CliRunner
 
 from daemonkit import Daemon, __version__
 from daemonkit.cli import main
+from daemonkit.cli.run import BLOCKED_SIGNALS
 from daemonkit.config.defaults import SETTINGS
 
 
@@ -40,6 +42,21 @@ def test_config_set_and_short_forms_reach_the_daemon(started: list[Daemon], tmp_
     assert app.config == {"url": [1]}
     chosen = {name: app.master_config[name] for name in ("host", "port", "log_level", "queue_size")}
     assert chosen == {"host": "::", "port": 3322, "log_level": "INFO", "queue_size": 5}
+
+
+def test_signals_wait_for_the_start_and_no_longer_than_the_daemon(
+    started: list[Daemon], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    masks: list[set[Any]] = []
+
+    def note(_: Daemon | None = None) -> None:
+        masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, []) & set(BLOCKED_SIGNALS))
+
+    monkeypatch.setattr("daemonkit.app.Daemon.start", note)
+    invoke("run", "mymod:app")
+    note()
+
+    assert masks == [set(BLOCKED_SIGNALS), set()]
 
 
 @pytest.mark.parametrize(
