@@ -84,7 +84,7 @@ class UdpListener(ThreadedPart):
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
         poll.register(self._wake_read, select.POLLIN)
-        while not self._stop_requested:
+        while not self._stop_requested.is_set():
             poll.poll()
             self._take_batch()
         # The limit is for a sender that never pauses.

@@ -62,10 +62,10 @@ class Timer(ThreadedPart):
     def _sleep_until(self, due: float) -> bool:
         """Wait until `due` or a wake; False when the thread is to stop."""
         with self._wakes:
-            while not self._woken and not self._stop_requested:
+            while not self._woken and not self._stop_requested.is_set():
                 left = due - time.monotonic()
                 if left <= 0:
                     break
                 self._wakes.wait(min(left, LONGEST_SLEEP))
             self._woken = False
-            return not self._stop_requested
+            return not self._stop_requested.is_set()

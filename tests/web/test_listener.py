@@ -22,7 +22,9 @@ def test_who_waits_to_be_let_in_when_it_stops_is_still_answered(app: Daemon, cou
         for sock in socks:
             sock.sendall(PING)
         app.stop()
-        client.wait_until(lambda: app._assembly.parts and app._assembly.parts.server._stopping)
+        client.wait_until(
+            lambda: app._assembly.parts and app._assembly.parts.server._stop_requested.is_set()
+        )
         release()
         answers = [read_all(sock) for sock in socks]
 

@@ -338,7 +338,7 @@ def test_a_request_in_flight_at_stop_is_answered(
         app.stop()
         assert app._assembly.parts is not None
         server = app._assembly.parts.server
-        client.wait_until(lambda: server._stopping)
+        client.wait_until(lambda: server._stop_requested.is_set())
         release.set()
         thread.join()
 

@@ -323,9 +323,9 @@ def test_takers_wait_while_results_can_not_be_saved(
 
 def test_a_keeper_thread_that_dies_is_a_problem(opened: Open) -> None:
     queue = opened()
-    queue._stopping.set()
+    queue._stop_requested.set()
     queue._dirty.set()
     queue._thread.join()
-    queue._stopping.clear()
+    queue._stop_requested.clear()
 
     assert [problem.text for problem in queue.problems()] == ["the event queue is not running"]
