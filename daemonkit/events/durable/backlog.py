@@ -177,12 +177,15 @@ class Backlog:
 
     def note_failed(self, events: Iterable[Failed]) -> None:
         """Note failed events that were written."""
-        for id, failure, due in events:
+        for failed in events:
+            id, failure, due = failed
             if due is None:
                 self.dead += 1
             else:
                 self.retried += 1
                 self._schedule(id, due, due - failure.last_failed)
+                # Last: a brief overcount is harmless, an undercount hides an event.
+                self._in_flight.count_scheduled(failed)
 
     def _schedule(self, id: int, due: float, backoff: float) -> None:
         self._in_flight.schedule(id, due)

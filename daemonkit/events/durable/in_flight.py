@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 import time
 from bisect import bisect_left
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -54,6 +55,9 @@ class InFlight:
         """The JSON of the batches in memory."""
         self._due: dict[int, float] = {}
         """Events scheduled for a retry, in Unix seconds."""
+        self._unscheduled = 0
+        """Events to be scheduled for a retry once the file has their failure."""
+        self._counting = threading.Lock()
         self._in_retry: set[int] = set()
         """Events whose retry is in work."""
         self._finished: list[int] = []
@@ -67,6 +71,9 @@ class InFlight:
 
     def fail(self, entry: Entry, failure: FailedAttempt, delay: float | None) -> None:
         """Note a failed event to be retried in `delay` seconds, or never."""
+        if delay is not None:
+            with self._counting:
+                self._unscheduled += 1
         self._new_failures.append((entry, failure, delay))
 
     @property
@@ -132,12 +139,20 @@ class InFlight:
 
     @property
     def scheduled(self) -> int:
-        """How many events are scheduled for a retry."""
-        return len(self._due)
+        """How many events are scheduled for a retry, or are to be."""
+        # In this order: a brief overcount is harmless, an undercount hides an event.
+        unscheduled = self._unscheduled
+        return unscheduled + len(self._due)
 
     def schedule(self, id: int, due: float) -> None:
         """Schedule a retry, or reschedule it."""
         self._due[id] = due
+
+    def count_scheduled(self, failed: Failed) -> None:
+        """A failed event is scheduled now, or was dropped."""
+        if failed.due is not None:
+            with self._counting:
+                self._unscheduled -= 1
 
     def is_scheduled(self, id: int, due: float) -> bool:
         """Whether an event is scheduled for just this time."""
@@ -202,10 +217,12 @@ class InFlight:
             start = end
 
     def _note_failed(self, entry: Entry, failure: FailedAttempt, delay: float | None) -> None:
-        # Unless another process has dropped it.
+        failed = Failed(entry.id, failure, None if delay is None else time.time() + delay)
         if entry.id in self._in_retry or self._settle([entry.id]):
-            due = None if delay is None else time.time() + delay
-            self._failures.append(Failed(entry.id, failure, due))
+            self._failures.append(failed)
+        else:
+            # Another process has dropped it.
+            self.count_scheduled(failed)
 
     def write(self, newest: int, *, touch: bool = False) -> None:
         """Write the collected results, in the caller's transaction; repeatable if that fails.
@@ -235,6 +252,7 @@ class InFlight:
                 # Another process has dropped it.
                 self._failures.remove(failed)
                 self._in_retry.discard(failed.id)
+                self.count_scheduled(failed)
             else:
                 self._put_failed(row)
 
