@@ -11,6 +11,7 @@ from typing import Any
 from waitress.server import TcpWSGIServer
 
 from ..runtime.ratelimit import RateLimit
+from ..system.log import log_safely
 from ..system.sockets import plain_address
 from .channel import Channel
 from .clients import Clients
@@ -158,7 +159,7 @@ class Listener(TcpWSGIServer):
     # What waitress calls
 
     def handle_error(self) -> None:
-        self.own_logger.exception("Taking a connection failed")
+        log_safely(self.own_logger, logging.ERROR, "Taking a connection failed", exc_info=True)
         self._paused_until = time.monotonic() + PAUSE
 
     def del_channel(self, map: Any = None) -> None:

@@ -13,6 +13,7 @@ from waitress import wasyncore
 from waitress.adjustments import Adjustments
 
 from ..runtime.part import ThreadedPart
+from ..system.log import log_safely
 from .fast_lane import FastLane
 from .listener import Listener
 from .poller import Poller
@@ -232,7 +233,8 @@ class Server(ThreadedPart):
                 self._handle(listener._fileno, accepts)
         # A failure of one connection must not affect the others.
         except Exception:
-            self._logger.exception("The HTTP loop failed and continues")
+            text = "The HTTP loop failed and continues"
+            log_safely(self._logger, logging.ERROR, text, exc_info=True)
             time.sleep(FAILURE_PAUSE)
 
     def _handle_ready(self, listener: Listener, timeout: float | None) -> int:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from ...exceptions import StartError, Unavailable
 from ...runtime.forks import ForkFlag
 from ...runtime.part import ThreadedPart
+from ...system.log import log_safely
 from ...types import Problem
 from ..bounded import Bounded
 from ..entry import Batch, Entry, FailedAttempt
@@ -282,7 +283,8 @@ class DurableQueue(Bounded, ThreadedPart):
                     self._check_file()
             # Nothing may end this thread.
             except Exception:
-                self._logger.exception("The event queue failed and continues")
+                text = "The event queue failed and continues"
+                log_safely(self._logger, logging.ERROR, text, exc_info=True)
                 self._stop_requested.wait(AFTER_FAILURE)
 
     def _save(self) -> None:
