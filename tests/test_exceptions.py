@@ -8,13 +8,13 @@ import pytest
 from daemonkit import (
     ConfigError,
     DaemonkitError,
-    LoadError,
     PingError,
     QueueFull,
     RegistrationError,
     StartError,
     Unavailable,
 )
+from daemonkit.exceptions import LoadError
 
 
 @pytest.mark.parametrize(
