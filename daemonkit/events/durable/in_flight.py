@@ -6,13 +6,13 @@ import sqlite3
 import threading
 import time
 from bisect import bisect_left
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from ...exceptions import InvalidEvent
 from ...text import error_text
 from ..entry import Entry, FailedAttempt, failure_of
-from .rows import STRIDE, StoredBatch, StoredFailure, batch_of, to_failure
+from .rows import STRIDE, Due, StoredBatch, StoredFailure, batch_of, to_failure
 from .store import Store
 
 
@@ -47,7 +47,7 @@ class InFlight:
         self._store = store
         self.handled: list[Entry] = []
         """Handled events, for threads to append to: a call for each event would cost too much."""
-        self._new_failures: list[tuple[Entry, FailedAttempt, float | None]] = []
+        self._new_failures: list[Failed] = []
         self.collected = 0
         """Results that were collected from these two and aren't written yet."""
         self._batches: dict[int, _Loaded] = {}
@@ -74,7 +74,8 @@ class InFlight:
         if delay is not None:
             with self._counting:
                 self._unscheduled += 1
-        self._new_failures.append((entry, failure, delay))
+        due = None if delay is None else time.time() + delay
+        self._new_failures.append(Failed(entry.id, failure, due))
 
     @property
     def unsaved(self) -> int:
@@ -167,15 +168,15 @@ class InFlight:
         del self._due[id]
         self._in_retry.add(id)
 
-    def reschedule(self, due: Mapping[int, float]) -> list[tuple[int, float]]:
-        """Drop the retries that aren't in `due`; returns what is new or changed in it, but for
+    def reschedule(self, events: Sequence[Due]) -> list[Due]:
+        """Drop the retries of other events; returns those that are new or have changed, but for
         those in work."""
-        for id in self._due.keys() - due.keys():
+        for id in self._due.keys() - {event.id for event in events}:
             del self._due[id]
         return [
-            (id, when)
-            for id, when in due.items()
-            if id not in self._in_retry and self._due.get(id) != when
+            event
+            for event in events
+            if event.id not in self._in_retry and self._due.get(event.id) != event.due
         ]
 
     # Saving
@@ -190,8 +191,7 @@ class InFlight:
 
     def note_damaged(self, id: int, error: InvalidEvent) -> None:
         """Note that the JSON of an event is invalid, which makes it a dead letter."""
-        entry = Entry(None, id=id)
-        self._note_failed(entry, failure_of(error, entry, str), None)
+        self._note_failed(Failed(id, failure_of(error, Entry(None), str), None))
 
     def collect(self) -> None:
         """Take in the results that threads have noted until now."""
@@ -201,8 +201,8 @@ class InFlight:
         self.collected += len(handled) + len(failures)
         del self.handled[: len(handled)], self._new_failures[: len(failures)]
         self._note_handled(handled)
-        for entry, failure, delay in failures:
-            self._note_failed(entry, failure, delay)
+        for failed in failures:
+            self._note_failed(failed)
 
     def _note_handled(self, entries: Sequence[Entry]) -> None:
         ids = sorted([entry[2] for entry in entries])
@@ -216,9 +216,8 @@ class InFlight:
             self._settle(ids[start:end])
             start = end
 
-    def _note_failed(self, entry: Entry, failure: FailedAttempt, delay: float | None) -> None:
-        failed = Failed(entry.id, failure, None if delay is None else time.time() + delay)
-        if entry.id in self._in_retry or self._settle([entry.id]):
+    def _note_failed(self, failed: Failed) -> None:
+        if failed.id in self._in_retry or self._settle([failed.id]):
             self._failures.append(failed)
         else:
             # Another process has dropped it.
@@ -282,8 +281,9 @@ class InFlight:
         # A value that SQLite can't store must not block all other results.
         except Exception as error:
             now, text = time.time(), f"(the error can't be stored: {error_text(error)})"
-            plainest = row.id, row.due, 1, now, "app", None, now, now, text, "", row.line
-            self._store.put_failed(StoredFailure._make(plainest))
+            plainest = row._replace(attempts=1, received=now, source="app", peer=None, error=text)
+            plainest = plainest._replace(first_failed=now, last_failed=now, traceback="")
+            self._store.put_failed(plainest)
 
     def written(self) -> list[Failed]:
         """Note that the results are in the file; returns the failed events."""

@@ -137,8 +137,8 @@ def test_a_failed_event_is_tried_again_when_due_and_counts_its_attempts(
     queue.put_many(batch({"n": 1}, 2, peers=["a:1", "b:2"]))
     first = queue.get()
     first.event["spoilt"] = True
-    queue.fail(first, FAILURE, 0.1)
     failed = time.monotonic()
+    queue.fail(first, FAILURE, 0.1)
     assert queue.get().event == 2
     again = queue.get()
 
