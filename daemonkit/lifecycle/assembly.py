@@ -295,7 +295,7 @@ class Assembly:
             self.web,
             bound.tcp,
             self._logger,
-            outlives_us=is_passed,
+            is_passed=is_passed,
             lane=fast_lane if settings.fast_events else None,
             threads=settings.http_threads,
             max_request_size=settings.max_request_size,

@@ -132,13 +132,13 @@ class StopOrder:
         return [f"senders (drain_delay, {self._drain_delay:g} s)"] if self._drain_delay else []
 
     def _clients(self) -> list[str]:
-        is_passed = self.parts is not None and self.parts.server.outlives_us
+        is_passed = self.parts is not None and self.parts.server.is_passed
         return ["clients on the passed socket"] if is_passed else []
 
     def _wait_for_clients(self, left: Callable[[], float]) -> None:
         assert self.parts is not None
         server = self.parts.server
-        if self._health.phase == DRAINING and server.outlives_us:
+        if self._health.phase == DRAINING and server.is_passed:
             server.wait_until_empty(min(LAST_CLIENTS, left()))
         self._health.enter(STOPPING)
 

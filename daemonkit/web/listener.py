@@ -31,7 +31,7 @@ class Listener(TcpWSGIServer):
     """Waitress's server without its loop.
 
     poller: what the loop waits with; lane: what takes events without the application, if anything;
-    outlives_us: whether the socket was passed to us; connection_limit: connections at a time;
+    is_passed: whether the socket was passed to us; connection_limit: connections at a time;
     request_timeout: seconds to send a request.
     """
 
@@ -42,7 +42,7 @@ class Listener(TcpWSGIServer):
         logger: logging.Logger,
         poller: Poller,
         lane: FastLane | None,
-        outlives_us: bool,
+        is_passed: bool,
         connection_limit: int,
         request_timeout: float,
         *args: Any,
@@ -50,7 +50,7 @@ class Listener(TcpWSGIServer):
     ) -> None:
         self.poller = poller
         self.lane = lane
-        self._outlives_us = outlives_us
+        self._is_passed = is_passed
         self.draining = False
         """Whether each answer says that its connection will be closed."""
         self.is_open = False
@@ -83,7 +83,7 @@ class Listener(TcpWSGIServer):
     @property
     def admits(self) -> bool:
         """Whether new connections are accepted; otherwise they wait for the next process."""
-        return not self._outlives_us or (self.is_open and not self.draining)
+        return not self._is_passed or (self.is_open and not self.draining)
 
     def readable(self) -> bool:
         if not (self.accepting and self.admits) or self._is_paused(time.monotonic()):

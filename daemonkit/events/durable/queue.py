@@ -70,7 +70,7 @@ class DurableQueue(Bounded, ThreadedPart):
         self._forked = ForkFlag()
         self._dirty = threading.Event()
         self._is_dirty = False
-        """Whether the keeper was asked to save; cheaper than asking the event."""
+        """Whether the thread was asked to save; cheaper than asking the event."""
         self._closing = threading.Event()
         self._file = File(path, name, disk, logger)
         self._faults = FileFaults(self._file.path, logger, changed)
@@ -264,7 +264,7 @@ class DurableQueue(Bounded, ThreadedPart):
             with self._lock:
                 if self._file.is_closed or self._in_flight.unsaved < self._ack_batch:
                     return
-                # A power cut may undo it, so the keeper syncs it soon.
+                # A power cut may undo it, so the thread syncs it soon.
                 if self._writer.save(synced=False):
                     return
             # Going on would let more events be handled twice.

@@ -345,7 +345,7 @@ def test_takers_wait_while_results_can_not_be_saved(
     assert rows(path, "SELECT * FROM handled") == [(1000, "[[0, 1]]")]
 
 
-def test_a_keeper_thread_that_dies_is_a_problem(opened: Open) -> None:
+def test_a_thread_that_dies_is_a_problem(opened: Open) -> None:
     queue = opened()
     queue._stop_requested.set()
     queue._dirty.set()
