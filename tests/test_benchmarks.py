@@ -95,7 +95,9 @@ def test_a_folder_in_memory_is_no_place_for_durable_queues(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("size", [1000, 27])
 def test_a_file_has_as_many_events_as_it_was_made_with(tmp_path: Path, size: int) -> None:
-    with closing(Store(str(waiting_file(tmp_path, 2345, size)), create=False, patience=1)) as store:
+    with closing(
+        Store(str(waiting_file(tmp_path, 2345, size)), create=False, busy_timeout=1)
+    ) as store:
         assert store.count() == 2345
         assert [batch.events for batch in store.batches()][-1] == 2345 % size
 

@@ -155,7 +155,7 @@ class Waiting:
             if not drain:
                 self._discards = True
                 self._retries.clear()
-                # From the end, one at a time: a consumer, which takes entries without the lock, must
+                # From the end, one at a time: a consumer takes entries without the lock, and must
                 # not get one whose predecessors were discarded.
                 with suppress(IndexError):
                     while True:

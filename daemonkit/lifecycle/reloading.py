@@ -11,8 +11,8 @@ from ..config.lint import warnings_for
 from ..exceptions import ConfigError
 from ..monitoring.health import Health
 from ..monitoring.systemd_notifier import SystemdNotifier
+from ..runtime.calls import call_hook
 from ..types import Hook
-from .program import call_hook
 from .signals import Coalesced
 
 BETWEEN_RELOADS = 1.0

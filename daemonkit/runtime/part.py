@@ -7,12 +7,6 @@ import threading
 from ..types import Problem
 
 
-def thread_died(title: str, thread: threading.Thread, *, stopping: bool) -> list[Problem]:
-    """The problem that a thread has ended without a stop request; title: names it in the text."""
-    died = thread.ident is not None and not thread.is_alive()
-    return [Problem(f"{title} is not running")] if died and not stopping else []
-
-
 class ThreadedPart:
     """A `Component` that runs `_run` on one thread.
 
@@ -22,7 +16,7 @@ class ThreadedPart:
     def __init__(self, name: str, title: str) -> None:
         self.name = name
         self._title = title
-        self._stop_requested = False
+        self._stop_requested = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
@@ -31,7 +25,7 @@ class ThreadedPart:
 
     def request_stop(self) -> None:
         """Ask the thread to stop; never blocks."""
-        self._stop_requested = True
+        self._stop_requested.set()
 
     def join(self, timeout: float) -> bool:
         """Wait at most `timeout` seconds; True when the thread has ended or never started."""
@@ -44,8 +38,10 @@ class ThreadedPart:
         return [self._thread] if self._thread.is_alive() else []
 
     def problems(self) -> list[Problem]:
-        """Whether the thread has died."""
-        return thread_died(self._title, self._thread, stopping=self._stop_requested)
+        """A problem if the thread has ended without a stop request."""
+        died = self._thread.ident is not None and not self._thread.is_alive()
+        wanted = not self._stop_requested.is_set()
+        return [Problem(f"{self._title} is not running")] if died and wanted else []
 
     def _run(self) -> None:
         """The thread's work, until a stop is requested."""

@@ -12,8 +12,8 @@ from typing import Any
 from waitress import wasyncore
 from waitress.adjustments import Adjustments
 
-from ..runtime.part import thread_died
-from ..types import Problem
+from ..runtime.part import ThreadedPart
+from ..system.log import log_safely
 from .fast_lane import FastLane
 from .listener import Listener
 from .poller import Poller
@@ -37,17 +37,15 @@ ABANDON_TIMEOUT = 0.1
 """Seconds for the other threads to end after a busy one has been abandoned."""
 
 
-class Server:
+class Server(ThreadedPart):
     """The HTTP server: waitress's loop on one thread, and a pool of threads for requests.
 
-    sock: a bound, listening socket, which this closes; outlives_us: whether the socket was passed
+    sock: a bound, listening socket, which this closes; is_passed: whether the socket was passed
     to this process, so that its successor accepts the clients left in the backlog; lane: answers
     events without the application, None if disabled; threads: size of the pool; max_request_size:
     bytes in a body; connection_limit: most open connections; request_timeout: seconds that a client
     has to send a request.
     """
-
-    name = "http"
 
     def __init__(
         self,
@@ -55,16 +53,17 @@ class Server:
         sock: socket.socket,
         logger: logging.Logger,
         *,
-        outlives_us: bool = False,
+        is_passed: bool = False,
         lane: FastLane | None,
         threads: int,
         max_request_size: int,
         connection_limit: int,
         request_timeout: float,
     ) -> None:
+        super().__init__("http", "the HTTP server")
         self._logger = logger
         self._socket = sock
-        self.outlives_us = outlives_us
+        self.is_passed = is_passed
         self._application = application
         self._adjustments = Adjustments(
             threads=threads,
@@ -87,8 +86,6 @@ class Server:
         self._pool = Pool()
         self._listener: Listener | None = None
         self._poller = Poller()
-        self._thread = threading.Thread(target=self._loop, name=self.name, daemon=True)
-        self._stopping = False
         self._abandon = False
         self._is_empty = threading.Event()
 
@@ -98,7 +95,7 @@ class Server:
             self._logger,
             self._poller,
             self._lane,
-            self.outlives_us,
+            self.is_passed,
             self._connection_limit,
             self._request_timeout,
             with_fork_guard(self._application),
@@ -109,7 +106,7 @@ class Server:
             sockinfo=(self._socket.family, self._socket.type, 0, self._socket.getsockname()),
             bind_socket=False,
         )
-        self._thread.start()
+        super().start()
 
     def admit(self) -> None:
         """Accept connections on a passed socket; on any other they are accepted from the start."""
@@ -138,7 +135,7 @@ class Server:
     def request_stop(self) -> None:
         """Accept no more connections, and end once the requests in flight are answered."""
         self.drain()
-        self._stopping = True
+        super().request_stop()
         self._wake()
 
     def join(self, timeout: float) -> bool:
@@ -148,8 +145,7 @@ class Server:
             self._close(ABANDON_TIMEOUT)
             stopped = True
         else:
-            self._thread.join(timeout)
-            stopped = not self._thread.is_alive()
+            stopped = super().join(timeout)
         if not stopped:
             self._abandon = True
             self._wake()
@@ -161,7 +157,7 @@ class Server:
         return stopped
 
     def running_threads(self) -> list[threading.Thread]:
-        return [t for t in (self._thread, *self._pool.started) if t.is_alive()]
+        return super().running_threads() + [t for t in self._pool.started if t.is_alive()]
 
     def counters(self) -> dict[str, Any]:
         """The keys under `http` in /status."""
@@ -177,19 +173,15 @@ class Server:
             "fast_events": 0 if lane is None else lane.accepted,
         }
 
-    def problems(self) -> list[Problem]:
-        """A problem if the loop's thread has died."""
-        return thread_died("the HTTP server", self._thread, stopping=self._stopping)
-
     def _wake(self) -> None:
         if self._listener is not None:
             self._listener.wake()
 
-    def _loop(self) -> None:
+    def _run(self) -> None:
         listener = self._listener
         assert listener is not None
         listener.loop_thread = threading.get_ident()
-        while not self._stopping:
+        while not self._stop_requested.is_set():
             self._run_once(listener, None)
             if listener.draining and not listener.active_channels:
                 self._is_empty.set()
@@ -241,7 +233,8 @@ class Server:
                 self._handle(listener._fileno, accepts)
         # A failure of one connection must not affect the others.
         except Exception:
-            self._logger.exception("The HTTP loop failed and continues")
+            text = "The HTTP loop failed and continues"
+            log_safely(self._logger, logging.ERROR, text, exc_info=True)
             time.sleep(FAILURE_PAUSE)
 
     def _handle_ready(self, listener: Listener, timeout: float | None) -> int:

@@ -77,7 +77,7 @@ def _check_kept(bench: Bench, events: int = 10, crowd: int = 32) -> None:
 
 def _count(queue: Path) -> int:
     """How many events a file holds."""
-    with closing(Store(str(queue), create=False, patience=1.0)) as store:
+    with closing(Store(str(queue), create=False, busy_timeout=1.0)) as store:
         return store.count()
 
 
@@ -157,7 +157,7 @@ def _copy(bench: Bench, events: int, size: int) -> Iterator[Path]:
 def waiting_file(folder: Path, events: int, size: int) -> Path:
     """A file in which so many events wait, `size` a batch."""
     queue = folder / f"{events}-{size}.db"
-    with closing(Store(str(queue), create=True, patience=1.0)) as store, store.transaction():
+    with closing(Store(str(queue), create=True, busy_timeout=1.0)) as store, store.transaction():
         for number, first in enumerate(range(0, events, size), 1):
             lines = [EVENT] * min(size, events - first)
             data = b"\n".join(lines)

@@ -54,7 +54,7 @@ def daemonkit(folder: Path) -> File:
         spool.request_stop()
         if not spool.join(30):
             sys.exit("the queue did not stop")
-        store = Store(path, create=False, patience=1.0)
+        store = Store(path, create=False, busy_timeout=1.0)
         try:
             return store.count()
         finally:

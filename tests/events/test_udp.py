@@ -119,7 +119,7 @@ def test_what_the_kernel_holds_at_stop_is_still_handled(
             for number in range(100):
                 client.send_datagram(b"%d" % number)
             app.stop()
-            client.wait_until(lambda: listener._stop_requested)
+            client.wait_until(lambda: listener._stop_requested.is_set())
 
     assert events == list(range(100))
 

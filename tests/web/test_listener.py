@@ -22,7 +22,9 @@ def test_who_waits_to_be_let_in_when_it_stops_is_still_answered(app: Daemon, cou
         for sock in socks:
             sock.sendall(PING)
         app.stop()
-        client.wait_until(lambda: app._assembly.parts and app._assembly.parts.server._stopping)
+        client.wait_until(
+            lambda: app._assembly.parts and app._assembly.parts.server._stop_requested.is_set()
+        )
         release()
         answers = [read_all(sock) for sock in socks]
 
@@ -34,7 +36,7 @@ def test_who_waits_to_be_let_in_when_it_stops_is_still_answered(app: Daemon, cou
 def test_a_passed_socket_that_drains_lets_nobody_in(app: Daemon, order: tuple[str, str]) -> None:
     """Whichever comes first, when a signal comes during the start."""
     with serving(app) as (_, server):
-        server._outlives_us, server.is_open = True, False
+        server._is_passed, server.is_open = True, False
         assert not server.admits
         for what in order:
             getattr(app._assembly.parts.server, what)()  # type: ignore[union-attr]

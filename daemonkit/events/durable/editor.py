@@ -14,7 +14,7 @@ from ...types import Source
 from .rows import STRIDE, StoredBatch, StoredFailure, batch_of
 from .store import STATES, State, Store
 
-PATIENCE = 10.0
+BUSY_TIMEOUT = 10.0
 """Seconds to wait while another process writes."""
 AT_ONCE = 1000
 """Events in a transaction."""
@@ -51,7 +51,7 @@ class Editor:
     """
 
     def __init__(self, path: str, *, create: bool = False) -> None:
-        self._store = Store(path, create=create, patience=PATIENCE)
+        self._store = Store(path, create=create, busy_timeout=BUSY_TIMEOUT)
 
     def close(self) -> None:
         self._store.close()

@@ -16,7 +16,7 @@ from .lock import FileLock
 from .reserve import Reserve, free_bytes, probe_space
 from .store import Store
 
-PATIENCE = 0.25
+BUSY_TIMEOUT = 0.25
 """Seconds to wait while another process writes to the file."""
 WAL_BYTES = 4 * 1024 * 1024
 """The size at which the write-ahead log is checkpointed."""
@@ -29,7 +29,7 @@ SPARE_PAGES = 16
 """A file with no more free pages than this counts as full."""
 
 
-class Location:
+class FileIdentity:
     """The identity of a queue's files when they were opened."""
 
     def __init__(self, path: str) -> None:
@@ -81,7 +81,7 @@ class File:
             self.store = self._open_store()
             self._opened.callback(self.store.close)
             self._set_limits(disk)
-            self.location = Location(path)
+            self.identity = FileIdentity(path)
             self.reserve.take()
         except BaseException as error:
             self._opened.close()
@@ -99,7 +99,7 @@ class File:
 
     def _open_store(self) -> Store:
         try:
-            store = Store(self.path, create=True, patience=PATIENCE)
+            store = Store(self.path, create=True, busy_timeout=BUSY_TIMEOUT)
         except Broken as error:
             self._logger.critical(
                 "The event queue %s can't be read (%s): moved it to %s and started an empty one",
@@ -107,7 +107,7 @@ class File:
                 error,
                 _move_aside(self.path),
             )
-            store = Store(self.path, create=True, patience=PATIENCE)
+            store = Store(self.path, create=True, busy_timeout=BUSY_TIMEOUT)
         if store.migrated_from is not None:
             self._logger.info(
                 "Migrated the event queue %s from format %d", self.path, store.migrated_from

@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 
 from ...exceptions import StartError, Unavailable
 from ...runtime.forks import ForkFlag
-from ...runtime.part import thread_died
+from ...runtime.part import ThreadedPart
+from ...system.log import log_safely
 from ...types import Problem
 from ..bounded import Bounded
 from ..entry import Batch, Entry, FailedAttempt
@@ -35,7 +36,7 @@ AFTER_FAILURE = 1.0
 R = TypeVar("R")
 
 
-class DurableQueue(Bounded):
+class DurableQueue(Bounded, ThreadedPart):
     """A first-in-first-out queue in a file, which outlives the process.
 
     path: the file; name: of the daemon, for the error message of a second one; size: the most
@@ -59,7 +60,8 @@ class DurableQueue(Bounded):
         ack_batch: int = 100,
         changed: Callable[[], None] = lambda: None,
     ) -> None:
-        super().__init__(size, Waiting(self._read_again, self._refill))
+        Bounded.__init__(self, size, Waiting(self._read_again, self._refill))
+        ThreadedPart.__init__(self, self.name, "the event queue")
         self._logger = logger
         self._ack_batch = ack_batch
         self._lock = OwnedLock()
@@ -68,8 +70,8 @@ class DurableQueue(Bounded):
         self._forked = ForkFlag()
         self._dirty = threading.Event()
         self._is_dirty = False
-        """Whether the keeper was asked to save; cheaper than asking the event."""
-        self._closing, self._stopping = threading.Event(), threading.Event()
+        """Whether the thread was asked to save; cheaper than asking the event."""
+        self._closing = threading.Event()
         self._file = File(path, name, disk, logger)
         self._faults = FileFaults(self._file.path, logger, changed)
         self._in_flight = InFlight(self._file.store)
@@ -85,12 +87,8 @@ class DurableQueue(Bounded):
         self._writer = Writer(
             self._file, self._faults, self._backlog, self._in_flight, ack_batch, self._publish
         )
-        self._thread = threading.Thread(target=self._keep, name=self.name, daemon=True)
         if len(self):
             logger.info("%d events wait in %s", len(self), path)
-
-    def start(self) -> None:
-        self._thread.start()
 
     def close(self) -> None:
         """Give takers nothing more; waiting events stay in the file for the next start."""
@@ -101,13 +99,12 @@ class DurableQueue(Bounded):
     def request_stop(self) -> None:
         """Save the results, then close the file."""
         self.close()
-        self._stopping.set()
+        super().request_stop()
         self._dirty.set()
 
     def join(self, timeout: float) -> bool:
         until = time.monotonic() + timeout
-        if self._thread.ident is not None:
-            self._thread.join(timeout)
+        super().join(timeout)
         # Another thread may be using the disk.
         if not self._lock.acquire(timeout=max(0.0, until - time.monotonic())):
             return False
@@ -118,9 +115,6 @@ class DurableQueue(Bounded):
         finally:
             self._lock.release()
         return not self.running_threads()
-
-    def running_threads(self) -> list[threading.Thread]:
-        return [self._thread] if self._thread.is_alive() else []
 
     # Putting
 
@@ -270,27 +264,28 @@ class DurableQueue(Bounded):
             with self._lock:
                 if self._file.is_closed or self._in_flight.unsaved < self._ack_batch:
                     return
-                # A power cut may undo it, so the keeper syncs it soon.
+                # A power cut may undo it, so the thread syncs it soon.
                 if self._writer.save(synced=False):
                     return
             # Going on would let more events be handled twice.
             if self._closing.wait(AFTER_FAILURE):
                 return
 
-    def _keep(self) -> None:
+    def _run(self) -> None:
         check = time.monotonic() + CHECK_INTERVAL
-        while not self._stopping.is_set():
+        while not self._stop_requested.is_set():
             self._dirty.wait(max(0.0, check - time.monotonic()))
             try:
-                if self._dirty.is_set() and not self._stopping.wait(ACK_DELAY):
+                if self._dirty.is_set() and not self._stop_requested.wait(ACK_DELAY):
                     self._save()
                 if time.monotonic() >= check:
                     check = time.monotonic() + CHECK_INTERVAL
                     self._check_file()
             # Nothing may end this thread.
             except Exception:
-                self._logger.exception("The event queue failed and continues")
-                self._stopping.wait(AFTER_FAILURE)
+                text = "The event queue failed and continues"
+                log_safely(self._logger, logging.ERROR, text, exc_info=True)
+                self._stop_requested.wait(AFTER_FAILURE)
 
     def _save(self) -> None:
         # First, and in this order: later results are either saved now or set them again.
@@ -302,7 +297,7 @@ class DurableQueue(Bounded):
             if self._writer.save(synced=True):
                 return
         self._dirty.set()
-        self._stopping.wait(AFTER_FAILURE)
+        self._stop_requested.wait(AFTER_FAILURE)
 
     def _check_file(self) -> None:
         with self._lock:
@@ -319,7 +314,7 @@ class DurableQueue(Bounded):
     def problems(self) -> list[Problem]:
         """For the health check."""
         return [
-            *thread_died("the event queue", self._thread, stopping=self._stopping.is_set()),
+            *super().problems(),
             *self._faults.problems(),
         ]
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from daemonkit import StartError
-from daemonkit.events.durable.file import File, Location
+from daemonkit.events.durable.file import File, FileIdentity
 from daemonkit.events.durable.queue import DurableQueue
 from daemonkit.events.entry import Batch
 
@@ -102,13 +102,13 @@ def test_a_reserve_left_by_a_killed_daemon_is_free_when_the_file_is_opened(
 def test_removed_and_replaced_files_are_recognized(path: str) -> None:
     Path(path).touch()
     Path(path + "-wal").touch()
-    location = Location(path)
-    assert location.problem() == ""
+    identity = FileIdentity(path)
+    assert identity.problem() == ""
     os.unlink(path + "-wal")
-    assert location.problem() == f"{path}-wal was removed"
+    assert identity.problem() == f"{path}-wal was removed"
     Path(path + ".new").touch()
     os.replace(path + ".new", path)
-    assert location.problem() == f"{path} was replaced"
+    assert identity.problem() == f"{path} was replaced"
 
 
 def test_a_closed_file_leaves_nothing_open(path: str) -> None:
@@ -120,10 +120,10 @@ def test_a_closed_file_leaves_nothing_open(path: str) -> None:
     assert open_files(path) == []
 
 
-def test_a_location_that_is_checked_without_its_log(path: str) -> None:
+def test_an_identity_that_is_checked_without_its_log(path: str) -> None:
     Path(path).touch()
-    location = Location(path)
+    identity = FileIdentity(path)
     Path(path + "-wal").touch()
 
-    assert location.problem(with_log=False) == ""
-    assert location.problem() == f"{path}-wal was replaced"
+    assert identity.problem(with_log=False) == ""
+    assert identity.problem() == f"{path}-wal was replaced"

@@ -16,7 +16,19 @@ from daemonkit.events.durable import queue as queue_module
 from daemonkit.events.durable.queue import DurableQueue
 from daemonkit.events.entry import Entry
 
-from .helpers import FAILURE, LOGGER, BrokenDisk, Open, batch, close, events_of, rows, take, until
+from .helpers import (
+    FAILURE,
+    LOGGER,
+    BrokenDisk,
+    Open,
+    batch,
+    close,
+    edit,
+    events_of,
+    rows,
+    take,
+    until,
+)
 
 
 def test_events_come_out_in_order_and_are_in_the_file_until_handled(
@@ -138,8 +150,8 @@ def test_a_failed_event_is_tried_again_when_due_and_counts_its_attempts(
     queue.put_many(batch({"n": 1}, 2, peers=["a:1", "b:2"]))
     first = queue.get()
     first.event["spoilt"] = True
-    queue.fail(first, FAILURE, 0.1)
     failed = time.monotonic()
+    queue.fail(first, FAILURE, 0.1)
     assert queue.get().event == 2
     again = queue.get()
 
@@ -150,6 +162,30 @@ def test_a_failed_event_is_tried_again_when_due_and_counts_its_attempts(
     assert queue.counters()["retried"] == 1
     queue.done([again])
     until(lambda: rows(path, "SELECT * FROM failed") == [])
+
+
+@pytest.mark.parametrize("is_retry", [False, True])
+@pytest.mark.parametrize("is_dropped", [False, True])
+def test_a_failed_event_counts_as_waiting_before_its_failure_is_saved(
+    opened: Open, path: str, is_retry: bool, is_dropped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = opened()
+    queue.put_many(batch(1))
+    entry = queue.get()
+    if is_retry:
+        queue.fail(entry, FAILURE, 0)
+        entry = queue.get()
+    # Only `flush` saves.
+    monkeypatch.setattr(queue_module, "ACK_DELAY", 3600)
+    queue.fail(entry, FAILURE, 3600)
+    assert (len(queue), queue.counters()["retrying"]) == (1, 1)
+
+    if is_dropped:
+        edit(path, "DELETE FROM batches")
+        edit(path, "DELETE FROM failed")
+    queue.flush()
+    left = 0 if is_dropped else 1
+    assert (len(queue), queue.counters()["retrying"]) == (left, left)
 
 
 def test_a_dead_letter_keeps_everything_known_about_it(opened: Open, path: str) -> None:
@@ -340,11 +376,11 @@ def test_the_keeper_waits_for_something_to_do(path: str) -> None:
     assert waits[0] <= queue_module.CHECK_INTERVAL
 
 
-def test_a_keeper_thread_that_dies_is_a_problem(opened: Open) -> None:
+def test_a_thread_that_dies_is_a_problem(opened: Open) -> None:
     queue = opened()
-    queue._stopping.set()
+    queue._stop_requested.set()
     queue._dirty.set()
     queue._thread.join()
-    queue._stopping.clear()
+    queue._stop_requested.clear()
 
     assert [problem.text for problem in queue.problems()] == ["the event queue is not running"]
