@@ -4,6 +4,7 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,21 @@ def test_config_set_and_short_forms_reach_the_daemon(started: list[Daemon], tmp_
     assert app.config == {"url": [1]}
     chosen = {name: app.master_config[name] for name in ("host", "port", "log_level", "queue_size")}
     assert chosen == {"host": "::", "port": 3322, "log_level": "INFO", "queue_size": 5}
+
+
+def test_a_signal_that_the_import_swallows_stops_before_the_start(
+    started: list[Daemon], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(target: str) -> Daemon:
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+        return Daemon(target)
+
+    monkeypatch.setattr("daemonkit.cli.options.load_daemon", load)
+    result = invoke("run", "mymod:app")
+
+    assert (result.exit_code, started) == (0, [])
+    assert result.output == "daemonkit: stopped before the start\n"
 
 
 def test_signals_wait_for_the_start_and_no_longer_than_the_daemon(

@@ -168,6 +168,13 @@ def test_helper_threads_see_the_shutdown_event_when_the_slave_has_ended() -> Non
     assert events[0].is_set()
 
 
+def test_the_end_of_a_run_is_its_last_heartbeat(clock: Clock) -> None:
+    def work() -> None:
+        clock.now += 7
+
+    assert run(work, Recorder()).heartbeat.age() == 0
+
+
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The clock of all heartbeats."""
