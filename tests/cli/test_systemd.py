@@ -113,3 +113,4 @@ def test_a_unit_names_the_file_that_stdin_was(
         result = CliRunner().invoke(main, ["systemd", "mymod:app", "--config", fd])
 
     assert f" run mymod:app --config {path}\n" in result.stdout
+    assert not result.stdout.endswith("\n\n")
