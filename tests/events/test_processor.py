@@ -264,6 +264,7 @@ def test_a_running_call_stalls_and_recovers_and_between_calls_there_is_no_stall(
     processor = Processor(
         queue, handle, LOGGER, timeout=0.01, changed=lambda: changes.append(len(caplog.messages))
     )
+    assert processor._workers[0].heartbeat.age() == 0
     processor.start()
     queue.put_many(Batch([7], (), "http", ["peer"]))
     assert entered.wait(30)

@@ -30,7 +30,7 @@ def part() -> Iterator[Work]:
 def test_its_thread_has_its_name_and_is_listed_while_it_runs(part: Work) -> None:
     assert part.running_threads() == []
     part.start()
-    assert [thread.name for thread in part.running_threads()] == ["work"]
+    assert [(thread.name, thread.daemon) for thread in part.running_threads()] == [("work", True)]
     part.end.set()
     assert part.join(10)
     assert part.running_threads() == []

@@ -50,6 +50,16 @@ def test_each_start_wakes_the_timer_which_learns_when_slaves_are_due() -> None:
     assert supervisor.join(30)
 
 
+def test_once_asked_to_stop_it_adds_no_slave() -> None:
+    supervisor, _ = supervisor_of(SlaveSpec.make(Worker, "slave", {}))
+    supervisor.start()
+    supervisor.request_stop()
+    with pytest.raises(RegistrationError, match="^the daemon is stopping: late is not started$"):
+        supervisor.add(SlaveSpec.make(Worker, "slave", {"name": "late"}))
+
+    assert supervisor.join(30)
+
+
 def test_an_aborted_start_waits_no_longer_for_what_is_being_created() -> None:
     made, release = threading.Event(), threading.Event()
 

@@ -18,6 +18,8 @@ from daemonkit.system.systemd import NotifySocket, take_sockets, watchdog_second
         ({"WATCHDOG_USEC": "0"}, None),
         ({"WATCHDOG_USEC": "-5"}, None),
         ({"WATCHDOG_USEC": "soon"}, None),
+        ({"WATCHDOG_USEC": "9" * 19}, 9999999999999.999999),
+        ({"WATCHDOG_USEC": "9" * 20}, None),
         ({"WATCHDOG_USEC": "9" * 5000}, None),
     ],
 )

@@ -202,6 +202,13 @@ def test_an_alert_dropped_while_it_is_posted_takes_no_other_with_it(
     assert backend.posted == everything
 
 
+def test_without_alerts_stopping_starts_no_thread(outbox: Outbox) -> None:
+    outbox.start()
+    outbox.request_stop()
+
+    assert outbox._thread is None
+
+
 def test_stopping_sends_what_is_waiting(outbox: Outbox, backend: FakeBackend) -> None:
     backend.released.clear()
     for one in alerts(50):
