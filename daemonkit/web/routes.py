@@ -118,9 +118,9 @@ def add_routes(blueprint: Blueprint, views: Views) -> None:
 
 
 def _whole_body() -> bytes:
-    """The request's body, also when a hook has read some of it, as a form for instance."""
+    """The request's body, even if a hook has read some of it, for example as a form."""
     stream = request.environ["wsgi.input"]
-    # A middleware may have put something else there, with no more than PEP 3333 asks for.
+    # Middleware may have replaced it with a stream that has only what PEP 3333 requires.
     may_seek = getattr(stream, "seekable", bool)
     if not getattr(request, "_cached_data", None) and may_seek():
         stream.seek(0)
@@ -130,7 +130,7 @@ def _whole_body() -> bytes:
 
 
 def add_error_handlers(app: Flask, views: Views) -> None:
-    """Answer every error in the envelope."""
+    """Answer every error with the JSON envelope."""
 
     def refused(message: str, code: int, **headers: str) -> Response:
         response = _answer(code, envelope(views.redact(message), False))
@@ -149,7 +149,7 @@ def add_error_handlers(app: Flask, views: Views) -> None:
 
     def http_error(error: Exception) -> Any:
         assert isinstance(error, HTTPException)
-        # An answer of the user's own making, or a redirection, is left as it is.
+        # The user's own responses and redirects are left alone.
         if error.response is not None or (error.code or 0) < 400:
             return error
         response = Response.force_type(error.get_response())
@@ -159,7 +159,7 @@ def add_error_handlers(app: Flask, views: Views) -> None:
             response.headers["Allow"] = ", ".join(sorted(error.valid_methods or ()))
         return response
 
-    def unforeseen(error: Exception) -> Response:
+    def internal_error(error: Exception) -> Response:
         views.logger.error("%s %s failed", request.method, request.path, exc_info=error)
         return refused("Internal Server Error", 500)
 
@@ -167,7 +167,7 @@ def add_error_handlers(app: Flask, views: Views) -> None:
     app.errorhandler(Unavailable)(unavailable)
     app.errorhandler(BatchTooLarge)(too_large)
     app.errorhandler(HTTPException)(http_error)
-    app.errorhandler(Exception)(unforeseen)
+    app.errorhandler(Exception)(internal_error)
 
 
 def _message(error: HTTPException) -> str:

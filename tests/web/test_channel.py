@@ -30,7 +30,7 @@ def test_what_cannot_begin_a_request_is_refused_at_its_first_byte(
 
         assert not server.clients.receiving
     assert answer.endswith(
-        b'{"message": "Bad Request: this is no HTTP request; does the client speak TLS (https)?", '
+        b'{"message": "Bad Request: this is not an HTTP request; does the client speak TLS (https)?", '
         b'"result": false}\n'
     )
     assert answer.count(b"HTTP/1.1 200 OK") == (before.strip() != b"")

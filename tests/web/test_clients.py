@@ -199,12 +199,12 @@ def test_a_client_that_reads_slowly_but_steadily_is_not_one_that_reads_nothing(
         client.wait_until(lambda: any(c.total_outbufs_len for c in server.active_channels.values()))
         (channel,) = server.active_channels.values()
         # What is on its way arrives, and then nothing more.
-        client.wait_until(lambda: channel._in_flight and not channel.is_received())
+        client.wait_until(lambda: channel._in_flight and not channel.check_received())
         while unacknowledged(channel.socket) >= channel._in_flight:
             sock.recv(1000)
         look_after_long_silence()
         assert channel.connected
-        client.wait_until(lambda: not channel.is_received())
+        client.wait_until(lambda: not channel.check_received())
         look_after_long_silence()
         assert not channel.connected
     assert any("Connections closed whose clients read nothing" in m for m in caplog.messages)

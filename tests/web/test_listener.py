@@ -58,4 +58,4 @@ def test_a_failure_to_take_a_connection_is_logged_and_later_ones_are_taken(
 
         monkeypatch.setattr(TcpWSGIServer, "accept", fail_once)
         assert client.get("/ping").text == "OK\n"
-    assert caplog.messages.count("Taking a connection failed") == 1
+    assert caplog.messages.count("Accepting a connection failed") == 1

@@ -231,7 +231,7 @@ def test_a_fast_download_leaves_the_others_their_turns(
             channel.outbufs[-1].append(bytes(30_000_000))
             channel.total_outbufs_len += 30_000_000
         monkeypatch.setattr(Channel, "send", send)
-        server.look_again(channel)
+        server.recheck(channel)
         client.wait_until(lambda: not channel.total_outbufs_len)
         monkeypatch.undo()
 
