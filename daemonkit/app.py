@@ -152,7 +152,7 @@ class Daemon(Registrars):
         """The health check: returns the answer's text or raises PingError.
 
         By default what `on_ping` registered, or else whether all slaves and the event processor
-        are well.
+        are healthy.
         """
         return refuse_unrun((self._registry.ping or self.default_ping)())
 
@@ -168,9 +168,9 @@ class Daemon(Registrars):
         """Start a slave in the running daemon, or with the others when it hasn't started yet.
 
         args, keywords: for the Slave subclass's `__init__`; of the keywords those that it doesn't
-        name itself may also be options, see `slave`. Returns the slave once it is made; None while
-        no thread is available for it. Raises RegistrationError, also while stopping, and what
-        `__init__` raises; it is then not started again.
+        name itself may also be options, see `slave`. Returns the slave once it is created; None
+        while no thread is available for it. Raises RegistrationError, also while stopping, and what
+        `__init__` raises; the slave is then not retried.
         """
         options, arguments = split_options(target, keywords)
         spec = SlaveSpec.make(target, "run_slave", options, args, arguments)
@@ -181,7 +181,7 @@ class Daemon(Registrars):
         return self._assembly.supervisor.add(spec)
 
     def put_event(self, event: Event) -> None:
-        """Put an event on the queue, as if it had come from outside.
+        """Put an event on the queue, as if it had been received.
 
         Raises QueueFull when there is no room, Unavailable (its base class) when the daemon is
         stopping or the queue's disk is not available, and InvalidEvent (a ValueError) for what
@@ -190,7 +190,7 @@ class Daemon(Registrars):
         self._assembly.intake.put_many(normalize(event), "app")
 
     def send_event_to_juggler(self, host: str, service: str, status: str, description: str) -> None:
-        """Have an event sent to the monitoring system Juggler; returns at once.
+        """Queue an event for the monitoring system Juggler; returns at once.
 
         status: OK, INFO, WARN or CRIT; another is a ValueError.
         """
@@ -213,8 +213,8 @@ class Daemon(Registrars):
         """
         if COMMAND_LINE.get() is not None:
             raise RegistrationError(
-                "start() was called while daemonkit run imports the module, and would keep it from "
-                "doing its work; put it under if __name__ == '__main__':"
+                "start() was called while daemonkit run imports the module, which would never "
+                "return; put it under if __name__ == '__main__':"
             )
         actions = signal_actions(self._stop_signals, self._reloader.request, self.logger)
         exit_watch, signals = ExitWatch(self.logger), Signals(actions)

@@ -26,7 +26,7 @@ class RouteRegistrars(Freezable):
 
     def __init__(self) -> None:
         super().__init__()
-        # Templates and static files are looked for beside the user's module, as in Flask.
+        # Templates and static files are in the folder of the user's module, as with Flask.
         self.blueprint = Blueprint(PACKAGE, PACKAGE, root_path=str(_folder_of_user(type(self))))
         self._endpoints: set[str] = set()
         self._rules: set[tuple[str, str]] = set()
@@ -81,11 +81,11 @@ class RouteRegistrars(Freezable):
         name = endpoint or function_name(view_func)
         if name in self._endpoints:
             raise RegistrationError(
-                f"a route named {name!r} is registered already; choose another by endpoint="
+                f"a route named {name!r} is already registered; choose another by endpoint="
             )
         methods = {(rule, method.upper()) for method in options.get("methods") or ("GET",)}
         for _, method in sorted(methods & self._rules):
-            raise RegistrationError(f"{method} {rule} is registered already")
+            raise RegistrationError(f"{method} {rule} is already registered")
         self.blueprint.add_url_rule(rule, name, view_func, **options)
         self._endpoints.add(name)
         self._rules |= methods
@@ -120,7 +120,7 @@ def _check_rule(rule: Any) -> None:
 
 
 def _folder_of_user(daemon_class: type) -> Path:
-    """The folder of the module that subclasses the Daemon, or else that makes it."""
+    """The folder of the module that subclasses Daemon, or else of the one that creates it."""
     file = getattr(sys.modules.get(daemon_class.__module__), "__file__", None)
     if _is_ours(daemon_class.__module__):
         frame: Any = sys._getframe(1)

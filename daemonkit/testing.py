@@ -77,11 +77,11 @@ class Client:
 def running(
     app: Daemon | Callable[..., Daemon], config: ConfigSource = None, *, timeout: float = 10.0
 ) -> Iterator[Client]:
-    """Run a daemon in this process, on a free port of the loopback, for the time of a `with` block.
+    """Run a daemon in this process, on a free loopback port, for the time of a `with` block.
 
     app: the daemon, or a factory, which is called with `config` in force and given the user's part
     of it if it takes a parameter; config: a file's path in place of the daemon's own, or a mapping
-    to merge over that. Its `host` and `port` don't count, unless a mapping gives them. timeout:
+    to merge over that. Its `host` and `port` are ignored, unless a mapping sets them. timeout:
     seconds for starting, and for each of the client's calls.
     Logging and signals are left alone. After the block, the client's `exit_status` is what the
     process's would be. Raises what `start` would report: StartError, ConfigError and so on; and

@@ -132,7 +132,7 @@ def test_a_daemon_lives_once() -> None:
 
     with pytest.raises(RegistrationError, match="has started"), running(app):
         pass
-    with pytest.raises(RegistrationError, match="make another Daemon"):
+    with pytest.raises(RegistrationError, match="create another Daemon"):
         app.serve()
 
 

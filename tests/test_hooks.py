@@ -32,7 +32,7 @@ def test_each_hook_is_registered_bare_called_and_imperatively(name: str) -> None
     getattr(app, twin)(hooks[2])
 
     assert getattr(app._hooks, kind) == hooks
-    with pytest.raises(RegistrationError, match=f"is an {name} hook already; register it once"):
+    with pytest.raises(RegistrationError, match=f"is already an {name} hook; register it once"):
         getattr(app, twin)(hooks[0])
 
 

@@ -46,7 +46,7 @@ def test_one_rule_may_have_a_view_for_each_method() -> None:
     app.get("/x")(lambda: "got")
     app.post("/x", endpoint="posted")(lambda: "posted")
 
-    with pytest.raises(RegistrationError, match="^GET /x is registered already$"):
+    with pytest.raises(RegistrationError, match="^GET /x is already registered$"):
         app.route("/x", endpoint="again", methods=["get"])(lambda: "")
     with running(app) as client:
         assert (client.get("/x").text, client.post("/x").text) == ("got", "posted")
@@ -56,7 +56,7 @@ def test_a_decorator_that_is_used_twice_keeps_its_endpoint() -> None:
     register = Daemon("app").route("/x", endpoint="mine")
     register(lambda: "first")
 
-    with pytest.raises(RegistrationError, match="^a route named 'mine' is registered already"):
+    with pytest.raises(RegistrationError, match="^a route named 'mine' is already registered"):
         register(lambda: "second")
 
 

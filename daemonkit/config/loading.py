@@ -29,7 +29,7 @@ class Override:
     """One value given on the command line.
 
     key: dotted path, such as `master.port`; text: the value; option: what to name in an error;
-    raw: take the text as it is, not as YAML.
+    raw: use the text as it is, not as YAML.
     """
 
     key: str

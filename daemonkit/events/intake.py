@@ -1,4 +1,4 @@
-"""Admits events to the queue, whichever way they came, and counts them."""
+"""Admits events to the queue, whatever their source, and counts them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .entry import Batch, EventQueue
 class Intake:
     """Puts events on the queue.
 
-    The senders are asked for only if the event handler needs them.
+    Senders are looked up only if the event handler needs them.
     """
 
     def __init__(self, queue: EventQueue) -> None:
@@ -85,7 +85,7 @@ class Intake:
             try:
                 taken = self._put_together(requests, source, senders)
             except (QueueFull, BatchTooLarge):
-                # There is no room for all of them: take each one that fits.
+                # There is no room for all of them: accept each one that fits.
                 room = self._queue.room()
                 for number, request in enumerate(requests):
                     if (count := len(request.events)) <= room:

@@ -15,7 +15,7 @@ STOPPING = "stopping"
 STOPPED = "stopped"
 PHASES = (STARTING, RUNNING, DRAINING, STOPPING, STOPPED)
 
-Source = Callable[[], Iterable[Problem]]
+ProblemSource = Callable[[], Iterable[Problem]]
 
 
 class Health:
@@ -30,10 +30,10 @@ class Health:
         """Set once the daemon is no longer starting."""
         self.waiting_for: Callable[[], list[str]] = list
         self._lock = threading.Lock()
-        self._sources: list[Source] = []
+        self._sources: list[ProblemSource] = []
         self._listeners: list[Callable[[], None]] = []
 
-    def add_source(self, source: Source) -> None:
+    def add_source(self, source: ProblemSource) -> None:
         """Ask `source` for problems from now on, at any time."""
         self._sources.append(source)
 
@@ -57,7 +57,7 @@ class Health:
 
     @property
     def is_ready(self) -> bool:
-        """Whether new work is welcome."""
+        """Whether the daemon is ready for new work."""
         return self.phase == RUNNING
 
     def problems(self) -> list[Problem]:

@@ -43,7 +43,7 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setenv("TZ", "UTC")
     time.tzset()
-    store = Store("events.db", create=True, patience=1)
+    store = Store("events.db", create=True, busy_timeout=1)
     lines = b'{"a": "\xd0\xb6\\u001b\x7f\\ud800"}', b"1", b'"%s"' % (b"x" * 300)
     store.add(
         StoredBatch(12000, 3, RECEIVED, "http", '["::1:5", "::1:6", "::1:7"]', b"\n".join(lines))
@@ -254,7 +254,7 @@ def test_what_waits_or_has_failed_is_exported(path: str, tmp_path: Path) -> None
 
 
 def test_space_around_an_event_is_not_exported(path: str) -> None:
-    store = Store(path, create=False, patience=1)
+    store = Store(path, create=False, busy_timeout=1)
     store.add(StoredBatch(13000, 2, RECEIVED, "http", None, b" 1 \r\n\t[2]"))
     store.close()
 
@@ -547,7 +547,7 @@ def test_the_readable_events_of_a_damaged_file_are_exported(path: str) -> None:
 
 
 def test_a_locked_file_is_an_error(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(editor_module, "PATIENCE", 0.01)
+    monkeypatch.setattr(editor_module, "BUSY_TIMEOUT", 0.01)
     db = sqlite3.connect(path, isolation_level=None)
     db.execute("BEGIN IMMEDIATE")
 

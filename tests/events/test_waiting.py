@@ -305,7 +305,7 @@ def test_a_waiting_consumer_loads_again_only_when_asked_to() -> None:
     waiting = make(load=load)
     with consumers(waiting) as got:
         stored.append(1)
-        waiting.look_again()
+        waiting.request_load()
 
     assert got == [1]
     assert loads == [False, True]
@@ -339,7 +339,7 @@ def test_what_is_stored_during_a_load_is_not_missed() -> None:
             return True
         # Another thread stores something just behind this look.
         stored.append(1)
-        waiting.look_again()
+        waiting.request_load()
         return False
 
     waiting = make(load=load)

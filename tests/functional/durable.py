@@ -68,7 +68,7 @@ class Queue:
 
     def left(self) -> int:
         """How many unhandled events are in the file."""
-        store = Store(str(self.path), create=False, patience=1.0)
+        store = Store(str(self.path), create=False, busy_timeout=1.0)
         try:
             return store.count()
         finally:

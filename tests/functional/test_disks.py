@@ -118,7 +118,7 @@ UNSYNCED = 100
 
 def stored_numbers(path: Path) -> set[int]:
     """What is in the file and isn't acknowledged."""
-    store = Store(str(path), create=True, patience=0.0)
+    store = Store(str(path), create=True, busy_timeout=0.0)
     try:
         return {
             int(line)
@@ -373,7 +373,7 @@ class TimedSender(Sender):
 
 def database(path: Path, batches: int = 20) -> bytes:
     """Make the file of a queue with events in it."""
-    store = Store(str(path), create=True, patience=0.0)
+    store = Store(str(path), create=True, busy_timeout=0.0)
     for number in range(1, batches + 1):
         lines = [b'{"number": %d, "text": "%s"}' % (n, b"x" * 500) for n in range(100)]
         store.add(to_row(Batch(lines, lines), number * STRIDE))

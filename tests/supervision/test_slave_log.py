@@ -111,7 +111,7 @@ def test_a_stall_is_logged_with_the_stack_and_so_is_its_end(
     log.recovered(3)
 
     assert caplog.messages == [
-        "The slave work is stalled: no heartbeat for 2.5 s (timeout 2 s); it is here:\nthe stack\n",
+        "The slave work is stalled: no heartbeat for 2.5 s (timeout 2 s); its stack:\nthe stack\n",
         "The slave work recovered after 3 s",
     ]
 

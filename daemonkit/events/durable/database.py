@@ -17,7 +17,7 @@ APPLICATION = 0x646B6576
 CHECK_SECONDS = 0.2
 """The most time for checking a file at startup; damage usually shows at once."""
 CHECK_STEPS = 10_000
-"""Instructions of SQLite's virtual machine between two looks at the clock."""
+"""Instructions of SQLite's virtual machine between two checks of the clock."""
 PAGE_SIZE = 8192
 
 MIGRATIONS = (
@@ -64,12 +64,12 @@ class Broken(Exception):
 class Database:
     """An open file. Every method may raise sqlite3.Error.
 
-    path: the file; create: create it if missing; patience: seconds to wait while another process
-    writes; check: check it for damage first.
+    path: the file; create: create it if missing; busy_timeout: seconds to wait while another
+    process writes; check: check it for damage first.
     Raises StartError if it can't be opened or isn't a queue, and Broken.
     """
 
-    def __init__(self, path: str, *, create: bool, patience: float, check: bool = True) -> None:
+    def __init__(self, path: str, *, create: bool, busy_timeout: float, check: bool = True) -> None:
         self.path = path
         self.migrated_from: int | None = None
         check_path(path, create)
@@ -80,14 +80,14 @@ class Database:
                 uri=True,
                 isolation_level=None,
                 check_same_thread=False,
-                timeout=patience,
+                timeout=busy_timeout,
             )
         except sqlite3.Error as error:
             raise StartError(f"cannot open the event queue {path}: {error}") from None
         # Damaged text must not keep the rows after it from being read.
         self.db.text_factory = lambda text: text.decode("utf-8", "replace")
         try:
-            self._set_up(patience)
+            self._set_up(busy_timeout)
             if check:
                 self.check()
         except BaseException as error:
@@ -96,7 +96,7 @@ class Database:
                 raise _opening_failed(path, error) from None
             raise
 
-    def _set_up(self, patience: float) -> None:
+    def _set_up(self, busy_timeout: float) -> None:
         execute = self.db.execute
         # In this order: another process may be creating the file.
         tables, application, version = (
@@ -112,7 +112,7 @@ class Database:
             )
         if not tables:
             execute(f"PRAGMA page_size = {PAGE_SIZE}")
-        self._use_wal(time.monotonic() + patience)
+        self._use_wal(time.monotonic() + busy_timeout)
         # FULL: a commit returns once it is on the disk.
         execute("PRAGMA synchronous = FULL")
         execute("PRAGMA secure_delete = OFF")

@@ -14,7 +14,7 @@ from ...types import Source
 from .rows import STRIDE, StoredBatch, StoredFailure, batch_of
 from .store import STATES, State, Store
 
-PATIENCE = 10.0
+BUSY_TIMEOUT = 10.0
 """Seconds to wait while another process writes."""
 AT_ONCE = 1000
 """Events in a transaction."""
@@ -51,7 +51,7 @@ class Editor:
     """
 
     def __init__(self, path: str, *, create: bool = False) -> None:
-        self._store = Store(path, create=create, patience=PATIENCE)
+        self._store = Store(path, create=create, busy_timeout=BUSY_TIMEOUT)
 
     def close(self) -> None:
         self._store.close()
@@ -72,7 +72,7 @@ class Editor:
     def events(self, states: Collection[State]) -> Iterator[Stored]:
         """The events in these states, oldest first, without those added meanwhile.
 
-        Each event comes once, in the state that it has when its turn comes.
+        Each event is listed once, in the state that it has when it is read.
         """
         after, last = -1, self._store.newest()
         while after < last:
@@ -174,7 +174,7 @@ class Editor:
     def _for_each_failed(
         self, states: Collection[State], change: Callable[[Sequence[int]], None]
     ) -> int:
-        # By id, for a retried event may become a dead letter again at once.
+        # By id, since a retried event may become a dead letter again at once.
         changed, after, last = 0, -1, self._store.newest()
         while True:
             with self._store.transaction():

@@ -16,7 +16,7 @@ from .lock import FileLock
 from .reserve import Reserve, free_bytes, probe_space
 from .store import Store
 
-PATIENCE = 0.25
+BUSY_TIMEOUT = 0.25
 """Seconds to wait while another process writes to the file."""
 WAL_BYTES = 4 * 1024 * 1024
 """The size at which the write-ahead log is checkpointed."""
@@ -29,7 +29,7 @@ SPARE_PAGES = 16
 """A file with no more free pages than this counts as full."""
 
 
-class Location:
+class FileIdentity:
     """The identity of a queue's files when they were opened."""
 
     def __init__(self, path: str) -> None:
@@ -81,7 +81,7 @@ class File:
             self.store = self._open_store()
             self._opened.callback(self.store.close)
             self._set_limits(disk)
-            self.location = Location(path)
+            self.identity = FileIdentity(path)
             self.reserve.take()
         except BaseException as error:
             self._opened.close()
@@ -99,7 +99,7 @@ class File:
 
     def _open_store(self) -> Store:
         try:
-            store = Store(self.path, create=True, patience=PATIENCE)
+            store = Store(self.path, create=True, busy_timeout=BUSY_TIMEOUT)
         except Broken as error:
             self._logger.critical(
                 "The event queue %s can't be read (%s): moved it to %s and started an empty one",
@@ -107,7 +107,7 @@ class File:
                 error,
                 _move_aside(self.path),
             )
-            store = Store(self.path, create=True, patience=PATIENCE)
+            store = Store(self.path, create=True, busy_timeout=BUSY_TIMEOUT)
         if store.migrated_from is not None:
             self._logger.info(
                 "Migrated the event queue %s from format %d", self.path, store.migrated_from
@@ -163,7 +163,7 @@ class File:
         return self.reserve.take() or self._unused() >= self.reserve.size
 
     def ensure_room(self) -> bool:
-        """The same, with room for more events beside it."""
+        """The same, with room for more events, too."""
         more = SPARE_PAGES * self._page
         return self.reserve.take_with(more) or self._unused() >= self.reserve.size + more
 
@@ -174,16 +174,16 @@ class File:
         """Copy the write-ahead log into the file if possible."""
         try:
             self.store.checkpoint()
-        # Then the log grows.
+        # The log grows then.
         except sqlite3.Error:
             pass
 
     def distrust_log(self) -> None:
-        """Have the log restarted before the next write, for the disk may lack parts of it."""
+        """Have the log restarted before the next write: the disk may lack parts of it."""
         self._is_doubtful = True
 
     def restart_log_if_doubtful(self) -> None:
-        """Without this, everything written after the missing parts would be lost with them.
+        """Restart the log: everything written after missing parts would be lost with them.
 
         May raise sqlite3.Error.
         """
@@ -213,7 +213,7 @@ class File:
 
 
 def is_io_error(error: BaseException) -> bool:
-    """Whether the disk has failed, for whatever reason."""
+    """Whether SQLite reports an error of the disk."""
     return isinstance(error, sqlite3.Error | StartError) and "disk I/O error" in str(error)
 
 

@@ -153,8 +153,8 @@ class InFlight:
         self._in_retry.add(id)
 
     def reschedule(self, due: Mapping[int, float]) -> list[tuple[int, float]]:
-        """Drop the retries that aren't in `due`; returns what is new or changed in it, but for
-        those in work."""
+        """Drop the retries that aren't in `due`; returns what is new or changed in it, except those
+        in work."""
         for id in self._due.keys() - due.keys():
             del self._due[id]
         return [
@@ -179,8 +179,8 @@ class InFlight:
         self._note_failed(entry, failure_of(error, entry, str), None)
 
     def collect(self) -> None:
-        """Take in the results that threads have noted until now."""
-        # They may go on appending.
+        """Collect the results that threads have recorded so far."""
+        # They may append more meanwhile.
         handled = self.handled[: len(self.handled)]
         failures = self._new_failures[: len(self._new_failures)]
         self.collected += len(handled) + len(failures)

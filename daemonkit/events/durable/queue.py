@@ -69,7 +69,7 @@ class DurableQueue(Bounded, ThreadedPart):
         self._forked = ForkFlag()
         self._dirty = threading.Event()
         self._is_dirty = False
-        """Whether the keeper was asked to save; cheaper than asking the event."""
+        """Whether a save was requested; cheaper to read than the event."""
         self._closing = threading.Event()
         self._file = File(path, name, disk, logger)
         self._faults = FileFaults(self._file.path, logger, changed)
@@ -90,7 +90,7 @@ class DurableQueue(Bounded, ThreadedPart):
             logger.info("%d events wait in %s", len(self), path)
 
     def close(self) -> None:
-        """Give takers nothing more; waiting events stay in the file for the next start."""
+        """Hand out nothing more; waiting events stay in the file for the next start."""
         self._closing.set()
         with self._group.lock:
             self._backlog.close()
@@ -212,7 +212,7 @@ class DurableQueue(Bounded, ThreadedPart):
                     result = read()
                     self._faults.unreadable.end()
                     return result
-                # Any error: otherwise it would be tried again at once, for ever.
+                # Any error: otherwise it would be retried at once, forever.
                 except Exception as error:
                     self._faults.read_failed(error)
                 finally:
@@ -263,7 +263,7 @@ class DurableQueue(Bounded, ThreadedPart):
             with self._lock:
                 if self._file.is_closed or self._in_flight.unsaved < self._ack_batch:
                     return
-                # A power cut may undo it, so the keeper syncs it soon.
+                # A power cut may undo it, so the queue's thread syncs it soon.
                 if self._writer.save(synced=False):
                     return
             # Going on would let more events be handled twice.
@@ -317,7 +317,7 @@ class DurableQueue(Bounded, ThreadedPart):
         ]
 
     def lost_at_exit(self) -> int:
-        """None, for they are in the file."""
+        """None: they are in the file."""
         return 0
 
     def counters(self) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from itertools import groupby
 
-from .editor import PATIENCE, Stored, failed_event, split
+from .editor import BUSY_TIMEOUT, Stored, failed_event, split
 from .rows import batch_of
 from .store import Store
 
@@ -18,7 +18,7 @@ def salvage(path: str, lost: Callable[[], None]) -> Iterator[Stored]:
     lost: called for each batch or failed event that can't be read.
     Raises StartError or Broken if nothing can be read.
     """
-    store = Store(path, create=False, patience=PATIENCE, check=False)
+    store = Store(path, create=False, busy_timeout=BUSY_TIMEOUT, check=False)
     with closing(store):
         found = [(id, _waiting) for id in store.reachable("batches")]
         found += [(id, _failed) for id in store.reachable("failed")]

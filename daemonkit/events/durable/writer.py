@@ -46,11 +46,11 @@ class Writer:
         """Write and publish events; returns the refusal if that isn't possible."""
         try:
             refusal = self._try_to_write(puts)
-        # A bug of ours must not end the thread that writes for others.
+        # A bug of our own must not end a thread that writes for others.
         except Exception as error:
             refusal = self._failed(error)
         if refusal is not None and self._faults.unwritable.problem:
-            # The keeper tries again, for there may be no more puts that would.
+            # The queue's thread retries, since there may be no further puts that would.
             self._needs_sync = True
         return refusal
 
@@ -67,7 +67,7 @@ class Writer:
         except sqlite3.Error as error:
             return self._failed(error, sum(len(line) for put in puts for line in put.batch.lines))
         # A file that was removed or replaced accepts writes, but the next start won't find them.
-        if (refusal := self.check_location(with_log=False)) is not None:
+        if (refusal := self.check_identity(with_log=False)) is not None:
             return refusal
         self._publish(puts, written)
         self._faults.unwritable.end()
@@ -142,19 +142,19 @@ class Writer:
 
     def check(self) -> None:
         """Check the file for changes by others, and the disk for space; may raise sqlite3.Error."""
-        self.check_location(with_log=True)
+        self.check_identity(with_log=True)
         if self._faults.disk_full.problem and self._file.ensure_room():
             self._faults.disk_full.end()
         elif not self._file.ensure_reserve():
             self._faults.disk_is_full()
         self._backlog.catch_up_if_changed()
 
-    def check_location(self, *, with_log: bool) -> Unavailable | None:
+    def check_identity(self, *, with_log: bool) -> Unavailable | None:
         """Check that the file was neither removed nor replaced; returns the refusal if it was."""
-        problem = self._file.location.problem(with_log=with_log)
+        problem = self._file.identity.problem(with_log=with_log)
         if not problem:
             return None
         if self._faults.lost.problem is None:
-            # A file that was moved lacks what is in its log only.
+            # A moved file lacks what is only in its log.
             self._file.checkpoint()
         return self._faults.file_is_lost(problem)

@@ -53,7 +53,7 @@ def other(path: str, checks_often: None) -> Iterator[Callable[[], Store]]:
     stores: list[Store] = []
 
     def connect() -> Store:
-        stores.append(Store(path, create=False, patience=5))
+        stores.append(Store(path, create=False, busy_timeout=5))
         return stores[-1]
 
     yield connect
@@ -64,7 +64,7 @@ def other(path: str, checks_often: None) -> Iterator[Callable[[], Store]]:
 @pytest.fixture
 def store(path: str) -> Iterator[Store]:
     """A new file, as its daemon has it open."""
-    store = Store(path, create=True, patience=5)
+    store = Store(path, create=True, busy_timeout=5)
     yield store
     store.close()
 

@@ -20,7 +20,7 @@ from .helpers import LOGGER, Open, edit, filled
 
 
 def test_a_commit_is_on_the_disk(path: str) -> None:
-    store = Store(path, create=True, patience=1)
+    store = Store(path, create=True, busy_timeout=1)
 
     assert store.value("PRAGMA journal_mode") == "wal"
     assert store.value("PRAGMA synchronous") == 2
@@ -28,7 +28,7 @@ def test_a_commit_is_on_the_disk(path: str) -> None:
 
 
 def test_a_transaction_that_fails_changes_nothing(path: str) -> None:
-    store = Store(path, create=True, patience=1)
+    store = Store(path, create=True, busy_timeout=1)
     batch = StoredBatch(1000, 1, 1.0, "http", None, b"1")
 
     def add_twice() -> None:
@@ -110,7 +110,7 @@ def test_a_path_without_write_permission_is_an_error(
 
 def test_a_missing_file_is_created_only_on_request(path: str) -> None:
     with pytest.raises(StartError, match="there is no such file$"):
-        Store(path, create=False, patience=1)
+        Store(path, create=False, busy_timeout=1)
     assert not os.path.exists(path)
 
 
@@ -121,7 +121,7 @@ def test_a_locked_database_is_an_error(path: str) -> None:
     db.execute("BEGIN EXCLUSIVE")
 
     with pytest.raises(StartError, match="database is locked"):
-        Store(path, create=False, patience=0.01)
+        Store(path, create=False, busy_timeout=0.01)
     db.close()
 
 
@@ -132,18 +132,18 @@ def test_checking_a_large_file_ends_in_time(path: str, monkeypatch: pytest.Monke
         file.seek(-database.PAGE_SIZE, os.SEEK_END)
         file.write(b"\xa5" * database.PAGE_SIZE)
     with pytest.raises(Broken):
-        Store(path, create=False, patience=1)
+        Store(path, create=False, busy_timeout=1)
     monkeypatch.setattr(database, "CHECK_SECONDS", -1)
     monkeypatch.setattr(database, "CHECK_STEPS", 1)
 
-    Store(path, create=False, patience=1).close()
+    Store(path, create=False, busy_timeout=1).close()
 
 
 def test_a_damaged_file_is_an_error_with_its_reason(path: str) -> None:
     Path(path).write_text("text" * 1000)
 
     with pytest.raises(Broken, match="file is not a database"):
-        Store(path, create=False, patience=1)
+        Store(path, create=False, busy_timeout=1)
 
 
 def test_several_processes_may_add_to_a_new_file_at_once(
@@ -183,7 +183,7 @@ def test_a_file_that_another_process_is_creating_is_not_taken_for_a_foreign_one(
     def make_it_after_the_first_look(self: Store, statement: str, *arguments: Any) -> Any:
         found = value(self, statement, *arguments)
         monkeypatch.setattr(Store, "value", value)
-        Store(path, create=False, patience=5).close()
+        Store(path, create=False, busy_timeout=5).close()
         return found
 
     monkeypatch.setattr(Store, "value", make_it_after_the_first_look)

@@ -211,7 +211,7 @@ def test_what_is_added_comes_last(store: Store, editor: Editor) -> None:
 
 
 def test_a_lock_is_waited_for(store: Store, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(editor_module, "PATIENCE", 0.01)
+    monkeypatch.setattr(editor_module, "BUSY_TIMEOUT", 0.01)
     editor = Editor(path)
     store.db.execute("BEGIN IMMEDIATE")
 

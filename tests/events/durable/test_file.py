@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from daemonkit import StartError
-from daemonkit.events.durable.file import File, Location
+from daemonkit.events.durable.file import File, FileIdentity
 from daemonkit.events.durable.queue import DurableQueue
 from daemonkit.events.entry import Batch
 
@@ -83,7 +83,7 @@ def test_a_file_that_failed_to_open_is_unlocked(path: str) -> None:
 def test_removed_and_replaced_files_are_recognized(path: str) -> None:
     Path(path).touch()
     Path(path + "-wal").touch()
-    location = Location(path)
+    location = FileIdentity(path)
     assert location.problem() == ""
     os.unlink(path + "-wal")
     assert location.problem() == f"{path}-wal was removed"
@@ -103,7 +103,7 @@ def test_a_closed_file_leaves_nothing_open(path: str) -> None:
 
 def test_a_location_that_is_checked_without_its_log(path: str) -> None:
     Path(path).touch()
-    location = Location(path)
+    location = FileIdentity(path)
     Path(path + "-wal").touch()
 
     assert location.problem(with_log=False) == ""

@@ -10,7 +10,7 @@ from .helpers import add
 
 
 def test_what_is_handled_of_a_batch_is_not_counted(path: str) -> None:
-    store = Store(path, create=True, patience=1)
+    store = Store(path, create=True, busy_timeout=1)
     store.add(StoredBatch(1000, 5, 1.0, "http", None, b"1\n2\n3\n4\n5"))
     store.add(StoredBatch(2000, 1, 1.0, "http", None, b"6"))
     store.mark_handled(1000, [0, 2, 3])
