@@ -21,8 +21,7 @@ from .exceptions import DaemonkitError, PingError, RegistrationError
 from .lifecycle.assembly import Assembly
 from .lifecycle.exit import Deadline, ExitWatch, exit_now, flush_stdout
 from .lifecycle.lifecycle import STOPPED_BY_DEADLINE, Lifecycle
-from .lifecycle.parts import Host
-from .lifecycle.program import Program
+from .lifecycle.parts import Host, Program
 from .lifecycle.reloading import Reloader
 from .lifecycle.signal_actions import StopSignals, signal_actions
 from .lifecycle.signals import Signals

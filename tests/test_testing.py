@@ -35,14 +35,18 @@ def test_ipv6_addresses_go_in_brackets() -> None:
 
 def test_a_daemon_that_does_not_stop_is_told() -> None:
     app = Daemon("app")
-    release = threading.Event()
-    app.main(lambda: release.wait(30))
+    began, release = threading.Event(), threading.Event()
+
+    @app.main
+    def main() -> None:
+        began.set()
+        release.wait(30)
 
     with (
         pytest.raises(TimeoutError, match="^the daemon did not stop; is its run"),
-        running(app, {"master": {"shutdown_timeout": 0.1}}, timeout=1) as client,
+        running(app, {"master": {"shutdown_timeout": 0.1}}, timeout=1),
     ):
-        client.wait_until(lambda: app._health.is_ready)
+        assert began.wait(30)
     release.set()
 
 

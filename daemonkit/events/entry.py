@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
+from itertools import compress
 from typing import Any, NamedTuple, Protocol
 
 from ..exceptions import BatchTooLarge, Unavailable
@@ -31,6 +32,12 @@ class Batch(NamedTuple):
         """The events from `start` up to, but not including, `stop`."""
         peers = None if self.peers is None else self.peers[start:stop]
         return Batch(self.events[start:stop], self.lines[start:stop], self.source, peers)
+
+    def selected(self, flags: Sequence[bool]) -> Batch:
+        """The events whose flag is true."""
+        events, lines = list(compress(self.events, flags)), list(compress(self.lines, flags))
+        peers = None if self.peers is None else list(compress(self.peers, flags))
+        return Batch(events, lines, self.source, peers)
 
 
 class Entry(NamedTuple):

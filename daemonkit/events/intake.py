@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from itertools import compress
 
 from ..exceptions import BatchTooLarge, QueueFull, Unavailable
 from ..types import Source
@@ -71,51 +70,54 @@ class Intake:
         self._count(count, 0)
 
     def put_each(
-        self, requests: Sequence[Decoded], source: Source, peers: Callable[[], Iterable[str]]
+        self,
+        decoded: Decoded,
+        counts: Sequence[int],
+        source: Source,
+        peers: Callable[[], Iterable[str]],
     ) -> Sequence[Unavailable | BatchTooLarge | None]:
-        """Queue the events of each request, all or none; returns the refusal of each, if any.
+        """Queue the events of several requests, each all or none; returns the refusal of each, if
+        any.
 
-        peers: called for the sender of each request if the event handler needs it.
+        counts: how many events each request has; peers: called for the sender of each request if
+        the event handler needs it.
         """
-        senders = list(peers()) if self.needs_peers else None
-        refusals: list[Unavailable | BatchTooLarge | None] = [None] * len(requests)
-        taken = refused = 0
+        batch = Batch(*decoded, source)
+        if self.needs_peers:
+            pairs = zip(peers(), counts, strict=True)
+            batch = batch._replace(peers=[peer for peer, count in pairs for _ in range(count)])
+        refusals: list[Unavailable | BatchTooLarge | None] = [None] * len(counts)
+        taken = 0
         try:
             self._admit()
             try:
-                taken = self._put_together(requests, source, senders)
+                self._queue.put_many(batch)
             except (QueueFull, BatchTooLarge):
-                # There is no room for all of them: accept each one that fits.
-                room = self._queue.room()
-                for number, request in enumerate(requests):
-                    if (count := len(request.events)) <= room:
-                        room -= count
-                    else:
-                        refusals[number] = self._queue.refusal_of(count)
-                        refused += count
-                fits = [refusal is None for refusal in refusals]
-                senders = None if senders is None else list(compress(senders, fits))
-                taken = self._put_together(list(compress(requests, fits)), source, senders)
+                refusals, batch = self._what_fits(batch, counts)
+                if batch.events:
+                    self._queue.put_many(batch)
+            taken = len(batch.events)
         # It would refuse each of them alone, too.
         except Unavailable as error:
             refusals = [refusal or error for refusal in refusals]
-            refused = sum(len(request.events) for request in requests)
-        self._count(taken, refused)
+        self._count(taken, len(decoded.events) - taken)
         return refusals
 
-    def _put_together(
-        self, requests: Sequence[Decoded], source: Source, senders: Sequence[str] | None
-    ) -> int:
-        """Queue the events of all requests; returns their number."""
-        events = [event for request in requests for event in request.events]
-        lines = [line for request in requests for line in request.lines]
-        peers = None
-        if senders is not None:
-            pairs = zip(senders, requests, strict=True)
-            peers = [sender for sender, request in pairs for _ in request.events]
-        if events:
-            self._queue.put_many(Batch(events, lines, source, peers))
-        return len(events)
+    def _what_fits(
+        self, batch: Batch, counts: Sequence[int]
+    ) -> tuple[list[Unavailable | BatchTooLarge | None], Batch]:
+        """The refusal of each request that finds no room, and the events of the others."""
+        room = self._queue.room()
+        refusals: list[Unavailable | BatchTooLarge | None] = []
+        for count in counts:
+            if count <= room:
+                room -= count
+                refusals.append(None)
+            else:
+                refusals.append(self._queue.refusal_of(count))
+        pairs = zip(refusals, counts, strict=True)
+        fits = [refusal is None for refusal, count in pairs for _ in range(count)]
+        return refusals, batch.selected(fits)
 
     def put_some(
         self, decoded: Decoded, source: Source, peers: Callable[[], Iterable[str]]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from ..callables import function_name, refuse_unrun
+from ..callables import call_hook, refuse_unrun
 from ..runtime.forks import ForkFlag, ForkGuard
 from ..runtime.heartbeat import Heartbeat
 from ..runtime.stacks import stack_of
@@ -211,20 +211,11 @@ class Processor:
         dead = [entry.event for entry in entries if self._queue.fail(entry, failure, delay)]
         if dead and self._dead_letter_hooks and self._queue.flush():
             for event in dead:
+                about = f" on the event {beginning(event)}"
                 for hook in self._dead_letter_hooks:
-                    self._call_hook(hook, event, failure)
-
-    def _call_hook(self, hook: DeadLetterHook, event: Event, failure: FailedAttempt) -> None:
-        try:
-            refuse_unrun(hook(event, failure))
-            self._guard.end_child()
-        except BaseException as error:
-            self._guard.end_child(error)
-            self._logger.exception(
-                "The dead-letter hook %s failed on the event %s",
-                function_name(hook),
-                beginning(event),
-            )
+                    self._guard.end_child(
+                        call_hook(hook, "dead-letter", self._logger, event, failure, about=about)
+                    )
 
     def _described(self, events: Any) -> str:
         what = f"{len(events)} events, beginning" if self._batch else "the event"

@@ -9,6 +9,7 @@ from typing import Any
 
 from flask import Blueprint
 
+from ..callables import call_hook
 from ..config.defaults import Settings
 from ..config.in_force import ConfigInForce
 from ..events.durable.queue import DurableQueue
@@ -36,7 +37,6 @@ from ..web.flask_app import WebApp
 from ..web.routes import Views
 from ..web.server import Server
 from .parts import Host, Parts
-from .program import call_hook
 
 
 class Assembly:

@@ -7,15 +7,15 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ..callables import function_name, refuse_unrun
+from ..callables import call_hook, function_name, refuse_unrun
 from ..config.defaults import Settings
-from ..exceptions import DaemonkitError, RegistrationError, StartError
+from ..exceptions import DaemonkitError, StartError
 from ..monitoring.health import DRAINING, RUNNING, STOPPED, STOPPING, Health
 from ..runtime.forks import ForkGuard
+from ..supervision.supervisor import DaemonStopping
 from ..text import error_text
 from .exit import Deadline, log_safely, run_best_effort
-from .parts import Parts
-from .program import Program, call_hook
+from .parts import Parts, Program
 from .stopping import StopOrder
 from .waits import Waits
 
@@ -177,8 +177,8 @@ class Lifecycle:
         # SystemExit too: whatever ends run() early is a failure to be logged.
         except BaseException as error:
             self._guard.end_child(error)
-            # It may be about to start its slaves when the signal comes.
-            if isinstance(error, RegistrationError) and self._shutdown.is_set():
+            # It was about to start a slave when the signal came.
+            if isinstance(error, DaemonStopping):
                 self._logger.info("run() has ended: %s", error)
                 return
             log_safely(self._logger, logging.CRITICAL, "run() failed", exc_info=True)

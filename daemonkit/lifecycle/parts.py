@@ -1,10 +1,13 @@
-"""The parts of a running daemon."""
+"""What the lifecycle works with: the parts, the user's program, the host process."""
 
 from __future__ import annotations
 
+import logging
 import socket
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from ..events.entry import EventQueue
 from ..events.intake import Intake
@@ -14,7 +17,7 @@ from ..monitoring.alerts.outbox import Outbox
 from ..monitoring.systemd_notifier import SystemdNotifier
 from ..runtime.timer import Timer
 from ..supervision.supervisor import Supervisor
-from ..types import Component
+from ..types import Component, Hook
 from ..web.flask_app import WebApp
 from ..web.server import Server
 
@@ -50,6 +53,23 @@ class Parts:
     def events_left(self) -> int:
         """Events that wait, or that a handler hasn't returned from."""
         return self.queue.lost_at_exit() + self.processor.in_work
+
+
+@dataclass(frozen=True)
+class Program:
+    """The functions and hooks of the user's program, as the lifecycle calls them.
+
+    shutdown: set by whoever wants the daemon to stop; run: called in the main thread; stop_reason:
+    why it stops, for the log; wait_for_reload: waits so many seconds for the reload hooks.
+    """
+
+    logger: logging.Logger
+    shutdown: threading.Event
+    run: Callable[[], Any]
+    start_hooks: Sequence[Hook]
+    stop_hooks: Sequence[Hook]
+    stop_reason: Callable[[], str]
+    wait_for_reload: Callable[[float], object]
 
 
 @dataclass(frozen=True)

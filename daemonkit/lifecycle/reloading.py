@@ -6,13 +6,13 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 
+from ..callables import call_hook
 from ..config.in_force import ConfigInForce
 from ..config.lint import warnings_for
 from ..exceptions import ConfigError
 from ..monitoring.health import Health
 from ..monitoring.systemd_notifier import SystemdNotifier
 from ..types import Hook
-from .program import call_hook
 from .signals import Coalesced
 
 BETWEEN_RELOADS = 1.0

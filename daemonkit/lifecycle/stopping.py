@@ -8,15 +8,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-from ..callables import function_name
+from ..callables import call_hook, function_name
 from ..config.defaults import Settings
 from ..monitoring.health import DRAINING, STOPPED, STOPPING, Health
 from ..runtime.forks import ForkGuard
 from ..runtime.stacks import stack_of
 from ..types import Component
 from .exit import Deadline, log_safely
-from .parts import Parts
-from .program import Program, call_hook
+from .parts import Parts, Program
 from .waits import Waits
 
 LONGEST_SHARE = 0.5

@@ -20,6 +20,10 @@ KEPT = 100
 """Finished slaves, and failed ones, that are still shown."""
 
 
+class DaemonStopping(RegistrationError):
+    """A slave is not started, because the daemon is stopping."""
+
+
 class Supervisor:
     """All slaves of a daemon.
 
@@ -97,7 +101,7 @@ class Supervisor:
         for a name in use, for an unknown name in `after`, and while stopping; also what the slave's
         `__init__` raises, and then the slave is not retried.
         """
-        stopping = RegistrationError(f"the daemon is stopping: {spec.name} is not started")
+        stopping = DaemonStopping(f"the daemon is stopping: {spec.name} is not started")
         with self._changes:
             if self._stopping:
                 raise stopping

@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 
 from waitress.utilities import build_http_date
 
-from ..events.codec import Decoded, decode_lines, decode_one
+from ..events.codec import Decoded, decode, decode_lines
 from ..events.intake import Intake
 from ..exceptions import BatchTooLarge, InvalidEvent, Unavailable
 from .responses import CONTENT_TYPE, NDJSON, RECEIVED, SERVER, batch_received, envelope
@@ -109,8 +109,11 @@ class FastLane:
         self._counted = 0
         # Most clients send the same head each time.
         self._read_head = lru_cache(HEAD_CACHE_SIZE)(read_head)
-        self._taken: list[tuple[Connection, Decoded, bool]] = []
-        """Connection, events, and whether they are a batch, of each request to be answered."""
+        self._taken: list[tuple[Connection, int | None]] = []
+        """Of each request to be answered, its connection, and the size of its batch: None if it is
+        a single event."""
+        self._decoded = Decoded([], [])
+        """The events of these requests."""
         self.accepted = 0
         """Events queued by the fast lane."""
         self._second = 0
@@ -175,18 +178,20 @@ class FastLane:
     def commit(self) -> None:
         """Queue the events taken so far and answer their requests."""
         taken, self._taken = self._taken, []
+        decoded, self._decoded = self._decoded, Decoded([], [])
         refusals = self._intake.put_each(
-            [batch for _, batch, _ in taken],
+            decoded,
+            [1 if size is None else size for _, size in taken],
             "http",
-            lambda: [connection.peer for connection, _, _ in taken],
+            lambda: [connection.peer for connection, _ in taken],
         )
         if (now := int(time.time())) != self._second:
             self._second, self._received = now, {}
         answers: dict[Connection, list[bytes]] = {}
-        for (connection, (events, _), is_batch), refusal in zip(taken, refusals, strict=True):
+        for (connection, size), refusal in zip(taken, refusals, strict=True):
             if refusal is None:
-                self.accepted += len(events)
-                answer = self._received_answer(len(events) if is_batch else None)
+                self.accepted += 1 if size is None else size
+                answer = self._received_answer(size)
             else:
                 answer = self._refused_answer(refusal)
             answers.setdefault(connection, []).append(answer)
@@ -202,20 +207,29 @@ class FastLane:
     def _accept(self, connection: Connection, is_batch: bool, body: bytes) -> bool:
         if is_batch and body.count(b"\n") > MAX_LINES:
             return False
+        events, lines = self._decoded
+        size = None
         try:
-            batch = decode_lines(body) if is_batch else decode_one(body)
+            if is_batch:
+                batch = decode_lines(body)
+                size = len(batch.events)
+                events += batch.events
+                lines += batch.lines
+            else:
+                events.append(decode(body))
+                lines.append(body)
         # Flask's route decodes it again and answers with the error.
         except InvalidEvent:
             return False
         connection.answer_pending = True
-        self._taken.append((connection, batch, is_batch))
+        self._taken.append((connection, size))
         return True
 
-    def _received_answer(self, count: int | None) -> bytes:
-        """The answer to a batch of `count` events, or to a single event if `count` is None."""
-        if (answer := self._received.get(count)) is None:
-            body = RECEIVED if count is None else batch_received(count)
-            answer = self._received[count] = _answer("200 OK", body)
+    def _received_answer(self, size: int | None) -> bytes:
+        """The answer to a batch of `size` events, or to a single event if `size` is None."""
+        if (answer := self._received.get(size)) is None:
+            body = RECEIVED if size is None else batch_received(size)
+            answer = self._received[size] = _answer("200 OK", body)
         return answer
 
     def _refused_answer(self, error: Unavailable | BatchTooLarge) -> bytes:

@@ -25,6 +25,13 @@ def test_a_part_of_a_batch_keeps_its_circumstances() -> None:
     assert batch._replace(peers=None).part(0, 1) == Batch([1], [b"1"], "udp", None)
 
 
+def test_selected_events_of_a_batch_keep_their_circumstances() -> None:
+    batch = Batch([1, 2, 3], [b"1", b"2", b"3"], "udp", ["a:1", "b:2", "c:3"])
+
+    assert batch.selected([True, False, True]) == Batch([1, 3], [b"1", b"3"], "udp", ["a:1", "c:3"])
+    assert Batch([1, 2]).selected([False, True]) == Batch([2], [])
+
+
 def test_the_circumstances_of_an_event_have_the_time_in_utc() -> None:
     assert meta_of("http", "a:1", 1_500_000_000, 2) == EventMeta("http", "a:1", THEN, 2)
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import threading
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -20,6 +21,10 @@ def queue() -> MemoryQueue:
 
 def decoded(*events: Any) -> Decoded:
     return Decoded(list(events), [json.dumps(event).encode() for event in events])
+
+
+def requests(*batches: list[Any]) -> tuple[Decoded, list[int]]:
+    return decoded(*chain(*batches)), list(map(len, batches))
 
 
 @pytest.fixture
@@ -68,7 +73,7 @@ def test_of_several_events_those_are_taken_that_find_room(
 def test_each_batch_is_taken_whole_or_not_at_all(intake: Intake, queue: MemoryQueue) -> None:
     queue.with_meta = True
     refusals = intake.put_each(
-        [decoded(1), decoded(2, 3), decoded(4, 5, 6), decoded(7)],
+        *requests([1], [2, 3], [4, 5, 6], [7]),
         "http",
         lambda: ["a:1", "b:2", "c:3", "d:4"],
     )
@@ -84,7 +89,7 @@ def test_each_batch_is_taken_whole_or_not_at_all(intake: Intake, queue: MemoryQu
 
 
 def test_batches_that_fit_are_taken_in_one_go(intake: Intake, queue: MemoryQueue) -> None:
-    assert intake.put_each([decoded(1), decoded(2)], "http", lambda: pytest.fail("asked")) == [
+    assert intake.put_each(*requests([1], [2]), "http", lambda: pytest.fail("asked")) == [
         None,
         None,
     ]
@@ -102,7 +107,7 @@ def test_what_the_disk_refuses_is_not_tried_one_by_one(
         raise Unavailable("The disk is away")
 
     monkeypatch.setattr(queue, "put_many", refuse)
-    refusals = intake.put_each([decoded(1), decoded(2)], "http", list)
+    refusals = intake.put_each(*requests([1], [2]), "http", list)
 
     assert [str(refusal) for refusal in refusals] == ["The disk is away"] * 2
     assert tried == [2]
@@ -119,7 +124,7 @@ def test_what_finds_no_room_on_the_disk_is_refused_together(
         raise QueueFull("The disk is full")
 
     monkeypatch.setattr(queue, "put_many", refuse)
-    refusals = intake.put_each([decoded(1), decoded(2, 3, 4), decoded(5)], "http", list)
+    refusals = intake.put_each(*requests([1], [2, 3, 4], [5]), "http", list)
 
     assert [str(refusal)[:20] for refusal in refusals] == [
         "The disk is full",
@@ -132,7 +137,7 @@ def test_what_finds_no_room_on_the_disk_is_refused_together(
 
 def test_a_closed_intake_takes_no_batch(intake: Intake) -> None:
     intake.close()
-    refusals = intake.put_each([decoded(1), decoded(2, 3)], "http", lambda: ["a:1", "b:2"])
+    refusals = intake.put_each(*requests([1], [2, 3]), "http", lambda: ["a:1", "b:2"])
 
     assert [str(refusal) for refusal in refusals] == ["The daemon is stopping"] * 2
     assert intake.counters() == {"received": 0, "refused": 3}

@@ -143,10 +143,25 @@ def test_a_run_that_wants_to_start_a_slave_while_it_is_stopped_has_not_failed(
 
     client = Client("127.0.0.1", timeout=30)
     with running(app) as running_client:
-        pass
+        # Otherwise the end of the block might stop it before run() is called.
+        assert app.shutdown.wait(30)
 
     assert running_client.exit_status == 0
     assert "run() has ended: the daemon is stopping: late is not started" in caplog.messages
+
+
+def test_a_mistake_in_run_is_a_failure_although_the_daemon_is_stopping() -> None:
+    app = Daemon("app")
+
+    @app.main
+    def main() -> None:
+        app.stop()
+        app.run_slave("no function")  # type: ignore[call-overload]
+
+    with running(app) as client:
+        assert app.shutdown.wait(30)
+
+    assert client.exit_status == 1
 
 
 def test_a_run_that_returns_leaves_the_daemon_running() -> None:

@@ -9,7 +9,7 @@ import requests
 
 from daemonkit import Daemon, Slave
 from daemonkit.config.defaults import Settings
-from daemonkit.lifecycle.program import Program
+from daemonkit.lifecycle.parts import Program
 from daemonkit.lifecycle.stopping import LONGEST_SHARE, Step, StopOrder
 from daemonkit.lifecycle.waits import Waits
 from daemonkit.monitoring.health import Health
