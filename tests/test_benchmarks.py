@@ -37,7 +37,7 @@ def run(*arguments: str, path: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_what_is_missing_is_named_in_one_line(tmp_path: Path) -> None:
+def test_missing_requirements_are_named_in_one_line(tmp_path: Path) -> None:
     done = run("tests.benchmarks", path=str(tmp_path))
 
     assert done.returncode == 2
@@ -171,7 +171,7 @@ def test_a_thread_computes_only_on_request() -> None:
         assert server.rounds() == 0
 
 
-def test_what_wrk_shows_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_output_of_wrk_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pretender = tmp_path / "wrk"
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
 

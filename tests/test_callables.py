@@ -54,14 +54,14 @@ KINDS = [
 
 
 @pytest.mark.parametrize(("kind", "what"), [*KINDS, (types.coroutine(generator), KINDS[0][1])])
-def test_undone_work_is_refused(kind: Callable[[], Any], what: str) -> None:
+def test_unrun_work_is_refused(kind: Callable[[], Any], what: str) -> None:
     with pytest.raises(TypeError) as raised:
         refuse_unrun(kind())
 
     assert str(raised.value) == f"it returned {what}: do the work before returning"
 
 
-def test_a_task_is_refused_and_goes_on() -> None:
+def test_a_task_is_refused_and_continues() -> None:
     async def main() -> None:
         task = asyncio.create_task(asyncio.sleep(0.001, "done"))
         with pytest.raises(TypeError, match="an awaitable"):
@@ -74,7 +74,7 @@ def test_a_task_is_refused_and_goes_on() -> None:
 @pytest.mark.parametrize(
     "value", [None, 0, "", [generator], {}, range(3), iter([1]), concurrent.futures.Future(), Later]
 )
-def test_whatever_else_is_returned_is_left_alone(value: Any) -> None:
+def test_other_results_are_left_alone(value: Any) -> None:
     assert refuse_unrun(value) is value
 
 
@@ -110,7 +110,7 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 
 @pytest.mark.parametrize("place", ["handler", "batch", "override", "below an override"])
-def test_an_event_whose_handling_is_returned_undone_has_failed(
+def test_an_event_whose_handler_returns_unrun_work_has_failed(
     case: Case, place: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     if place == "override":
@@ -127,14 +127,14 @@ def test_an_event_whose_handling_is_returned_undone_has_failed(
     assert caplog.text.count(case.error) == 1
 
 
-def test_a_start_hook_that_returns_its_work_undone_ends_the_start(case: Case) -> None:
+def test_a_start_hook_that_returns_unrun_work_fails_the_start(case: Case) -> None:
     case.app.on_start(case.function)
 
     with pytest.raises(StartError, match=rf"^the start hook \w+ failed: TypeError: {case.error}$"):
         running(case.app).__enter__()
 
 
-def test_other_hooks_that_return_their_work_undone_have_failed(
+def test_other_hooks_that_return_unrun_work_have_failed(
     case: Case, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
@@ -152,7 +152,7 @@ def test_other_hooks_that_return_their_work_undone_have_failed(
 
 
 @pytest.mark.parametrize("place", ["main", "override", "below an override"])
-def test_a_run_that_returns_its_work_undone_ends_the_daemon_with_1(
+def test_a_run_that_returns_unrun_work_ends_the_daemon_with_1(
     case: Case, place: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     if place == "override":
@@ -169,7 +169,7 @@ def test_a_run_that_returns_its_work_undone_ends_the_daemon_with_1(
 
 
 @pytest.mark.parametrize("place", ["on_ping", "override", "below an override"])
-def test_a_health_check_that_returns_its_work_undone_has_failed(
+def test_a_health_check_that_returns_unrun_work_has_failed(
     case: Case, place: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     if place == "override":
@@ -185,7 +185,7 @@ def test_a_health_check_that_returns_its_work_undone_has_failed(
     assert caplog.text.count(case.error) == 1
 
 
-def test_a_status_that_is_returned_undone_is_an_error_in_its_place(case: Case) -> None:
+def test_a_status_that_returns_unrun_work_is_an_error_in_its_place(case: Case) -> None:
     app, error = case.subclass("status"), f"TypeError: {case.error}"
     app.add_status_field(case.function, name="field")
     app.add_slave(type("Odd", (Slave,), {"run": wait_for_shutdown, "status": case.function}))
@@ -204,7 +204,7 @@ def wait_for_shutdown(slave: Slave) -> None:
 
 @pytest.mark.parametrize("every", [None, 60])
 @pytest.mark.parametrize("place", ["function", "class", "async"])
-def test_a_slave_that_returns_its_work_undone_has_failed(
+def test_a_slave_that_returns_unrun_work_has_failed(
     case: Case, place: str, every: float | None
 ) -> None:
     async def awaits() -> Any:
@@ -270,7 +270,7 @@ EVENT, BOTH = ("event",), ("event", "meta")
         (dict.update, 1),
     ],
 )
-def test_a_function_is_given_a_further_argument_only_if_it_asks_for_it(
+def test_an_optional_argument_is_passed_only_to_a_function_that_takes_it(
     function: Any, count: int
 ) -> None:
     assert accepts(function, "on_event", EVENT, BOTH) == count
@@ -302,7 +302,7 @@ def test_a_function_of_another_form_is_refused_with_the_forms() -> None:
         (AsyncCallable(), "main takes a plain function, and AsyncCallable() is async def: "),
     ],
 )
-def test_what_would_run_nothing_is_refused(function: Any, message: str) -> None:
+def test_functions_that_would_run_nothing_are_refused(function: Any, message: str) -> None:
     with pytest.raises(RegistrationError, match=f"^{re.escape(message)}"):
         require_function(function, "main")
 
@@ -326,7 +326,7 @@ def test_an_unknown_option_is_refused_with_the_nearest_or_all_known() -> None:
 # Hooks
 
 
-def test_a_hook_that_returns_is_no_error() -> None:
+def test_a_hook_that_returns_is_not_an_error() -> None:
     calls: list[int] = []
 
     assert call_hook(lambda: calls.append(1), "start", logging.getLogger("app")) is None
@@ -334,7 +334,7 @@ def test_a_hook_that_returns_is_no_error() -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), SystemExit(3), KeyboardInterrupt()])
-def test_whatever_a_hook_raises_is_logged_and_returned(
+def test_any_exception_in_a_hook_is_logged_and_returned(
     error: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
     def close() -> None:
@@ -344,7 +344,7 @@ def test_whatever_a_hook_raises_is_logged_and_returned(
     assert caplog.messages == ["The stop hook close failed badly"]
 
 
-def test_a_hook_that_left_its_work_undone_has_failed() -> None:
+def test_a_hook_that_returns_unrun_work_has_failed() -> None:
     def numbers() -> Any:
         return (n for n in [1])
 

@@ -108,7 +108,7 @@ def test_every_fault_names_its_tests() -> None:
     assert [test for test in named if f"def {test}(" not in tests] == []
 
 
-def test_a_package_index_shows_no_link_that_leads_nowhere() -> None:
+def test_every_link_works_on_a_package_index() -> None:
     description = str(metadata("daemonkit").get_payload())
 
     assert "# daemonkit\n" in description
@@ -153,7 +153,7 @@ def test_a_sentence_is_on_one_line(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_a_cell_has_a_dozen_words_at_most(page: Path) -> None:
+def test_a_table_cell_has_at_most_a_dozen_words(page: Path) -> None:
     rows = re.findall(r"^\|(.+)\|$", page.read_text("utf-8"), re.M)
     cells = [cell.strip() for row in rows for cell in re.split(r"(?<!\\)\|", row)]
 

@@ -109,7 +109,7 @@ TWICE = {
 
 
 @pytest.mark.parametrize("registrar", [*TWICE, "on_event"])
-def test_what_is_not_callable_is_refused_at_once(app: Daemon, registrar: str) -> None:
+def test_a_target_that_is_not_callable_is_refused_at_once(app: Daemon, registrar: str) -> None:
     with pytest.raises(RegistrationError) as caught:
         getattr(app, registrar)("name")
 

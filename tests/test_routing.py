@@ -60,7 +60,7 @@ def test_a_decorator_that_is_used_twice_keeps_its_endpoint() -> None:
         register(lambda: "second")
 
 
-def test_hooks_and_handlers_of_requests_work_as_in_flask() -> None:
+def test_request_hooks_and_error_handlers_work_as_in_flask() -> None:
     app = Daemon("app")
     seen: list[str] = []
 
@@ -110,7 +110,7 @@ def test_hooks_and_handlers_of_requests_work_as_in_flask() -> None:
         lambda app: app.get("/late"),
     ],
 )
-def test_after_the_start_nothing_is_taken(register: Callable[[Daemon], Any]) -> None:
+def test_after_the_start_nothing_can_be_registered(register: Callable[[Daemon], Any]) -> None:
     app = Daemon("app")
     app._freeze()
 
@@ -119,7 +119,7 @@ def test_after_the_start_nothing_is_taken(register: Callable[[Daemon], Any]) -> 
 
 
 @pytest.mark.parametrize("wrong", [None, "x", 5])
-def test_what_cannot_be_called_is_no_view(wrong: Any) -> None:
+def test_a_view_must_be_callable(wrong: Any) -> None:
     app = Daemon("app")
 
     for register in (app.before_request, app.after_request, app.errorhandler(500), app.get("/")):
@@ -142,7 +142,7 @@ def page():
     "make",
     ["app = Daemon('app')", "class My(Daemon):\n    pass\napp = My()"],
 )
-def test_templates_and_static_files_stand_beside_the_module(
+def test_templates_and_static_files_are_beside_the_module(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: str
 ) -> None:
     folder = tmp_path / "program"
@@ -165,7 +165,7 @@ def test_templates_and_static_files_stand_beside_the_module(
         assert client.status()["http"]["fast_lane"] == "open"
 
 
-def test_without_such_folders_static_is_a_route_like_any_other() -> None:
+def test_without_a_static_folder_static_is_an_ordinary_route() -> None:
     app = Daemon("app")
     app.get("/static/<name>")(lambda name: f"my {name}")
 

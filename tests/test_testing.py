@@ -33,7 +33,7 @@ def test_ipv6_addresses_go_in_brackets() -> None:
         client.wait_until(lambda: client.status()["events"]["handled"] == 1)
 
 
-def test_a_daemon_that_does_not_stop_is_told() -> None:
+def test_a_daemon_that_does_not_stop_is_reported() -> None:
     app = Daemon("app")
     began, release = threading.Event(), threading.Event()
 

@@ -77,7 +77,7 @@ def exported(path: str) -> list[str]:
 # Looking
 
 
-def test_events_are_listed_the_oldest_first(path: str) -> None:
+def test_events_are_listed_oldest_first(path: str) -> None:
     assert on(path, "list").splitlines() == [
         "ID     STATE     RECEIVED             ATTEMPTS  ERROR                      EVENT",
         "3000   dead      2023-11-14 22:13:20  3         ValueError: no \\u001b[31m  3000",
@@ -178,7 +178,7 @@ def test_a_terminal_that_lacks_a_character_gets_an_escape(path: str) -> None:
 # Trying again and dropping
 
 
-def test_dead_letters_are_tried_again(path: str) -> None:
+def test_dead_letters_are_retried(path: str) -> None:
     assert on(path, "retry", "3000") == "1 event to be retried\n"
     assert on(path, "retry", "--all") == "1 dead letter to be retried\n"
     assert on(path, "list", "--state", "dead") == "There are no dead letters in events.db\n"
@@ -225,7 +225,7 @@ def test_all_of_a_state_are_dropped(path: str, arguments: list[str], line: str, 
     assert len(exported(path)) == left
 
 
-def test_at_a_terminal_it_is_asked_before_all_are_dropped(
+def test_at_a_terminal_dropping_all_asks_for_confirmation(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("daemonkit.cli.events._is_terminal", lambda: True)
@@ -244,7 +244,7 @@ def test_at_a_terminal_it_is_asked_before_all_are_dropped(
 # Exporting and importing
 
 
-def test_what_waits_or_has_failed_is_exported(path: str, tmp_path: Path) -> None:
+def test_waiting_and_failed_events_are_exported(path: str, tmp_path: Path) -> None:
     assert on(path, "export", "--state", "dead") == "3000\n4000\n"
     result = invoke("--queue", path, "export", "--output", "out.ndjson")
 
@@ -314,13 +314,13 @@ def test_any_events_come_out_of_export_as_they_were_imported(
     assert round_trip(data, tmp_path_factory.mktemp("trip")) == data
 
 
-def test_lines_that_are_empty_and_marks_and_line_ends_are_left_out(tmp_path: Path) -> None:
+def test_empty_lines_byte_order_marks_and_line_ends_are_left_out(tmp_path: Path) -> None:
     text = b"\xef\xbb\xbf1\r\n\n \t[2] \n\xef\xbb\xbf3\n\xef\xbb\xbf\n   4"
 
     assert round_trip(text, tmp_path) == b"1\n[2]\n3\n4\n"
 
 
-def test_an_import_goes_in_as_batches_that_a_daemon_can_take(
+def test_an_import_is_stored_in_batches_that_a_daemon_can_load(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Path("in").write_bytes(b"".join(b'{"n": %d}\n' % n for n in range(2500)))
@@ -342,7 +342,7 @@ def test_an_import_goes_in_as_batches_that_a_daemon_can_take(
     db.close()
 
 
-def test_a_wrong_line_keeps_a_file_out_whole(tmp_path: Path) -> None:
+def test_an_invalid_line_refuses_the_whole_file(tmp_path: Path) -> None:
     path = str(tmp_path / "new.db")
     file = tmp_path / "in"
     file.write_bytes(b"1\n" * 1500 + b"\n{oops\n" + b"2\n" * 1500)
@@ -357,7 +357,7 @@ def test_a_wrong_line_keeps_a_file_out_whole(tmp_path: Path) -> None:
     assert not os.path.exists(path)
 
 
-def test_from_stdin_everything_before_a_wrong_line_is_imported(path: str) -> None:
+def test_from_stdin_everything_before_an_invalid_line_is_imported(path: str) -> None:
     result = invoke("--queue", path, "import", "-", input=b"1\n" * 1500 + b"NaN\n" + b"2\n")
 
     assert said(result) == (
@@ -379,7 +379,7 @@ def test_a_line_that_is_too_long_is_an_error(path: str, monkeypatch: pytest.Monk
     assert "-: line 2: longer than 10 bytes; 1 event had been imported" in result.stderr
 
 
-def test_a_file_that_is_not_there_or_empty(path: str) -> None:
+def test_a_missing_file_is_an_error_and_an_empty_one_is_not(path: str) -> None:
     assert said(invoke("--queue", path, "import", "none")) == (
         2,
         "",
@@ -412,7 +412,7 @@ def stopped_by(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
         (KeyboardInterrupt(), "interrupted"),
     ],
 )
-def test_an_import_that_is_stopped_says_how_far_it_was(
+def test_an_import_that_is_stopped_says_how_far_it_got(
     path: str, monkeypatch: pytest.MonkeyPatch, error: BaseException, line: str
 ) -> None:
     Path("in").write_bytes(b"1\n" * 5000)
@@ -607,7 +607,7 @@ def test_a_daemon_handles_what_is_imported(fresh: str) -> None:
     assert on(fresh, "list").startswith("There are no events in ")
 
 
-def test_a_daemon_tries_dead_letters_again(fresh: str) -> None:
+def test_a_daemon_retries_dead_letters(fresh: str) -> None:
     handled: list[Any] = []
     broken = True
 
@@ -662,7 +662,7 @@ def listed(path: str) -> list[tuple[str, str]]:
     return [(row[0], row[-1]) for row in rows]
 
 
-def test_imports_beside_a_daemon_that_takes_events_lose_nothing(fresh: str) -> None:
+def test_imports_beside_a_daemon_that_accepts_events_lose_nothing(fresh: str) -> None:
     handled: list[Any] = []
 
     def add(first: int) -> None:

@@ -69,7 +69,7 @@ def test_an_unknown_option_is_a_usage_error() -> None:
     assert invoke("run").exit_code == 2
 
 
-def test_the_version_names_what_matters_for_a_report() -> None:
+def test_the_version_includes_what_a_bug_report_needs() -> None:
     result = invoke("--version")
 
     assert result.exit_code == 0
@@ -79,7 +79,7 @@ def test_the_version_names_what_matters_for_a_report() -> None:
     )
 
 
-def test_what_few_runs_need_is_not_imported_before_it_is_needed() -> None:
+def test_what_few_runs_need_is_imported_only_when_needed() -> None:
     """Each of them takes longer than all of daemonkit's own modules."""
     code = "import daemonkit.cli, sys; print({'asyncio', 'requests'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)

@@ -58,7 +58,7 @@ def test_the_folder_of_the_event_queue_can_be_written_to(tmp_path: Path) -> None
         assert lines(text, "ReadWritePaths") == [f"ReadWritePaths={' '.join(map(str, folders))}"]
 
 
-def test_a_user_of_one_s_own_and_a_high_port(tmp_path: Path) -> None:
+def test_a_unit_may_name_a_user_and_needs_no_capability_for_a_high_port(tmp_path: Path) -> None:
     text = unit(Daemon("я", {}), ["/p"], "www-data")
 
     assert lines(text, "User") == ["User=www-data"]
@@ -83,7 +83,9 @@ def test_folders_closed_to_others_are_noted(tmp_path: Path) -> None:
     assert lines(unit(Daemon("a"), command, "root"), "# /") == []
 
 
-def test_what_can_be_read_only_once_is_not_named_in_a_unit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_can_be_read_only_once_is_refused_in_a_unit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("daemonkit.cli.options.load_daemon", lambda target: Daemon(target))
     for options in (["--config", "{}"], ["--set", "a=!secret file:{}"]):
         reader, writer = os.pipe()

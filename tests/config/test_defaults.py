@@ -9,7 +9,7 @@ from daemonkit.config.defaults import SETTINGS, Settings
 from daemonkit.config.loading import load
 
 
-def test_the_table_and_the_typed_settings_are_one_thing() -> None:
+def test_the_table_matches_the_typed_settings() -> None:
     assert list(SETTINGS) == [field.name for field in fields(Settings)]
     assert vars(Settings()) == {name: row.default for name, row in SETTINGS.items()}
 

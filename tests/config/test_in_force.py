@@ -26,7 +26,7 @@ def test_a_reload_keeps_old_secrets_redacted_and_names_what_needs_a_restart(writ
     assert config.now.master == {**load().master, "port": 3322, "hidden_opts": ["b"]}
 
 
-def test_a_wrong_reload_leaves_everything_as_it_was(written: Any) -> None:
+def test_a_failed_reload_changes_nothing(written: Any) -> None:
     config = ConfigInForce(written("a: 1"))
     before = config.now
     written("a: [")
@@ -36,7 +36,7 @@ def test_a_wrong_reload_leaves_everything_as_it_was(written: Any) -> None:
     assert config.now is before
 
 
-def test_what_can_be_read_only_once_is_kept(
+def test_files_that_can_be_read_only_once_are_kept(
     piped: Callable[[str], str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -118,7 +118,7 @@ def test_a_reload_without_a_file_says_so(written: Any, source: Any, has_file: bo
     assert config.reload() == Reload([], ["b"], [], has_file)
 
 
-def test_it_is_loaded_once_however_many_threads_need_it_first(
+def test_the_configuration_is_loaded_once_however_many_threads_need_it_first(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     loads: list[Config] = []
@@ -156,7 +156,7 @@ def test_validators_see_the_configuration_and_the_one_of_every_reload(written: A
     assert seen == [({"a": 1}, 5), ({"a": 2}, 5)]
 
 
-def test_what_a_validator_raises_is_a_configuration_error_in_one_line(written: Any) -> None:
+def test_an_exception_in_a_validator_is_a_configuration_error_in_one_line(written: Any) -> None:
     message = r"needs_url() refused the configuration: ValueError: no url for port 5151"
     with pytest.raises(ConfigError) as caught:
         ConfigInForce({"a": 1}).validate([needs_url])
@@ -196,7 +196,7 @@ def test_a_secret_that_a_validator_names_is_redacted(error: type[Exception]) -> 
     assert "*** HIDDEN *** is too short" in str(caught.value)
 
 
-def test_a_validator_that_has_not_run_is_refused() -> None:
+def test_a_validator_that_returns_unrun_work_is_refused() -> None:
     def check(config: dict[str, Any], master_config: dict[str, Any]) -> Generator[int, None, None]:
         yield 1
 
@@ -225,7 +225,7 @@ def _command_line() -> Any:
 
 
 @pytest.mark.usefixtures("_command_line")
-def test_an_overlay_of_the_command_line_goes_over_the_constructor_s() -> None:
+def test_an_overlay_of_the_command_line_overrides_the_constructor_s() -> None:
     assert ConfigInForce({"a": 1, "b": 1, "c": 1}).now.config == {"a": 2, "b": 3, "c": 1}
 
 
@@ -266,7 +266,7 @@ def test_the_parameters_of_a_class_are_its_own() -> None:
     assert bind_config(Daemon, "run")().name == "Daemon"
 
 
-def test_a_factory_that_takes_more_is_refused() -> None:
+def test_a_factory_with_more_parameters_is_refused() -> None:
     with pytest.raises(RegistrationError) as caught:
         bind_config(lambda a, b: None, "daemonkit run")
 

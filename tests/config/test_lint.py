@@ -30,7 +30,7 @@ def test_a_key_that_is_nearly_the_section_is_named(key: str) -> None:
         assert warnings({key: value}) == [NEAR.format(key)]
 
 
-def test_a_key_that_is_less_alike_needs_a_setting_in_it() -> None:
+def test_a_less_similar_key_needs_a_setting_in_it() -> None:
     assert warnings({"faster": {"rate": 1}, "masters": [1], "mater": "x", 5: {}}) == []
     assert warnings({"masetr": {"port": 1}}) == [NEAR.format("masetr")]
 
@@ -42,7 +42,7 @@ def test_a_pattern_that_hides_nothing_is_named(pattern: str) -> None:
     ]
 
 
-def test_a_pattern_may_match_a_setting_or_what_is_hidden_already() -> None:
+def test_a_pattern_may_match_a_setting_or_an_already_hidden_option() -> None:
     assert warnings({"a": {"b": [1]}}, "master.port", "a", "a.b.0") == []
 
 
@@ -55,7 +55,7 @@ def test_an_option_that_looks_like_a_secret_and_is_shown_is_named(name: str) -> 
     assert warnings({"db": [{name: ["AAAA", "BBBB"]}]}) == [SHOWN.format(f"db.0.{name}")]
 
 
-def test_one_that_is_hidden_or_no_text_is_not() -> None:
+def test_a_secret_that_is_hidden_or_not_text_is_not_named() -> None:
     secrets = {"token": Secret("x"), "tokens": [Secret("x")]}
     others = {"password_file": "/run/x", "token_url": "x", "max_token": 5, "secret": True}
 
@@ -63,7 +63,7 @@ def test_one_that_is_hidden_or_no_text_is_not() -> None:
     assert warnings({"a": {"password": "x"}, "b": {"c": {"token": "x"}}}, "a.password", "b") == []
 
 
-def test_no_value_is_named() -> None:
+def test_warnings_contain_no_values() -> None:
     config = {"password": "AAAA", "mater": {"password": "BBBB"}, "tokens": ["CCCC"]}
     text = "".join(warnings(config))
 

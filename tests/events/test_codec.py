@@ -90,7 +90,7 @@ def test_valid_json_is_decoded(data: bytes, event: object) -> None:
         (b"\xef\xbb\xbf\xef\xbb\xbf1", "Expecting value: line 1 column 1 (char 0)"),
     ],
 )
-def test_invalid_json_is_refused_with_the_place(data: bytes, message: str) -> None:
+def test_invalid_json_is_refused_with_the_position(data: bytes, message: str) -> None:
     with pytest.raises(InvalidEvent) as caught:
         decode(data)
 
@@ -99,13 +99,13 @@ def test_invalid_json_is_refused_with_the_place(data: bytes, message: str) -> No
 
 @settings(deadline=None)
 @given(JSON)
-def test_what_json_can_hold_comes_back(event: object) -> None:
+def test_json_values_round_trip(event: object) -> None:
     assert decode(json.dumps(event).encode()) == event
 
 
 @settings(deadline=None)
 @given(st.binary(max_size=60) | st.text(alphabet='[]{}",:\\ 01eE.-NaInfty\n', max_size=60))
-def test_whatever_comes_is_an_event_or_an_invalid_event(data: bytes | str) -> None:
+def test_any_bytes_are_an_event_or_an_invalid_event(data: bytes | str) -> None:
     try:
         event = decode(data if isinstance(data, bytes) else data.encode())
     except InvalidEvent:
@@ -208,7 +208,7 @@ PIECES = ['"', "\\", '\\"', "[" * 150, "{", "]", "}", ":", ",", " ", "0", "12", 
 
 @settings(max_examples=500, deadline=None)
 @given(st.lists(st.sampled_from(PIECES), max_size=12).map("".join))
-def test_whatever_comes_is_valid_or_refused_with_a_reason(text: str) -> None:
+def test_any_bytes_are_valid_or_refused_with_a_reason(text: str) -> None:
     with contextlib.suppress(InvalidEvent):
         assert decode(text.encode()) == json.loads(text.removeprefix("\ufeff"))
 

@@ -147,7 +147,7 @@ def test_a_power_cut_loses_no_event_that_was_acknowledged(
 
 
 @pytest.mark.timeout(600)
-def test_the_power_cut_shows_what_was_not_written_through(
+def test_a_power_cut_without_syncs_loses_events(
     tmp_path: Path, pytestconfig: pytest.Config
 ) -> None:
     """The test above can fail: without syncs, events are lost."""
@@ -161,7 +161,7 @@ def test_the_power_cut_shows_what_was_not_written_through(
     assert max(lost) > 0
 
 
-def test_a_disk_that_fails_is_told_and_a_stop_does_not_wait_for_it(
+def test_a_disk_failure_is_reported_and_a_stop_does_not_wait_for_it(
     tmp_path: Path, run_app: Run
 ) -> None:
     disk = Disk(tmp_path)
@@ -219,7 +219,7 @@ def post_until_refused(daemon: Process) -> tuple[list[int], object]:
 
 
 @pytest.mark.parametrize("whose", ["others'", "its own"])
-def test_a_full_disk_is_told_and_all_that_was_taken_is_handled_and_acknowledged(
+def test_a_full_disk_is_reported_and_all_accepted_events_are_handled_and_acknowledged(
     small: Path, small_queue: Queue, whose: str
 ) -> None:
     queue = small_queue
@@ -275,7 +275,7 @@ def test_on_a_full_disk_a_daemon_starts_and_handles_what_is_stored(
     assert daemon.stop() == 0
 
 
-def test_without_any_room_a_daemon_that_can_not_start_names_the_cause(
+def test_without_any_space_a_daemon_that_cannot_start_names_the_cause(
     small: Path, small_queue: Queue
 ) -> None:
     fill_up(small)
@@ -302,7 +302,7 @@ LIMITED = (
     ],
     ids=["queue_max_disk", "ulimit"],
 )
-def test_a_file_of_queue_max_disk_bytes_is_told_and_there_is_room_again_behind_what_was_handled(
+def test_a_file_of_queue_max_disk_bytes_is_reported_and_handled_events_make_room(
     queue: Queue, text: str, settings: list[str], limit: str
 ) -> None:
     daemon = queue.start(text, *settings).wait_ready()
@@ -395,7 +395,7 @@ def overwritten(data: bytes) -> bytes:
     [lambda data: noise(100_000), lambda data: data[: len(data) // 2], overwritten],
     ids=["random bytes", "torn", "overwritten"],
 )
-def test_a_file_that_is_no_database_or_torn_is_moved_aside(
+def test_a_file_that_is_damaged_or_not_a_database_is_moved_aside(
     queue: Queue, damage: Callable[[bytes], bytes]
 ) -> None:
     damaged = damage(database(queue.path))
@@ -464,7 +464,7 @@ def read_only(path: Path) -> str:
     return f"cannot open the event queue {path}: the folder {path.parent} can't be written to"
 
 
-def test_what_is_no_queue_of_ours_or_out_of_reach_is_said_and_left_alone(
+def test_a_file_that_is_inaccessible_or_not_a_queue_is_reported_and_left_alone(
     tmp_path: Path, run_app: Run
 ) -> None:
     place = tmp_path / "read_only"
@@ -514,7 +514,7 @@ def log_removed(path: Path) -> str:
 
 
 @pytest.mark.parametrize("take_away", [removed, replaced, log_removed])
-def test_a_file_taken_away_is_told_at_once_and_what_was_taken_in_is_handled(
+def test_a_removed_file_is_reported_at_once_and_accepted_events_are_handled(
     queue: Queue, take_away: Callable[[Path], str]
 ) -> None:
     daemon = queue.start(AT_THE_GATE).wait_ready()
@@ -538,7 +538,7 @@ def test_a_file_taken_away_is_told_at_once_and_what_was_taken_in_is_handled(
     assert daemon.stop() == 0
 
 
-def test_what_was_taken_while_the_log_was_gone_survives_a_kill(queue: Queue) -> None:
+def test_events_accepted_while_the_log_was_gone_survive_a_kill(queue: Queue) -> None:
     daemon = queue.start(AT_THE_GATE).wait_ready()
     daemon.send_event(0)
     log_removed(queue.path)

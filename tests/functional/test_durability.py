@@ -42,7 +42,7 @@ def senders() -> list[Sender]:
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("text", "at_work"), [(ONE_BY_ONE, 1), (BATCHES, 3 * 4)])
-def test_killed_again_and_again_under_load_it_loses_nothing(
+def test_a_daemon_killed_repeatedly_under_load_loses_nothing(
     queue: Queue, text: str, at_work: int, pytestconfig: pytest.Config
 ) -> None:
     chance, clients, lives = random.Random(at_work), senders(), [0]
@@ -99,7 +99,7 @@ def assert_in_order(handled: Sequence[int], clients: Sequence[Sender]) -> None:
         assert firsts == sorted(firsts)
 
 
-def test_frozen_under_load_it_loses_nothing_and_handles_nothing_twice(queue: Queue) -> None:
+def test_a_daemon_frozen_under_load_loses_nothing_and_handles_nothing_twice(queue: Queue) -> None:
     daemon, clients = queue.start(ONE_BY_ONE, pause=0.0001).wait_ready(), senders()
     with sending(clients, daemon.port):
         for _ in range(5):
@@ -119,7 +119,7 @@ def test_frozen_under_load_it_loses_nothing_and_handles_nothing_twice(queue: Que
     assert queue.left() == 0
 
 
-def test_stopped_with_events_waiting_it_ends_at_once_and_the_next_start_goes_on(
+def test_a_daemon_stopped_with_events_waiting_exits_at_once_and_the_next_start_continues(
     queue: Queue,
 ) -> None:
     daemon = queue.start(ONE_BY_ONE, pause=0.01).wait_ready()
@@ -146,7 +146,7 @@ FAILS = HEAD + (
 )
 
 
-def test_attempts_are_counted_on_after_a_kill_until_the_event_is_a_dead_letter(
+def test_attempts_are_counted_across_a_kill_until_the_event_is_a_dead_letter(
     queue: Queue,
 ) -> None:
     # Longer than the restart takes: the first attempt is the only one before.
@@ -180,7 +180,7 @@ KNOWS_NO_KIND = HEAD + (
 )
 
 
-def test_an_error_s_text_that_no_file_can_hold_is_a_dead_letter_and_stops_nothing(
+def test_an_error_s_text_that_cannot_be_stored_is_replaced_and_blocks_nothing(
     queue: Queue,
 ) -> None:
     event = b'{"kind": "\\ud800"}'
@@ -224,7 +224,7 @@ def failed(path: Path) -> list[dict[str, object]]:
         database.close()
 
 
-def test_a_second_daemon_is_told_whose_the_file_is_until_that_one_is_killed(queue: Queue) -> None:
+def test_a_second_daemon_names_the_owner_of_the_file_until_that_is_killed(queue: Queue) -> None:
     first = queue.start(ONE_BY_ONE).wait_ready()
     second = queue.start(ONE_BY_ONE)
 

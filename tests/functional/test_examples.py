@@ -409,7 +409,7 @@ def test_hostwatch_alerts_when_a_disk_goes_and_comes_back(hostwatch, juggler, tm
     process.wait_until(lambda: alerts(juggler, "disk") == [ok, gone, ok])
 
 
-def test_hostwatch_goes_on_with_the_other_checks_when_some_fail(
+def test_hostwatch_continues_with_the_other_checks_when_some_fail(
     hostwatch, juggler, watched, refusing_url, silent_url
 ):
     process = hostwatch(
@@ -446,7 +446,7 @@ def test_hostwatch_goes_on_with_the_other_checks_when_some_fail(
     assert process.stop() == 0
 
 
-def test_hostwatch_takes_new_thresholds_on_sighup(hostwatch, juggler, tmp_path):
+def test_hostwatch_applies_new_thresholds_on_sighup(hostwatch, juggler, tmp_path):
     process = hostwatch(load={"average": {"warn": 10**6, "crit": 10**7}})
     ok, crit = (("load_average", status, "The load is N per CPU") for status in ("OK", "CRIT"))
     process.wait_until(lambda: alerts(juggler, "load") == [ok])
@@ -466,7 +466,7 @@ def test_hostwatch_does_not_start_with_an_unknown_option(spawn, juggler, tmp_pat
     )
 
 
-def test_hostwatch_runs_on_the_configuration_that_comes_with_it(spawn, juggler, watched):
+def test_hostwatch_runs_with_its_example_configuration(spawn, juggler, watched):
     addresses = {"master.juggler_url": juggler[0], "http.self.url": watched[0]}
     options = [part for key, url in addresses.items() for part in ("--set", f"{key}={url}")]
     process = run(spawn, "hostwatch.py", *config("hostwatch"), *options)

@@ -51,7 +51,7 @@ for error in ValueError('v'), SystemExit(0), KeyboardInterrupt(), MemoryError():
 )
 
 
-def test_five_ways_to_end_are_told_apart_and_none_ends_the_process(run_app: Run) -> None:
+def test_five_ways_to_end_are_distinguished_and_none_ends_the_process(run_app: Run) -> None:
     daemon = run_app(FIVE_KINDS).wait_ready()
     for name in ("return", "ValueError", "SystemExit", "KeyboardInterrupt", "MemoryError"):
         daemon.wait_for(f"{name} is back\n")
@@ -109,7 +109,7 @@ def handle(event):
 )
 
 
-def test_a_handler_longer_than_the_deadline_is_named_with_its_event_and_ends_in_4(
+def test_a_handler_that_exceeds_the_deadline_is_named_with_its_event_and_leads_to_4(
     run_app: Run,
 ) -> None:
     daemon = run_app(LONG_HANDLER, "--set", "master.shutdown_timeout=0.5").wait_ready()
@@ -129,7 +129,7 @@ def test_a_handler_longer_than_the_deadline_is_named_with_its_event_and_ends_in_
     assert "2 events were left unhandled" in daemon.out
 
 
-def test_a_handler_that_goes_on_is_healthy_again(run_app: Run) -> None:
+def test_a_handler_that_continues_is_healthy_again(run_app: Run) -> None:
     daemon = run_app(LONG_HANDLER).wait_ready()
     daemon.send_event({"seconds": 1})
     daemon.wait_for("The event handler is stalled")
@@ -235,7 +235,7 @@ def test_other_signals_during_the_import_do_no_harm(
     assert daemon.stop() == 0
 
 
-def test_signals_that_the_parent_has_blocked_are_heard(spawn: Run) -> None:
+def test_signals_that_the_parent_has_blocked_are_received(spawn: Run) -> None:
     blocking = (
         "import os, signal, sys\n"
         "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGINT])\n"
@@ -247,7 +247,7 @@ def test_signals_that_the_parent_has_blocked_are_heard(spawn: Run) -> None:
     assert daemon.stop() == 0
 
 
-def test_a_slave_that_hangs_while_it_is_made_is_shown_and_does_not_keep_it_from_stopping(
+def test_a_slave_that_hangs_in_init_is_shown_and_does_not_keep_the_daemon_from_stopping(
     run_app: Run,
 ) -> None:
     daemon = run_app(
@@ -478,7 +478,7 @@ def test_a_child_forked_in_a_hook_a_route_or_run_ends_there_too(run_app: Run) ->
 
 
 @pytest.mark.parametrize(("child", "status"), [("returns", 0), ("raises", 1), ("exits", 7)])
-def test_a_forked_child_ends_where_the_daemon_s_own_work_would_go_on(
+def test_a_forked_child_ends_where_the_daemon_s_own_work_would_continue(
     run_app: Run, child: str, status: int
 ) -> None:
     daemon = run_app(FORKS, "--set", f"child={child}").wait_ready()
@@ -529,7 +529,7 @@ def unlucky(slave):
 )
 
 
-def test_at_the_limit_of_threads_a_slave_is_tried_again_until_it_can_start(run_app: Run) -> None:
+def test_at_the_limit_of_threads_a_slave_is_retried_until_it_starts(run_app: Run) -> None:
     daemon = run_app(THREAD_LIMIT).wait_ready()
     daemon.send_event("limit")
     daemon.wait_for("The slave unlucky failed.*\n(.*\n)+?.*RuntimeError: can't start new thread")
@@ -605,7 +605,7 @@ def run_refusing(spawn: Run) -> Run:
 
 
 @pytest.mark.parametrize("name", NEEDED)
-def test_a_part_that_has_no_thread_refuses_the_start_in_one_line(
+def test_a_part_without_its_thread_fails_the_start_in_one_line(
     run_refusing: Run, name: str
 ) -> None:
     daemon = run_refusing(name)
@@ -618,7 +618,7 @@ def test_a_part_that_has_no_thread_refuses_the_start_in_one_line(
 
 
 @pytest.mark.parametrize("name", OPTIONAL)
-def test_a_part_that_can_wait_for_a_thread_does_not_keep_it_from_starting_and_stopping(
+def test_a_missing_optional_thread_does_not_keep_the_daemon_from_starting_and_stopping(
     run_refusing: Run, name: str
 ) -> None:
     daemon = run_refusing(name).wait_ready()
@@ -639,7 +639,7 @@ STUCK = {
 
 @pytest.mark.parametrize("what", STUCK)
 @pytest.mark.parametrize("style", ["daemonkit run", "python prog.py"])
-def test_a_thread_that_is_no_daemon_does_not_keep_the_process_past_the_deadline(
+def test_a_non_daemon_thread_does_not_keep_the_process_past_the_deadline(
     run_app: Run, spawn: Run, what: str, style: str
 ) -> None:
     text = HEAD + f"@app.on_start\ndef begin():\n    {STUCK[what]}\n"
@@ -661,7 +661,7 @@ def test_a_thread_that_is_no_daemon_does_not_keep_the_process_past_the_deadline(
     assert "time.sleep" in daemon.out or "run" in daemon.out
 
 
-def test_what_a_program_does_after_start_has_its_own_time(spawn: Run) -> None:
+def test_a_program_may_continue_past_the_deadline_after_start(spawn: Run) -> None:
     daemon = spawn(
         "prog.py",
         prog__py=HEAD
@@ -674,7 +674,7 @@ def test_what_a_program_does_after_start_has_its_own_time(spawn: Run) -> None:
     assert "done\n" in daemon.out
 
 
-def test_a_daemon_that_could_not_start_does_not_hang_in_a_thread_either(
+def test_a_daemon_that_failed_to_start_does_not_hang_in_a_thread_either(
     spawn: Run, run_app: Run
 ) -> None:
     first = run_app(HEAD).wait_ready()
@@ -780,7 +780,7 @@ def test_slaves_start_after_and_stop_before_those_they_need(run_app: Run) -> Non
     assert status == 0
 
 
-def test_a_slave_that_will_not_stop_leaves_time_to_those_it_needs(run_app: Run) -> None:
+def test_a_slave_that_does_not_stop_leaves_time_to_those_it_needs(run_app: Run) -> None:
     daemon = run_app(DEPENDENT, "--set", "stubborn=c", "--set", "master.shutdown_timeout=3")
     daemon.wait_ready()
     status = daemon.stop()
@@ -1005,7 +1005,7 @@ IN_A_TEXT = {
 @pytest.mark.parametrize(
     ("place", "log_format"), [*((place, "text") for place in IN_A_TEXT), ("a log line", "json")]
 )
-def test_a_lone_surrogate_stops_nothing_wherever_it_stands(
+def test_a_lone_surrogate_anywhere_does_no_harm(
     run_app: Run, tmp_path: Path, place: str, log_format: str
 ) -> None:
     text = (
@@ -1063,7 +1063,7 @@ def test_a_lone_surrogate_in_the_health_check_s_answer_leaves_its_code(
     assert daemon.stop() == 0
 
 
-def test_a_lone_surrogate_in_why_it_can_not_start_is_shown(run_app: Run) -> None:
+def test_a_lone_surrogate_in_a_start_error_is_shown(run_app: Run) -> None:
     text = HEAD + f"def fail():\n    raise ValueError('{SURROGATE}')\napp.add_start_hook(fail)\n"
     daemon = run_app(text.replace("'app'", f"'{SURROGATE}'"))
 

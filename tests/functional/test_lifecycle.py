@@ -213,7 +213,7 @@ def test_wrong_configuration_is_status_2_and_one_line_on_stderr(
     assert (daemon.wait(), daemon.err, daemon.out) == (2, line, "")
 
 
-def test_the_class_style_tells_a_wrong_configuration_the_same_way(spawn: Run) -> None:
+def test_the_class_style_reports_a_wrong_configuration_the_same_way(spawn: Run) -> None:
     daemon = spawn("prog.py", prog__py=SPEC_CLASS_STYLE, cfg__yaml="- a")
 
     assert daemon.wait() == 2
@@ -272,7 +272,9 @@ STUBBORN = {
 
 
 @pytest.mark.parametrize("what", STUBBORN)
-def test_what_does_not_stop_is_named_and_ended_at_the_deadline(run_app: Run, what: str) -> None:
+def test_a_thread_that_does_not_stop_is_named_and_the_process_ends_at_the_deadline(
+    run_app: Run, what: str
+) -> None:
     daemon = run_app(QUIET + STUBBORN[what], "--set", "master.shutdown_timeout=0.3")
     if "write" in STUBBORN[what]:
         daemon.wait_for("^in$|\nin\n")
@@ -347,7 +349,7 @@ def test_sighup_reloads_and_a_wrong_file_changes_nothing(run_app: Run, tmp_path:
     assert daemon.stop() == 0
 
 
-def test_a_configuration_from_a_pipe_stays_over_a_reload(spawn: Run) -> None:
+def test_a_configuration_from_a_pipe_stays_in_force_over_a_reload(spawn: Run) -> None:
     command = (
         f"exec {sys.executable} -m daemonkit run mymod --port 0 --config <(printf 'a: 1') "
         "--set 'token=!secret file:'<(printf hush)"
@@ -393,7 +395,7 @@ def test_json_logs_are_one_object_a_line(run_app: Run) -> None:
     assert failure["exception"].endswith("ValueError: a\nb")
 
 
-def test_a_reader_of_stdout_that_goes_away_does_not_hurt(tmp_path: Path) -> None:
+def test_a_reader_of_stdout_that_exits_does_no_harm(tmp_path: Path) -> None:
     (tmp_path / "mymod.py").write_text(
         QUIET + "@app.slave(every=0.01)\ndef chat(slave):\n    slave.logger.info('x' * 1000)\n"
         "app.on_stop(lambda: sys.stdout.write('left in the buffer'))\n"
@@ -518,7 +520,7 @@ def test_an_event_loop_s_own_signals_in_run_leave_ours_working(run_app: Run) -> 
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
-def test_closed_output_does_not_keep_it_from_ending(tmp_path: Path, closed: str) -> None:
+def test_closed_output_does_not_keep_the_daemon_from_exiting(tmp_path: Path, closed: str) -> None:
     (tmp_path / "mymod.py").write_text(
         QUIET
         + "@app.slave\ndef stubborn():\n    open('started', 'w').close()\n    time.sleep(600)\n"
@@ -544,7 +546,9 @@ def test_closed_output_does_not_keep_it_from_ending(tmp_path: Path, closed: str)
             assert popen.wait(60) in ((4,) if number == 1 else (128 + 2, 128 + 15))
 
 
-def test_a_full_pipe_that_nobody_reads_does_not_keep_it_from_ending(tmp_path: Path) -> None:
+def test_a_full_pipe_that_nobody_reads_does_not_keep_the_daemon_from_exiting(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "mymod.py").write_text(
         QUIET
         + "@app.slave\ndef chat(slave):\n    while True:\n        slave.logger.info('x' * 1000)\n"
@@ -592,7 +596,7 @@ def test_start_while_the_module_is_imported_is_refused(run_app: Run) -> None:
     assert daemon.out == ""
 
 
-def test_why_it_could_not_start_is_also_in_the_log_file(run_app: Run, tmp_path: Path) -> None:
+def test_a_start_error_is_also_in_the_log_file(run_app: Run, tmp_path: Path) -> None:
     daemon = run_app(
         QUIET + "@app.on_start\ndef connect():\n    raise OSError('away')\n",
         "--set",

@@ -53,7 +53,7 @@ def drops_of(port: int) -> int:
 
 
 @pytest.mark.parametrize("options", [(), ("--set", "master.udp_receive_buffer=100000")])
-def test_a_burst_at_a_stopped_process_is_accounted_for_to_the_last_datagram(
+def test_a_burst_to_a_stopped_process_is_accounted_for_to_the_last_datagram(
     run_app: Run, options: tuple[str, ...]
 ) -> None:
     daemon = run_app(COUNTS, *options).wait_ready()

@@ -101,7 +101,7 @@ def run(spawn: Spawn, tmp_path: Path) -> Callable[..., Process]:
     return start
 
 
-def test_a_life_is_told_in_order(run: Spawn, listener: Listener) -> None:
+def test_the_phases_are_reported_in_order(run: Spawn, listener: Listener) -> None:
     daemon = run("--set", "master.drain_delay=0.3").wait_ready()
     listener.wait_for("READY=1")
     daemon.send_event(2)
@@ -126,7 +126,9 @@ def test_a_life_is_told_in_order(run: Spawn, listener: Listener) -> None:
     assert not any(message.startswith("WATCHDOG") for message in told)
 
 
-def test_a_reload_is_told_with_its_time(run: Spawn, listener: Listener, tmp_path: Path) -> None:
+def test_a_reload_is_reported_to_systemd_with_its_time(
+    run: Spawn, listener: Listener, tmp_path: Path
+) -> None:
     daemon = run("--config", "cfg.yaml", cfg__yaml="a: 1\n").wait_ready()
     listener.wait_for("READY=1")
     before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
@@ -146,7 +148,9 @@ def test_a_reload_is_told_with_its_time(run: Spawn, listener: Listener, tmp_path
     assert daemon.stop() == 0
 
 
-def test_the_watchdog_is_fed_only_while_health_is_good(run: Spawn, listener: Listener) -> None:
+def test_the_watchdog_is_fed_only_while_the_daemon_is_healthy(
+    run: Spawn, listener: Listener
+) -> None:
     daemon = run("--set", "timeout=1", environ={"WATCHDOG_USEC": "1000000"}).wait_ready()
     for _ in range(3):
         listener.wait_for("WATCHDOG=1")
@@ -170,7 +174,7 @@ def test_the_watchdog_is_fed_only_while_health_is_good(run: Spawn, listener: Lis
 
 
 @pytest.mark.parametrize(("pid", "fed"), [("own", True), ("1", False)])
-def test_a_watchdog_for_another_process_is_none_of_ours(
+def test_a_watchdog_for_another_process_is_ignored(
     run: Spawn, listener: Listener, pid: str, fed: bool
 ) -> None:
     environ = {"WATCHDOG_USEC": "100000"} | ({"WATCHDOG_PID": pid} if pid != "own" else {})
@@ -185,7 +189,7 @@ def test_a_watchdog_for_another_process_is_none_of_ours(
     assert ("WATCHDOG=1" in listener.read_to_the_end()) is fed
 
 
-def test_an_abstract_socket_is_one_as_well(run: Spawn, tmp_path: Path) -> None:
+def test_an_abstract_socket_works_too(run: Spawn, tmp_path: Path) -> None:
     name = f"@daemonkit{tmp_path}"
     listener = Listener(name)
     daemon = run(environ={"NOTIFY_SOCKET": name}).wait_ready()
@@ -228,7 +232,7 @@ def fillers(listener: Listener) -> Iterator[int]:
         sender.close()
 
 
-def test_a_full_socket_keeps_nothing_waiting_and_gets_the_message_later(
+def test_a_full_socket_blocks_nothing_and_gets_the_message_later(
     run: Spawn, listener: Listener, fillers: int
 ) -> None:
     daemon = run(environ={"WATCHDOG_USEC": "200000"}).wait_ready()
@@ -243,7 +247,7 @@ def test_a_full_socket_keeps_nothing_waiting_and_gets_the_message_later(
     assert daemon.stop() == 0
 
 
-def test_a_socket_that_stays_full_keeps_it_from_stopping_for_half_a_second_only(
+def test_a_socket_that_stays_full_delays_the_stop_by_half_a_second_at_most(
     run: Spawn, listener: Listener, fillers: int
 ) -> None:
     daemon = run().wait_ready()

@@ -49,7 +49,7 @@ def test_a_deadline_counts_down_and_keeps_a_reserve(monkeypatch: pytest.MonkeyPa
     assert deadline.left(keep=7.0) == 0.0
 
 
-def test_an_action_that_blocks_or_raises_does_not_keep_the_next_one() -> None:
+def test_an_action_that_blocks_or_raises_does_not_prevent_the_next_one() -> None:
     release, done, threads = threading.Event(), [], []
 
     def block() -> None:

@@ -7,7 +7,7 @@ from daemonkit.lifecycle.parts import Host
 from daemonkit.testing import running
 
 
-def test_events_that_wait_and_that_are_in_work_are_left() -> None:
+def test_waiting_events_and_events_in_work_are_left() -> None:
     app = Daemon("app")
     release = threading.Event()
     app.on_event(lambda event: release.wait(60))

@@ -15,7 +15,7 @@ def broken_hook() -> None:
     raise ValueError("no database")
 
 
-def test_a_reload_brings_new_values_and_keeps_the_old_ones_when_the_file_is_wrong(
+def test_a_reload_applies_new_values_and_keeps_the_old_ones_when_the_file_is_wrong(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("DEBUG")

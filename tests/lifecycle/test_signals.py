@@ -117,7 +117,7 @@ def test_outside_of_the_main_thread_signals_are_left_alone() -> None:
     assert signals.running_threads() == []
 
 
-def test_requests_that_come_while_it_runs_make_one_more_run() -> None:
+def test_requests_during_a_run_cause_one_more_run() -> None:
     runs: list[int] = []
     entered, release = threading.Event(), threading.Event()
 
@@ -222,7 +222,7 @@ def test_without_a_thread_for_signals_nothing_is_taken_over(
     assert restored == before
 
 
-def test_a_signal_whose_action_fails_is_not_the_last_one(
+def test_a_failing_action_does_not_disable_later_signals(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     calls, again = [], threading.Event()

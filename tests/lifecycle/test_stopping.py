@@ -49,7 +49,7 @@ def test_events_left_at_the_deadline_are_counted(caplog: pytest.LogCaptureFixtur
     assert "3 events were left unhandled, 1 in work" in caplog.messages
 
 
-def test_queued_events_are_handled_before_slaves_are_told_to_stop() -> None:
+def test_queued_events_are_handled_before_slaves_are_asked_to_stop() -> None:
     app = Daemon("app")
     order: list[Any] = []
     first = threading.Event()
@@ -74,7 +74,7 @@ def test_queued_events_are_handled_before_slaves_are_told_to_stop() -> None:
     assert client.exit_status == 0
 
 
-def test_a_part_that_fails_to_stop_does_not_keep_the_others_from_it(
+def test_a_part_that_fails_to_stop_does_not_keep_the_others_from_stopping(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     app = Daemon("app")

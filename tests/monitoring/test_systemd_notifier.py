@@ -228,7 +228,7 @@ def test_a_reload_that_ends_while_draining_does_not_report_ready(
     assert sock.take() == []
 
 
-def test_a_change_of_the_health_is_sent_at_once_and_the_end_before_the_stop(
+def test_a_change_of_health_is_sent_at_once_and_the_last_one_before_the_stop(
     notifier: SystemdNotifier,
     sock: FakeSocket,
     health: Health,

@@ -116,7 +116,7 @@ def test_a_stall_is_logged_with_the_stack_and_so_is_its_end(
     ]
 
 
-def test_a_new_error_starts_a_new_minute(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_new_error_restarts_the_minute(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     log = make(clock)
     log.call_failed(ValueError("a"), "ValueError: a", is_repeated=False)
     clock.now += 30

@@ -49,7 +49,7 @@ def alert() -> Iterator[Callable[[str], None]]:
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.1"])
-def test_an_alert_to_loopback_goes_neither_through_a_proxy_nor_with_netrcs_password(
+def test_an_alert_to_loopback_uses_neither_a_proxy_nor_netrc(
     proxy: FakeJuggler, alert: Callable[[str], None], host: str
 ) -> None:
     with juggler_server(FakeJuggler()) as juggler:

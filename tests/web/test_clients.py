@@ -39,7 +39,7 @@ def test_over_the_limit_the_connections_idle_for_longest_are_closed(
     )
 
 
-def test_a_client_over_the_limit_is_served_at_once_and_status_tells_of_it(app: Daemon) -> None:
+def test_a_client_over_the_limit_is_served_at_once_and_counted_in_status(app: Daemon) -> None:
     with serving(app, connection_limit=3) as (client, _), ExitStack() as stack:
         hold(client, stack, 3)
         told = client.status()["http"]
@@ -53,7 +53,7 @@ def test_a_client_over_the_limit_is_served_at_once_and_status_tells_of_it(app: D
         }
 
 
-def test_connections_at_work_are_not_closed_for_new_ones(
+def test_busy_connections_are_not_closed_for_new_ones(
     app: Daemon, caplog: pytest.LogCaptureFixture, slow: tuple[threading.Event, threading.Event]
 ) -> None:
     """One is being answered, one is being read: a third has to wait for them."""
@@ -78,7 +78,7 @@ def test_connections_at_work_are_not_closed_for_new_ones(
         assert server.clients.shed == 1
 
 
-def test_a_flood_of_connections_leaves_ping_answering(app: Daemon) -> None:
+def test_a_flood_of_connections_does_not_block_ping(app: Daemon) -> None:
     with serving(app, connection_limit=50) as (client, server), ExitStack() as stack:
         for _ in range(200):
             stack.enter_context(connect(client))
@@ -109,7 +109,7 @@ def test_out_of_descriptors_an_idle_connection_makes_room(
     assert any("Too many open files: idle connections are closed" in m for m in caplog.messages)
 
 
-def test_who_has_just_sent_an_event_is_not_closed_for_a_new_connection(app: Daemon) -> None:
+def test_a_client_that_has_just_sent_an_event_is_not_closed_for_a_new_one(app: Daemon) -> None:
     """Both are found in one turn of the loop, which is kept busy meanwhile."""
     events: list[Any] = []
     app.on_event(events.append)
@@ -141,7 +141,7 @@ def test_idle_connections_are_found_however_many_are_busy_in_between(app: Daemon
         assert server.clients.shed == 2
 
 
-def test_a_connection_with_something_unread_is_not_closed_for_a_new_one(app: Daemon) -> None:
+def test_a_connection_with_unread_input_is_not_closed_for_a_new_one(app: Daemon) -> None:
     with serving(app, connection_limit=2) as (client, server), ExitStack() as stack:
         first, second = hold(client, stack, 2)
         release = keep_busy(server)
@@ -156,7 +156,7 @@ def test_a_connection_with_something_unread_is_not_closed_for_a_new_one(app: Dae
         assert read_until(first, b"\n").startswith(b"HTTP/1.1 200 OK")
 
 
-def test_connections_that_are_all_busy_are_not_looked_at_each_turn(
+def test_busy_connections_are_not_checked_in_each_iteration(
     app: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks: list[int] = []
@@ -182,7 +182,7 @@ def test_connections_that_are_all_busy_are_not_looked_at_each_turn(
     assert len(looks) < 200
 
 
-def test_a_client_that_reads_slowly_but_steadily_is_not_one_that_reads_nothing(
+def test_a_client_that_reads_slowly_but_steadily_is_not_disconnected(
     app: Daemon, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The kernel takes more from us only when much of what it holds is gone."""
@@ -210,7 +210,7 @@ def test_a_client_that_reads_slowly_but_steadily_is_not_one_that_reads_nothing(
     assert any("Connections closed whose clients read nothing" in m for m in caplog.messages)
 
 
-def test_idle_clients_of_a_passed_socket_are_let_go_soon(
+def test_idle_clients_of_a_passed_socket_are_disconnected_soon(
     app: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("daemonkit.web.server.LAST_REQUEST_TIMEOUT", 0.1)
@@ -249,7 +249,7 @@ def test_an_idle_connection_is_closed_after_a_while_and_a_busy_one_is_not(
         assert ask(read, EVENT[-1:]).startswith(b"HTTP/1.1 200 OK")
 
 
-def test_blank_lines_are_no_sign_of_life(app: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blank_lines_do_not_count_as_activity(app: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("daemonkit.web.clients.IDLE_TIMEOUT", 0.3)
     with serving(app) as (client, _), connect(client) as sock:
         until = time.monotonic() + 30

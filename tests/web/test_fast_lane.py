@@ -114,7 +114,7 @@ def test_both_ways_answer_the_same(fast: Side, slow: Side, data: bytes) -> None:
 
 
 @pytest.mark.parametrize("in_memory", [backlog.READY_EVENTS, 0], ids=["direct", "from the file"])
-def test_a_durable_queue_answers_the_same_and_gives_the_same_events(
+def test_a_durable_queue_answers_the_same_and_delivers_the_same_events(
     slow: Side, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_memory: int
 ) -> None:
     """One after the other: a second and third time all those is too long a time."""
@@ -127,7 +127,7 @@ def test_a_durable_queue_answers_the_same_and_gives_the_same_events(
     assert list(sides) == []
 
 
-def test_what_is_sent_while_a_turn_is_read_is_committed_with_it(tmp_path: Path) -> None:
+def test_requests_that_arrive_during_an_iteration_are_committed_with_it(tmp_path: Path) -> None:
     app = Daemon("app")
     with running(app, {"master": {"queue": str(tmp_path / "events.db")}}) as client:
         assert app._assembly.parts is not None
@@ -157,7 +157,7 @@ def test_what_is_sent_while_a_turn_is_read_is_committed_with_it(tmp_path: Path) 
     assert commits == [2]
 
 
-def test_both_ways_answer_the_same_but_for_an_interim_answer(fast: Side, slow: Side) -> None:
+def test_both_ways_answer_the_same_except_for_an_interim_answer(fast: Side, slow: Side) -> None:
     """Waitress leaves it out while the request before is in work; the lane is done with that."""
     same_both_ways(fast, slow, ONE + request(b"{}", "Expect: 100-continue") + ONE, interim=INTERIM)
 
@@ -174,7 +174,7 @@ def test_both_ways_answer_the_same_in_three_pieces(fast: Side, slow: Side, name:
         same_both_ways(fast, slow, data[:first], data[first : first + 1], data[first + 1 :])
 
 
-def test_the_lane_is_really_taken(fast: Side) -> None:
+def test_plain_events_really_take_the_lane(fast: Side) -> None:
     before = fast.fast_events()
     plain = [request(b"[1]"), request(b"1\n2", NDJSON), request(b"{}", "Connection: keep-alive")]
     fast.talk(b"".join(plain))
@@ -191,7 +191,7 @@ def test_a_flood_of_pipelined_events_stays_in_the_lane(fast: Side) -> None:
     assert fast.fast_events() - before == count
 
 
-def test_a_batch_of_many_lines_is_decoded_elsewhere(fast: Side) -> None:
+def test_a_batch_of_many_lines_is_left_to_flask(fast: Side) -> None:
     before = fast.fast_events()
     fast.talk(request(b"1\n2" + b"\n" * 1000, NDJSON))
     assert fast.fast_events() == before
@@ -200,7 +200,7 @@ def test_a_batch_of_many_lines_is_decoded_elsewhere(fast: Side) -> None:
     assert fast.fast_events() == before + 2
 
 
-def test_blank_lines_between_requests_lead_nobody_out_of_the_lane(fast: Side) -> None:
+def test_blank_lines_between_requests_do_not_leave_the_lane(fast: Side) -> None:
     before = fast.fast_events()
     fast.talk((b"\r\n" + ONE) * 3)
 
@@ -226,13 +226,11 @@ REQUESTS = st.builds(
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.just(ONE) | REQUESTS, min_size=1, max_size=3))
-def test_both_ways_answer_the_same_whatever_comes(
-    fast: Side, slow: Side, datas: list[bytes]
-) -> None:
+def test_both_ways_answer_any_request_the_same(fast: Side, slow: Side, datas: list[bytes]) -> None:
     same_both_ways(fast, slow, b"".join(datas), interim=INTERIM)
 
 
-def test_a_full_queue_and_a_stopping_daemon_are_told_the_same_way() -> None:
+def test_both_ways_refuse_the_same_when_full_or_stopping() -> None:
     answers = []
     for fast_events in (True, False):
         app = Daemon("app")
@@ -257,7 +255,7 @@ def test_a_full_queue_and_a_stopping_daemon_are_told_the_same_way() -> None:
     assert stopping.count(b"\r\nRetry-After: 5\r\n") == 2
 
 
-def test_what_finds_room_is_taken_and_the_rest_of_the_turn_refused() -> None:
+def test_requests_that_find_room_are_accepted_and_the_rest_of_the_iteration_refused() -> None:
     """Pipelined, so that all of it comes in one turn of the loop."""
     app = Daemon("app")
     entered: list[Any] = []
@@ -291,7 +289,7 @@ def test_a_message_that_holds_a_secret_is_redacted() -> None:
     assert answer.json()["message"] == "The event *** HIDDEN *** is full (1 events)"
 
 
-def test_a_handler_that_wants_to_know_is_told_who_sent_each() -> None:
+def test_a_handler_that_takes_meta_gets_the_sender_of_each_event() -> None:
     app = Daemon("app")
     seen: list[Any] = []
     app.add_event_handler(lambda event, meta: seen.append((event, meta)))
@@ -414,7 +412,7 @@ def test_a_body_over_max_request_size_is_left_to_flask() -> None:
     assert lane.take(request(b"1234")) == request(b"1234")
 
 
-def test_a_blocker_is_looked_for_once_an_iteration(lane: Lane) -> None:
+def test_the_blocker_is_checked_once_per_iteration(lane: Lane) -> None:
     lane.take(ONE * 3)
     lane.blocker = "an error handler of your own"
     lane.take(ONE)

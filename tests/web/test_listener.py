@@ -13,7 +13,7 @@ from .raw import connect, read_all
 
 
 @pytest.mark.parametrize("count", [5, 300])
-def test_who_waits_to_be_let_in_when_it_stops_is_still_answered(app: Daemon, count: int) -> None:
+def test_clients_in_the_backlog_at_the_stop_are_still_answered(app: Daemon, count: int) -> None:
     """Closing the listening socket would reset those in its backlog; they may be more than are let
     in at once."""
     with serving(app) as (client, server), ExitStack() as stack:
@@ -33,7 +33,9 @@ def test_who_waits_to_be_let_in_when_it_stops_is_still_answered(app: Daemon, cou
 
 
 @pytest.mark.parametrize("order", [("admit", "drain"), ("drain", "admit")])
-def test_a_passed_socket_that_drains_lets_nobody_in(app: Daemon, order: tuple[str, str]) -> None:
+def test_a_draining_passed_socket_accepts_no_connections(
+    app: Daemon, order: tuple[str, str]
+) -> None:
     """Whichever comes first, when a signal comes during the start."""
     with serving(app) as (_, server):
         server._outlives_us, server.is_open = True, False
@@ -43,7 +45,7 @@ def test_a_passed_socket_that_drains_lets_nobody_in(app: Daemon, order: tuple[st
         assert not server.admits
 
 
-def test_a_failure_to_take_a_connection_is_logged_and_later_ones_are_taken(
+def test_a_failure_to_accept_a_connection_is_logged_and_later_ones_are_accepted(
     app: Daemon, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("daemonkit.web.listener.PAUSE", 0.05)

@@ -139,7 +139,7 @@ def test_a_probe_that_hangs_leaves_the_other_one_its_thread(
     assert client.exit_status == 0
 
 
-def test_a_thread_that_cannot_be_started_leaves_nobody_to_wait_for(
+def test_a_thread_that_cannot_be_started_is_not_waited_for(
     app: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also if it is only the third of them."""

@@ -89,9 +89,7 @@ def test_an_event_is_accepted_whatever_a_hook_has_read_of_it(
     assert events == [{"Hello": "World"}, large]
 
 
-def test_a_body_that_a_hook_has_put_in_its_place_is_the_event(
-    app: Daemon, events: list[Any]
-) -> None:
+def test_a_body_that_a_hook_replaces_is_the_event(app: Daemon, events: list[Any]) -> None:
     def replace() -> None:
         flask.request._cached_data = flask.request.get_data().upper()
 
@@ -103,7 +101,9 @@ def test_a_body_that_a_hook_has_put_in_its_place_is_the_event(
     assert events == ["EVENT"]
 
 
-def test_a_middleware_may_replace_the_body_by_a_bare_stream(app: Daemon, events: list[Any]) -> None:
+def test_middleware_may_replace_the_body_with_a_minimal_stream(
+    app: Daemon, events: list[Any]
+) -> None:
     """With no more than PEP 3333 asks for."""
 
     class Bare:
@@ -191,14 +191,16 @@ def test_one_bad_line_of_ndjson_and_none_is_queued(client: Client, events: list[
         (b"1e999", "1e999 is too large a number: line 1 column 1 (char 0)"),
     ],
 )
-def test_invalid_json_is_answered_400_with_the_place(client: Client, body: bytes, why: str) -> None:
+def test_invalid_json_is_answered_400_with_the_position(
+    client: Client, body: bytes, why: str
+) -> None:
     answer = client.post("/events", data=body, headers={"Content-Length": str(len(body))})
 
     assert answer.status_code == 400
     assert answer.json() == {"message": f"Invalid JSON: {why}", "result": False}
 
 
-def test_a_body_at_the_limit_is_taken_and_one_over_it_answered_413(client: Client) -> None:
+def test_a_body_at_the_limit_is_accepted_and_one_over_it_gets_413(client: Client) -> None:
     fits = client.post("/events", data=b'"%s"' % (b"x" * 998))
     over = client.post("/events", data=b'"%s"' % (b"x" * 999))
     chunked = client.post("/events", data=iter([b'"%s"' % (b"x" * 2000)]))
@@ -288,7 +290,7 @@ def test_put_event_checks_what_http_checks(app: Daemon) -> None:
 @pytest.mark.parametrize(
     "error", [ValueError("secret"), SystemExit(3), KeyboardInterrupt(), MemoryError()]
 )
-def test_whatever_a_users_route_raises_is_500_in_the_envelope_and_logged(
+def test_any_exception_in_a_users_route_is_500_in_the_envelope_and_logged(
     app: Daemon, error: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
     @app.route("/bad")
@@ -428,7 +430,7 @@ def test_status_has_the_keys_of_the_original(app: Daemon) -> None:
     assert 0 < message["uptime"] < 10
 
 
-def test_a_failing_field_hides_no_other_and_all_is_valid_json(
+def test_a_failing_field_hides_no_other_and_the_answer_is_valid_json(
     app: Daemon, caplog: pytest.LogCaptureFixture
 ) -> None:
     app.add_status_field(lambda: 1 / 0, name="broken")
@@ -462,7 +464,7 @@ def test_a_status_override_that_raises_still_shows_the_rest() -> None:
     assert message["name"] == "Broken"
 
 
-def test_secrets_do_not_get_out_through_status_ping_or_errors(
+def test_secrets_do_not_leak_through_status_ping_or_errors(
     app: Daemon, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app.add_status_field(lambda: {"url": "http://x:hush@y", "hush": Secret("hush")}, name="leak")
@@ -516,7 +518,7 @@ def raising(error: BaseException) -> Callable[[], Any]:
         (answer(object()), 500, "The health check failed\n"),
     ],
 )
-def test_ping_answers_what_the_check_says(
+def test_ping_answers_what_the_check_returns(
     app: Daemon, check: Callable[[], Any], code: int, text: str
 ) -> None:
     app.add_ping_check(check)
@@ -547,7 +549,7 @@ def test_a_ping_error_needs_an_error_code(code: Any) -> None:
         PingError("x", code)
 
 
-def test_the_default_check_notices_that_the_event_processor_is_gone(app: Daemon) -> None:
+def test_the_default_check_notices_that_the_event_processor_has_died(app: Daemon) -> None:
     with running(app) as client:
         assert app._assembly.parts is not None
         # Nothing but a defect of ours can end it.

@@ -20,7 +20,7 @@ from .connections import EVENT, PING, ask, serving
 from .raw import connect, read_all, read_until
 
 
-def test_the_loop_does_not_turn_while_a_thread_is_sending(
+def test_the_loop_does_not_spin_while_a_thread_is_sending(
     app: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It would find the socket writable each time, and keep the interpreter from that thread."""
@@ -49,7 +49,7 @@ def test_the_loop_does_not_turn_while_a_thread_is_sending(
     assert count < 20
 
 
-def test_a_request_costs_the_loop_one_turn_and_its_answer_one_call_into_the_kernel(
+def test_a_request_costs_one_loop_iteration_and_its_answer_one_system_call(
     app: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent: list[int] = []
@@ -177,7 +177,7 @@ def _read_answer(answers: Any, rng: random.Random) -> bytes:
     return body
 
 
-def test_a_connection_keeps_nothing_of_what_it_has_sent(app: Daemon) -> None:
+def test_a_connection_keeps_nothing_that_it_has_sent(app: Daemon) -> None:
     app.route("/large", endpoint="large")(lambda: bytes(15_000_000))
     with serving(app) as (client, server), connect(client) as sock:
         ask(sock, EVENT)
@@ -211,7 +211,7 @@ def test_a_file_that_becomes_shorter_while_it_is_sent_ends_the_connection(
     )
 
 
-def test_a_fast_download_leaves_the_others_their_turns(
+def test_a_fast_download_does_not_starve_other_clients(
     app: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However much the socket takes."""
@@ -254,7 +254,7 @@ def test_a_client_that_only_stops_sending_gets_its_answers(
     assert client.exit_status == 0
 
 
-def test_what_is_to_be_sent_is_sent_by_one_thread_at_a_time(app: Daemon) -> None:
+def test_only_one_thread_sends_at_a_time(app: Daemon) -> None:
     """A pool thread may still send an interim answer when no request is in work any more."""
     with serving(app) as (client, server), connect(client) as sock:
         ask(sock, EVENT)
@@ -270,7 +270,7 @@ def test_what_is_to_be_sent_is_sent_by_one_thread_at_a_time(app: Daemon) -> None
         assert not flush.is_alive()
 
 
-def test_an_answer_that_does_not_fit_is_sent_on_when_there_is_room(app: Daemon) -> None:
+def test_an_answer_that_does_not_fit_is_continued_when_there_is_room(app: Daemon) -> None:
     """So many pipelined requests that the client's window and the server's buffer are full."""
     with serving(app) as (client, server), socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -290,7 +290,7 @@ def test_an_answer_that_does_not_fit_is_sent_on_when_there_is_room(app: Daemon) 
         client.wait_until(lambda: client.status()["events"]["handled"] == count)
 
 
-def test_a_client_that_is_gone_before_its_answer_harms_nobody(app: Daemon) -> None:
+def test_a_client_that_disconnects_before_its_answer_does_no_harm(app: Daemon) -> None:
     app.on_event(lambda event: None)
     with serving(app) as (client, server):
         for _ in range(20):

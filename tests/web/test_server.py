@@ -73,7 +73,7 @@ def test_a_post_without_a_length_is_411_and_its_body_is_not_the_next_request(
     )
 
 
-def test_nor_is_it_on_a_users_route(client: Client) -> None:
+def test_a_post_to_a_users_route_without_a_length_closes_the_connection(client: Client) -> None:
     answer = talk(client, NO_LENGTH.replace(b"/events", b"/form") + REQUEST_IN_BODY)
 
     assert answer.startswith(b"HTTP/1.1 200 OK\r\nConnection: close\r\n")
@@ -199,7 +199,7 @@ def test_expect_100_continue_is_answered(client: Client) -> None:
         (b"Content-Length: 99999999\r\n", b"413 Request Entity Too Large"),
     ],
 )
-def test_what_is_refused_is_not_asked_to_continue(
+def test_a_refused_request_is_not_asked_to_continue(
     client: Client, headers: bytes, status: bytes
 ) -> None:
     head = b"POST /events HTTP/1.1\r\nExpect: 100-continue\r\n"
@@ -207,7 +207,7 @@ def test_what_is_refused_is_not_asked_to_continue(
     assert talk(client, head + headers + b"\r\n").startswith(b"HTTP/1.1 " + status)
 
 
-def test_out_of_descriptors_it_waits_and_says_so_once(
+def test_out_of_descriptors_accepting_pauses_and_is_logged_once(
     app: Daemon, client: Client, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level("INFO")
@@ -255,7 +255,7 @@ def test_keep_alive_clients_do_not_keep_it_from_stopping(app: Daemon) -> None:
     assert client.exit_status == 0, "the stop ran into its deadline"
 
 
-def test_a_client_that_does_not_read_its_answer_is_let_go(
+def test_a_client_that_does_not_read_its_answer_is_disconnected(
     app: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("daemonkit.web.server.UNREAD_TIMEOUT", 0.2)
@@ -272,7 +272,7 @@ def test_a_client_that_does_not_read_its_answer_is_let_go(
     assert client.exit_status == 0, "the stop ran into its deadline"
 
 
-def test_a_refused_client_that_never_closes_is_let_go(
+def test_a_refused_client_that_never_closes_is_disconnected(
     app: Daemon, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("daemonkit.web.channel.LINGER", 0.1)
@@ -303,7 +303,7 @@ def test_two_hundred_idle_clients_do_not_keep_ping_waiting(client: Client) -> No
             sock.close()
 
 
-def test_a_failing_turn_of_the_loop_is_logged_and_the_next_serves(
+def test_a_failing_loop_iteration_is_logged_and_the_next_one_serves(
     app: Daemon, client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert app._assembly.parts is not None
@@ -385,7 +385,7 @@ def test_pool_threads_that_take_long_to_end_are_waited_for(
     assert client.exit_status == 0
 
 
-def test_what_comes_while_it_stops_is_answered_and_the_connection_closed(
+def test_requests_during_the_stop_are_answered_and_the_connection_closed(
     app: Daemon, slow: tuple[threading.Event, threading.Event]
 ) -> None:
     entered, release = slow
@@ -407,7 +407,7 @@ def test_what_comes_while_it_stops_is_answered_and_the_connection_closed(
     assert result == ["done"]
 
 
-def test_a_request_that_outlives_the_deadline_is_named_and_given_up(
+def test_a_request_that_outlives_the_deadline_is_named_and_abandoned(
     app: Daemon,
     slow: tuple[threading.Event, threading.Event],
     caplog: pytest.LogCaptureFixture,
@@ -426,7 +426,7 @@ def test_a_request_that_outlives_the_deadline_is_named_and_given_up(
     assert "release.wait(10)" in reports[0]
 
 
-def test_a_body_of_the_wrong_type_is_500_and_no_empty_reply(app: Daemon) -> None:
+def test_a_body_of_the_wrong_type_is_500_and_not_an_empty_reply(app: Daemon) -> None:
     """The head has not been sent by then, although it goes with the first part."""
     real = app.flask.wsgi_app
 
@@ -443,7 +443,7 @@ def test_a_body_of_the_wrong_type_is_500_and_no_empty_reply(app: Daemon) -> None
     assert answer.startswith(b"HTTP/1.1 500 Internal Server Error\r\n")
 
 
-def test_a_refused_client_that_is_gone_leaves_no_traceback(
+def test_a_refused_client_that_disconnects_leaves_no_traceback(
     app: Daemon, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")

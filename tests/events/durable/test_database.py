@@ -63,7 +63,7 @@ def test_a_newer_format_is_left_alone(path: str) -> None:
         DurableQueue(path, LOGGER)
 
 
-def test_an_older_format_is_brought_to_the_present_one_with_its_events(
+def test_an_older_format_is_migrated_with_its_events(
     path: str,
     opened: Open,
     monkeypatch: pytest.MonkeyPatch,
@@ -175,7 +175,7 @@ def test_several_processes_may_add_to_a_new_file_at_once(
     editor.close()
 
 
-def test_a_file_that_another_process_is_creating_is_not_taken_for_a_foreign_one(
+def test_a_file_that_another_process_is_creating_is_not_mistaken_for_a_foreign_one(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     value = Store.value

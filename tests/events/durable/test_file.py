@@ -101,7 +101,7 @@ def test_a_closed_file_leaves_nothing_open(path: str) -> None:
     assert open_files(path) == []
 
 
-def test_a_location_that_is_checked_without_its_log(path: str) -> None:
+def test_the_log_s_identity_is_checked_only_on_request(path: str) -> None:
     Path(path).touch()
     location = FileIdentity(path)
     Path(path + "-wal").touch()
