@@ -59,7 +59,7 @@ class Mutant(NamedTuple):
 
 
 def mutants_of(file: Path) -> Iterator[Mutant]:
-    """All changes of a file; only inside functions, and not in what is only for the reader."""
+    """All changes of a file: only inside functions, and not in annotations or docstrings."""
     data = (ROOT / file).read_bytes()
     starts = [0]
     for line in data.splitlines(keepends=True):
@@ -119,7 +119,7 @@ def tests_of(file: Path) -> list[str]:
     own = room / f"test_{file.stem.strip('_')}.py"
     found = [str(own)] if (ROOT / own).exists() else []
     whole = [str(path.relative_to(ROOT)) for path in sorted((ROOT / room).glob("test_*.py"))]
-    # Those of the benchmarks measure, and fail on a busy machine.
+    # The tests of the benchmarks measure, and fail on a busy machine.
     others = [path for path in whole if path not in (str(own), "tests/test_benchmarks.py")]
     return [*found, " ".join(others)]
 
@@ -163,7 +163,7 @@ class Copies:
 
 def passes(place: Path, tests: str) -> bool:
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider"]
-    # Before an editable installation. Compiled files would be taken for those of an earlier change.
+    # Before an editable installation. Compiled files of an earlier change would be used.
     env = {**os.environ, "PYTHONPATH": str(place), "PYTHONDONTWRITEBYTECODE": "1"}
     try:
         done = subprocess.run(

@@ -23,7 +23,7 @@ from daemonkit.callables import (
 )
 from daemonkit.testing import Client, running
 
-# Work that a function returns undone
+# Unrun work
 
 
 def generator(*arguments: Any) -> Iterator[None]:
@@ -79,7 +79,7 @@ def test_other_results_are_left_alone(value: Any) -> None:
 
 
 class Case:
-    """A function of one kind, behind a decorator that hides it, and the error that it makes."""
+    """A function of one kind, behind a decorator that hides it, and the error that it causes."""
 
     def __init__(self, kind: Callable[..., Any], what: str) -> None:
         @functools.wraps(kind, updated=[])
@@ -224,7 +224,7 @@ def test_a_slave_that_returns_unrun_work_has_failed(
     assert shown["last_error"]["error"] == f"TypeError: {case.error}"
 
 
-# What a function takes
+# A function's parameters
 
 
 def named() -> None: ...

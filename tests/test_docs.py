@@ -28,7 +28,7 @@ def test_the_table_of_settings_is_up_to_date() -> None:
 
 
 def _anchors(page: Path) -> set[str]:
-    """The anchors that a page's headings get where Markdown is shown."""
+    """The anchors of a page's headings, as GitHub makes them."""
     text = re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.M | re.S)
     headings = re.findall(r"^#+ (.+)$", text, re.M)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}

@@ -23,7 +23,7 @@ LAYERS = [
 ]
 """Rooms: folders, and modules that stand alone."""
 PUBLIC = ["", "__main__"]
-"""The package itself, and `python -m`: they may take from everywhere."""
+"""The package itself, and `python -m`: they may import from everywhere."""
 RANK = {
     room: (layer, place)
     for layer, row in enumerate([*LAYERS, PUBLIC])
@@ -37,7 +37,7 @@ NAMES = {module.rstrip(".") for module in MODULES}
 
 
 def _room(module: str) -> str:
-    """The room a module is in: the innermost folder that the table names, or itself."""
+    """The room of a module: the innermost folder that the table names, or the module itself."""
     parts = module.split(".")
     prefixes = [".".join(parts[:n]) for n in range(len(parts), 0, -1)]
     return next((prefix for prefix in prefixes if prefix in RANK), module)
@@ -112,7 +112,7 @@ def test_no_module_is_longer_than_350_lines(module: str) -> None:
 
 
 def test_every_module_has_a_test_module_in_the_mirrored_place() -> None:
-    # Only names for what other modules define.
+    # Only names that other modules define.
     exempt = {"", "__main__", "_version", "exceptions", "types"}
     modules = {module for module in MODULES if not module.endswith(".")} - exempt
     tests = {module: TESTS / _mirrored(module) for module in modules}

@@ -56,7 +56,7 @@ def test_the_configuration_is_in_force_while_the_module_is_imported(
 
     assert seen == [(1, "::1")]
     assert (app.config["a"], app.master_config["host"]) == (1, "::1")
-    # It ends with the import.
+    # It is unset after the import.
     assert Daemon(config={"a": 0}).config == {"a": 0}
 
 

@@ -21,7 +21,7 @@ from daemonkit.exceptions import StartError
 
 
 def run(function: Callable[[str], None], *arguments: str) -> Result:
-    """Run a command of a group, both with the options of a queue."""
+    """Run a command of a group; both have the queue options."""
 
     @click.group()
     @queue_options

@@ -16,7 +16,7 @@ from daemonkit.config.defaults import SETTINGS
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> list[Daemon]:
-    """The daemons that `run` would start."""
+    """The daemons that `run` has started."""
     found: list[Daemon] = []
     monkeypatch.setattr("daemonkit.app.Daemon.start", lambda self: found.append(self))
     monkeypatch.setattr("daemonkit.cli.options.load_daemon", lambda target: Daemon(target))
@@ -80,7 +80,7 @@ def test_the_version_includes_what_a_bug_report_needs() -> None:
 
 
 def test_what_few_runs_need_is_imported_only_when_needed() -> None:
-    """Each of them takes longer than all of daemonkit's own modules."""
+    """Importing one of them takes longer than all of daemonkit's own modules."""
     code = "import daemonkit.cli, sys; print({'asyncio', 'requests'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
 

@@ -74,7 +74,7 @@ def test_folders_closed_to_others_are_noted(tmp_path: Path) -> None:
     command = [str(closed / "prog.py")]
     notes = lines(unit(Daemon("a"), command, None), "# /")
 
-    # The folder that pytest makes for its user is closed as well.
+    # The folder that pytest creates for its user isn't accessible either.
     assert all(
         " is not accessible to other users: use --user, or move the daemon." in line
         for line in notes

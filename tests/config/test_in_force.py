@@ -42,7 +42,7 @@ def test_files_that_can_be_read_only_once_are_kept(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "token").write_text("first")
     secret, token = piped("hush\n"), piped("quiet")
-    # Relative to the current folder: a pipe lies in none.
+    # Relative to the current folder: a pipe is in no folder.
     path = piped(f"a: 1\nb: !secret file:{secret}\nc: !secret file:token\n")
     app = Daemon(config=path)
     expected = {"a": 1, "b": "hush", "c": "first", "d": "quiet"}

@@ -230,7 +230,7 @@ def test_a_secret_is_hidden_wherever_it_is(written: Any) -> None:
 
 @pytest.fixture
 def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
-    """The current folder, and another one that has a configuration `cfg.yaml`."""
+    """The current folder, and another one with a configuration `cfg.yaml`."""
     here, there = tmp_path / "here", tmp_path / "there"
     for folder in (here, there):
         folder.mkdir()

@@ -56,7 +56,7 @@ def test_as_many_events_fit_as_there_is_room_for(waiting: Waiting) -> None:
 
     assert queue._room_for_some(2) == (2, None)
     assert (fits, str(refusal)) == (2, "The event queue is full (4 events)")
-    # More than the queue could ever hold: the first of them fit all the same.
+    # More than the queue could ever hold: the first of them still fit.
     assert type(queue._room_for_some(100)[1]) is QueueFull
 
 

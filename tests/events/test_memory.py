@@ -219,7 +219,7 @@ def test_a_queue_that_is_never_empty_still_knows_its_oldest_event(clock: Clock) 
 
 
 def test_events_put_within_a_tenth_of_a_second_share_their_age(clock: Clock) -> None:
-    """Noting the time of each would cost memory and time per put."""
+    """Recording the time of each would cost memory and time per put."""
     queue = MemoryQueue(1000)
     for number in range(26):
         queue.put_many(Batch([number]))

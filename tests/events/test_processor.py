@@ -123,7 +123,7 @@ def test_the_processor_shows_events_in_work_and_running_threads() -> None:
 
 @pytest.mark.parametrize("batch", [None, 2])
 def test_an_event_is_always_either_waiting_or_in_work(batch: int | None) -> None:
-    """Also between `get`, which takes it, and the call of the handler."""
+    """Also between `get` and the call of the handler."""
     queue = MemoryQueue(10)
     seen: list[tuple[int, int]] = []
     processor = Processor(
@@ -172,16 +172,16 @@ def test_a_failed_event_is_always_either_in_work_or_waiting_for_its_retry() -> N
 def test_in_work_is_exact_although_events_finish_meanwhile(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Another event finishes, and the next is taken, before each of the first six looks."""
+    """Another event finishes and the next is taken before each of the first six reads."""
     finished = 0
 
-    def look(taken: int) -> int:
+    def count(taken: int) -> int:
         nonlocal finished
         finished += finished < 6
         return finished + taken
 
-    monkeypatch.setattr(MemoryQueue, "taken", property(lambda queue: look(1)))
-    monkeypatch.setattr(Processor, "_handled", lambda processor: look(0))
+    monkeypatch.setattr(MemoryQueue, "taken", property(lambda queue: count(1)))
+    monkeypatch.setattr(Processor, "_handled", lambda processor: count(0))
 
     assert Processor(MemoryQueue(1), print, LOGGER).in_work == 1
 
@@ -325,17 +325,17 @@ def test_each_event_of_a_failed_batch_is_retried_alone() -> None:
 
 
 def test_events_of_a_durable_queue_are_done_once_handled_and_not_before() -> None:
-    told: list[Any] = []
+    calls: list[Any] = []
     handled: list[Any] = []
 
     class Durable(MemoryQueue):
         is_durable = True
 
         def done(self, entries: Sequence[Entry]) -> None:
-            told.append((list(entries), list(handled)))
+            calls.append((list(entries), list(handled)))
 
     for batch in (None, 2):
-        told.clear()
+        calls.clear()
         handled.clear()
         queue = Durable(10)
         processor = Processor(
@@ -346,7 +346,7 @@ def test_events_of_a_durable_queue_are_done_once_handled_and_not_before() -> Non
         processor.request_stop()
         assert processor.join(10)
         expected = [([1, 2], [1, 2])] if batch else [([1], [1]), ([2], [1, 2])]
-        assert told == expected
+        assert calls == expected
 
 
 # Hooks for dead letters
@@ -379,7 +379,7 @@ def refuse(event: Any) -> None:
 def run_to_the_end(
     queue: EventQueue, processor: Processor, *events: Any, attempts: int = 1
 ) -> None:
-    """Handle events until each has had so many attempts."""
+    """Handle events until each has had this many attempts."""
     queue.put_many(Batch(events, [json.dumps(event).encode() for event in events]))
     processor.start()
     until(lambda: processor._handled() + processor._failed() == len(events) * attempts)

@@ -220,14 +220,14 @@ def test_a_sender_that_never_pauses_does_not_keep_the_listener_from_stopping(app
 
 @contextmanager
 def held(app: Daemon) -> Iterator[UdpListener]:
-    """Keep the listener from queueing events, once it has read the first."""
+    """Keep the listener from queueing events once it has read the first."""
     assert app._assembly.parts is not None
     with app._assembly.parts.intake._lock:
         yield app._assembly.parts.udp
 
 
 def flood(client: Client, datagrams: list[bytes]) -> None:
-    """Send datagrams that the listener finds all at once; it is held up by one before them."""
+    """Send datagrams that the listener finds all at once: one before them holds it up."""
     with held(client.app) as listener:  # type: ignore[attr-defined]
         client.send_datagram(b'"first"')
         client.wait_until(lambda: listener._received)
@@ -270,11 +270,11 @@ def test_the_sender_of_invalid_datagrams_is_named_even_in_a_flood(
         app._assembly.parts.udp._limits["invalid"] = RateLimit(10)
         flood(client, [b"1", b"nope", b"2"])
         counters = udp_counters(client, 4)
-        told = [m for m in caplog.messages if "not valid JSON" in m]
+        messages = [m for m in caplog.messages if "not valid JSON" in m]
 
     assert counters["invalid"] == 2
-    assert told[0].startswith("UDP: a datagram from a flood is not valid JSON: ")
-    assert told[1].startswith("UDP: a datagram from 127.0.0.1:")
+    assert messages[0].startswith("UDP: a datagram from a flood is not valid JSON: ")
+    assert messages[1].startswith("UDP: a datagram from 127.0.0.1:")
 
 
 @pytest.mark.parametrize("with_meta", [True, False])

@@ -165,7 +165,7 @@ def test_without_draining_nothing_more_is_handed_out_or_accepted() -> None:
 
 
 class Interrupting:
-    """Lets a consumer take an entry at the moment in which it is discarded."""
+    """Lets a consumer take an entry at the moment when it is discarded."""
 
     def __init__(self, number: int, take: Callable[[], None]) -> None:
         self.number, self._take = number, take
@@ -337,7 +337,7 @@ def test_entries_stored_during_a_load_are_not_missed() -> None:
         if stored:
             waiting.add([stored.pop()], 1)
             return True
-        # Another thread stores something just behind this look.
+        # Another thread stores something just after this check.
         stored.append(1)
         waiting.request_load()
         return False
@@ -351,7 +351,7 @@ def test_entries_stored_during_a_load_are_not_missed() -> None:
     assert got == [1]
 
 
-# What is taken
+# The count of taken entries
 
 
 def test_taken_entries_are_counted_as_soon_as_they_no_longer_wait() -> None:

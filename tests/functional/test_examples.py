@@ -217,7 +217,7 @@ def test_webhooks_does_not_start_with_an_unusable_secret(spawn, secret):
 
 
 def octokit_deliveries() -> list[tuple[str, Any]]:
-    """Kind and body of each delivery that Octokit has collected from GitHub."""
+    """Kind and body of each delivery in Octokit's collection."""
     folder = Path(os.environ.get("OCTOKIT_EXAMPLES", OCTOKIT))
     files = sorted(folder.glob("*/index.json"))
     if not files:
@@ -278,7 +278,7 @@ def reply(handler: BaseHTTPRequestHandler, code: int, body: bytes) -> None:
 
 @contextmanager
 def serving(base: type[BaseHTTPRequestHandler], **attributes: Any) -> Iterator[tuple[str, Any]]:
-    """The address of a server, and the handler class that answers there."""
+    """The address of a server, and its handler class."""
     handler: Any = type(base.__name__, (base,), attributes)
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -304,7 +304,7 @@ def watched() -> Iterator[tuple[str, Any]]:
 
 @pytest.fixture
 def refusing_url() -> Iterator[str]:
-    """An address at which nothing listens, and nothing else will."""
+    """An address at which nothing listens or will listen."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         yield url_of(bound)
@@ -312,7 +312,7 @@ def refusing_url() -> Iterator[str]:
 
 @pytest.fixture
 def silent_url() -> Iterator[str]:
-    """An address that takes connections and never answers."""
+    """An address that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         yield url_of(listening)
 
@@ -356,14 +356,14 @@ def without_values(description: str) -> str:
 
 
 def wait_for_alerts(process: Process, juggler: tuple[str, Any], kind: str, count: int) -> None:
-    """Wait for so many alerts, and for a check after them, which must not tell the same again."""
+    """Wait for this many alerts, and for a check after them, which must not repeat one."""
 
     def ticks() -> int:
         return next(s["ticks"] for s in process.status()["slaves"] if s["name"] == kind)
 
     process.wait_until(lambda: len(alerts(juggler, kind)) >= count, f"{count} alerts of {kind}")
     before = ticks()
-    # The first may have been under way already.
+    # The first may already have been in progress.
     process.wait_until(lambda: ticks() >= before + 2, f"ticks of {kind}")
 
 

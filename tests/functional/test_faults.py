@@ -1,6 +1,6 @@
 """Faults that a daemon must survive, provoked in a real process.
 
-docs/reliability.md has an entry for each, with the figures that were measured.
+docs/reliability.md has an entry for each, with the measured figures.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ for number in range(6):
 )
 
 
-TURNS = 4
+ATTEMPTS = 4
 
 
 @pytest.mark.slow
@@ -172,10 +172,10 @@ def test_a_signal_at_any_moment_of_the_start_stops_it_cleanly(
     whole = seconds_of(run_app(STARTS_SLOWLY).wait_ready)
     chance = random.Random(100 * number + part)
     ended = []
-    for turn in range(TURNS):
+    for attempt in range(ATTEMPTS):
         daemon = run_app(STARTS_SLOWLY)
-        # Before, SIGINT is Python's own, and as with any program an import may lose it.
-        is_ours = number == signal.SIGINT or turn % 2 == 0
+        # Before that, Python handles SIGINT, and an import may lose it as in any program.
+        is_ours = number == signal.SIGINT or attempt % 2 == 0
         if is_ours:
             daemon.wait_until(lambda: handles(daemon, signal.SIGTERM))  # noqa: B023
         time.sleep(chance.uniform(0, whole / 2 if is_ours else whole))
@@ -186,10 +186,10 @@ def test_a_signal_at_any_moment_of_the_start_stops_it_cleanly(
         assert (status, err) in [
             (0, ""),
             (0, "daemonkit: stopped before the start\n"),
-            # Before any code of ours runs, the kernel ends it like any other program.
+            # Before any of our code runs, the kernel ends it like any other program.
             (-signal.SIGTERM, ""),
         ]
-    assert sum(status == 0 for status, _ in ended) >= TURNS / 2
+    assert sum(status == 0 for status, _ in ended) >= ATTEMPTS / 2
 
 
 def handles(daemon: Process, number: signal.Signals) -> bool:
@@ -278,7 +278,7 @@ def test_a_storm_of_sighups_is_one_or_two_reloads(run_app: Run, tmp_path: Path) 
     config, written = tmp_path / "0" / "cfg.yaml", tmp_path / "0" / "written.yaml"
     begun = time.monotonic()
     for number in range(1, 101):
-        # Or it could be read between truncating and writing.
+        # Otherwise it could be read between truncating and writing.
         written.write_text(f"a: {number}\n")
         written.replace(config)
         daemon.send_signal(signal.SIGHUP)
@@ -287,7 +287,7 @@ def test_a_storm_of_sighups_is_one_or_two_reloads(run_app: Run, tmp_path: Path) 
     daemon.wait_until(lambda: daemon.status()["config"]["a"] == 100)
     daemon.stop()
 
-    # More only where sending them took more than a second.
+    # More only if sending them took more than a second.
     assert 1 <= daemon.out.count("reloaded\n") <= 2 + int(took)
 
 
@@ -306,8 +306,8 @@ def main():
 )
 
 
-@pytest.mark.parametrize("_turn", range(5))
-def test_sigterm_while_the_main_thread_is_inside_the_queue(run_app: Run, _turn: int) -> None:
+@pytest.mark.parametrize("_number", range(5))
+def test_sigterm_while_the_main_thread_is_inside_the_queue(run_app: Run, _number: int) -> None:
     daemon = run_app(MAIN_IN_THE_QUEUE, "--log-level", "ERROR")
     daemon.wait_for("in\n")
 
@@ -321,27 +321,27 @@ CLOCK = (
 def ticks(): ...
 
 @app.slave(timeout=30)
-def lives(slave):
+def beats(slave):
     while not slave.sleep(0.2): ...
 
-lives_of_flaky = []
+runs_of_flaky = []
 @app.slave(backoff=(0.5, 0.5), max_restarts=None)
 def flaky(slave):
-    lives_of_flaky.append(1)
-    say(f'flaky {len(lives_of_flaky)}')
-    told.wait()
-    told.clear()
+    runs_of_flaky.append(1)
+    say(f'flaky {len(runs_of_flaky)}')
+    asked.wait()
+    asked.clear()
     if not slave.shutdown.is_set():
-        raise ValueError('told to')
+        raise ValueError('asked to')
 
-told = threading.Event()
-app.add_stop_hook(told.set)
-app.on_event(lambda event: told.set())
-app.main(lambda: (app.shutdown.wait(), told.set()))
+asked = threading.Event()
+app.add_stop_hook(asked.set)
+app.on_event(lambda event: asked.set())
+app.main(lambda: (app.shutdown.wait(), asked.set()))
 """
 )
-# Under it every wait for the interpreter's lock is a busy one, hence the wide bounds: without a
-# monotonic clock, an hour would show.
+# Under it, every wait for the interpreter's lock is a busy wait, hence the wide bounds: without a
+# monotonic clock, the difference would be an hour.
 FAKETIME = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
 
 
@@ -372,12 +372,12 @@ def test_the_wall_clock_may_jump_an_hour_either_way(spawn: Run, tmp_path: Path) 
         )
         after = daemon.status()
         seconds = after["uptime"] - before["uptime"]
-        ticks, lives = (
+        ticks, beats = (
             [status["slaves"][place][key] for status in (before, after)]
             for place, key in ((0, "ticks"), (2, "started"))
         )
         moved = (
-            datetime.fromisoformat(lives[1]) - datetime.fromisoformat(lives[0])
+            datetime.fromisoformat(beats[1]) - datetime.fromisoformat(beats[0])
         ).total_seconds()
 
         assert abs(moved) > 3000
@@ -464,7 +464,7 @@ def test_a_child_forked_in_a_hook_a_route_or_run_ends_there_too(run_app: Run) ->
     for _ in range(3):
         with socket.create_connection((daemon.host, daemon.port), 10) as sock:
             sock.sendall(b"GET /body HTTP/1.0\r\n\r\n")
-            # To the very end: a child that goes on would write as well, and keep the connection open.
+            # To the end: a child that continues would write, too, and keep the connection open.
             bodies.append(b"".join(iter(lambda: sock.recv(65536), b"")))
 
     assert daemon.stop() == 0
@@ -495,8 +495,8 @@ def test_a_forked_child_ends_where_the_daemon_s_own_work_would_continue(
     assert ("ValueError: in the child" in daemon.err) is (child == "raises")
 
 
-# A thread's stack needs address space; without it, starting one fails as it does at the limit of
-# threads, which doesn't bind root.
+# A thread's stack needs address space; without it, starting one fails as at the limit of threads,
+# which doesn't apply to root.
 THREAD_LIMIT = (
     HEAD
     + """
@@ -510,19 +510,19 @@ def handle(event):
     if event == 'limit':
         resource.setrlimit(resource.RLIMIT_AS, (used() + STACK // 4, -1))
         threading.stack_size(STACK)
-        told.set()
+        asked.set()
     else:
         resource.setrlimit(resource.RLIMIT_AS, (-1, -1))
 
-told = threading.Event()
-lives = []
+asked = threading.Event()
+runs = []
 
 @app.slave(backoff=(0.1, 0.1), max_restarts=None)
 def unlucky(slave):
-    lives.append(1)
-    if len(lives) == 1:
-        told.wait()
-        raise ValueError('told to')
+    runs.append(1)
+    if len(runs) == 1:
+        asked.wait()
+        raise ValueError('asked to')
     say('lucky at last')
     slave.shutdown.wait()
 """
@@ -533,7 +533,7 @@ def test_at_the_limit_of_threads_a_slave_is_retried_until_it_starts(run_app: Run
     daemon = run_app(THREAD_LIMIT).wait_ready()
     daemon.send_event("limit")
     daemon.wait_for("The slave unlucky failed.*\n(.*\n)+?.*RuntimeError: can't start new thread")
-    # In between it is tried again, and seems to be well for a moment.
+    # In between it is retried, and healthy for a moment.
     waiting = "the slave unlucky is backing off\n"
     daemon.wait_until(lambda: daemon.get("/ping").text == waiting)
     code = daemon.wait_until(lambda: (c := daemon.get("/ping").status_code) != 200 and c)
@@ -586,12 +586,12 @@ OPTIONAL = {
     "stacks": "app: stacks failed: RuntimeError: can't start new thread\n",
     "exit": "",
 }
-"""Threads that may come later, or never, and what is logged then."""
+"""Threads that may be missing, and what is logged then."""
 
 
 @pytest.fixture
 def run_refusing(spawn: Run) -> Run:
-    """Start a daemon with all its parts, but one that can't have its thread."""
+    """Start a daemon with all its parts, one of which can't start its thread."""
 
     def start(name: str) -> Process:
         return spawn(
@@ -733,7 +733,7 @@ def test_sigusr1_logs_every_stack_whatever_the_level_and_changes_nothing(run_app
 
 
 def stacks_of(daemon: Process) -> str:
-    """Ask for the stacks, as soon as the process listens to the signal."""
+    """Ask for the stacks as soon as the process handles the signal."""
     if handles(daemon, signal.SIGUSR1):
         daemon.send_signal(signal.SIGUSR1)
     return daemon.out
@@ -926,7 +926,7 @@ app.add_status_field(sys.getswitchinterval, name='interval')
     [
         ("", (), 0.0001),
         ("", ("--set", "master.switch_interval=0.002"), 0.002),
-        # It is the program's own choice.
+        # The program has chosen it.
         ("sys.setswitchinterval(0.02)\n", (), 0.02),
         ("sys.setswitchinterval(0.02)\n", ("--set", "master.switch_interval=0.002"), 0.002),
     ],
@@ -967,7 +967,7 @@ def test_two_hundred_slaves_start_and_stop_within_a_second_and_idle_quietly(run_
         )
         fractions = [int(stamp.split(",")[1]) / 1000 for stamp in started.groups()]
         took = (time.mktime(ready) - time.mktime(began)) % 86_400 + fractions[1] - fractions[0]
-        time.sleep(0.5)  # Let it come to rest; what follows measures a span of time.
+        time.sleep(0.5)  # Let it come to rest before the measurement.
         before = voluntary_switches(daemon.popen.pid)
         time.sleep(SPAN)
         wakeups[count] = (voluntary_switches(daemon.popen.pid) - before) / SPAN

@@ -1,4 +1,4 @@
-"""Life and death of a real process, by real signals."""
+"""The lifecycle of a real process, with real signals."""
 
 from __future__ import annotations
 
@@ -118,9 +118,9 @@ def test_the_start_up_log_is_that_of_the_original(spawn: Run) -> None:
     found = [re.search(f"^{stamp}{re.escape(line)}$", daemon.out, re.MULTILINE) for line in lines]
 
     assert all(found)
-    places = [match.start() for match in found if match]
-    assert places == sorted(places)
-    assert places[0] == 0
+    positions = [match.start() for match in found if match]
+    assert positions == sorted(positions)
+    assert positions[0] == 0
 
 
 def test_the_class_style_program_works_as_printed(spawn: Run) -> None:
@@ -305,7 +305,7 @@ def test_a_second_signal_exits_at_once(run_app: Run, second: signal.Signals) -> 
     daemon = run_app(QUIET + STUBBORN["a slave"], *options).wait_ready()
     daemon.send_signal(signal.SIGTERM)
     daemon.wait_for("Stopping: received SIGTERM")
-    # The same signal is a second one only when some hundredths of a second have passed.
+    # The same signal counts as a second one only after some hundredths of a second.
     while daemon.popen.poll() is None:
         daemon.send_signal(second)
     status = daemon.wait()
@@ -409,11 +409,11 @@ def test_a_reader_of_stdout_that_exits_does_no_harm(tmp_path: Path) -> None:
         ) as popen,
     ):
         assert popen.stdout is not None
-        told = ""
-        while "Started" not in told:
-            told += popen.stdout.readline().decode()
+        log = ""
+        while "Started" not in log:
+            log += popen.stdout.readline().decode()
         popen.stdout.close()
-        listening = LISTENING.search(told)
+        listening = LISTENING.search(log)
         assert listening is not None
         client = Client("127.0.0.1", 60, int(listening["port"]))
         before = client.status()["slaves"][0]["ticks"]
@@ -440,13 +440,13 @@ def test_workers_are_stopped_at_once_while_run_is_busy(run_app: Run, tmp_path: P
     daemon = run_app(
         QUIET
         + BUSY_MAIN
-        + "@app.slave\ndef worker(slave):\n    slave.shutdown.wait()\n    os.write(1, b'told\\n')\n",
+        + "@app.slave\ndef worker(slave):\n    slave.shutdown.wait()\n    os.write(1, b'stopping\\n')\n",
         "--set",
         "master.shutdown_timeout=600",
     ).wait_ready()
     daemon.wait_for("in\n")
     daemon.send_signal(signal.SIGTERM)
-    daemon.wait_for("told\n")
+    daemon.wait_for("stopping\n")
     refused = daemon.post("/events", data=b"1")
 
     assert (refused.status_code, refused.json()["message"]) == (503, "The daemon is stopping")
@@ -491,12 +491,12 @@ def test_a_signal_sent_twice_at_once_is_one_signal(run_app: Run) -> None:
     def send_twice() -> int:
         daemon = run_app(QUIET).wait_ready()
         daemon.send_signal(signal.SIGTERM)
-        time.sleep(0.001)  # Without a pause the kernel would already make one of them.
+        time.sleep(0.001)  # Without a pause, the kernel would merge them.
         if daemon.popen.poll() is None:
             daemon.send_signal(signal.SIGTERM)
         return daemon.wait()
 
-    # On a busy machine the second may come late.
+    # On a busy machine, the second may arrive late.
     assert 0 in (send_twice() for _ in range(5))
 
 

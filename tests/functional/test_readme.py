@@ -1,4 +1,4 @@
-"""What the README prints, done as printed, with the real curl and nc."""
+"""The README's commands, run as printed, with the real curl and nc."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SPEC_LINES = [
 
 
 def shell(line: str, port: int) -> str:
-    """Run a line as printed, but for the port."""
+    """Run a line as printed, except for the port."""
     done = subprocess.run(
         line.replace("5151", str(port)).replace("curl ", "curl -sS "),
         shell=True,

@@ -1,4 +1,4 @@
-"""What systemd sees of a daemon: a real process, with this test in systemd's place."""
+"""What systemd sees of a daemon: a real process, with this test in the role of systemd."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Listener:
         return message
 
     def read_to_the_end(self) -> list[str]:
-        """All that is there once the process has ended."""
+        """Everything that remains once the process has ended."""
         self.socket.setblocking(False)
         try:
             while True:
@@ -108,7 +108,7 @@ def test_the_phases_are_reported_in_order(run: Spawn, listener: Listener) -> Non
     daemon.send_signal(signal.SIGTERM)
     listener.wait_for("STATUS=stopped")
     daemon.wait()
-    told = [m.partition("\n")[0] for m in listener.read_to_the_end()]
+    messages = [m.partition("\n")[0] for m in listener.read_to_the_end()]
     firsts = [
         "STATUS=starting",
         "READY=1",
@@ -119,11 +119,11 @@ def test_the_phases_are_reported_in_order(run: Spawn, listener: Listener) -> Non
         "STATUS=stopped",
     ]
 
-    assert list(dict.fromkeys(message for message in told if message in firsts)) == firsts
-    assert told.count("READY=1") == told.count("STOPPING=1") == 1
-    assert "EXTEND_TIMEOUT_USEC=15000000" in told
-    assert told.index("EXTEND_TIMEOUT_USEC=15000000") > told.index("STOPPING=1")
-    assert not any(message.startswith("WATCHDOG") for message in told)
+    assert list(dict.fromkeys(message for message in messages if message in firsts)) == firsts
+    assert messages.count("READY=1") == messages.count("STOPPING=1") == 1
+    assert "EXTEND_TIMEOUT_USEC=15000000" in messages
+    assert messages.index("EXTEND_TIMEOUT_USEC=15000000") > messages.index("STOPPING=1")
+    assert not any(message.startswith("WATCHDOG") for message in messages)
 
 
 def test_a_reload_is_reported_to_systemd_with_its_time(
@@ -213,11 +213,11 @@ def test_a_socket_that_nobody_listens_to_changes_nothing(run: Spawn, address: st
 
 @pytest.fixture
 def fillers(listener: Listener) -> Iterator[int]:
-    """Fill the listener's socket; how many messages that took."""
+    """Fill the listener's socket; returns how many messages that took."""
     count, sent = 0, 1
     senders: list[socket.socket] = []
     while sent:
-        # What one socket may have on the way is limited too, so it takes several.
+        # The messages in transit from one socket are limited, too, so this takes several.
         senders.append(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
         senders[-1].setblocking(False)
         sent = 0
@@ -333,7 +333,7 @@ for number in (0, 1):
 os.environ |= {"LISTEN_FDS": "2", "LISTEN_PID": str(os.getpid())}
 os.execv(sys.executable, [sys.executable, *sys.argv[3:]])
 """
-NOTES_EVENTS = """
+RECORDS_EVENTS = """
 import os
 from daemonkit import Daemon
 app = Daemon("app")
@@ -344,8 +344,8 @@ app.on_event(lambda event: os.write(notes, b"%d\\n" % event))
 
 
 class KeepAliveClient(threading.Thread):
-    """Sends event after event and asks for health, on one connection until it is told that this
-    will be closed."""
+    """Sends events and asks for health, on one connection until an answer says that it will be
+    closed."""
 
     def __init__(self, port: int, number: int, pause: float) -> None:
         super().__init__(name=f"client-{number}")
@@ -360,7 +360,7 @@ class KeepAliveClient(threading.Thread):
             event = self._number * 1_000_000 + len(self.sent)
             for method, path, body in (("POST", "/events", str(event)), ("GET", "/ping", None)):
                 try:
-                    # It connects anew behind an answer that says so.
+                    # It reconnects after an answer that says so.
                     connection.request(method, path, body)
                     answer = connection.getresponse()
                     text = answer.read().decode()
@@ -389,11 +389,11 @@ def test_a_restart_on_passed_sockets_refuses_and_resets_nothing(
                 *("-c", KEPT, *map(str, fds), "-m", "daemonkit", "run", "mymod"),
                 *("--set", f"notes={notes}"),
                 pass_fds=fds,
-                mymod__py=NOTES_EVENTS,
+                mymod__py=RECORDS_EVENTS,
             ).wait_ready()
 
         daemon = start()
-        # Some are always at it; others have just been idle when their connection is to be closed.
+        # Some send all the time; others are idle when their connection is to be closed.
         clients = [KeepAliveClient(port, n, 0.0 if n < 4 else 0.15) for n in range(8)]
         for client in clients:
             client.start()
@@ -441,7 +441,7 @@ def test_wrong_sockets_are_status_3_and_one_line(activate: Spawn, names: str, li
 
 
 def verify(unit: Path) -> None:
-    """Have systemd check a unit."""
+    """Check a unit with systemd."""
     done = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", str(unit)],
         capture_output=True, text=True, check=False,
@@ -449,7 +449,7 @@ def verify(unit: Path) -> None:
     complaints = [
         line
         for line in done.stderr.splitlines()
-        # The line is there twice for this reason, see the unit.
+        # The unit has the line twice, for the reason given there.
         if "Failed to parse service type, ignoring: notify-reload" not in line
     ]
 

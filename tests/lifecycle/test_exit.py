@@ -27,7 +27,7 @@ LOGGER = logging.getLogger("app")
 
 
 class Exited(BaseException):
-    """Raised in the place of os._exit, with its status."""
+    """Raised in place of os._exit, with its status."""
 
 
 @pytest.fixture

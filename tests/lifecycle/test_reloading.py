@@ -58,7 +58,7 @@ def test_a_reload_applies_new_values_and_keeps_the_old_ones_when_the_file_is_wro
 def test_stop_hooks_wait_for_the_reload_hook_that_runs_and_no_other_begins(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    caplog.set_level("DEBUG")  # A reload sets it, and this takes it back.
+    caplog.set_level("DEBUG")  # A reload sets it, and this restores it.
     app = Daemon("app")
     order: list[str] = []
     entered = threading.Event()

@@ -53,7 +53,7 @@ def test_a_signal_that_the_program_handles_is_left_to_it(
 
 @pytest.fixture
 def received() -> Iterator[threading.Event]:
-    """Set by SIGUSR2, which `Signals` handles until the test is over."""
+    """Set by SIGUSR2, which `Signals` handles until the end of the test."""
     event = threading.Event()
     signals = Signals({signal.SIGUSR2: event.set})
     old_mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2])

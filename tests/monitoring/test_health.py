@@ -13,12 +13,12 @@ from daemonkit.types import Problem
 
 def test_phases_only_advance_and_each_is_reported() -> None:
     health = Health()
-    told: list[str] = []
-    health.add_listener(lambda: told.append(health.phase))
+    reported: list[str] = []
+    health.add_listener(lambda: reported.append(health.phase))
     for phase in (STARTING, RUNNING, DRAINING, RUNNING, STOPPING, DRAINING, STOPPED):
         health.enter(phase)
 
-    assert told == [RUNNING, DRAINING, STOPPING, STOPPED]
+    assert reported == [RUNNING, DRAINING, STOPPING, STOPPED]
     assert health.begun.is_set()
 
 

@@ -374,7 +374,7 @@ def test_any_exception_in_a_periodic_slave_is_a_failed_call_and_the_next_comes_a
 
     app.add_slave(sweep if kind == "function" else sweep_async, name="sweep", every=0.01)
     with running(app) as client:
-        # More often than a slave is restarted before it gives up.
+        # More often than a slave may be restarted.
         client.wait_until(lambda: slave_status(client, "sweep")["ticks"] > 7)
         ping = client.get("/ping")
         works.set()

@@ -280,7 +280,7 @@ def test_a_slave_added_while_the_daemon_starts_is_started(app: Daemon) -> None:
 
 
 def stopping(name: str, order: list[str], release: threading.Event | None = None) -> Any:
-    """A slave that notes when it is asked to stop, and then waits for `release`, if given."""
+    """A slave that records when it is asked to stop, and then waits for `release`, if given."""
 
     def work(slave: Slave) -> None:
         slave.shutdown.wait()

@@ -34,7 +34,7 @@ def test_both_families_reach_one_port_over_tcp_and_udp() -> None:
     ("kind", "text"), [(socket.SOCK_STREAM, "TCP"), (socket.SOCK_DGRAM, "UDP")]
 )
 def test_a_port_in_use_is_named(kind: socket.SocketKind, text: str) -> None:
-    # The number is free for TCP in any case.
+    # The port is free for TCP in any case.
     with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
         tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         tcp.bind(("127.0.0.1", 0))
@@ -166,7 +166,7 @@ def udp() -> Iterator[socket.socket]:
 
 
 def no_force(monkeypatch: pytest.MonkeyPatch) -> int:
-    """Take the right to pass the system's limit; returns the limit."""
+    """Remove the right to exceed the system's limit; returns the limit."""
     monkeypatch.setattr(sockets, "_SO_RCVBUFFORCE", 9999)
     return int(Path("/proc/sys/net/core/rmem_max").read_text())
 
@@ -225,7 +225,7 @@ def test_a_larger_buffer_is_kept_unless_a_size_is_given(
 
 
 def test_drops_are_known_at_once_and_exactly(udp: socket.socket) -> None:
-    """Also of datagrams after which none was read."""
+    """Also if no datagram was read afterwards."""
     sockets.set_receive_buffer(udp, 10_000, no_warning)
     assert sockets.kernel_drops(udp) == 0
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:

@@ -64,7 +64,7 @@ def test_a_request_that_trickles_in_times_out(app: Daemon, begin: bytes, version
         sock.settimeout(0.01)
         while b"HTTP/%s 408 " % version not in answer:
             try:
-                # Once it has refused, it doesn't matter to it any more.
+                # Once the request is refused, this no longer matters.
                 with suppress(BrokenPipeError):
                     sock.send(b"1")
                 answer += sock.recv(65536)
@@ -172,7 +172,7 @@ def test_the_time_of_a_request_begins_when_the_answer_before_it_is_sent(app: Dae
         ask(sock, PING + EVENT[:-1])
         (channel,) = server.active_channels.values()
         client.wait_until(lambda: server.clients.receiving and not channel.requests)
-        # As if the answer had been on its way for all that time.
+        # As if the answer had been in transit all that time.
         began = channel.last_activity - 61
         channel.request.began = server.clients.receiving[channel] = began
         server.wake()
@@ -182,7 +182,7 @@ def test_the_time_of_a_request_begins_when_the_answer_before_it_is_sent(app: Dae
 
 
 def test_a_connection_that_a_forked_child_keeps_open_is_forgotten(app: Daemon) -> None:
-    """The kernel goes on telling epoll of it, unless it is told not to."""
+    """epoll keeps reporting it unless it is unregistered."""
     with serving(app) as (client, server), connect(client) as sock:
         ask(sock, PING)
         child = os.fork()
@@ -192,30 +192,33 @@ def test_a_connection_that_a_forked_child_keeps_open_is_forgotten(app: Daemon) -
             (channel,) = server.active_channels.values()
             sock.shutdown(socket.SHUT_RDWR)
             client.wait_until(lambda: not channel.connected)
-            turns = []
-            real, server.run_due = server.run_due, lambda at_most: turns.append(1) or real(at_most)
+            iterations = []
+            real, server.run_due = (
+                server.run_due,
+                lambda at_most: iterations.append(1) or real(at_most),
+            )
             assert client.get("/ping").text == "OK\n"
             client.wait_until(lambda: not server.active_channels)
-            assert len(turns) < 20
+            assert len(iterations) < 20
         finally:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
 
 
 def test_urgent_data_does_not_make_the_loop_spin(app: Daemon) -> None:
-    """What nobody reads would be told of again and again."""
+    """Unread urgent data would be reported in every iteration."""
     with serving(app) as (client, server), connect(client) as sock:
         ask(sock, EVENT)
-        turns: list[int] = []
-        real, server.run_due = server.run_due, lambda at_most: turns.append(1) or real(at_most)
+        iterations: list[int] = []
+        real, server.run_due = server.run_due, lambda at_most: iterations.append(1) or real(at_most)
         sock.send(b"!", socket.MSG_OOB)
         ask(sock, EVENT)
         assert client.get("/ping").text == "OK\n"
-        assert len(turns) < 20
+        assert len(iterations) < 20
 
 
 def test_only_the_loop_closes_connections(app: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pool thread that finds one broken leaves it to the loop, which may be about to wait for it."""
+    """A pool thread leaves a broken connection to the loop, which may be about to wait for it."""
     closers: list[str] = []
     real = Channel.drop
 

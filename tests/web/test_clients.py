@@ -42,9 +42,9 @@ def test_over_the_limit_the_connections_idle_for_longest_are_closed(
 def test_a_client_over_the_limit_is_served_at_once_and_counted_in_status(app: Daemon) -> None:
     with serving(app, connection_limit=3) as (client, _), ExitStack() as stack:
         hold(client, stack, 3)
-        told = client.status()["http"]
+        shown = client.status()["http"]
 
-        assert told == {
+        assert shown == {
             "connections": 3,
             "shed": 1,
             "timed_out": 0,
@@ -56,7 +56,7 @@ def test_a_client_over_the_limit_is_served_at_once_and_counted_in_status(app: Da
 def test_busy_connections_are_not_closed_for_new_ones(
     app: Daemon, caplog: pytest.LogCaptureFixture, slow: tuple[threading.Event, threading.Event]
 ) -> None:
-    """One is being answered, one is being read: a third has to wait for them."""
+    """One is being answered, one is being read: a third must wait."""
     entered, release = slow
     with serving(app, connection_limit=2) as (client, server), ExitStack() as stack:
         answered, read = (stack.enter_context(connect(client)) for _ in range(2))
@@ -110,7 +110,7 @@ def test_out_of_descriptors_an_idle_connection_makes_room(
 
 
 def test_a_client_that_has_just_sent_an_event_is_not_closed_for_a_new_one(app: Daemon) -> None:
-    """Both are found in one turn of the loop, which is kept busy meanwhile."""
+    """Both are found in one iteration of the loop, which is kept busy meanwhile."""
     events: list[Any] = []
     app.on_event(events.append)
     with serving(app, connection_limit=2) as (client, server), ExitStack() as stack:
@@ -128,7 +128,7 @@ def test_a_client_that_has_just_sent_an_event_is_not_closed_for_a_new_one(app: D
 
 
 def test_idle_connections_are_found_however_many_are_busy_in_between(app: Daemon) -> None:
-    """The one that was found idle at first gets to work, and then there are others."""
+    """The connection that was found idle becomes busy, and others become idle."""
     with serving(app, connection_limit=4) as (client, server), ExitStack() as stack:
         socks = hold(client, stack, 4)
         client.wait_until(lambda: server.clients._idle is not None)
@@ -149,7 +149,7 @@ def test_a_connection_with_unread_input_is_not_closed_for_a_new_one(app: Daemon)
         oldest = next(iter(server.active_channels.values()))
         client.wait_until(oldest.has_unread)
 
-        # In the loop's place, which stands still.
+        # In place of the suspended loop.
         assert server.clients.shed_oldest()
         release()
         assert is_closed(second)
@@ -159,11 +159,11 @@ def test_a_connection_with_unread_input_is_not_closed_for_a_new_one(app: Daemon)
 def test_busy_connections_are_not_checked_in_each_iteration(
     app: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looks: list[int] = []
+    checks: list[int] = []
     real = Channel.is_busy.fget  # type: ignore[attr-defined]
 
     def is_busy(self: Channel) -> bool:
-        looks.append(self._fileno)
+        checks.append(self._fileno)
         return bool(real(self))
 
     with serving(app, connection_limit=51) as (client, server), ExitStack() as stack:
@@ -179,16 +179,16 @@ def test_busy_connections_are_not_checked_in_each_iteration(
             ask(socks[0], EVENT[-1:] + EVENT[:-1])
         monkeypatch.undo()
 
-    assert len(looks) < 200
+    assert len(checks) < 200
 
 
 def test_a_client_that_reads_slowly_but_steadily_is_not_disconnected(
     app: Daemon, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The kernel takes more from us only when much of what it holds is gone."""
+    """The kernel accepts more only when much of its buffer is free."""
     app.route("/large", endpoint="large")(lambda: bytes(30_000_000))
 
-    def look_after_long_silence() -> None:
+    def check_after_long_silence() -> None:
         channel._last_activity -= 1000
         server.clients._next_sweep = 0.0
         server.wake()
@@ -198,14 +198,14 @@ def test_a_client_that_reads_slowly_but_steadily_is_not_disconnected(
         sock.sendall(PING.replace(b"ping", b"large"))
         client.wait_until(lambda: any(c.total_outbufs_len for c in server.active_channels.values()))
         (channel,) = server.active_channels.values()
-        # What is on its way arrives, and then nothing more.
+        # Data in transit arrives, and then nothing more.
         client.wait_until(lambda: channel._in_flight and not channel.check_received())
         while unacknowledged(channel.socket) >= channel._in_flight:
             sock.recv(1000)
-        look_after_long_silence()
+        check_after_long_silence()
         assert channel.connected
         client.wait_until(lambda: not channel.check_received())
-        look_after_long_silence()
+        check_after_long_silence()
         assert not channel.connected
     assert any("Connections closed whose clients read nothing" in m for m in caplog.messages)
 
@@ -238,9 +238,9 @@ def test_an_idle_connection_is_closed_after_a_while_and_a_busy_one_is_not(
         answered.sendall(PING.replace(b"/ping", b"/slow"))
         read.sendall(EVENT[:-1])
         client.wait_until(lambda: is_closed(idle) and is_closed(silent))
-        # It looks again.
-        looks = server.clients._next_sweep
-        client.wait_until(lambda: server.clients._next_sweep != looks)
+        # After another check.
+        sweep = server.clients._next_sweep
+        client.wait_until(lambda: server.clients._next_sweep != sweep)
 
         assert not is_closed(answered)
         assert not is_closed(read)

@@ -100,13 +100,13 @@ def test_functions_that_flask_calls_see_requests_to_events(
     with running(app) as client:
         assert client.post("/events", data=b"1").status_code == 200
         assert "/events" in seen
-        told = client.status()["http"]
-        assert told["fast_events"] == 0
-        assert told["fast_lane"].startswith("closed: a")
+        shown = client.status()["http"]
+        assert shown["fast_events"] == 0
+        assert shown["fast_lane"].startswith("closed: a")
 
 
 def test_a_hook_added_later_sees_the_next_request() -> None:
-    """Flask allows it until its first request, and the lane's are none of Flask's."""
+    """Flask allows it until its first request, and it doesn't see those in the lane."""
     app, seen = Daemon("app"), list[str]()
     with running(app) as client:
         client.post("/events", data=b"1")
@@ -119,7 +119,7 @@ def test_a_hook_added_later_sees_the_next_request() -> None:
 
 
 def patch_flask(name: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Do what tools do that trace requests; returns what they see."""
+    """Patch Flask as tracing tools do; returns the calls that they see."""
     seen: list[str] = []
     real = getattr(flask.Flask, name)
 
@@ -131,10 +131,10 @@ def patch_flask(name: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
-ON_THE_WAY = ["__call__", "wsgi_app", "full_dispatch_request"]
+DISPATCH_METHODS = ["__call__", "wsgi_app", "full_dispatch_request"]
 
 
-@pytest.mark.parametrize("name", [*ON_THE_WAY, "make_response"])
+@pytest.mark.parametrize("name", [*DISPATCH_METHODS, "make_response"])
 def test_a_tool_that_has_patched_flask_s_class_sees_requests_to_events(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,7 +146,7 @@ def test_a_tool_that_has_patched_flask_s_class_sees_requests_to_events(
         assert client.status()["http"]["fast_lane"] == "closed: a patch of Flask's classes"
 
 
-@pytest.mark.parametrize("name", ON_THE_WAY)
+@pytest.mark.parametrize("name", DISPATCH_METHODS)
 def test_a_tool_that_patches_flask_s_class_later_sees_requests_to_events(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -211,7 +211,7 @@ def test_the_blueprint_s_error_handler_answers() -> None:
 
 @pytest.mark.parametrize("body", [b"nope", b"1"])
 def test_an_answer_by_flask_leaves_the_lane_open(body: bytes) -> None:
-    """Flask notes what it has looked for, hooks and error handlers, even when there are none."""
+    """Flask's lookups of hooks and error handlers leave entries even when there are none."""
     app = Daemon("app")
     with running(app) as client:
         client.post("/events", data=body, headers={"Connection": "close"})

@@ -14,8 +14,8 @@ from .raw import connect, read_all
 
 @pytest.mark.parametrize("count", [5, 300])
 def test_clients_in_the_backlog_at_the_stop_are_still_answered(app: Daemon, count: int) -> None:
-    """Closing the listening socket would reset those in its backlog; they may be more than are let
-    in at once."""
+    """Closing the listening socket would reset those in its backlog, which may be more than are
+    accepted at once."""
     with serving(app) as (client, server), ExitStack() as stack:
         release = keep_busy(server)
         socks = [stack.enter_context(connect(client)) for _ in range(count)]
@@ -36,7 +36,7 @@ def test_clients_in_the_backlog_at_the_stop_are_still_answered(app: Daemon, coun
 def test_a_draining_passed_socket_accepts_no_connections(
     app: Daemon, order: tuple[str, str]
 ) -> None:
-    """Whichever comes first, when a signal comes during the start."""
+    """In either order, when a signal arrives during the start."""
     with serving(app) as (_, server):
         server._outlives_us, server.is_open = True, False
         assert not server.admits

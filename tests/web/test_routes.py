@@ -104,7 +104,7 @@ def test_a_body_that_a_hook_replaces_is_the_event(app: Daemon, events: list[Any]
 def test_middleware_may_replace_the_body_with_a_minimal_stream(
     app: Daemon, events: list[Any]
 ) -> None:
-    """With no more than PEP 3333 asks for."""
+    """With only what PEP 3333 requires."""
 
     class Bare:
         def __init__(self, inner: Any) -> None:
@@ -284,7 +284,7 @@ def test_put_event_checks_what_http_checks(app: Daemon) -> None:
         app.put_event(date(2020, 1, 1))
 
 
-# Routes of users
+# The user's routes
 
 
 @pytest.mark.parametrize(
@@ -552,7 +552,7 @@ def test_a_ping_error_needs_an_error_code(code: Any) -> None:
 def test_the_default_check_notices_that_the_event_processor_has_died(app: Daemon) -> None:
     with running(app) as client:
         assert app._assembly.parts is not None
-        # Nothing but a defect of ours can end it.
+        # Only a bug of ours can end it.
         app._assembly.parts.queue.close()
         app._assembly.parts.processor.join(5)
         got = client.get("/ping")

@@ -41,7 +41,7 @@ def client(app: Daemon) -> Iterator[Client]:
         yield client
 
 
-def talk(client: Client, data: bytes) -> bytes:
+def exchange(client: Client, data: bytes) -> bytes:
     """Send bytes and read until the server closes."""
     with connect(client) as sock:
         sock.sendall(data)
@@ -61,7 +61,7 @@ REQUEST_IN_BODY = b"GET /status HTTP/1.1\r\nHost: x\r\n\r\n"
 def test_a_post_without_a_length_is_411_and_its_body_is_not_the_next_request(
     client: Client,
 ) -> None:
-    answer = talk(client, NO_LENGTH + REQUEST_IN_BODY)
+    answer = exchange(client, NO_LENGTH + REQUEST_IN_BODY)
 
     assert b"\r\nConnection: close\r\n" in answer
     assert parse(answer) == (
@@ -74,7 +74,7 @@ def test_a_post_without_a_length_is_411_and_its_body_is_not_the_next_request(
 
 
 def test_a_post_to_a_users_route_without_a_length_closes_the_connection(client: Client) -> None:
-    answer = talk(client, NO_LENGTH.replace(b"/events", b"/form") + REQUEST_IN_BODY)
+    answer = exchange(client, NO_LENGTH.replace(b"/events", b"/form") + REQUEST_IN_BODY)
 
     assert answer.startswith(b"HTTP/1.1 200 OK\r\nConnection: close\r\n")
     assert answer.endswith(b"\r\n\r\nformed")
@@ -155,7 +155,7 @@ def test_a_malformed_request_is_refused_in_the_envelope_and_closed(
     status: bytes,
     message: str,
 ) -> None:
-    assert parse(talk(client, request_bytes)) == (status, {"message": message, "result": False})
+    assert parse(exchange(client, request_bytes)) == (status, {"message": message, "result": False})
     assert client.status()["events"]["received"] == 0
     assert [record for record in caplog.records if record.exc_info] == []
 
@@ -163,7 +163,7 @@ def test_a_malformed_request_is_refused_in_the_envelope_and_closed(
 def test_pipelined_requests_are_answered_in_order(client: Client) -> None:
     event = b"POST /events HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n1"
     last = b"GET /who HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
-    answer = talk(client, event + event + last)
+    answer = exchange(client, event + event + last)
 
     assert answer.count(b"HTTP/1.1 200 OK") == 3
     assert answer.endswith(b"\r\n\r\n127.0.0.1")
@@ -204,7 +204,7 @@ def test_a_refused_request_is_not_asked_to_continue(
 ) -> None:
     head = b"POST /events HTTP/1.1\r\nExpect: 100-continue\r\n"
 
-    assert talk(client, head + headers + b"\r\n").startswith(b"HTTP/1.1 " + status)
+    assert exchange(client, head + headers + b"\r\n").startswith(b"HTTP/1.1 " + status)
 
 
 def test_out_of_descriptors_accepting_pauses_and_is_logged_once(
@@ -223,10 +223,10 @@ def test_out_of_descriptors_accepting_pauses_and_is_logged_once(
     monkeypatch.setattr(TcpWSGIServer, "accept", out)
 
     assert client.get("/ping").text == "OK\n"
-    # The last one finds nobody else waiting.
+    # The last one finds no other thread waiting.
     assert len(tried) == 5, "it does not spin"
-    told = [m for m in caplog.messages if "accepted" in m]
-    assert told == [
+    messages = [m for m in caplog.messages if "accepted" in m]
+    assert messages == [
         "No connections can be accepted: Too many open files",
         "Connections are accepted again",
     ]
@@ -288,7 +288,7 @@ def test_descriptors_past_1024_are_served(client: Client) -> None:
     spare = [os.dup(0) for _ in range(1100)]
     try:
         request = b"GET /ping HTTP/1.1\r\nConnection: close\r\n\r\n"
-        assert talk(client, request).endswith(b"OK\n")
+        assert exchange(client, request).endswith(b"OK\n")
     finally:
         for fd in spare:
             os.close(fd)
@@ -349,7 +349,7 @@ def test_a_request_in_flight_at_stop_is_answered(
 def test_an_answer_is_read_to_its_end_although_the_client_has_sent_more(
     app: Daemon, slow: tuple[threading.Event, threading.Event]
 ) -> None:
-    """Closing with that unread would reset the connection and throw away what is under way."""
+    """Closing with that unread would reset the connection and discard what is in transit."""
     _, release = slow
     app.route("/large", endpoint="large")(lambda: (release.wait(10), b"x" * 3_000_000)[1])
     more = b"POST /events HTTP/1.1\r\nContent-Length: 1\r\n\r\n1"
@@ -427,7 +427,7 @@ def test_a_request_that_outlives_the_deadline_is_named_and_abandoned(
 
 
 def test_a_body_of_the_wrong_type_is_500_and_not_an_empty_reply(app: Daemon) -> None:
-    """The head has not been sent by then, although it goes with the first part."""
+    """The head has not been sent by then, although it is sent with the first part."""
     real = app.flask.wsgi_app
 
     def middleware(environ: Any, start_response: Any) -> Any:
@@ -438,7 +438,7 @@ def test_a_body_of_the_wrong_type_is_500_and_not_an_empty_reply(app: Daemon) -> 
 
     app.flask.wsgi_app = middleware  # type: ignore[method-assign]
     with running(app) as client:
-        answer = talk(client, b"GET /wrong HTTP/1.1\r\nHost: x\r\n\r\n")
+        answer = exchange(client, b"GET /wrong HTTP/1.1\r\nHost: x\r\n\r\n")
 
     assert answer.startswith(b"HTTP/1.1 500 Internal Server Error\r\n")
 

@@ -25,7 +25,7 @@ def test_while_draining_each_answer_says_that_the_connection_is_closed(
         socks = [stack.enter_context(connect(client)) for _ in range(4)]
         for sock in socks:
             assert b"Connection: close" not in ask(sock, EVENT)
-        # The beginning of an event is there already.
+        # The beginning of an event has already arrived.
         socks[0].sendall(EVENT[:-1])
         client.wait_until(lambda: server.clients.receiving)
         app.stop()
@@ -48,7 +48,7 @@ def test_while_draining_each_answer_says_that_the_connection_is_closed(
 def test_a_refusal_while_stopping_says_that_the_connection_is_closed(
     app: Daemon, slow: tuple[threading.Event, threading.Event]
 ) -> None:
-    """A request that comes at the very end is answered, too, and nothing is reset."""
+    """A request that arrives at the very end is answered, too, and nothing is reset."""
     entered, release = slow
     with serving(app) as (client, server), ExitStack() as stack:
         busy, *socks = (stack.enter_context(connect(client)) for _ in range(4))

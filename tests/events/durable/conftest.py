@@ -21,7 +21,7 @@ def path(tmp_path: Path) -> str:
 
 @pytest.fixture
 def opened(path: str) -> Iterator[Open]:
-    """Opens the queue, and closes the one that is open before, as a restart does."""
+    """Opens the queue after closing the open one, as a restart does."""
     queues: list[DurableQueue] = []
 
     def open_it(**options: Any) -> DurableQueue:
@@ -63,7 +63,7 @@ def other(path: str, checks_often: None) -> Iterator[Callable[[], Store]]:
 
 @pytest.fixture
 def store(path: str) -> Iterator[Store]:
-    """A new file, as its daemon has it open."""
+    """A new file, opened as its daemon does."""
     store = Store(path, create=True, busy_timeout=5)
     yield store
     store.close()

@@ -57,11 +57,11 @@ def test_a_waiting_consumer_gets_events_that_are_only_in_the_file(
     queue.put_many(batch("x" * 2000))
     queue.get()
     got: list[Entry] = []
-    taker = threading.Thread(target=lambda: got.append(queue.get()))
-    taker.start()
+    consumer = threading.Thread(target=lambda: got.append(queue.get()))
+    consumer.start()
     until(lambda: queue._waiting.consumers)
     queue.put_many(batch(2))
-    taker.join(10)
+    consumer.join(10)
 
     assert events_of(got) == [2]
 
@@ -194,7 +194,7 @@ def test_loaded_events_are_counted_once(opened: Open, monkeypatch: pytest.Monkey
 def test_a_retry_waits_no_longer_than_its_back_off(
     opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """More than an hour as well, and no longer when the clock was set back."""
+    """Longer than an hour, too, but no longer because the clock was set back."""
     waits: list[float] = []
     monkeypatch.setattr(waiting.Waiting, "put_back", lambda self, entry, delay: waits.append(delay))
     now = time.time()
@@ -210,7 +210,7 @@ def test_a_retry_waits_no_longer_than_its_back_off(
 
 
 def test_an_event_due_long_ago_is_retried_before_one_due_far_ahead(opened: Open, path: str) -> None:
-    """The clock was set meanwhile, or somebody has edited the file."""
+    """The clock was set meanwhile, or the file was edited."""
     queue = opened()
     queue.put_many(batch(1, 2))
     for entry in take(queue, 2):
@@ -296,7 +296,7 @@ def test_an_event_that_another_process_reschedules_earlier_is_retried_once(
     store.db.execute("UPDATE failed SET due = ?", (time.time(),))
     queue.done([queue.get()])
 
-    # The time that it was due first is still in memory, and leads to nothing.
+    # The first due time is still in memory, and has no effect.
     assert len(scheduled) == 2
     assert queue._backlog.read_again(scheduled[0]) is None
 

@@ -98,7 +98,7 @@ def test_slow_reading_does_not_block_the_file_and_leaves_out_later_events(
     next(events)
     add(store, 3000, b"0")
 
-    # The log could not begin anew beside a reader.
+    # The log could not be restarted while there is a reader.
     assert store.db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone() == (0, 0, 0)
     assert [event.id for event in events] == [2000]
 

@@ -43,7 +43,7 @@ def test_a_thread_that_is_interrupted_leaves_the_writing_to_the_next(
     def gather() -> None:
         if not interrupted:
             interrupted.append(True)
-            # Until another one waits for its turn.
+            # Until another thread waits.
             until(lambda: len(queue._group.puts) == 2)
             raise KeyboardInterrupt
         real()
@@ -125,7 +125,7 @@ def test_a_lone_writer_does_not_wait() -> None:
             group.settle(puts, None)
 
     group = GroupCommit(write, OwnedLock())
-    # It waits for this when it waits for others.
+    # What it waits on, if it waits for others.
     group._complete.wait = pytest.fail  # type: ignore[assignment]
     for _ in range(3):
         with group.lock:

@@ -91,7 +91,7 @@ def test_a_retry_goes_from_scheduled_to_in_work_to_handled(
     assert in_flight.scheduled == 1
     in_flight.begin_retry(3000)
     assert in_flight.scheduled == 0
-    # It is in the file as scheduled, and is not scheduled a second time.
+    # The file has it as scheduled, but it isn't scheduled a second time.
     assert in_flight.reschedule({3000: 9e9}) == []
     done(in_flight, [3000])
     save(store, in_flight)

@@ -210,13 +210,13 @@ def test_any_exception_in_a_read_is_a_problem_until_it_works(
 
     monkeypatch.setattr(queue._backlog, place, read)
     taken: list[Entry] = []
-    taker = threading.Thread(target=lambda: taken.append(queue.get()))
-    taker.start()
+    consumer = threading.Thread(target=lambda: taken.append(queue.get()))
+    consumer.start()
     (problem,) = until(queue.problems)
     assert problem.text.startswith("the event queue's file can't be read: OSError: no (")
     failing.clear()
     until(lambda: queue.problems() == [])
-    taker.join(10)
+    consumer.join(10)
     assert events_of(taken) == [1]
 
 
@@ -229,12 +229,12 @@ def test_consumers_get_nothing_after_a_stop(opened: Open, monkeypatch: pytest.Mo
     take(queue, 2)
     got: list[Any] = []
 
-    def taker() -> None:
+    def consumer() -> None:
         with suppress(waiting.QueueClosed):
             got.append(queue.get())
 
-    # It waits for the file, to read what isn't in memory, when the stop comes.
-    thread = threading.Thread(target=taker)
+    # At the stop it waits for the file, to read what isn't in memory.
+    thread = threading.Thread(target=consumer)
     with queue._lock:
         thread.start()
         queue.close()
@@ -309,14 +309,14 @@ def test_consumers_wait_while_results_cannot_be_saved(
     disk = BrokenDisk(queue, monkeypatch)
     disk.error = "disk I/O error"
     entries = take(queue, 2)
-    taker = threading.Thread(target=queue.done, args=(entries,))
-    taker.start()
+    consumer = threading.Thread(target=queue.done, args=(entries,))
+    consumer.start()
     until(queue.problems)
-    assert taker.is_alive()
+    assert consumer.is_alive()
     disk.error = None
-    taker.join(10)
+    consumer.join(10)
 
-    assert not taker.is_alive()
+    assert not consumer.is_alive()
     assert queue.problems() == []
     assert rows(path, "SELECT * FROM handled") == [(1000, "[[0, 1]]")]
 

@@ -147,7 +147,7 @@ def test_events_acknowledged_after_a_disk_failure_need_nothing_written_before(
     with pytest.raises(Unavailable):
         queue.put_many(batch(2))
     disk.error = None
-    # Another process that reads keeps the log from being begun again.
+    # A reader in another process keeps the log from being restarted.
     reader = sqlite3.connect(path, isolation_level=None)
     reader.execute("BEGIN")
     reader.execute("SELECT * FROM batches").fetchall()

@@ -53,7 +53,7 @@ def backend() -> FakeBackend:
 
 @pytest.fixture
 def make_outbox(backend: FakeBackend) -> Iterator[MakeOutbox]:
-    """Make an outbox, and stop it when the test is over."""
+    """Make an outbox, and stop it after the test."""
     made: list[Outbox] = []
 
     def make(retry: tuple[float, float] = (0.01, 0.05)) -> Outbox:
