@@ -17,6 +17,7 @@ from .settings_table import PAGE, table, with_table
 from .test_layers import LAYERS
 
 ROOT = Path(__file__).parent.parent
+PROSE = [*PAGES, ROOT / "CHANGELOG.md"]
 
 
 def test_the_table_of_settings_is_up_to_date() -> None:
@@ -130,14 +131,14 @@ def _prose(page: Path) -> list[tuple[int, str]]:
     ]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PROSE, ids=lambda page: page.name)
 def test_a_line_has_one_sentence(page: Path) -> None:
     ends = re.compile(r"(?<!e\.g)(?<!i\.e)(?<!^\d)[.!?][)\"*`]* (?=[A-Z`*\"(\[])")
 
     assert [(number, line) for number, line in _prose(page) if ends.search(line)] == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PROSE, ids=lambda page: page.name)
 def test_a_sentence_is_on_one_line(page: Path) -> None:
     lines = dict(_prose(page))
     starts = re.compile(r"[-*] |\d+\. |!\[")
@@ -152,7 +153,7 @@ def test_a_sentence_is_on_one_line(page: Path) -> None:
     assert split == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PROSE, ids=lambda page: page.name)
 def test_a_table_cell_has_at_most_a_dozen_words(page: Path) -> None:
     rows = re.findall(r"^\|(.+)\|$", page.read_text("utf-8"), re.M)
     cells = [cell.strip() for row in rows for cell in re.split(r"(?<!\\)\|", row)]

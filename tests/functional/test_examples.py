@@ -175,7 +175,7 @@ def test_webhooks_counts_nothing_that_came_around_the_signature(webhooks):
     webhooks.send_datagram(json.dumps(forged).encode())
     webhooks.wait_until(lambda: webhooks.status()["events"]["handled"] == 2)
     assert counted(webhooks) == NOTHING
-    webhooks.wait_for(r"WARNING +Ignored an event from 127\.0\.0\.1:\d+ \(udp\): no delivery\n")
+    webhooks.wait_for(r"WARNING +Ignored an event from 127\.0\.0\.1:\d+ \(udp\): not a delivery\n")
 
 
 def test_webhooks_takes_a_delivery_as_large_as_they_get(webhooks):
@@ -185,7 +185,7 @@ def test_webhooks_takes_a_delivery_as_large_as_they_get(webhooks):
 
 def test_webhooks_without_a_secret_takes_unsigned_deliveries_and_says_so(unchecked_webhooks):
     process = unchecked_webhooks
-    process.wait_for(r"WARNING +webhook_secret is not set: deliveries of anyone will be counted\n")
+    process.wait_for(r"WARNING +webhook_secret is not set: anyone's deliveries will be counted\n")
     response = process.post("/github", json={}, headers={"X-GitHub-Event": "ping"})
     assert answer(response) == TAKEN
     process.wait_until(
