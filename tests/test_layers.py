@@ -86,7 +86,7 @@ def test_a_room_imports_only_from_below(module: str) -> None:
     assert above == set()
 
 
-def test_no_module_imports_itself_by_way_of_others() -> None:
+def test_there_are_no_import_cycles() -> None:
     graph = {module.rstrip("."): _imported(module) for module in MODULES}
 
     assert set(TopologicalSorter(graph).static_order()) == NAMES

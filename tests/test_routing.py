@@ -12,7 +12,7 @@ from daemonkit.testing import running
 
 
 @pytest.mark.parametrize("method", ["get", "post", "put", "patch", "delete"])
-def test_each_method_has_its_shortcut(method: str) -> None:
+def test_each_method_has_a_shortcut(method: str) -> None:
     app = Daemon("app")
 
     @getattr(app, method)("/x")

@@ -11,7 +11,7 @@ from daemonkit import Daemon
 from daemonkit.testing import Client, running
 
 
-def test_waiting_for_what_never_comes_times_out() -> None:
+def test_waiting_for_a_condition_that_never_holds_times_out() -> None:
     client = Client("127.0.0.1", timeout=0.02)
     with pytest.raises(TimeoutError, match=r"^the moon did not come true within 0.02 s$"):
         client.wait_until(lambda: False, "the moon")
@@ -66,7 +66,7 @@ def test_the_daemons_own_configuration_is_kept_unless_another_is_given(tmp_path:
             assert client.get("/ping").text == "OK\n"
 
 
-def test_what_is_not_a_daemon_is_refused() -> None:
+def test_a_target_that_is_not_a_daemon_is_refused() -> None:
     with pytest.raises(TypeError, match="^running takes a Daemon or a factory of one, not 'app' "):
         running("app").__enter__()  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="^the factory must return a Daemon, not 1 "):

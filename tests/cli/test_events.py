@@ -308,7 +308,7 @@ def round_trip(text: bytes, folder: Path) -> bytes:
 
 @settings(max_examples=8, deadline=None)
 @given(st.lists(json_values, min_size=90, max_size=95), st.booleans())
-def test_any_events_come_out_of_export_as_they_were_imported(
+def test_any_events_are_exported_as_they_were_imported(
     tmp_path_factory: pytest.TempPathFactory, events: list[Any], ascii: bool
 ) -> None:
     text = "".join(json.dumps(e, ensure_ascii=ascii) + "\n" for e in NASTY + events)
@@ -598,7 +598,7 @@ def fresh(tmp_path: Path) -> str:
     return str(tmp_path / "live.db")
 
 
-def test_a_daemon_handles_what_is_imported(fresh: str) -> None:
+def test_a_daemon_handles_imported_events(fresh: str) -> None:
     handled: list[Any] = []
     with daemon(handled.append, fresh) as client:
         client.send_event("first")
@@ -632,7 +632,7 @@ def test_a_daemon_retries_dead_letters(fresh: str) -> None:
     assert on(fresh, "list").startswith("There are no events in ")
 
 
-def test_a_daemon_does_not_handle_what_was_dropped(fresh: str) -> None:
+def test_a_daemon_does_not_handle_dropped_events(fresh: str) -> None:
     handled: list[Any] = []
     entered, go_on = threading.Event(), threading.Event()
 

@@ -152,7 +152,7 @@ def test_ndjson_is_one_event_a_line_and_empty_lines_are_left_out() -> None:
         (b"1\n\x0b\n", "line 2: Expecting value: line 1 column 1 (char 0)"),
     ],
 )
-def test_ndjson_names_the_bad_line(data: bytes, message: str) -> None:
+def test_ndjson_names_the_invalid_line(data: bytes, message: str) -> None:
     with pytest.raises(InvalidEvent) as caught:
         decode_lines(data)
 

@@ -175,7 +175,7 @@ def test_while_starting_only_the_starting_thread_may_queue(intake: Intake) -> No
     assert intake.counters()["received"] == 2
 
 
-def test_a_closed_intake_refuses_everyone_for_good(intake: Intake) -> None:
+def test_a_closed_intake_stays_closed(intake: Intake) -> None:
     intake.close()
     intake.open()
 

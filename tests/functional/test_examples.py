@@ -112,7 +112,7 @@ def test_webhooks_counts_deliveries_by_kind_and_by_repository(webhooks):
     assert webhooks.stop() == 0
 
 
-def test_webhooks_takes_form_encoded_deliveries(webhooks):
+def test_webhooks_accepts_form_encoded_deliveries(webhooks):
     body = b"payload=" + quote_plus('{"repository": {"full_name": "a/b+c ü"}}').encode()
     headers = headers_for(body) | {"Content-Type": "application/x-www-form-urlencoded"}
     assert answer(webhooks.post("/github", data=body, headers=headers)) == TAKEN
@@ -138,7 +138,7 @@ def test_webhooks_refuses_a_delivery_without_the_right_headers(webhooks, header,
     assert counted(webhooks) == NOTHING
 
 
-def test_webhooks_refuses_a_body_that_was_changed_on_its_way(webhooks):
+def test_webhooks_refuses_a_body_that_was_changed_in_transit(webhooks):
     response = webhooks.post("/github", data=b'{"a": 2}', headers=headers_for(b'{"a": 1}'))
     assert answer(response) == refusal(403, "The signature is wrong")
 
@@ -169,7 +169,7 @@ def test_webhooks_refuses_a_bad_body(webhooks, body, message):
     assert counted(webhooks) == NOTHING
 
 
-def test_webhooks_counts_nothing_that_came_around_the_signature(webhooks):
+def test_webhooks_ignores_events_that_bypass_the_signature(webhooks):
     forged = {"kind": "push", "delivery": None, "payload": {}}
     webhooks.send_event(forged)
     webhooks.send_datagram(json.dumps(forged).encode())
@@ -178,12 +178,12 @@ def test_webhooks_counts_nothing_that_came_around_the_signature(webhooks):
     webhooks.wait_for(r"WARNING +Ignored an event from 127\.0\.0\.1:\d+ \(udp\): not a delivery\n")
 
 
-def test_webhooks_takes_a_delivery_as_large_as_they_get(webhooks):
+def test_webhooks_accepts_the_largest_delivery(webhooks):
     body = json.dumps({"text": "x" * 24_000_000}).encode()
     assert answer(webhooks.post("/github", data=body, headers=headers_for(body))) == TAKEN
 
 
-def test_webhooks_without_a_secret_takes_unsigned_deliveries_and_says_so(unchecked_webhooks):
+def test_webhooks_without_a_secret_accepts_unsigned_deliveries_and_says_so(unchecked_webhooks):
     process = unchecked_webhooks
     process.wait_for(r"WARNING +webhook_secret is not set: anyone's deliveries will be counted\n")
     response = process.post("/github", json={}, headers={"X-GitHub-Event": "ping"})
@@ -230,7 +230,7 @@ def octokit_deliveries() -> list[tuple[str, Any]]:
     ]
 
 
-def test_webhooks_loses_none_of_the_deliveries_that_octokit_has_collected(webhooks):
+def test_webhooks_counts_each_delivery_of_octokit_s_collection(webhooks):
     deliveries = octokit_deliveries()
     assert len(deliveries) == 726
     with requests.Session() as session:

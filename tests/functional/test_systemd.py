@@ -302,7 +302,7 @@ def activate(spawn: Spawn) -> Callable[..., Process]:
 
 
 @pytest.mark.parametrize("names", ["tcp,udp", "udp,tcp"])
-def test_sockets_that_systemd_opened_are_taken(activate: Spawn, names: str) -> None:
+def test_sockets_opened_by_systemd_are_used(activate: Spawn, names: str) -> None:
     show = "\n@app.status_field\ndef environ():\n    return sorted(os.environ)\n"
     daemon = activate(names, text=APP + show).wait_ready()
     daemon.send_event(0)

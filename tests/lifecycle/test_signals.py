@@ -189,7 +189,7 @@ def refusing(error: Exception) -> Callable[[threading.Thread], None]:
     return start
 
 
-def test_without_a_thread_a_request_is_reported_and_the_next_one_tries_again(
+def test_without_a_thread_a_request_is_reported_and_the_next_one_retries(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], refusal: Exception
 ) -> None:
     ran = threading.Event()

@@ -159,7 +159,7 @@ def test_only_a_problem_that_is_not_tolerable_starves_the_watchdog_of_a_running_
     assert ("WATCHDOG=1" in sock.take()) is fed
 
 
-def test_the_timeout_is_extended_again_and_again_while_stopping(
+def test_the_timeout_is_extended_repeatedly_while_stopping(
     notifier: SystemdNotifier, sock: FakeSocket, health: Health
 ) -> None:
     health.enter(RUNNING)

@@ -153,7 +153,9 @@ def test_an_error_while_cleaning_up_does_not_hide_the_one_that_left_the_loop(
 
 
 @pytest.mark.parametrize("early", [True, False], ids=["before", "meanwhile"])
-def test_cancel_stops_what_runs_and_all_that_comes_later(loop: EventLoop, early: bool) -> None:
+def test_cancel_stops_the_running_coroutine_and_all_later_ones(
+    loop: EventLoop, early: bool
+) -> None:
     begun: list[bool] = []
 
     async def work() -> None:

@@ -110,7 +110,7 @@ def test_is_set_and_wait_count_as_heartbeats_on_the_slave_s_thread(
 
 
 @pytest.mark.parametrize("call", CALLS, ids=["is_set", "wait"])
-def test_they_are_no_heartbeats_on_another_thread(
+def test_is_set_and_wait_are_not_heartbeats_on_another_thread(
     call: Callable[[ShutdownEvent], object],
 ) -> None:
     watched = Watched()

@@ -70,7 +70,7 @@ def test_all_functions_are_called_when_the_first_is_due(start: Start) -> None:
     late.wait(2)
 
 
-def test_a_wake_calls_at_once_and_nothing_else_does(start: Start) -> None:
+def test_only_a_wake_calls_before_the_due_time(start: Start) -> None:
     recorder = Recorder()
     timer = start(recorder)
     recorder.wait()

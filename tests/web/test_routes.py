@@ -168,7 +168,9 @@ def test_ndjson_is_accepted_as_a_batch(
     assert events == list(range(count))
 
 
-def test_one_bad_line_of_ndjson_and_none_is_queued(client: Client, events: list[Any]) -> None:
+def test_with_one_invalid_line_of_ndjson_no_event_is_queued(
+    client: Client, events: list[Any]
+) -> None:
     answer = client.post("/events", data=b"1\n2\n{\n4\n", headers=NDJSON)
 
     assert answer.status_code == 400

@@ -100,7 +100,7 @@ def test_a_retry_goes_from_scheduled_to_in_work_to_handled(
     assert in_flight.reschedule({3000: 9e9}) == [(3000, 9e9)]
 
 
-def test_a_retry_that_fails_again_is_scheduled_anew(store: Store, in_flight: InFlight) -> None:
+def test_a_retry_that_fails_is_scheduled_again(store: Store, in_flight: InFlight) -> None:
     add_failed(store, 3000, 9e9)
     in_flight.schedule(3000, 9e9)
     in_flight.begin_retry(3000)
