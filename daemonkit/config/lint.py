@@ -1,4 +1,4 @@
-"""Likely mistakes in a configuration that is valid all the same."""
+"""Likely mistakes in a valid configuration."""
 
 from __future__ import annotations
 

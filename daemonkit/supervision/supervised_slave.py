@@ -175,7 +175,7 @@ class SupervisedSlave:
         )
         # The next call serves as the restart.
         self._state, self._is_failing, self.last_failure = BACKING_OFF, True, failure
-        # Logging may fail, out of memory for example; the next call must come all the same.
+        # Logging may fail, out of memory for example; the next call must come anyway.
         with suppress(BaseException):
             self._log.call_failed(error, failure.error, is_repeated=is_repeated)
         if not is_repeated:
@@ -204,7 +204,7 @@ class SupervisedSlave:
             if is_refused:
                 self.error = error
             self.settled = True
-        # Logging may fail, out of memory for example; the rest must happen all the same.
+        # Logging may fail, out of memory for example; the rest must happen anyway.
         with suppress(BaseException):
             if not is_refused:
                 self._log.exited(error, self.restarts + 1, delay, expected=asked)

@@ -24,7 +24,7 @@ from .in_flight import InFlight
 from .writer import Writer, Written
 
 ACK_DELAY = 0.04
-"""Seconds until results are saved, together with those that come meanwhile."""
+"""Seconds until results are saved, together with those that arrive meanwhile."""
 CHECK_INTERVAL = 0.5
 """Seconds between two checks for changes of the file by others."""
 STATUS_TIMEOUT = 0.1
