@@ -46,21 +46,21 @@ class Patched(Store):
         self.db.execute(f'PRAGMA synchronous = {synchronous}')
 
 file.Store = Patched
-spool = DurableQueue(path, logging.getLogger(), ack_batch=ack_batch)
-spool.start()
+queue = DurableQueue(path, logging.getLogger(), ack_batch=ack_batch)
+queue.start()
 
 def put(number):
     while True:
         numbers = range(number, number + 3)
-        spool.put_many(Batch(numbers, [b'%d' % n + b' ' * pad for n in numbers]))
+        queue.put_many(Batch(numbers, [b'%d' % n + b' ' * pad for n in numbers]))
         os.write(1, b''.join(b'%d\\n' % n for n in numbers))
         number += 3
 
 def handle():
     while True:
-        entry = spool.get()
+        entry = queue.get()
         os.write(1, b'-%d\\n' % entry.event)
-        spool.done([entry])
+        queue.done([entry])
         time.sleep(0.002)
 
 for target, arguments in (put, (10**6,)), (put, (2 * 10**6,)), (handle, ()):
