@@ -1,10 +1,9 @@
-"""Checks functions when they are registered, and what they return; calls hooks."""
+"""Checks functions when they are registered, and what they return."""
 
 from __future__ import annotations
 
 import difflib
 import inspect
-import logging
 from collections.abc import (
     AsyncGenerator,
     Awaitable,
@@ -81,21 +80,6 @@ def refuse_unrun(result: T) -> T:
                 result.close()
             raise TypeError(f"it returned {what}: do the work before returning")
     return result
-
-
-def call_hook(
-    hook: Callable[..., Any], kind: str, logger: logging.Logger, *arguments: Any, about: str = ""
-) -> BaseException | None:
-    """Call a hook; an exception, SystemExit included, is logged and returned.
-
-    about: continues the sentence in the log.
-    """
-    try:
-        refuse_unrun(hook(*arguments))
-    except BaseException as error:
-        logger.exception("The %s hook %s failed%s", kind, function_name(hook), about)
-        return error
-    return None
 
 
 def check_options(given: Iterable[str], known: Iterable[str], registrar: str) -> None:

@@ -61,7 +61,7 @@ class Unavailable(DaemonkitError):
     retry_after: seconds after which to try again.
     """
 
-    def __init__(self, message: str, retry_after: int = 1) -> None:
+    def __init__(self, message: str = "Not available now", retry_after: int = 1) -> None:
         super().__init__(message)
         self.retry_after = retry_after
 

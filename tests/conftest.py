@@ -47,6 +47,14 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return 2 * len(os.sched_getaffinity(0))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave generated examples out of the coverage: making them is slow when it is traced, and
+    other tests cover the same lines."""
+    for item in items:
+        if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+            item.add_marker("no_cover")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Escape lone surrogates in a test's output: pytest-xdist can't transmit them."""
@@ -80,10 +88,11 @@ def _nothing_outlives_the_test() -> Iterator[None]:
     yield
     until = time.monotonic() + SETTLE
     while True:
-        gc.collect()
         left = [thread.name for thread in set(threading.enumerate()) - threads]
         opened = sorted(_sockets() - sockets)
         if not left and not opened:
             return
         assert time.monotonic() < until, f"outlived the test: threads {left}, {opened}"
+        # A cycle may hold them; a collection after every test would take a tenth of the time.
+        gc.collect()
         time.sleep(0.01)

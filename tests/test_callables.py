@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import functools
-import logging
 import re
 import types
 from collections.abc import Callable, Iterator
@@ -14,7 +13,6 @@ import pytest
 from daemonkit import Daemon, RegistrationError, Slave, StartError
 from daemonkit.callables import (
     accepts,
-    call_hook,
     check_options,
     function_name,
     is_async,
@@ -321,34 +319,3 @@ def test_an_unknown_option_is_refused_with_the_nearest_or_all_known() -> None:
         check_options(["backof"], ["name", "backoff"], "slave")
     with pytest.raises(RegistrationError, match="no option 'x'; the options are backoff, name$"):
         check_options(["x"], ["name", "backoff"], "slave")
-
-
-# Hooks
-
-
-def test_a_hook_that_returns_is_not_an_error() -> None:
-    calls: list[int] = []
-
-    assert call_hook(lambda: calls.append(1), "start", logging.getLogger("app")) is None
-    assert calls == [1]
-
-
-@pytest.mark.parametrize("error", [ValueError("no"), SystemExit(3), KeyboardInterrupt()])
-def test_any_exception_in_a_hook_is_logged_and_returned(
-    error: BaseException, caplog: pytest.LogCaptureFixture
-) -> None:
-    def close() -> None:
-        raise error
-
-    assert call_hook(close, "stop", logging.getLogger("app"), about=" badly") is error
-    assert caplog.messages == ["The stop hook close failed badly"]
-
-
-def test_a_hook_that_returns_unrun_work_has_failed() -> None:
-    def numbers() -> Any:
-        return (n for n in [1])
-
-    error = call_hook(numbers, "reload", logging.getLogger("app"))
-
-    assert isinstance(error, TypeError)
-    assert "generator" in str(error)

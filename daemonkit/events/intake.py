@@ -97,7 +97,7 @@ class Intake:
                 if batch.events:
                     self._queue.put_many(batch)
             taken = len(batch.events)
-        # It would refuse each of them alone, too.
+        # For all of them: no room on the disk, not accepting events, or a put came in between.
         except Unavailable as error:
             refusals = [refusal or error for refusal in refusals]
         self._count(taken, len(decoded.events) - taken)

@@ -115,6 +115,7 @@ class MemoryQueue(Bounded):
             self._dead += 1
             self._dead_letters.append(
                 {
+                    "id": self._dead,
                     # As received, if that is known.
                     "event": (
                         beginning(entry.event, LONGEST_EVENT)

@@ -9,10 +9,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from ..callables import call_hook, refuse_unrun
+from ..callables import refuse_unrun
+from ..runtime.calls import call_hook
 from ..runtime.forks import ForkFlag, ForkGuard
 from ..runtime.heartbeat import Heartbeat
 from ..runtime.stacks import stack_of
+from ..system.log import log_safely
 from ..types import Event, EventMeta, Problem
 from .codec import beginning
 from .entry import NO_RETRIES, Entry, EventQueue, FailedAttempt, RetryPolicy, failure_of
@@ -193,7 +195,7 @@ class Processor:
                 return
             # Nothing may end this thread while the daemon accepts events.
             except BaseException:
-                self._logger.exception("The event processor failed and continues")
+                self._log("The event processor failed and continues", exc_info=True)
 
     def _handle_failure(self, taken: list[Any], events: Any, error: BaseException) -> None:
         entries = [item if type(item) is Entry else Entry(item) for item in taken]
@@ -201,7 +203,7 @@ class Processor:
         attempt, delay = entries[0].attempt, self._retry.delay(entries[0].attempt)
         then = "now a dead letter" if delay is None else f"retrying in {delay:g} s"
         progress = f", attempt {attempt} of {self._retry.retries + 1}; {then}"
-        self._logger.error(
+        self._log(
             "The event handler failed on %s%s",
             self._described(events),
             progress if self._retry.retries else "",
@@ -209,13 +211,17 @@ class Processor:
         )
         failure = failure_of(error, entries[0], self._redact)
         dead = [entry.event for entry in entries if self._queue.fail(entry, failure, delay)]
+        if dead and delay is not None:
+            self._log("The daemon is stopping: not retried but now a dead letter")
         if dead and self._dead_letter_hooks and self._queue.flush():
             for event in dead:
                 about = f" on the event {beginning(event)}"
                 for hook in self._dead_letter_hooks:
-                    self._guard.end_child(
-                        call_hook(hook, "dead-letter", self._logger, event, failure, about=about)
-                    )
+                    call_hook(hook, "dead-letter", self._logger, event, failure, about=about)
+
+    def _log(self, text: str, *arguments: Any, exc_info: Any = None) -> None:
+        # What the user's log handlers raise must not lose the event.
+        log_safely(self._logger, logging.ERROR, text, *arguments, exc_info=exc_info)
 
     def _described(self, events: Any) -> str:
         what = f"{len(events)} events, beginning" if self._batch else "the event"

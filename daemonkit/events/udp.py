@@ -12,6 +12,7 @@ from typing import Any
 from ..exceptions import InvalidEvent
 from ..runtime.part import ThreadedPart
 from ..runtime.ratelimit import RateLimit
+from ..system.log import log_safely
 from ..system.sockets import format_address, kernel_drops, plain_address, set_receive_buffer
 from ..types import Event
 from .codec import Decoded, decode, decode_each
@@ -98,7 +99,8 @@ class UdpListener(ThreadedPart):
             return self._read_batch()
         # Nothing may end this thread.
         except Exception:
-            self._logger.exception("The UDP listener failed and continues")
+            text = "The UDP listener failed and continues"
+            log_safely(self._logger, logging.ERROR, text, exc_info=True)
             return False
 
     def _read_batch(self) -> bool:

@@ -9,7 +9,6 @@ from typing import Any
 
 from flask import Blueprint
 
-from ..callables import call_hook
 from ..config.defaults import Settings
 from ..config.in_force import ConfigInForce
 from ..events.durable.queue import DurableQueue
@@ -26,7 +25,7 @@ from ..monitoring.health import Health
 from ..monitoring.health_reporter import HealthReporter
 from ..monitoring.systemd_notifier import SystemdNotifier
 from ..registry import HandlerSpec, Registry
-from ..runtime.forks import ForkGuard
+from ..runtime.calls import call_hook
 from ..runtime.timer import Timer
 from ..supervision.supervisor import Supervisor
 from ..system import sockets
@@ -216,11 +215,11 @@ class Assembly:
         return parts
 
     def _watch_health(self, timer: Timer) -> None:
-        hooks, guard = self._hooks.health_change, ForkGuard()
+        hooks = self._hooks.health_change
 
         def report(problems: list[Problem]) -> None:
             for hook in hooks:
-                guard.end_child(call_hook(hook, "health change", self._logger, list(problems)))
+                call_hook(hook, "health change", self._logger, list(problems))
 
         if hooks:
             timer.add(HealthReporter(self._health, report).run_due)
@@ -296,7 +295,7 @@ class Assembly:
             self.web,
             bound.tcp,
             self._logger,
-            outlives_us=is_passed,
+            is_passed=is_passed,
             lane=fast_lane if settings.fast_events else None,
             threads=settings.http_threads,
             max_request_size=settings.max_request_size,

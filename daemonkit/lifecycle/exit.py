@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
-import select
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from ..runtime.stacks import bottom_of, stack_of
+from ..system.log import write_stderr
 
 ACTION_TIMEOUT = 0.2
 """Seconds to wait for an action that may block."""
@@ -53,23 +53,6 @@ def run_best_effort(*actions: Callable[[], object]) -> None:
 def _run_suppressed(action: Callable[[], object]) -> None:
     with suppress(Exception):
         action()
-
-
-def write_stderr(line: str) -> None:
-    """Write a line to stderr if that is possible without blocking; never raises."""
-    with suppress(OSError, ValueError):
-        if select.select([], [2], [], 0)[1]:
-            os.write(2, line.encode("utf-8", "replace"))
-
-
-def log_safely(
-    logger: logging.Logger, level: int, text: str, *arguments: Any, exc_info: bool = False
-) -> None:
-    """Log a message; if one of the user's handlers or filters raises, write it to stderr."""
-    try:
-        logger.log(level, text, *arguments, exc_info=exc_info)
-    except Exception:
-        write_stderr(f"{logger.name}: {text % arguments}\n")
 
 
 def flush_stdout() -> None:

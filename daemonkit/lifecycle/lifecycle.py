@@ -7,14 +7,16 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ..callables import call_hook, function_name, refuse_unrun
+from ..callables import function_name, refuse_unrun
 from ..config.defaults import Settings
 from ..exceptions import DaemonkitError, StartError
 from ..monitoring.health import DRAINING, RUNNING, STOPPED, STOPPING, Health
+from ..runtime.calls import call_hook
 from ..runtime.forks import ForkGuard
 from ..supervision.supervisor import DaemonStopping
+from ..system.log import log_safely
 from ..text import error_text
-from .exit import Deadline, log_safely, run_best_effort
+from .exit import Deadline, run_best_effort
 from .parts import Parts, Program
 from .stopping import StopOrder
 from .waits import Waits
@@ -165,7 +167,6 @@ class Lifecycle:
             name = f"the start hook {function_name(hook)}"
             with self._waits.waiting_for(name):
                 error = call_hook(hook, "start", self._logger)
-                self._guard.end_child(error)
             if error is not None:
                 raise StartError(f"{name} failed: {error_text(error)}")
 

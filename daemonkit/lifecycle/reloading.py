@@ -6,12 +6,12 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 
-from ..callables import call_hook
 from ..config.in_force import ConfigInForce
 from ..config.lint import warnings_for
 from ..exceptions import ConfigError
 from ..monitoring.health import Health
 from ..monitoring.systemd_notifier import SystemdNotifier
+from ..runtime.calls import call_hook
 from ..types import Hook
 from .signals import Coalesced
 

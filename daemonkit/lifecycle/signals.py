@@ -13,8 +13,8 @@ from typing import Any
 
 from ..exceptions import StartError
 from ..runtime.part import ThreadedPart
+from ..system.log import log_safely, write_stderr
 from ..text import error_text
-from .exit import log_safely, write_stderr
 
 
 class Signals(ThreadedPart):

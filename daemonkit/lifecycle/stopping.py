@@ -8,13 +8,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-from ..callables import call_hook, function_name
+from ..callables import function_name
 from ..config.defaults import Settings
 from ..monitoring.health import DRAINING, STOPPED, STOPPING, Health
-from ..runtime.forks import ForkGuard
+from ..runtime.calls import call_hook
 from ..runtime.stacks import stack_of
+from ..system.log import log_safely
 from ..types import Component
-from .exit import Deadline, log_safely
+from .exit import Deadline
 from .parts import Parts, Program
 from .waits import Waits
 
@@ -59,7 +60,6 @@ class StopOrder:
         self._waits = waits
         self._drain_delay = settings.drain_delay
         self._timeout = settings.shutdown_timeout
-        self._guard = ForkGuard()
         self._asked: list[Component] = []
         self._failed_parts: list[str] = []
 
@@ -132,13 +132,13 @@ class StopOrder:
         return [f"senders (drain_delay, {self._drain_delay:g} s)"] if self._drain_delay else []
 
     def _clients(self) -> list[str]:
-        is_passed = self.parts is not None and self.parts.server.outlives_us
+        is_passed = self.parts is not None and self.parts.server.is_passed
         return ["clients on the passed socket"] if is_passed else []
 
     def _wait_for_clients(self, left: Callable[[], float]) -> None:
         assert self.parts is not None
         server = self.parts.server
-        if self._health.phase == DRAINING and server.outlives_us:
+        if self._health.phase == DRAINING and server.is_passed:
             server.wait_until_empty(min(LAST_CLIENTS, left()))
         self._health.enter(STOPPING)
 
@@ -155,7 +155,7 @@ class StopOrder:
             self._program.wait_for_reload(left())
         for hook in reversed(self._program.stop_hooks):
             with self._waits.waiting_for(f"the stop hook {function_name(hook)}"):
-                self._guard.end_child(call_hook(hook, "stop", self._logger))
+                call_hook(hook, "stop", self._logger)
 
     def _report_end(self, _: Callable[[], float]) -> None:
         self.left = self._events_left()

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from ..system.log import log_safely
 from .part import ThreadedPart
 
 LONGEST_SLEEP = 3600.0
@@ -56,7 +57,8 @@ class Timer(ThreadedPart):
                 due = min((run_due(now) for run_due in self._functions), default=math.inf)
             # The thread must survive whatever a function raises.
             except Exception:
-                self._logger.exception("The thread %s failed and continues", self.name)
+                text = "The thread %s failed and continues"
+                log_safely(self._logger, logging.ERROR, text, self.name, exc_info=True)
                 due = now + AFTER_FAILURE
 
     def _sleep_until(self, due: float) -> bool:

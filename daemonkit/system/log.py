@@ -7,8 +7,10 @@ import logging
 import logging.config
 import os
 import re
+import select
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timezone
 from logging.handlers import WatchedFileHandler
 from pathlib import Path
@@ -26,6 +28,23 @@ LIBRARY_LEVELS = {
     "waitress.queue": "ERROR",
 }
 """Levels of libraries that log too much."""
+
+
+def write_stderr(line: str) -> None:
+    """Write a line to stderr if that is possible without blocking; never raises."""
+    with suppress(OSError, ValueError):
+        if select.select([], [2], [], 0)[1]:
+            os.write(2, line.encode("utf-8", "replace"))
+
+
+def log_safely(
+    logger: logging.Logger, level: int, text: str, *arguments: Any, exc_info: Any = None
+) -> None:
+    """Log a message; if one of the user's handlers or filters raises, write it to stderr."""
+    try:
+        logger.log(level, text, *arguments, exc_info=exc_info)
+    except Exception:
+        write_stderr(f"{logger.name}: {text % arguments}\n")
 
 
 def configure(*, level: str, path: str | None, style: str, redact: Redact) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import threading
 import time
 from typing import Any
 
+from ..system.log import log_safely
 from .fast_lane import LINE
 from .request import ErrorTask, Parser, RequestTimeout, Task
 from .sender import Sender
@@ -214,7 +216,8 @@ class Channel(Sender):
         self.drop()
 
     def handle_error(self) -> None:
-        self.server.own_logger.exception("A connection failed and is closed")
+        text = "A connection failed and is closed"
+        log_safely(self.server.own_logger, logging.ERROR, text, exc_info=True)
         self.drop()
 
     def drop(self) -> None:

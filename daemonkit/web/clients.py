@@ -47,9 +47,6 @@ class Clients:
         self._idle: Channel | None = None
         self._next_sweep: float | None = None
 
-    def __len__(self) -> int:
-        return len(self._channels)
-
     def run_due(self, now: float) -> list[float]:
         """Do what is due; returns when this is to be called again, in monotonic seconds."""
         dues: list[float | None] = []

@@ -11,6 +11,7 @@ from typing import Any
 from waitress.server import TcpWSGIServer
 
 from ..runtime.ratelimit import RateLimit
+from ..system.log import log_safely
 from ..system.sockets import plain_address
 from .channel import Channel
 from .clients import Clients
@@ -29,8 +30,8 @@ SHEDDING = "idle connections are closed for new ones, the oldest first"
 class Listener(TcpWSGIServer):
     """Waitress's server without its loop.
 
-    poller: what the loop waits with; lane: the fast lane, None if disabled; outlives_us: whether
-    the socket was passed to this process; connection_limit: most open connections;
+    poller: what the loop waits with; lane: what takes events without the application, if anything;
+    is_passed: whether the socket was passed to us; connection_limit: connections at a time;
     request_timeout: seconds to send a request.
     """
 
@@ -41,7 +42,7 @@ class Listener(TcpWSGIServer):
         logger: logging.Logger,
         poller: Poller,
         lane: FastLane | None,
-        outlives_us: bool,
+        is_passed: bool,
         connection_limit: int,
         request_timeout: float,
         *args: Any,
@@ -49,7 +50,7 @@ class Listener(TcpWSGIServer):
     ) -> None:
         self.poller = poller
         self.lane = lane
-        self._outlives_us = outlives_us
+        self._is_passed = is_passed
         self.draining = False
         """Whether each answer says that its connection will be closed."""
         self.is_open = False
@@ -82,7 +83,7 @@ class Listener(TcpWSGIServer):
     @property
     def admits(self) -> bool:
         """Whether new connections are accepted; otherwise they wait for the next process."""
-        return not self._outlives_us or (self.is_open and not self.draining)
+        return not self._is_passed or (self.is_open and not self.draining)
 
     def readable(self) -> bool:
         if not (self.accepting and self.admits) or self._is_paused(time.monotonic()):
@@ -158,7 +159,7 @@ class Listener(TcpWSGIServer):
     # What waitress calls
 
     def handle_error(self) -> None:
-        self.own_logger.exception("Accepting a connection failed")
+        log_safely(self.own_logger, logging.ERROR, "Taking a connection failed", exc_info=True)
         self._paused_until = time.monotonic() + PAUSE
 
     def del_channel(self, map: Any = None) -> None:

@@ -13,6 +13,7 @@ from waitress import wasyncore
 from waitress.adjustments import Adjustments
 
 from ..runtime.part import ThreadedPart
+from ..system.log import log_safely
 from .fast_lane import FastLane
 from .listener import Listener
 from .poller import Poller
@@ -39,7 +40,7 @@ ABANDON_TIMEOUT = 0.1
 class Server(ThreadedPart):
     """The HTTP server: waitress's loop on one thread, and a pool of threads for requests.
 
-    sock: a bound, listening socket, which this closes; outlives_us: whether the socket was passed
+    sock: a bound, listening socket, which this closes; is_passed: whether the socket was passed
     to this process, so that its successor accepts the clients left in the backlog; lane: answers
     events without the application, None if disabled; threads: size of the pool; max_request_size:
     bytes in a body; connection_limit: most open connections; request_timeout: seconds that a client
@@ -52,7 +53,7 @@ class Server(ThreadedPart):
         sock: socket.socket,
         logger: logging.Logger,
         *,
-        outlives_us: bool = False,
+        is_passed: bool = False,
         lane: FastLane | None,
         threads: int,
         max_request_size: int,
@@ -62,7 +63,7 @@ class Server(ThreadedPart):
         super().__init__("http", "the HTTP server")
         self._logger = logger
         self._socket = sock
-        self.outlives_us = outlives_us
+        self.is_passed = is_passed
         self._application = application
         self._adjustments = Adjustments(
             threads=threads,
@@ -94,7 +95,7 @@ class Server(ThreadedPart):
             self._logger,
             self._poller,
             self._lane,
-            self.outlives_us,
+            self.is_passed,
             self._connection_limit,
             self._request_timeout,
             with_fork_guard(self._application),
@@ -232,7 +233,8 @@ class Server(ThreadedPart):
                 self._handle(listener._fileno, accepts)
         # A failure of one connection must not affect the others.
         except Exception:
-            self._logger.exception("The HTTP loop failed and continues")
+            text = "The HTTP loop failed and continues"
+            log_safely(self._logger, logging.ERROR, text, exc_info=True)
             time.sleep(FAILURE_PAUSE)
 
     def _handle_ready(self, listener: Listener, timeout: float | None) -> int:

@@ -295,18 +295,18 @@ class Server:
         return [self.pid, *map(int, children.split())]
 
     def rest(self) -> float:
-        """Wait until it has nothing more to do; returns the monotonic time since when."""
-        # Beside a thread that computes, a peer needs a minute or two for a full buffer of datagrams,
-        # and a thread that only waits for the interpreter hardly uses a core.
-        timeout = TIMEOUT * (10 if self.peer.computes else 1)
-        until = time.monotonic() + timeout
+        """Wait until it has nothing more to do; the monotonic time at which that began."""
+        # Beside a thread that computes, a full buffer of datagrams takes a peer a minute or two, and a
+        # thread that only waits for the interpreter hardly uses a core.
+        busy_timeout = TIMEOUT * (10 if self.peer.computes else 1)
+        until = time.monotonic() + busy_timeout
         seconds, most = (
             (self._other_seconds, 0.0) if self.peer.computes else (self.cpu_seconds, WINDOW / 10)
         )
         rested, used, quiet = time.monotonic(), seconds(), 0
         while quiet < QUIET_WINDOWS:
             if time.monotonic() > until:
-                self.fail(f"still busy {timeout:g} s after the load has ended")
+                self.fail(f"still busy {busy_timeout:g} s after the load has ended")
             time.sleep(WINDOW)
             used, used_before = seconds(), used
             if used - used_before > most or self._has_work():

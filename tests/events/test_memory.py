@@ -159,6 +159,7 @@ def test_the_last_dead_letters_are_shown_with_what_is_known() -> None:
         f'{{"n": {number}}}' for number in range(5, DEAD_LETTERS + 5)
     ]
     assert counters["dead_letters"][0] == {
+        "id": 6,
         "event": '{"n": 5}',
         "error": "ValueError: no",
         "traceback": "Traceback ...",

@@ -235,7 +235,7 @@ def queue_of_events(folder: Path, spawn: Spawn) -> None:
     second = spawn(*command, app__py=HANGS).wait_ready()
     for host in ("db3", "web0", "web1", "web2", "web3"):
         second.send_event({"host": host, "kind": "disk full"})
-    second.wait_until(lambda: second.status()["events"]["retrying"])
+    second.wait_until(lambda: second.status()["events"]["retried"])
     second.close()
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import logging
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -229,3 +231,70 @@ def test_a_lost_file_is_refused_and_reported_everywhere(durable: dict[str, Any])
         assert answer.headers["Retry-After"] == "5"
     assert (ping.status_code, ping.text) == (503, text + "\n")
     assert problems == [text]
+
+
+def fail_once(monkeypatch: pytest.MonkeyPatch, target: object, name: str) -> threading.Event:
+    """Make a method raise the next time it is called; returns an event that is set then."""
+    real, failed = getattr(target, name), threading.Event()
+
+    def method(*arguments: Any) -> Any:
+        if not failed.is_set():
+            failed.set()
+            raise ValueError("no")
+        return real(*arguments)
+
+    monkeypatch.setattr(target, name, method)
+    return failed
+
+
+@pytest.mark.parametrize(
+    ("part", "method"),
+    [
+        ("timer", ""),
+        ("udp", "_read_batch"),
+        ("server", "_handle_ready"),
+        ("queue", "_save"),
+        ("", ""),
+    ],
+)
+def test_a_log_that_raises_ends_no_thread_of_a_part_that_fails(
+    durable: dict[str, Any], part: str, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app, failed, dead = Daemon("app"), threading.Event(), []
+
+    @app.on_event
+    def handle(event: Any) -> None:
+        if not part:
+            failed.set()
+            raise ValueError("no")
+
+    @app.on_dead_letter
+    def refuse(event: Any, failure: Any) -> None:
+        raise ValueError("no")
+
+    app.on_dead_letter(lambda event, failure: dead.append(event))
+
+    def raises(record: logging.LogRecord) -> bool:
+        raise OSError("no disk")
+
+    with running(app, durable) as client:
+        assert app._assembly.parts is not None
+        if part == "timer":
+            app._assembly.parts.timer.add(lambda now: failed.set() or now / 0)
+        elif part:
+            failed = fail_once(monkeypatch, getattr(app._assembly.parts, part), method)
+        app.logger.addFilter(raises)
+        try:
+            app._assembly.parts.timer.wake()
+            client.send_datagram(b"1")
+            client.send_event(2)
+            assert failed.wait(10)
+            client.send_event(3)
+            key = "handled" if part else "dead"
+            client.wait_until(lambda: client.status()["events"][key] == 3)
+            assert client.get("/ping").text == "OK\n"
+        finally:
+            app.logger.removeFilter(raises)
+
+    assert client.exit_status == 0
+    assert sorted(dead) == ([] if part else [1, 2, 3])

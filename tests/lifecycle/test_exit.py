@@ -18,9 +18,7 @@ from daemonkit.lifecycle.exit import (
     exit_by_signal,
     exit_now,
     flush_stdout,
-    log_safely,
     run_best_effort,
-    write_stderr,
 )
 
 LOGGER = logging.getLogger("app")
@@ -76,42 +74,6 @@ def test_without_a_thread_an_action_is_skipped(monkeypatch: pytest.MonkeyPatch) 
     run_best_effort(lambda: done.append(1), lambda: done.append(2))
 
     assert done == [2]
-
-
-def test_a_line_is_written_to_stderr(capfd: pytest.CaptureFixture[str]) -> None:
-    write_stderr("caf\u00e9 \ud800\n")
-
-    assert capfd.readouterr().err == "caf\u00e9 ?\n"
-
-
-def test_a_full_or_closed_stderr_neither_blocks_nor_raises(monkeypatch: pytest.MonkeyPatch) -> None:
-    written = []
-
-    def refuse(*arguments: object) -> int:
-        written.append(arguments)
-        raise OSError
-
-    monkeypatch.setattr(module, "os", SimpleNamespace(write=refuse))
-    write_stderr("line\n")
-    full = SimpleNamespace(select=lambda *arguments: ([], [], []))
-    monkeypatch.setattr(module, "select", full)
-    write_stderr("line\n")
-
-    assert written == [(2, b"line\n")]
-
-
-def test_a_handler_that_raises_does_no_harm_and_the_message_goes_to_stderr(
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    class Broken(logging.Handler):
-        def handle(self, record: logging.LogRecord) -> bool:
-            raise ValueError("no")
-
-    logger = logging.Logger("app")
-    logger.addHandler(Broken())
-    log_safely(logger, logging.INFO, "Stopped by %s", "me")
-
-    assert capfd.readouterr().err == "app: Stopped by me\n"
 
 
 def test_stdout_that_nobody_reads_is_discarded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,13 +10,20 @@ import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from daemonkit import StartError
 from daemonkit.system import log
-from daemonkit.system.log import ColumnFormatter, FileHandler, JsonFormatter
+from daemonkit.system.log import (
+    ColumnFormatter,
+    FileHandler,
+    JsonFormatter,
+    log_safely,
+    write_stderr,
+)
 
 
 def record(message: str = "hello", *args: Any, **extra: Any) -> logging.LogRecord:
@@ -258,3 +265,42 @@ def test_the_mark_of_a_replaced_line_is_not_an_extra() -> None:
     made = record(is_replacement=True)
 
     assert "is_replacement" not in json.loads(JsonFormatter().format(made))
+
+
+# A log that fails
+
+
+def test_a_line_is_written_to_stderr(capfd: pytest.CaptureFixture[str]) -> None:
+    write_stderr("caf\u00e9 \ud800\n")
+
+    assert capfd.readouterr().err == "caf\u00e9 ?\n"
+
+
+def test_a_full_or_closed_stderr_neither_blocks_nor_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = []
+
+    def refuse(*arguments: object) -> int:
+        written.append(arguments)
+        raise OSError
+
+    monkeypatch.setattr(log, "os", SimpleNamespace(write=refuse))
+    write_stderr("line\n")
+    full = SimpleNamespace(select=lambda *arguments: ([], [], []))
+    monkeypatch.setattr(log, "select", full)
+    write_stderr("line\n")
+
+    assert written == [(2, b"line\n")]
+
+
+def test_a_handler_that_raises_does_no_harm_and_the_message_goes_to_stderr(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    class Broken(logging.Handler):
+        def handle(self, record: logging.LogRecord) -> bool:
+            raise ValueError("no")
+
+    logger = logging.Logger("app")
+    logger.addHandler(Broken())
+    log_safely(logger, logging.INFO, "Stopped by %s", "me")
+
+    assert capfd.readouterr().err == "app: Stopped by me\n"

@@ -217,7 +217,7 @@ def test_idle_clients_of_a_passed_socket_are_disconnected_soon(
     with serving(app) as (client, listener), ExitStack() as stack:
         (idle,) = hold(client, stack, 1)
         server = app._assembly.parts.server  # type: ignore[union-attr]
-        server.outlives_us = listener._outlives_us = True
+        server.is_passed = listener._is_passed = True
         server.drain()
         server.wait_until_empty(10)
 

@@ -38,7 +38,7 @@ def test_a_draining_passed_socket_accepts_no_connections(
 ) -> None:
     """In either order, when a signal arrives during the start."""
     with serving(app) as (_, server):
-        server._outlives_us, server.is_open = True, False
+        server._is_passed, server.is_open = True, False
         assert not server.admits
         for what in order:
             getattr(app._assembly.parts.server, what)()  # type: ignore[union-attr]

@@ -421,9 +421,9 @@ def test_a_request_that_outlives_the_deadline_is_named_and_abandoned(
     release.set()
 
     assert client.exit_status == 4
+    # On a busy machine, an idle thread of the pool may be late, too.
     reports = [m for m in caplog.messages if " did not stop in time" in m]
-    assert len(reports) == 1
-    assert "release.wait(10)" in reports[0]
+    assert sum("release.wait(10)" in report for report in reports) == 1
 
 
 def test_a_body_of_the_wrong_type_is_500_and_not_an_empty_reply(app: Daemon) -> None:

@@ -13,7 +13,7 @@ from ..codec import decode, decode_each
 from ..entry import Batch, Entry, meta_of
 from ..waiting import Waiting
 from .in_flight import Failed, InFlight
-from .rows import STRIDE, StoredBatch, numbers_in
+from .rows import STRIDE, Due, StoredBatch, numbers_in
 from .store import Store
 
 READY_EVENTS = 10_000
@@ -177,14 +177,18 @@ class Backlog:
 
     def note_failed(self, events: Iterable[Failed]) -> None:
         """Note failed events that were written."""
-        for id, failure, due in events:
+        for failed in events:
+            id, failure, due = failed
             if due is None:
                 self.dead += 1
             else:
                 self.retried += 1
-                self._schedule(id, due, due - failure.last_failed)
+                self._schedule(Due(id, due, due - failure.last_failed))
+                # Last: a brief overcount is harmless, an undercount hides an event.
+                self._in_flight.count_scheduled(failed)
 
-    def _schedule(self, id: int, due: float, backoff: float) -> None:
+    def _schedule(self, event: Due) -> None:
+        id, due, backoff = event
         self._in_flight.schedule(id, due)
         # No longer than planned: the clock may have been set back.
         delay = max(0.0, min(due - time.time(), backoff, LONGEST_WAIT))
@@ -207,10 +211,8 @@ class Backlog:
         for id, ranges in store.handled():
             gone |= in_flight.apply_marks(id, numbers_in(ranges))
         self.dropped |= {id for id in gone if id >= waits_from}
-        due_events = store.due()
-        backoffs = {id: backoff for id, _, backoff in due_events}
-        for id, due in in_flight.reschedule({id: due for id, due, _ in due_events}):
-            self._schedule(id, due, backoffs[id])
+        for event in in_flight.reschedule(store.due()):
+            self._schedule(event)
         self.dead = store.count_failed(["dead"])
         self._on_disk = store.count(self._loaded)
         self.is_loaded = not self._on_disk

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 import time
 from bisect import bisect_left
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from ...exceptions import InvalidEvent
 from ...text import error_text
 from ..entry import Entry, FailedAttempt, failure_of
-from .rows import STRIDE, StoredBatch, StoredFailure, batch_of, to_failure
+from .rows import STRIDE, Due, StoredBatch, StoredFailure, batch_of, to_failure
 from .store import Store
 
 
@@ -46,7 +47,7 @@ class InFlight:
         self._store = store
         self.handled: list[Entry] = []
         """Handled events, for threads to append to: a call for each event would cost too much."""
-        self._new_failures: list[tuple[Entry, FailedAttempt, float | None]] = []
+        self._new_failures: list[Failed] = []
         self.collected = 0
         """Results that were collected from these two and aren't written yet."""
         self._batches: dict[int, _Loaded] = {}
@@ -54,6 +55,9 @@ class InFlight:
         """The JSON of the batches in memory."""
         self._due: dict[int, float] = {}
         """Events scheduled for a retry, in Unix seconds."""
+        self._unscheduled = 0
+        """Events to be scheduled for a retry once the file has their failure."""
+        self._counting = threading.Lock()
         self._in_retry: set[int] = set()
         """Events whose retry is in work."""
         self._finished: list[int] = []
@@ -67,7 +71,11 @@ class InFlight:
 
     def fail(self, entry: Entry, failure: FailedAttempt, delay: float | None) -> None:
         """Note a failed event to be retried in `delay` seconds, or never."""
-        self._new_failures.append((entry, failure, delay))
+        if delay is not None:
+            with self._counting:
+                self._unscheduled += 1
+        due = None if delay is None else time.time() + delay
+        self._new_failures.append(Failed(entry.id, failure, due))
 
     @property
     def unsaved(self) -> int:
@@ -132,12 +140,20 @@ class InFlight:
 
     @property
     def scheduled(self) -> int:
-        """How many events are scheduled for a retry."""
-        return len(self._due)
+        """How many events are scheduled for a retry, or are to be."""
+        # In this order: a brief overcount is harmless, an undercount hides an event.
+        unscheduled = self._unscheduled
+        return unscheduled + len(self._due)
 
     def schedule(self, id: int, due: float) -> None:
         """Schedule a retry, or reschedule it."""
         self._due[id] = due
+
+    def count_scheduled(self, failed: Failed) -> None:
+        """A failed event is scheduled now, or was dropped."""
+        if failed.due is not None:
+            with self._counting:
+                self._unscheduled -= 1
 
     def is_scheduled(self, id: int, due: float) -> bool:
         """Whether an event is scheduled for just this time."""
@@ -152,15 +168,15 @@ class InFlight:
         del self._due[id]
         self._in_retry.add(id)
 
-    def reschedule(self, due: Mapping[int, float]) -> list[tuple[int, float]]:
-        """Drop the retries that aren't in `due`; returns what is new or changed in it, except those
-        in work."""
-        for id in self._due.keys() - due.keys():
+    def reschedule(self, events: Sequence[Due]) -> list[Due]:
+        """Drop the retries of other events; returns those that are new or have changed, but for
+        those in work."""
+        for id in self._due.keys() - {event.id for event in events}:
             del self._due[id]
         return [
-            (id, when)
-            for id, when in due.items()
-            if id not in self._in_retry and self._due.get(id) != when
+            event
+            for event in events
+            if event.id not in self._in_retry and self._due.get(event.id) != event.due
         ]
 
     # Saving
@@ -175,8 +191,7 @@ class InFlight:
 
     def note_damaged(self, id: int, error: InvalidEvent) -> None:
         """Note that the JSON of an event is invalid, which makes it a dead letter."""
-        entry = Entry(None, id=id)
-        self._note_failed(entry, failure_of(error, entry, str), None)
+        self._note_failed(Failed(id, failure_of(error, Entry(None), str), None))
 
     def collect(self) -> None:
         """Collect the results that threads have recorded so far."""
@@ -186,8 +201,8 @@ class InFlight:
         self.collected += len(handled) + len(failures)
         del self.handled[: len(handled)], self._new_failures[: len(failures)]
         self._note_handled(handled)
-        for entry, failure, delay in failures:
-            self._note_failed(entry, failure, delay)
+        for failed in failures:
+            self._note_failed(failed)
 
     def _note_handled(self, entries: Sequence[Entry]) -> None:
         ids = sorted([entry[2] for entry in entries])
@@ -201,11 +216,12 @@ class InFlight:
             self._settle(ids[start:end])
             start = end
 
-    def _note_failed(self, entry: Entry, failure: FailedAttempt, delay: float | None) -> None:
-        # Unless another process has dropped it.
-        if entry.id in self._in_retry or self._settle([entry.id]):
-            due = None if delay is None else time.time() + delay
-            self._failures.append(Failed(entry.id, failure, due))
+    def _note_failed(self, failed: Failed) -> None:
+        if failed.id in self._in_retry or self._settle([failed.id]):
+            self._failures.append(failed)
+        else:
+            # Another process has dropped it.
+            self.count_scheduled(failed)
 
     def write(self, newest: int, *, touch: bool = False) -> None:
         """Write the collected results, in the caller's transaction; repeatable if that fails.
@@ -235,6 +251,7 @@ class InFlight:
                 # Another process has dropped it.
                 self._failures.remove(failed)
                 self._in_retry.discard(failed.id)
+                self.count_scheduled(failed)
             else:
                 self._put_failed(row)
 
@@ -264,8 +281,9 @@ class InFlight:
         # A value that SQLite can't store must not block all other results.
         except Exception as error:
             now, text = time.time(), f"(the error can't be stored: {error_text(error)})"
-            plainest = row.id, row.due, 1, now, "app", None, now, now, text, "", row.line
-            self._store.put_failed(StoredFailure._make(plainest))
+            plainest = row._replace(attempts=1, received=now, source="app", peer=None, error=text)
+            plainest = plainest._replace(first_failed=now, last_failed=now, traceback="")
+            self._store.put_failed(plainest)
 
     def written(self) -> list[Failed]:
         """Note that the results are in the file; returns the failed events."""

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from ...exceptions import StartError, Unavailable
 from ...runtime.forks import ForkFlag
 from ...runtime.part import ThreadedPart
+from ...system.log import log_safely
 from ...types import Problem
 from ..bounded import Bounded
 from ..entry import Batch, Entry, FailedAttempt
@@ -69,7 +70,7 @@ class DurableQueue(Bounded, ThreadedPart):
         self._forked = ForkFlag()
         self._dirty = threading.Event()
         self._is_dirty = False
-        """Whether a save was requested; cheaper to read than the event."""
+        """Whether the thread was asked to save; cheaper than asking the event."""
         self._closing = threading.Event()
         self._file = File(path, name, disk, logger)
         self._faults = FileFaults(self._file.path, logger, changed)
@@ -263,7 +264,7 @@ class DurableQueue(Bounded, ThreadedPart):
             with self._lock:
                 if self._file.is_closed or self._in_flight.unsaved < self._ack_batch:
                     return
-                # A power cut may undo it, so the queue's thread syncs it soon.
+                # A power cut may undo it, so the thread syncs it soon.
                 if self._writer.save(synced=False):
                     return
             # Going on would let more events be handled twice.
@@ -282,7 +283,8 @@ class DurableQueue(Bounded, ThreadedPart):
                     self._check_file()
             # Nothing may end this thread.
             except Exception:
-                self._logger.exception("The event queue failed and continues")
+                text = "The event queue failed and continues"
+                log_safely(self._logger, logging.ERROR, text, exc_info=True)
                 self._stop_requested.wait(AFTER_FAILURE)
 
     def _save(self) -> None:

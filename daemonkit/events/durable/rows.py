@@ -54,6 +54,14 @@ class StoredBatch(NamedTuple):
         return [plain(peer) if isinstance(peer, str) else None for peer in found]
 
 
+class Due(NamedTuple):
+    """When an event is retried: `due` in Unix seconds, `backoff` seconds after it failed."""
+
+    id: int
+    due: float
+    backoff: float
+
+
 class StoredFailure(NamedTuple):
     """A row of `failed`: an event to be retried, or a dead letter if `due` is None.
 
@@ -97,9 +105,20 @@ def to_failure(
     batch: StoredBatch, number: int, line: bytes, failure: FailedAttempt, due: float | None
 ) -> StoredFailure:
     """The row of an event that failed for the first time."""
-    peer, first = batch.senders()[number], failure.first_failed
-    row = batch.id + number, due, 0, batch.received, batch.source, peer, first, 0.0, "", "", line
-    return StoredFailure(*row).failed_again(failure, due)
+    row = StoredFailure(
+        id=batch.id + number,
+        due=None,
+        attempts=0,
+        received=batch.received,
+        source=batch.source,
+        peer=batch.senders()[number],
+        first_failed=failure.first_failed,
+        last_failed=0.0,
+        error="",
+        traceback="",
+        line=line,
+    )
+    return row.failed_again(failure, due)
 
 
 def ranges_in(text: str) -> Ranges:

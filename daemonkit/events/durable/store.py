@@ -11,6 +11,7 @@ from typing import Any, Literal
 from .database import Database
 from .rows import (
     STRIDE,
+    Due,
     Ranges,
     StoredBatch,
     StoredFailure,
@@ -203,13 +204,14 @@ class Store(Database):
         """How many failed events are in these states."""
         return int(self.value(f"SELECT count(*) FROM failed WHERE {_condition(states)}"))
 
-    def due(self) -> list[tuple[int, float, float]]:
-        """The events to be retried, when, and their back-off in seconds; the next one first."""
+    def due(self) -> list[Due]:
+        """The events to be retried, the next one first."""
         due, last_failed = _READ["due"], _READ["last_failed"]
-        return self.db.execute(
+        rows = self.db.execute(
             f"SELECT id, {due}, {due} - {last_failed} FROM failed WHERE due IS NOT NULL "
             "ORDER BY 2, id"
-        ).fetchall()
+        )
+        return [Due(*row) for row in rows]
 
     def retry(self, ids: Sequence[int], due: float) -> None:
         """Schedule failed events for `due`, as if never attempted."""

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
+from ...system.log import log_safely
 from ...text import error_text
 from ...types import Problem
 
@@ -206,7 +207,7 @@ class Outbox:
         # An alert that breaks the backend must not block all later ones.
         except Exception:
             self._counts["refused"] += 1
-            self._logger.exception("Could not send %s", alert)
+            log_safely(self._logger, logging.ERROR, "Could not send %s", alert, exc_info=True)
             return
         self._report_available()
         if refusal is None:

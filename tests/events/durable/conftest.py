@@ -63,7 +63,7 @@ def other(path: str, checks_often: None) -> Iterator[Callable[[], Store]]:
 
 @pytest.fixture
 def store(path: str) -> Iterator[Store]:
-    """A new file, opened as its daemon does."""
+    """A new file, as its daemon has it open."""
     store = Store(path, create=True, busy_timeout=5)
     yield store
     store.close()

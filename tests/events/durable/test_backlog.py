@@ -215,7 +215,7 @@ def test_an_event_due_long_ago_is_retried_before_one_due_far_ahead(opened: Open,
     queue.put_many(batch(1, 2))
     for entry in take(queue, 2):
         queue.fail(entry, FAILURE, 60)
-    until(lambda: queue.counters()["retrying"] == 2)
+    until(lambda: queue.counters()["retried"] == 2)
     edit(path, "UPDATE failed SET due = CASE id WHEN 1000 THEN 1e18 ELSE -1e18 END")
 
     assert queue.get().event == 2
@@ -292,7 +292,7 @@ def test_an_event_that_another_process_reschedules_earlier_is_retried_once(
 
     monkeypatch.setattr(queue._waiting, "put_back", record)
     queue.fail(queue.get(), FAILURE, 3600)
-    until(lambda: queue.counters()["retrying"])
+    until(lambda: queue.counters()["retried"])
     store.db.execute("UPDATE failed SET due = ?", (time.time(),))
     queue.done([queue.get()])
 
@@ -377,7 +377,7 @@ def test_dropped_events_make_room_at_once(opened: Open, other: Callable[[], Stor
     queue, store = opened(size=4), other()
     queue.put_many(batch(1, 2, 3, 4))
     queue.fail(queue.get(), FAILURE, 3600)
-    until(lambda: queue.counters()["retrying"])
+    until(lambda: queue.counters()["retried"])
     with store.transaction():
         store.mark_handled(1000, [1, 2, 3])
         store.remove_failed([1000])

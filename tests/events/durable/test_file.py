@@ -83,13 +83,13 @@ def test_a_file_that_failed_to_open_is_unlocked(path: str) -> None:
 def test_removed_and_replaced_files_are_recognized(path: str) -> None:
     Path(path).touch()
     Path(path + "-wal").touch()
-    location = FileIdentity(path)
-    assert location.problem() == ""
+    identity = FileIdentity(path)
+    assert identity.problem() == ""
     os.unlink(path + "-wal")
-    assert location.problem() == f"{path}-wal was removed"
+    assert identity.problem() == f"{path}-wal was removed"
     Path(path + ".new").touch()
     os.replace(path + ".new", path)
-    assert location.problem() == f"{path} was replaced"
+    assert identity.problem() == f"{path} was replaced"
 
 
 def test_a_closed_file_leaves_nothing_open(path: str) -> None:
@@ -101,10 +101,10 @@ def test_a_closed_file_leaves_nothing_open(path: str) -> None:
     assert open_files(path) == []
 
 
-def test_the_log_s_identity_is_checked_only_on_request(path: str) -> None:
+def test_an_identity_that_is_checked_without_its_log(path: str) -> None:
     Path(path).touch()
-    location = FileIdentity(path)
+    identity = FileIdentity(path)
     Path(path + "-wal").touch()
 
-    assert location.problem(with_log=False) == ""
-    assert location.problem() == f"{path}-wal was replaced"
+    assert identity.problem(with_log=False) == ""
+    assert identity.problem() == f"{path}-wal was replaced"

@@ -6,6 +6,7 @@ import pytest
 
 from daemonkit import InvalidEvent
 from daemonkit.events.durable.in_flight import InFlight
+from daemonkit.events.durable.rows import Due
 from daemonkit.events.durable.store import Store
 from daemonkit.events.entry import Entry
 
@@ -91,13 +92,13 @@ def test_a_retry_goes_from_scheduled_to_in_work_to_handled(
     assert in_flight.scheduled == 1
     in_flight.begin_retry(3000)
     assert in_flight.scheduled == 0
-    # The file has it as scheduled, but it isn't scheduled a second time.
-    assert in_flight.reschedule({3000: 9e9}) == []
+    # It is in the file as scheduled, and is not scheduled a second time.
+    assert in_flight.reschedule([Due(3000, 9e9, 1.0)]) == []
     done(in_flight, [3000])
     save(store, in_flight)
 
     assert store.failed(3000) is None
-    assert in_flight.reschedule({3000: 9e9}) == [(3000, 9e9)]
+    assert in_flight.reschedule([Due(3000, 9e9, 1.0)]) == [(3000, 9e9, 1.0)]
 
 
 def test_a_retry_that_fails_is_scheduled_again(store: Store, in_flight: InFlight) -> None:
@@ -116,7 +117,8 @@ def test_scheduled_retries_follow_the_file(in_flight: InFlight) -> None:
     for id in (1, 2, 3):
         in_flight.schedule(id, 10.0)
 
-    assert in_flight.reschedule({2: 10.0, 3: 11.0, 4: 12.0}) == [(3, 11.0), (4, 12.0)]
+    events = [Due(id, due, 1.0) for id, due in ((2, 10.0), (3, 11.0), (4, 12.0))]
+    assert in_flight.reschedule(events) == events[1:]
     assert not in_flight.is_scheduled(1, 10.0)
     assert in_flight.is_scheduled(2, 10.0)
     in_flight.unschedule(2)

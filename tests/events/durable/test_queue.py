@@ -15,7 +15,7 @@ from daemonkit.events.durable import backlog
 from daemonkit.events.durable import queue as queue_module
 from daemonkit.events.entry import Entry
 
-from .helpers import FAILURE, LOGGER, BrokenDisk, Open, batch, events_of, rows, take, until
+from .helpers import FAILURE, LOGGER, BrokenDisk, Open, batch, edit, events_of, rows, take, until
 
 
 def test_events_come_out_in_order_and_are_in_the_file_until_handled(
@@ -137,8 +137,8 @@ def test_a_failed_event_is_retried_when_due_and_counts_its_attempts(
     queue.put_many(batch({"n": 1}, 2, peers=["a:1", "b:2"]))
     first = queue.get()
     first.event["spoilt"] = True
-    queue.fail(first, FAILURE, 0.1)
     failed = time.monotonic()
+    queue.fail(first, FAILURE, 0.1)
     assert queue.get().event == 2
     again = queue.get()
 
@@ -149,6 +149,30 @@ def test_a_failed_event_is_retried_when_due_and_counts_its_attempts(
     assert queue.counters()["retried"] == 1
     queue.done([again])
     until(lambda: rows(path, "SELECT * FROM failed") == [])
+
+
+@pytest.mark.parametrize("is_retry", [False, True])
+@pytest.mark.parametrize("is_dropped", [False, True])
+def test_a_failed_event_counts_as_waiting_before_its_failure_is_saved(
+    opened: Open, path: str, is_retry: bool, is_dropped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = opened()
+    queue.put_many(batch(1))
+    entry = queue.get()
+    if is_retry:
+        queue.fail(entry, FAILURE, 0)
+        entry = queue.get()
+    # Only `flush` saves.
+    monkeypatch.setattr(queue_module, "ACK_DELAY", 3600)
+    queue.fail(entry, FAILURE, 3600)
+    assert (len(queue), queue.counters()["retrying"]) == (1, 1)
+
+    if is_dropped:
+        edit(path, "DELETE FROM batches")
+        edit(path, "DELETE FROM failed")
+    queue.flush()
+    left = 0 if is_dropped else 1
+    assert (len(queue), queue.counters()["retrying"]) == (left, left)
 
 
 def test_a_dead_letter_keeps_everything_known_about_it(opened: Open, path: str) -> None:
@@ -321,7 +345,7 @@ def test_consumers_wait_while_results_cannot_be_saved(
     assert rows(path, "SELECT * FROM handled") == [(1000, "[[0, 1]]")]
 
 
-def test_a_queue_thread_that_dies_is_a_problem(opened: Open) -> None:
+def test_a_thread_that_dies_is_a_problem(opened: Open) -> None:
     queue = opened()
     queue._stop_requested.set()
     queue._dirty.set()
