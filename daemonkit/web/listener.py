@@ -30,8 +30,8 @@ SHEDDING = "idle connections are closed for new ones, the oldest first"
 class Listener(TcpWSGIServer):
     """Waitress's server without its loop.
 
-    poller: what the loop waits with; lane: what takes events without the application, if anything;
-    is_passed: whether the socket was passed to us; connection_limit: connections at a time;
+    poller: what the loop waits with; lane: the fast lane, None if disabled; is_passed: whether the
+    socket was passed to this process; connection_limit: most open connections;
     request_timeout: seconds to send a request.
     """
 
@@ -159,7 +159,7 @@ class Listener(TcpWSGIServer):
     # What waitress calls
 
     def handle_error(self) -> None:
-        log_safely(self.own_logger, logging.ERROR, "Taking a connection failed", exc_info=True)
+        log_safely(self.own_logger, logging.ERROR, "Accepting a connection failed", exc_info=True)
         self._paused_until = time.monotonic() + PAUSE
 
     def del_channel(self, map: Any = None) -> None:

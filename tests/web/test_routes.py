@@ -545,7 +545,7 @@ def test_an_exception_in_the_check_is_logged(app: Daemon, caplog: pytest.LogCapt
     assert str(record.exc_info[1]) == "internals"
 
 
-def test_the_default_check_notices_that_the_event_processor_is_gone(app: Daemon) -> None:
+def test_the_default_check_notices_that_the_event_processor_has_died(app: Daemon) -> None:
     with running(app) as client:
         assert app._assembly.parts is not None
         # Only a bug of ours can end it.

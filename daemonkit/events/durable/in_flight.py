@@ -169,7 +169,7 @@ class InFlight:
         self._in_retry.add(id)
 
     def reschedule(self, events: Sequence[Due]) -> list[Due]:
-        """Drop the retries of other events; returns those that are new or have changed, but for
+        """Drop the retries of other events; returns those that are new or have changed, except
         those in work."""
         for id in self._due.keys() - {event.id for event in events}:
             del self._due[id]

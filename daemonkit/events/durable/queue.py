@@ -70,7 +70,7 @@ class DurableQueue(Bounded, ThreadedPart):
         self._forked = ForkFlag()
         self._dirty = threading.Event()
         self._is_dirty = False
-        """Whether the thread was asked to save; cheaper than asking the event."""
+        """Whether a save was requested; cheaper to read than the event."""
         self._closing = threading.Event()
         self._file = File(path, name, disk, logger)
         self._faults = FileFaults(self._file.path, logger, changed)

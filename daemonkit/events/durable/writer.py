@@ -50,7 +50,7 @@ class Writer:
         except Exception as error:
             refusal = self._failed(error)
         if refusal is not None and self._faults.unwritable.problem:
-            # The queue's thread tries again, for there may be no more puts that would.
+            # The queue's thread retries, since there may be no further puts that would.
             self._needs_sync = True
         return refusal
 

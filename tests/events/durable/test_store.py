@@ -9,7 +9,7 @@ from daemonkit.events.durable.store import MAX_ID, STATES, Store
 from .helpers import add
 
 
-def test_what_is_handled_of_a_batch_is_not_counted(path: str) -> None:
+def test_handled_events_of_a_batch_are_not_counted(path: str) -> None:
     store = Store(path, create=True, busy_timeout=1)
     store.add(StoredBatch(1000, 5, 1.0, "http", None, b"1\n2\n3\n4\n5"))
     store.add(StoredBatch(2000, 1, 1.0, "http", None, b"6"))
