@@ -94,7 +94,7 @@ def test_a_folder_in_memory_is_refused_for_durable_queues(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("size", [1000, 27])
-def test_a_file_has_as_many_events_as_it_was_made_with(tmp_path: Path, size: int) -> None:
+def test_a_waiting_file_has_the_requested_number_of_events(tmp_path: Path, size: int) -> None:
     with closing(
         Store(str(waiting_file(tmp_path, 2345, size)), create=False, busy_timeout=1)
     ) as store:
