@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from .process import Process, seconds_of
+from .tools import need
 
 Spawn = Callable[..., Process]
 
@@ -438,6 +439,7 @@ def test_wrong_sockets_are_status_3_and_one_line(activate: Spawn, names: str, li
 
 def verify(unit: Path) -> None:
     """Have systemd check a unit."""
+    need("systemd-analyze")
     done = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", str(unit)],
         capture_output=True, text=True, check=False,
