@@ -11,6 +11,7 @@ from daemonkit import Daemon
 from daemonkit.config.defaults import SETTINGS
 from daemonkit.registry import Registrars
 from daemonkit.testing import Client
+from daemonkit.web.routes import ROUTES
 
 from .functional.pages import PAGES
 from .settings_table import PAGE, table, with_table
@@ -63,6 +64,12 @@ def test_the_reference_names_everything_public() -> None:
     public = {name for name in names if not name.startswith("_")} - {"timeout"}
 
     assert sorted(name for name in public if not re.search(rf"\b{name}\b", page)) == []
+
+
+def test_the_reference_names_every_route() -> None:
+    page = (ROOT / "docs" / "reference.md").read_text("utf-8")
+
+    assert [route for route in ROUTES.items() if "`{1} /{0}`".format(*route) not in page] == []
 
 
 def test_the_design_page_has_the_table_of_rooms() -> None:
