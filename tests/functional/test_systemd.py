@@ -352,7 +352,7 @@ class KeepAliveClient(threading.Thread):
         self._port, self._number, self._pause = port, number, pause
 
     def run(self) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=200)
         while not self.over.wait(self._pause):
             event = self._number * 1_000_000 + len(self.sent)
             for method, path, body in (("POST", "/events", str(event)), ("GET", "/ping", None)):
