@@ -17,8 +17,13 @@ from daemonkit.text import plain
 
 SETTLE = 20.0
 
-# On a busy machine, generating examples is slow, too.
-settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# On a busy machine, generating examples is slow, too. In CI as elsewhere, each run makes others.
+settings.register_profile(
+    "busy",
+    settings.get_profile("default"),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("busy")
 
 

@@ -8,9 +8,11 @@ import pytest
 
 import daemonkit
 from daemonkit import Daemon
+from daemonkit.cli import main
 from daemonkit.config.defaults import SETTINGS
 from daemonkit.registry import Registrars
 from daemonkit.testing import Client
+from daemonkit.web.routes import ROUTES
 
 from .functional.pages import PAGES
 from .settings_table import PAGE, table, with_table
@@ -64,6 +66,26 @@ def test_the_reference_names_everything_public() -> None:
     public = {name for name in names if not name.startswith("_")} - {"timeout"}
 
     assert sorted(name for name in public if not re.search(rf"\b{name}\b", page)) == []
+
+
+def test_contributing_names_files_that_exist() -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    files = re.findall(r"`((?:daemonkit|docs|tests|\.ci)/[^`]+)`", page)
+
+    assert [file for file in files if not (ROOT / file).exists()] == []
+    assert len(files) > 5
+
+
+def test_the_reference_names_every_command() -> None:
+    page = (ROOT / "docs" / "reference.md").read_text("utf-8")
+
+    assert [name for name in main.commands if f"### `daemonkit {name}`\n" not in page] == []
+
+
+def test_the_reference_names_every_route() -> None:
+    page = (ROOT / "docs" / "reference.md").read_text("utf-8")
+
+    assert [route for route in ROUTES.items() if "`{1} /{0}`".format(*route) not in page] == []
 
 
 def test_the_design_page_has_the_table_of_rooms() -> None:

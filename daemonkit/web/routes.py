@@ -27,12 +27,10 @@ from ..text import plain
 from .responses import CONTENT_TYPE, NDJSON, RECEIVED, batch_received, envelope
 
 OK = "OK\n"
+ROUTES = {"events": "POST", "status": "GET", "ping": "GET", "ready": "GET"}
+"""Each route's name, which is also its view's, and its method."""
 EVENTS_ENDPOINT = "daemonkit._events"
-LIBRARY_ENDPOINTS = {
-    None,
-    EVENTS_ENDPOINT,
-    *(f"daemonkit.{name}" for name in ("_status", "_ping", "_ready")),
-}
+LIBRARY_ENDPOINTS = {None, *(f"daemonkit._{name}" for name in ROUTES)}
 
 
 @dataclass(frozen=True)
@@ -110,11 +108,9 @@ class _LibraryRoutes:
 def add_routes(blueprint: Blueprint, views: Views) -> None:
     """Add the library's routes."""
     routes = _LibraryRoutes(views)
-    add = blueprint.add_url_rule
-    add("/events", "_events", routes.events, methods=["POST"])
-    add("/status", "_status", routes.status)
-    add("/ping", "_ping", routes.ping)
-    add("/ready", "_ready", routes.ready)
+    for name, method in ROUTES.items():
+        view = getattr(routes, name)
+        blueprint.add_url_rule(f"/{name}", f"_{name}", view, methods=[method])
 
 
 def _whole_body() -> bytes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import shutil
 import struct
 import subprocess
 from collections.abc import Iterator
@@ -13,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from .tools import need
 
 SHUTDOWN = 0x8004587D
 """EXT4_IOC_SHUTDOWN, _IOR('X', 125, __u32)."""
@@ -26,11 +27,12 @@ def run(*command: str | Path) -> None:
 
 def mount(source: str | Path, folder: Path, *options: str) -> None:
     """Mount, or skip the test where that isn't allowed."""
+    need("mount")
     folder.mkdir(exist_ok=True)
     try:
         run("mount", *options, source, folder)
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"mount isn't permitted: {getattr(error, 'stderr', '') or error}".strip())
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"mount isn't permitted: {error.stderr.strip()}")
 
 
 @contextmanager
@@ -52,8 +54,9 @@ class Disk:
     """
 
     def __init__(self, folder: Path) -> None:
-        if shutil.which("mkfs.ext4") is None:
-            pytest.skip("there is no mkfs.ext4")
+        with tmpfs(folder / "probe", "size=1m"):
+            # Who may not mount needs no tools for it.
+            need("mkfs.ext4")
         self.folder, self._below = folder / "disk", folder / "below"
         self._image, self._image_below = self._below / "image", folder / "image"
         self._mounted: list[Path] = []
@@ -207,8 +210,7 @@ class SlowSync:
 
 def preloaded(folder: Path, name: str, text: str) -> Path:
     """A library compiled from C, for LD_PRELOAD."""
-    if shutil.which("gcc") is None:
-        pytest.skip("there is no gcc")
+    need("gcc")
     source, library = folder / f"{name}.c", folder / f"{name}.so"
     source.write_text(text)
     run("gcc", "-w", "-shared", "-fPIC", "-o", library, source, "-ldl")

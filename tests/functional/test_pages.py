@@ -19,6 +19,7 @@ from daemonkit.testing import running
 from .pages import BLOCKS, PAGES, Block, blocks_of
 from .process import Process
 from .test_systemd import verify
+from .tools import need_all_of
 
 Spawn = Callable[..., Process]
 
@@ -166,6 +167,7 @@ class Shell:
         if self.daemon is None:
             self.start(["run", "mymod"])
         assert self.daemon is not None
+        need_all_of(line)
         line = line.replace("5151", str(self.daemon.port)).replace("curl ", "curl -sS --fail ")
         done = subprocess.run(
             line, shell=True, cwd=self.daemon.folder, capture_output=True, text=True, timeout=60

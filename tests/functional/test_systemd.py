@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from .process import Process, seconds_of
+from .tools import need
 
 Spawn = Callable[..., Process]
 
@@ -355,7 +356,7 @@ class KeepAliveClient(threading.Thread):
         self._port, self._number, self._pause = port, number, pause
 
     def run(self) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=200)
         while not self.over.wait(self._pause):
             event = self._number * 1_000_000 + len(self.sent)
             for method, path, body in (("POST", "/events", str(event)), ("GET", "/ping", None)):
@@ -442,6 +443,7 @@ def test_wrong_sockets_are_status_3_and_one_line(activate: Spawn, names: str, li
 
 def verify(unit: Path) -> None:
     """Check a unit with systemd."""
+    need("systemd-analyze")
     done = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", str(unit)],
         capture_output=True, text=True, check=False,
