@@ -6,7 +6,7 @@ import pytest
 
 from daemonkit import Secret
 from daemonkit.config.lint import warnings_for
-from daemonkit.config.loading import load
+from daemonkit.config.loading import Given, load
 
 NEAR = "the option {!r} looks like a misspelled 'master'; settings are read from 'master' only"
 UNMATCHED = "master.hidden_opts: {!r} matches no option"
@@ -17,11 +17,11 @@ SHOWN = (
 
 
 def warnings(config: dict[str, Any], *hidden_opts: str) -> list[str]:
-    return warnings_for(load({**config, "master": {"hidden_opts": list(hidden_opts)}}))
+    return warnings_for(load(Given({**config, "master": {"hidden_opts": list(hidden_opts)}})))
 
 
 def test_the_defaults_have_no_warnings() -> None:
-    assert warnings_for(load()) == []
+    assert warnings_for(load(Given())) == []
 
 
 @pytest.mark.parametrize("key", ["mater", "Master", "MASTER", "masters", "mastr"])
