@@ -15,7 +15,7 @@ from .callables import refuse_unrun, require_function
 from .config.defaults import Settings
 from .config.in_force import COMMAND_LINE, ConfigInForce
 from .config.lint import warnings_for
-from .config.loading import ConfigSource, Override
+from .config.loading import ConfigSource, Given, Override
 from .events.codec import beginning, normalize
 from .exceptions import DaemonkitError, PingError, RegistrationError
 from .lifecycle.assembly import Assembly
@@ -97,7 +97,11 @@ class Daemon(Registrars):
         it. Raises ConfigError, or RegistrationError once the daemon has started.
         """
         self._check_open("a configuration", "SIGHUP loads it again")
-        self._config.load(config, overrides, overlay)
+        self._configure(Given(config, tuple(overrides), overlay))
+
+    def _configure(self, given: Given) -> None:
+        self._check_unstarted()
+        self._config.load(given)
         self._assembly.resize_queue()
 
     @property

@@ -36,9 +36,12 @@ class Freezable:
         self._frozen = False
 
     def _freeze(self) -> None:
+        self._check_unstarted()
+        self._frozen = True
+
+    def _check_unstarted(self) -> None:
         if self._frozen:
             raise RegistrationError("the daemon was already started; create another Daemon")
-        self._frozen = True
 
     def _check_open(self, what: str, instead: str = "register it before start()") -> None:
         if self._frozen:

@@ -13,8 +13,8 @@ from typing import Any
 import requests
 
 from .app import Daemon
-from .config.in_force import COMMAND_LINE, CommandLine, bind_config
-from .config.loading import ConfigSource, Override
+from .config.in_force import COMMAND_LINE, bind_config
+from .config.loading import ConfigSource, Given, Override
 from .system.outgoing import open_session
 from .system.sockets import format_address
 from .text import describe
@@ -95,10 +95,11 @@ def running(
         for name, text, raw in (("host", "127.0.0.1", True), ("port", "0", False))
         if name not in given
     )
+    configuration = Given(path, overrides, overlay)
     if isinstance(app, Daemon):
-        app.configure(path, overrides, overlay)
+        app._configure(configuration)
     else:
-        app = _make(app, CommandLine(path, overrides, overlay=overlay))
+        app = _make(app, configuration)
     result: list[int | BaseException] = []
     started = threading.Event()
 
@@ -127,7 +128,7 @@ def running(
         client.exit_status = next((r for r in result if isinstance(r, int)), None)
 
 
-def _make(factory: Callable[..., Daemon], given: CommandLine) -> Daemon:
+def _make(factory: Callable[..., Daemon], given: Given) -> Daemon:
     if not callable(factory):
         raise TypeError(f"running takes a Daemon or a factory of one, not {describe(factory)}")
     token = COMMAND_LINE.set(given)

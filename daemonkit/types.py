@@ -18,7 +18,8 @@ EventHandler = Callable[[Any], Any] | Callable[[Any, Any], Any]
 StatusField = Callable[[], Any]
 PingCheck = Callable[[], Any]
 Hook = Callable[[], Any]
-ValidateHook = Callable[[Any, Any], Any]
+ValidateHook = Callable[[dict[str, Any], dict[str, Any]], Any]
+"""Called with `config` and `master_config`; an exception refuses them."""
 HealthChangeHook = Callable[[Any], Any]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import requests
 
-from daemonkit import Daemon
+from daemonkit import Daemon, RegistrationError
 from daemonkit.testing import Client, running
 
 
@@ -64,6 +64,29 @@ def test_the_daemons_own_configuration_is_kept_unless_another_is_given(tmp_path:
         with running(app, given) as client:
             assert app.config == {"a": expected}
             assert client.get("/ping").text == "OK\n"
+
+
+def test_a_running_daemon_is_left_alone() -> None:
+    app = Daemon("app")
+    with running(app, {"a": 1}):
+        with pytest.raises(RegistrationError, match="was already started"):
+            running(app, {"a": 2}).__enter__()
+        assert app.config == {"a": 1}
+        assert not app.shutdown.is_set()
+
+
+def test_paths_count_from_the_folder_where_they_were_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cfg.yaml").write_text("a: file\n")
+    (tmp_path / "sub").mkdir()
+    monkeypatch.chdir(tmp_path)
+    app = Daemon("app", config="cfg.yaml")
+    monkeypatch.chdir("sub")
+
+    with running(app, {"master": {"queue": "q.db"}}):
+        assert app.config == {"a": "file"}
+        assert app.master_config["queue"] == str(tmp_path / "sub" / "q.db")
 
 
 def test_a_target_that_is_not_a_daemon_is_refused() -> None:

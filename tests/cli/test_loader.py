@@ -8,8 +8,8 @@ import pytest
 
 from daemonkit import ConfigError, Daemon, RegistrationError
 from daemonkit.cli.loader import load_daemon
-from daemonkit.config.in_force import COMMAND_LINE, CommandLine
-from daemonkit.config.loading import Override
+from daemonkit.config.in_force import COMMAND_LINE
+from daemonkit.config.loading import Given, Override
 from daemonkit.exceptions import LoadError
 
 
@@ -60,7 +60,7 @@ def test_a_factory_that_takes_a_parameter_is_given_the_configuration(
     module: Callable[..., None],
 ) -> None:
     module("def make(config):\n    return Daemon(config['name'])")
-    token = COMMAND_LINE.set(CommandLine(overrides=(Override.parse("name=x"),)))
+    token = COMMAND_LINE.set(Given(overrides=(Override.parse("name=x"),)))
     try:
         assert load_daemon("mymod:make()").name == "x"
     finally:

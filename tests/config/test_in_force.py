@@ -9,13 +9,13 @@ import pytest
 
 from daemonkit import ConfigError, Daemon, RegistrationError, Secret
 from daemonkit.config import in_force
-from daemonkit.config.in_force import COMMAND_LINE, CommandLine, ConfigInForce, Reload, bind_config
-from daemonkit.config.loading import Config, Override, load
+from daemonkit.config.in_force import COMMAND_LINE, ConfigInForce, Reload, bind_config
+from daemonkit.config.loading import Config, Given, Override, load
 
 
 def test_a_reload_keeps_old_secrets_redacted_and_names_what_needs_a_restart(written: Any) -> None:
     config = ConfigInForce(None)
-    config.load(written("a: !secret old\nmaster: {port: 0}"), [Override.parse("b=1")])
+    config.load(Given(written("a: !secret old\nmaster: {port: 0}"), (Override.parse("b=1"),)))
     config.set_address("::", 3322)
     written("a: !secret new\nmaster: {port: 0, queue_size: 5, hidden_opts: [b]}")
     changed = config.reload().needs_restart
@@ -23,7 +23,7 @@ def test_a_reload_keeps_old_secrets_redacted_and_names_what_needs_a_restart(writ
     assert changed == ["master.queue_size"]
     assert config.now.config == {"a": "new", "b": 1}
     assert config.redact("old new") == "*** HIDDEN *** *** HIDDEN ***"
-    assert config.now.master == {**load().master, "port": 3322, "hidden_opts": ["b"]}
+    assert config.now.master == {**load(Given()).master, "port": 3322, "hidden_opts": ["b"]}
 
 
 def test_a_failed_reload_changes_nothing(written: Any) -> None:
@@ -61,7 +61,7 @@ def test_a_pipe_is_read_once_for_all_daemons_of_a_command_line(
     piped: Callable[[str], str], on_command_line: bool
 ) -> None:
     path = piped("a: 1")
-    token = COMMAND_LINE.set(CommandLine(path if on_command_line else None, ()))
+    token = COMMAND_LINE.set(Given(path if on_command_line else None))
     try:
         apps = [Daemon(config={"a": 0} if on_command_line else path) for _ in range(2)]
     finally:
@@ -87,7 +87,7 @@ def test_a_reload_does_not_depend_on_the_current_folder(
     (tmp_path / "token").write_text("hush")
     config = ConfigInForce(written("master: {queue: q.db}"))
     overrides = [Override.parse(f"{key}=!secret file:token") for key in ("a", "b")]
-    config.load(None, [*overrides, Override.parse("master.log_file=a.log")])
+    config.load(Given(None, (*overrides, Override.parse("master.log_file=a.log"))))
     before = config.now
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
@@ -95,6 +95,32 @@ def test_a_reload_does_not_depend_on_the_current_folder(
     assert config.reload().needs_restart == []
     assert config.now.master == before.master
     assert config.now.config == {"a": "hush", "b": "hush"}
+
+
+def test_paths_of_the_command_line_and_of_a_module_count_from_their_own_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "cfg.yaml").write_text("a: 1")
+    token = COMMAND_LINE.set(Given(None, (Override.parse("master.queue=q.db"),)))
+    monkeypatch.chdir("sub")
+    try:
+        config = ConfigInForce("cfg.yaml")
+    finally:
+        COMMAND_LINE.reset(token)
+    monkeypatch.chdir("/")
+
+    assert config.now.config == {"a": 1}
+    assert config.settings.queue == str(tmp_path / "q.db")
+
+
+def test_the_last_source_that_was_given_stays_over_later_overrides() -> None:
+    config = ConfigInForce({"a": 1})
+    config.load(Given({"b": 2}))
+    config.load(Given(None, (Override.parse("c=3"),)))
+
+    assert config.now.config == {"b": 2, "c": 3}
 
 
 def test_a_report_of_a_reload_names_what_could_not_change() -> None:
@@ -113,7 +139,7 @@ def test_a_report_of_a_reload_names_what_could_not_change() -> None:
 def test_a_reload_without_a_file_says_so(written: Any, source: Any, has_file: bool) -> None:
     path = written("a: 1")
     config = ConfigInForce(path if source == "file" else source)
-    config.load(None, [Override.parse("b=1")])
+    config.load(Given(None, (Override.parse("b=1"),)))
 
     assert config.reload() == Reload([], ["b"], [], has_file)
 
@@ -125,7 +151,7 @@ def test_the_configuration_is_loaded_once_however_many_threads_need_it_first(
     pause = threading.Event()
 
     def slow(*arguments: Any, **options: Any) -> Config:
-        loads.append(load())
+        loads.append(load(Given()))
         pause.wait(0.05)
         return loads[-1]
 
@@ -219,7 +245,7 @@ def test_the_configuration_can_be_read_while_a_validator_runs() -> None:
 
 @pytest.fixture
 def _command_line() -> Any:
-    token = COMMAND_LINE.set(CommandLine(overrides=(Override.parse("a=2"),), overlay={"b": 3}))
+    token = COMMAND_LINE.set(Given(overrides=(Override.parse("a=2"),), overlay={"b": 3}))
     yield
     COMMAND_LINE.reset(token)
 

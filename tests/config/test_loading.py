@@ -7,12 +7,17 @@ from typing import Any
 import pytest
 
 from daemonkit import ConfigError, Secret
+from daemonkit.config import loading
 from daemonkit.config.defaults import SETTINGS
-from daemonkit.config.loading import Config, Override, load
+from daemonkit.config.loading import Config, Given, Override
+
+
+def load(source: Any = None, *overrides: Override, overlay: Any = None) -> Config:
+    return loading.load(Given(source, overrides, overlay))
 
 
 def load_with(*assignments: str, source: Any = None) -> Config:
-    return load(source, [Override.parse(assignment) for assignment in assignments])
+    return load(source, *map(Override.parse, assignments))
 
 
 def error_of(source: Any, *assignments: str) -> str:

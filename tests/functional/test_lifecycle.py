@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -347,6 +348,37 @@ def test_sighup_reloads_and_a_wrong_file_changes_nothing(run_app: Run, tmp_path:
 
     assert daemon.status()["config"] == {"a": 2}
     assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize("config", ["cfg.yaml", None, {"master": {"queue": "q.db"}}])
+def test_a_module_that_changes_the_current_folder_changes_no_path(
+    run_app: Run, tmp_path: Path, config: str | dict[str, Any] | None
+) -> None:
+    daemon = run_app(
+        HEAD
+        + f"app = Daemon('app', config={config!r})\n"
+        + "os.mkdir('sub')\nos.chdir('sub')\n"
+        + "seen = lambda: os.write(1, f'queue {app.master_config[\"queue\"]}\\n'.encode())\n"
+        + "seen()\napp.on_start(seen)\n"
+        + "@app.on_reload\ndef show():\n"
+        + "    os.write(1, ' '.join(['reloaded', *app.config.values()]).encode())\n",
+        *(["--config", "cfg.yaml"] if config is None else []),
+        "--set", "given=!secret file:token", "--set", "master.log_file=app.log",
+        token="first",
+        cfg__yaml="read: !secret file:token\nmaster: {queue: q.db}\n",
+    )  # fmt: skip
+    folder = tmp_path / "0"
+    log = folder / "app.log"
+    daemon.wait_for(f"^(queue {folder}/q.db\n){{2}}")
+    daemon.wait_until(lambda: "INFO        Started\n" in log.read_text(), "the start")
+    (folder / "token").write_text("second")
+    daemon.send_signal(signal.SIGHUP)
+    daemon.wait_for("reloaded second" if isinstance(config, dict) else "reloaded second second")
+
+    assert daemon.stop() == 0
+    assert "only after a restart" not in log.read_text()
+    assert (folder / "q.db").exists()
+    assert list((folder / "sub").iterdir()) == []
 
 
 def test_a_configuration_from_a_pipe_stays_in_force_over_a_reload(spawn: Run) -> None:
