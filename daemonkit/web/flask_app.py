@@ -15,7 +15,14 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.utils import cached_property
 
 from ..exceptions import BatchTooLarge, QueueFull, Unavailable
-from .routes import EVENTS_ENDPOINT, LIBRARY_ENDPOINTS, Views, add_error_handlers, add_routes
+from .routes import (
+    EVENTS_ENDPOINT,
+    LIBRARY_ENDPOINTS,
+    Views,
+    add_error_handlers,
+    add_routes,
+    http_error,
+)
 
 # What replaces one of these could see requests; caches of Flask's own look the same.
 _REPLACEABLE = frozenset(
@@ -87,6 +94,7 @@ class WebApp(Flask):
         handlers = self.error_handler_spec[None][None]
         errors = (Unavailable, QueueFull, BatchTooLarge)
         self._own_refusals = [(error, handlers.get(error)) for error in errors]
+        self.url_build_error_handlers.append(self._build_url)
         self._own_attributes = frozenset(vars(self))
 
     def seal(self) -> None:
@@ -151,6 +159,21 @@ class WebApp(Flask):
         except HTTPException:
             return False
         return bool(endpoint == EVENTS_ENDPOINT)
+
+    def _build_url(self, error: Exception, endpoint: str, values: dict[str, Any]) -> str:
+        """The URL of a route by the endpoint it was registered with, as without a blueprint."""
+        if "." in endpoint:
+            raise error
+        return self.url_for(f"{self.daemon_blueprint.name}.{endpoint}", **values)
+
+    def make_response(self, rv: Any) -> flask.Response:
+        # Not a handler: every handler of the user's takes precedence, even one for Exception.
+        if isinstance(rv, HTTPException):
+            rv = http_error(rv, self._views)
+        return super().make_response(rv)
+
+    def log_exception(self, exc_info: Any) -> None:
+        self.logger.error("%s %s failed", request.method, request.path, exc_info=exc_info)
 
     def dispatch_request(self) -> Any:
         if self.closed is not None and request.endpoint not in LIBRARY_ENDPOINTS:

@@ -130,7 +130,7 @@ def _whole_body() -> bytes:
 
 
 def add_error_handlers(app: Flask, views: Views) -> None:
-    """Answer every error in the envelope."""
+    """Answer the library's exceptions in the envelope."""
 
     def refused(message: str, code: int, **headers: str) -> Response:
         response = _answer(code, envelope(views.redact(message), False))
@@ -147,27 +147,22 @@ def add_error_handlers(app: Flask, views: Views) -> None:
     def too_large(error: Exception) -> Response:
         return refused(str(error), 413)
 
-    def http_error(error: Exception) -> Any:
-        assert isinstance(error, HTTPException)
-        # An answer of the user's own making, or a redirection, is left as it is.
-        if error.response is not None or (error.code or 0) < 400:
-            return error
-        response = Response.force_type(error.get_response())
-        response.data = envelope(views.redact(_message(error)), False)
-        response.content_type = CONTENT_TYPE
-        if isinstance(error, MethodNotAllowed):
-            response.headers["Allow"] = ", ".join(sorted(error.valid_methods or ()))
-        return response
-
-    def unforeseen(error: Exception) -> Response:
-        views.logger.error("%s %s failed", request.method, request.path, exc_info=error)
-        return refused("Internal Server Error", 500)
-
     app.errorhandler(InvalidEvent)(invalid)
     app.errorhandler(Unavailable)(unavailable)
     app.errorhandler(BatchTooLarge)(too_large)
-    app.errorhandler(HTTPException)(http_error)
-    app.errorhandler(Exception)(unforeseen)
+
+
+def http_error(error: HTTPException, views: Views) -> Any:
+    """Answer an HTTP error in the envelope."""
+    # An answer of the user's own making, or a redirection, is left as it is.
+    if error.response is not None or (error.code or 0) < 400:
+        return error
+    response = Response.force_type(error.get_response())
+    response.data = envelope(views.redact(_message(error)), False)
+    response.content_type = CONTENT_TYPE
+    if isinstance(error, MethodNotAllowed):
+        response.headers["Allow"] = ", ".join(sorted(error.valid_methods or ()))
+    return response
 
 
 def _message(error: HTTPException) -> str:
