@@ -117,7 +117,7 @@ def test_a_class_of_views_brings_its_methods() -> None:
     assert client.put("/x").status_code == 405
 
 
-def test_one_rule_may_have_a_view_for_each_subdomain() -> None:
+def test_one_rule_may_have_a_view_for_each_host() -> None:
     app = Daemon("app")
     app.flask.url_map.host_matching = True
     for host in ("a.example", "b.example"):

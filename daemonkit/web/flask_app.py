@@ -15,14 +15,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.utils import cached_property
 
 from ..exceptions import BatchTooLarge, QueueFull, Unavailable
-from .routes import (
-    EVENTS_ENDPOINT,
-    LIBRARY_ENDPOINTS,
-    Views,
-    add_error_handlers,
-    add_routes,
-    http_error,
-)
+from . import routes
 
 # What replaces one of these could see requests; caches of Flask's own look the same.
 _REPLACEABLE = frozenset(
@@ -74,7 +67,7 @@ class WebApp(Flask):
 
     request_class = WebRequest
 
-    def __init__(self, blueprint: Blueprint, views: Views) -> None:
+    def __init__(self, blueprint: Blueprint, views: routes.Views) -> None:
         folder = blueprint.root_path
         static = os.path.join(folder, "static")
         super().__init__(
@@ -90,7 +83,7 @@ class WebApp(Flask):
         self._seal_lock = threading.Lock()
         self._own_events_view: Callable[..., Any] | None = None
         # Before anything of the user's, whose handlers for the same errors then win.
-        add_error_handlers(self, views)
+        routes.add_error_handlers(self, views)
         handlers = self.error_handler_spec[None][None]
         errors = (Unavailable, QueueFull, BatchTooLarge)
         self._own_refusals = [(error, handlers.get(error)) for error in errors]
@@ -102,10 +95,10 @@ class WebApp(Flask):
         with self._seal_lock:
             if not self.sealed:
                 self.sealed = True
-                add_routes(self.daemon_blueprint, self._views)
+                routes.add_routes(self.daemon_blueprint, self._views)
                 self.register_blueprint(self.daemon_blueprint)
                 if self._events_route_is_ours():
-                    self._own_events_view = self.view_functions.get(EVENTS_ENDPOINT)
+                    self._own_events_view = self.view_functions.get(routes.EVENTS_ENDPOINT)
                 self._is_patched, self._way = _flask_is_patched(), self._look_at_way()
 
     def open_or_close(self, why: str | None) -> None:
@@ -117,7 +110,7 @@ class WebApp(Flask):
         """What of the user's could see a request to `/events` or change its answer; "" if nothing
         could."""
         own_view = self._own_events_view
-        if own_view is None or self.view_functions.get(EVENTS_ENDPOINT) is not own_view:
+        if own_view is None or self.view_functions.get(routes.EVENTS_ENDPOINT) is not own_view:
             return "a route of your own for /events"
         if self._is_patched or self._look_at_way() != self._way:
             return "a patch of Flask's classes"
@@ -158,7 +151,7 @@ class WebApp(Flask):
             endpoint, _ = self.url_map.bind("localhost").match("/events", method="POST")
         except HTTPException:
             return False
-        return bool(endpoint == EVENTS_ENDPOINT)
+        return bool(endpoint == routes.EVENTS_ENDPOINT)
 
     def _build_url(self, error: Exception, endpoint: str, values: dict[str, Any]) -> str:
         """The URL of a route by the endpoint it was registered with, as without a blueprint."""
@@ -169,14 +162,14 @@ class WebApp(Flask):
     def make_response(self, rv: Any) -> flask.Response:
         # Not a handler: every handler of the user's takes precedence, even one for Exception.
         if isinstance(rv, HTTPException):
-            rv = http_error(rv, self._views)
+            rv = routes.http_error(rv, self._views)
         return super().make_response(rv)
 
     def log_exception(self, exc_info: Any) -> None:
         self.logger.error("%s %s failed", request.method, request.path, exc_info=exc_info)
 
     def dispatch_request(self) -> Any:
-        if self.closed is not None and request.endpoint not in LIBRARY_ENDPOINTS:
+        if self.closed is not None and request.endpoint not in routes.LIBRARY_ENDPOINTS:
             raise Unavailable(self.closed, retry_after=5)
         return super().dispatch_request()
 

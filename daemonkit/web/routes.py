@@ -27,11 +27,12 @@ from ..text import plain
 from .responses import CONTENT_TYPE, NDJSON, RECEIVED, batch_received, envelope
 
 OK = "OK\n"
-EVENTS_ENDPOINT = "daemonkit._events"
+# The slash keeps them apart from the names of users' views.
+EVENTS_ENDPOINT = "daemonkit./events"
 LIBRARY_ENDPOINTS = {
     None,
     EVENTS_ENDPOINT,
-    *(f"daemonkit.{name}" for name in ("_status", "_ping", "_ready")),
+    *(f"daemonkit.{path}" for path in ("/status", "/ping", "/ready")),
 }
 
 
@@ -111,10 +112,10 @@ def add_routes(blueprint: Blueprint, views: Views) -> None:
     """Add the library's routes."""
     routes = _LibraryRoutes(views)
     add = blueprint.add_url_rule
-    add("/events", "_events", routes.events, methods=["POST"])
-    add("/status", "_status", routes.status)
-    add("/ping", "_ping", routes.ping)
-    add("/ready", "_ready", routes.ready)
+    add("/events", "/events", routes.events, methods=["POST"])
+    add("/status", "/status", routes.status)
+    add("/ping", "/ping", routes.ping)
+    add("/ready", "/ready", routes.ready)
 
 
 def _whole_body() -> bytes:

@@ -432,6 +432,15 @@ def test_a_users_route_wins_over_the_librarys_and_hooks_see_every_request(app: D
     assert seen == ["/status", "/events"]
 
 
+def test_a_view_may_have_any_name(app: Daemon) -> None:
+    for path in ("events", "status", "ping", "ready"):
+        app.get(f"/{path}", endpoint=f"_{path}")(lambda: "mine")
+    client = app.flask.test_client()
+
+    assert client.get("/status").text == "mine"
+    assert client.post("/events", data=b"1").get_json() == RECEIVED
+
+
 def test_the_flask_app_is_one_and_can_be_tested_without_a_server(app: Daemon) -> None:
     app.route("/hello")(lambda: "hi")
     client = app.flask.test_client()
