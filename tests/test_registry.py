@@ -93,7 +93,7 @@ def test_each_registrar_has_an_imperative_twin(app: Daemon) -> None:
     assert (registry.ping, registry.main) == (none, none)
     hooks = app._hooks
     assert [hooks.start, hooks.stop, hooks.reload] == [[none]] * 3
-    assert app._endpoints == {"none"}
+    assert app._endpoints == {"none": none}
 
 
 ASYNC = "takes a plain function, and coroutine() is async def: nothing would await it; only a slave may be async"
@@ -147,7 +147,7 @@ def test_a_second_handler_and_a_second_route_are_refused(app: Daemon) -> None:
     with pytest.raises(RegistrationError, match=r"^the event handler is already one\(\)"):
         app.on_event(lambda event: None)
     with pytest.raises(RegistrationError, match="^a route named 'none' is already registered"):
-        app.route("/b")(none)
+        app.route("/b", endpoint="none")(one)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.utils import cached_property
 
 from ..exceptions import BatchTooLarge, QueueFull, Unavailable
-from .routes import EVENTS_ENDPOINT, LIBRARY_ENDPOINTS, Views, add_error_handlers, add_routes
+from . import routes
 
 # An instance attribute that replaces one of these could see requests. Flask stores its own cached
 # properties as instance attributes, too.
@@ -72,7 +72,7 @@ class WebApp(Flask):
 
     request_class = WebRequest
 
-    def __init__(self, blueprint: Blueprint, views: Views) -> None:
+    def __init__(self, blueprint: Blueprint, views: routes.Views) -> None:
         folder = blueprint.root_path
         static = os.path.join(folder, "static")
         super().__init__(
@@ -88,10 +88,11 @@ class WebApp(Flask):
         self._seal_lock = threading.Lock()
         self._own_events_view: Callable[..., Any] | None = None
         # Before the user's handlers, so that theirs take precedence.
-        add_error_handlers(self, views)
+        routes.add_error_handlers(self, views)
         handlers = self.error_handler_spec[None][None]
         errors = (Unavailable, QueueFull, BatchTooLarge)
         self._own_refusals = [(error, handlers.get(error)) for error in errors]
+        self.url_build_error_handlers.append(self._build_url)
         self._own_attributes = frozenset(vars(self))
 
     def seal(self) -> None:
@@ -100,10 +101,10 @@ class WebApp(Flask):
         with self._seal_lock:
             if not self.sealed:
                 self.sealed = True
-                add_routes(self.daemon_blueprint, self._views)
+                routes.add_routes(self.daemon_blueprint, self._views)
                 self.register_blueprint(self.daemon_blueprint)
                 if self._events_route_is_ours():
-                    self._own_events_view = self.view_functions.get(EVENTS_ENDPOINT)
+                    self._own_events_view = self.view_functions.get(routes.EVENTS_ENDPOINT)
                 self._is_patched = _flask_is_patched()
                 self._dispatch = _dispatch_methods()
 
@@ -116,7 +117,7 @@ class WebApp(Flask):
         """The user's code that could see a request to `/events` or change the answer, "" if there
         is none."""
         own_view = self._own_events_view
-        if own_view is None or self.view_functions.get(EVENTS_ENDPOINT) is not own_view:
+        if own_view is None or self.view_functions.get(routes.EVENTS_ENDPOINT) is not own_view:
             return "a route of your own for /events"
         if self._is_patched or _dispatch_methods() != self._dispatch:
             return "a patch of Flask's classes"
@@ -154,10 +155,25 @@ class WebApp(Flask):
             endpoint, _ = self.url_map.bind("localhost").match("/events", method="POST")
         except HTTPException:
             return False
-        return bool(endpoint == EVENTS_ENDPOINT)
+        return bool(endpoint == routes.EVENTS_ENDPOINT)
+
+    def _build_url(self, error: Exception, endpoint: str, values: dict[str, Any]) -> str:
+        """The URL of a route by the endpoint it was registered with, as without a blueprint."""
+        if "." in endpoint:
+            raise error
+        return self.url_for(f"{self.daemon_blueprint.name}.{endpoint}", **values)
+
+    def make_response(self, rv: Any) -> flask.Response:
+        # Not a handler: every handler of the user's takes precedence, even one for Exception.
+        if isinstance(rv, HTTPException):
+            rv = routes.http_error(rv, self._views)
+        return super().make_response(rv)
+
+    def log_exception(self, exc_info: Any) -> None:
+        self.logger.error("%s %s failed", request.method, request.path, exc_info=exc_info)
 
     def dispatch_request(self) -> Any:
-        if self.closed is not None and request.endpoint not in LIBRARY_ENDPOINTS:
+        if self.closed is not None and request.endpoint not in routes.LIBRARY_ENDPOINTS:
             raise Unavailable(self.closed, retry_after=5)
         return super().dispatch_request()
 

@@ -29,8 +29,9 @@ from .responses import CONTENT_TYPE, NDJSON, RECEIVED, batch_received, envelope
 OK = "OK\n"
 ROUTES = {"events": "POST", "status": "GET", "ping": "GET", "ready": "GET"}
 """Each route's name, which is also its view's, and its method."""
-EVENTS_ENDPOINT = "daemonkit._events"
-LIBRARY_ENDPOINTS = {None, *(f"daemonkit._{name}" for name in ROUTES)}
+# The slash keeps them apart from the names of users' views.
+EVENTS_ENDPOINT = "daemonkit./events"
+LIBRARY_ENDPOINTS = {None, *(f"daemonkit./{name}" for name in ROUTES)}
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def add_routes(blueprint: Blueprint, views: Views) -> None:
     routes = _LibraryRoutes(views)
     for name, method in ROUTES.items():
         view = getattr(routes, name)
-        blueprint.add_url_rule(f"/{name}", f"_{name}", view, methods=[method])
+        blueprint.add_url_rule(f"/{name}", f"/{name}", view, methods=[method])
 
 
 def _whole_body() -> bytes:
@@ -126,7 +127,7 @@ def _whole_body() -> bytes:
 
 
 def add_error_handlers(app: Flask, views: Views) -> None:
-    """Answer every error with the JSON envelope."""
+    """Answer the library's exceptions with the JSON envelope."""
 
     def refused(message: str, code: int, **headers: str) -> Response:
         response = _answer(code, envelope(views.redact(message), False))
@@ -143,27 +144,22 @@ def add_error_handlers(app: Flask, views: Views) -> None:
     def too_large(error: Exception) -> Response:
         return refused(str(error), 413)
 
-    def http_error(error: Exception) -> Any:
-        assert isinstance(error, HTTPException)
-        # The user's own responses and redirects are left alone.
-        if error.response is not None or (error.code or 0) < 400:
-            return error
-        response = Response.force_type(error.get_response())
-        response.data = envelope(views.redact(_message(error)), False)
-        response.content_type = CONTENT_TYPE
-        if isinstance(error, MethodNotAllowed):
-            response.headers["Allow"] = ", ".join(sorted(error.valid_methods or ()))
-        return response
-
-    def internal_error(error: Exception) -> Response:
-        views.logger.error("%s %s failed", request.method, request.path, exc_info=error)
-        return refused("Internal Server Error", 500)
-
     app.errorhandler(InvalidEvent)(invalid)
     app.errorhandler(Unavailable)(unavailable)
     app.errorhandler(BatchTooLarge)(too_large)
-    app.errorhandler(HTTPException)(http_error)
-    app.errorhandler(Exception)(internal_error)
+
+
+def http_error(error: HTTPException, views: Views) -> Any:
+    """Answer an HTTP error with the JSON envelope."""
+    # The user's own responses and redirects are left alone.
+    if error.response is not None or (error.code or 0) < 400:
+        return error
+    response = Response.force_type(error.get_response())
+    response.data = envelope(views.redact(_message(error)), False)
+    response.content_type = CONTENT_TYPE
+    if isinstance(error, MethodNotAllowed):
+        response.headers["Allow"] = ", ".join(sorted(error.valid_methods or ()))
+    return response
 
 
 def _message(error: HTTPException) -> str:

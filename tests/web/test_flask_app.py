@@ -42,7 +42,7 @@ def own_route(app: Daemon, seen: list[str]) -> None:
 
 def own_view(app: Daemon, seen: list[str]) -> None:
     app.flask.seal()
-    app.flask.view_functions["daemonkit._events"] = lambda: seen.append("/events") or "mine"  # type: ignore[func-returns-value]
+    app.flask.view_functions["daemonkit./events"] = lambda: seen.append("/events") or "mine"  # type: ignore[func-returns-value]
 
 
 def own_request_class(app: Daemon, seen: list[str]) -> None:

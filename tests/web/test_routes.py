@@ -8,6 +8,7 @@ from typing import Any
 
 import flask
 import pytest
+from werkzeug.exceptions import Gone, HTTPException
 
 from daemonkit import Daemon, InvalidEvent, PingError, QueueFull, Secret
 from daemonkit.testing import Client, running
@@ -316,8 +317,10 @@ def test_any_exception_in_a_users_route_is_500_in_the_envelope_and_logged(
     for answer in answers:
         assert answer.status_code == 500
         assert answer.json() == {"message": "Internal Server Error", "result": False}
-    logged = [record for record in caplog.records if record.exc_info]
+    logged = [record.getMessage() for record in caplog.records if record.exc_info]
     assert len(logged) == 3
+    if isinstance(error, Exception):
+        assert logged[:2] == ["GET /bad failed", "GET /none failed"]
 
 
 def test_users_error_handlers_win_over_the_librarys(app: Daemon) -> None:
@@ -337,6 +340,45 @@ def test_users_error_handlers_win_over_the_librarys(app: Daemon) -> None:
         answers = [client.get(path) for path in ("/zero", "/value", "/nowhere")]
 
     assert [answer.text for answer in answers] == ["ZeroDivisionError", "other", "NotFound"]
+
+
+def test_a_handler_for_every_exception_leaves_the_librarys_errors_alone(app: Daemon) -> None:
+    """As in Flask, a handler for a class wins over one for its base class."""
+    app.errorhandler(Exception)(lambda error: ("mine", 499))
+    with running(app) as client:
+        assert client.post("/events", data=b"{").status_code == 400
+        assert client.post("/events", data=b"1").json() == RECEIVED
+        assert client.get("/events").text == "mine"
+        assert client.status()["http"]["fast_lane"] == "open"
+
+
+def test_an_http_error_that_a_handler_or_a_view_returns_is_in_the_envelope(app: Daemon) -> None:
+    """Flask's documentation has such a handler, to pass HTTP errors through."""
+
+    @app.errorhandler(Exception)
+    def handler(error: Exception) -> Any:
+        return error if isinstance(error, HTTPException) else ("mine", 499)
+
+    app.route("/zero", endpoint="zero")(lambda: 1 / 0)
+    app.route("/gone", endpoint="gone")(lambda: Gone("no more"))
+    client = app.flask.test_client()
+
+    assert client.get("/zero").text == "mine"
+    assert client.get("/nowhere").get_json() == {"message": "Not found: /nowhere", "result": False}
+    assert client.get("/gone").get_json() == {"message": "no more", "result": False}
+
+
+def test_receivers_of_flasks_signal_see_an_exception(app: Daemon) -> None:
+    seen: list[Any] = []
+
+    def receive(sender: Any, exception: Any, **_: Any) -> None:
+        seen.append(type(exception))
+
+    app.route("/zero", endpoint="zero")(lambda: 1 / 0)
+    with flask.got_request_exception.connected_to(receive, app.flask):
+        assert app.flask.test_client().get("/zero").status_code == 500
+
+    assert seen == [ZeroDivisionError]
 
 
 def test_users_routes_may_answer_and_refuse_as_in_flask(app: Daemon) -> None:
@@ -392,6 +434,15 @@ def test_a_users_route_wins_over_the_librarys_and_hooks_see_every_request(app: D
         client.send_event(1)
 
     assert seen == ["/status", "/events"]
+
+
+def test_a_view_may_have_any_name(app: Daemon) -> None:
+    for path in ("events", "status", "ping", "ready"):
+        app.get(f"/{path}", endpoint=f"_{path}")(lambda: "mine")
+    client = app.flask.test_client()
+
+    assert client.get("/status").text == "mine"
+    assert client.post("/events", data=b"1").get_json() == RECEIVED
 
 
 def test_the_flask_app_is_one_and_can_be_tested_without_a_server(app: Daemon) -> None:
