@@ -151,9 +151,10 @@ class SupervisedSlave:
 
     def created(self, slave: Slave) -> bool:
         with self._lock:
-            self.slave = slave
+            # Not kept then: `Supervisor.add` must not return a slave that will not run.
             if self._restarts_stopped:
                 return False
+            self.slave = slave
             self._state = RUNNING
             self.settled = True
         self._on_changed()

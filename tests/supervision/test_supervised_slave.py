@@ -98,6 +98,20 @@ def test_a_slave_that_never_started_is_over_when_asked_to_stop() -> None:
     assert (slave.state, slave.is_final, slave.settled) == ("finished", True, True)
 
 
+def test_a_slave_that_is_created_after_the_stop_has_begun_is_not_kept() -> None:
+    class Work(Worker):
+        def __init__(self) -> None:
+            supervised.slave.stop_restarting()
+
+        def run(self) -> None:
+            pytest.fail("it ran")
+
+    supervised = Supervised(Work)
+
+    assert supervised.run().slave is None
+    assert (supervised.slave.state, supervised.slave.last_failure) == ("finished", None)
+
+
 def test_a_return_after_the_daemon_s_own_shutdown_is_final_and_a_failure_is_not() -> None:
     for target, state in ((lambda: None, "finished"), (fail, "backing off")):
         supervised = Supervised(target, restart="always")
