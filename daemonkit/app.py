@@ -15,7 +15,7 @@ from .callables import refuse_unrun, require_function
 from .config.defaults import Settings
 from .config.in_force import COMMAND_LINE, ConfigInForce
 from .config.lint import warnings_for
-from .config.loading import ConfigSource, Override
+from .config.loading import ConfigSource, Given, Override
 from .events.codec import beginning, normalize
 from .exceptions import DaemonkitError, PingError, RegistrationError
 from .lifecycle.assembly import Assembly
@@ -97,7 +97,11 @@ class Daemon(Registrars):
         it. Raises ConfigError, or RegistrationError once the daemon has started.
         """
         self._check_open("a configuration", "SIGHUP loads it again")
-        self._config.load(config, overrides, overlay)
+        self._configure(Given(config, tuple(overrides), overlay))
+
+    def _configure(self, given: Given) -> None:
+        self._check_unstarted()
+        self._config.load(given)
         self._assembly.resize_queue()
 
     @property
@@ -151,7 +155,7 @@ class Daemon(Registrars):
         """The health check: returns the answer's text or raises PingError.
 
         By default what `on_ping` registered, or else whether all slaves and the event processor
-        are well.
+        are healthy.
         """
         return refuse_unrun((self._registry.ping or self.default_ping)())
 
@@ -167,9 +171,9 @@ class Daemon(Registrars):
         """Start a slave in the running daemon, or with the others when it hasn't started yet.
 
         args, keywords: for the Slave subclass's `__init__`; of the keywords those that it doesn't
-        name itself may also be options, see `slave`. Returns the slave once it is made; None while
-        no thread is available for it. Raises RegistrationError, also while stopping, and what
-        `__init__` raises; it is then not started again.
+        name itself may also be options, see `slave`. Returns the slave once it is created; None
+        while no thread is available for it. Raises RegistrationError, also while stopping, and what
+        `__init__` raises; the slave is then not retried.
         """
         options, arguments = split_options(target, keywords)
         spec = SlaveSpec.make(target, "run_slave", options, args, arguments)
@@ -180,7 +184,7 @@ class Daemon(Registrars):
         return self._assembly.supervisor.add(spec)
 
     def put_event(self, event: Event) -> None:
-        """Put an event on the queue, as if it had come from outside.
+        """Put an event on the queue, as if it had been received.
 
         Raises QueueFull when there is no room, Unavailable (its base class) when the daemon is
         stopping or the queue's disk is not available, and InvalidEvent (a ValueError) for what
@@ -189,7 +193,7 @@ class Daemon(Registrars):
         self._assembly.intake.put_many(normalize(event), "app")
 
     def send_event_to_juggler(self, host: str, service: str, status: str, description: str) -> None:
-        """Have an event sent to the monitoring system Juggler; returns at once.
+        """Queue an event for the monitoring system Juggler; returns at once.
 
         status: OK, INFO, WARN or CRIT; another is a ValueError.
         """
@@ -212,8 +216,8 @@ class Daemon(Registrars):
         """
         if COMMAND_LINE.get() is not None:
             raise RegistrationError(
-                "start() was called while daemonkit run imports the module, and would keep it from "
-                "doing its work; put it under if __name__ == '__main__':"
+                "start() was called while daemonkit run imports the module, which would never "
+                "return; put it under if __name__ == '__main__':"
             )
         actions = signal_actions(self._stop_signals, self._reloader.request, self.logger)
         exit_watch, signals = ExitWatch(self.logger), Signals(actions)

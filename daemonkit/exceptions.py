@@ -12,7 +12,7 @@ class DaemonkitError(Exception):
 
 
 class RegistrationError(DaemonkitError):
-    """Something was registered too late, twice, or isn't what the registrar takes."""
+    """Something was registered too late, twice, or isn't what the registrar accepts."""
 
     exit_status = 2
 
@@ -52,7 +52,7 @@ class StartError(DaemonkitError):
 
 
 class InvalidEvent(DaemonkitError, ValueError):
-    """What was given as an event is not JSON in the sense of RFC 8259."""
+    """An event that is not JSON as defined by RFC 8259."""
 
 
 class Unavailable(DaemonkitError):

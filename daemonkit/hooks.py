@@ -30,15 +30,18 @@ class Hooks:
 
 
 class Freezable:
-    """What can be registered with until the daemon starts."""
+    """Accepts registrations until the daemon starts."""
 
     def __init__(self) -> None:
         self._frozen = False
 
     def _freeze(self) -> None:
-        if self._frozen:
-            raise RegistrationError("the daemon was started already; make another Daemon")
+        self._check_unstarted()
         self._frozen = True
+
+    def _check_unstarted(self) -> None:
+        if self._frozen:
+            raise RegistrationError("the daemon was already started; create another Daemon")
 
     def _check_open(self, what: str, instead: str = "register it before start()") -> None:
         if self._frozen:
@@ -148,13 +151,13 @@ class HookRegistrars(Freezable):
         check_function(function, registrar, parameters)
         if function in hooks:
             raise RegistrationError(
-                f"{function_name(function)}() is an {registrar} hook already; register it once"
+                f"{function_name(function)}() is already an {registrar} hook; register it once"
             )
         hooks.append(function)
 
 
 def bare_or_called(function: Any, register: Callable[[Any], None]) -> Any:
-    """What a decorator returns that is used with or without parentheses."""
+    """The result of a decorator that is used with or without parentheses."""
 
     def registrar(target: Any) -> Any:
         register(target)

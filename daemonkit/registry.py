@@ -46,7 +46,7 @@ STATUS_KEYS = frozenset(
 
 
 class HandlerOptions(TypedDict, total=False):
-    """What can be said of the event handler; see `Registrars.on_event`."""
+    """Options of the event handler; see `Registrars.on_event`."""
 
     threads: int
     batch: int | None
@@ -70,7 +70,7 @@ class HandlerSpec:
 
     def overridden_by(self, method: Callable[..., Any]) -> HandlerSpec:
         """The same with an override of `process_event`; raises RegistrationError when that can't
-        hand on the second parameter of the registered function."""
+        pass on the second parameter of the registered function."""
         with_meta = accepts(method, "process_event", ("event",), ("event", "meta")) == 2
         if self.with_meta and not with_meta:
             raise RegistrationError(
@@ -131,7 +131,7 @@ class Registrars(HookRegistrars, RouteRegistrars):
     def _append_slave(self, spec: SlaveSpec) -> None:
         if any(spec.name == other.name for other in self._registry.slaves):
             raise RegistrationError(
-                f"a slave named {spec.name!r} is registered already; choose another by name="
+                f"a slave named {spec.name!r} is already registered; choose another by name="
             )
         self._registry.slaves.append(spec)
 
@@ -142,12 +142,12 @@ class Registrars(HookRegistrars, RouteRegistrars):
     def on_event(self, function: Any = None, **options: Unpack[HandlerOptions]) -> Any:
         """Register the event handler, called as `handle(event)` or `handle(event, meta)`.
 
-        threads: how many threads call it (1); batch: hand over lists of up to so many events (and
-        of their metas); linger: seconds to wait for a list to fill, counted from its first event;
-        timeout: seconds after which a call that hasn't returned is called stalled, in the log and
-        by the health check; retries: how often an event is handled again when the handler raises
-        (0), then it is a dead letter; backoff: seconds until the first retry, doubled each time up
-        to an hour, or a pair of the first and the longest wait.
+        threads: how many threads call it (1); batch: pass lists of up to this many events (and of
+        their metas); linger: seconds to wait for a list to fill, counted from its first event;
+        timeout: seconds after which a call that hasn't returned counts as stalled, in the log and
+        in the health check; retries: how often an event is retried when the handler raises (0),
+        before it is a dead letter; backoff: seconds until the first retry, doubled each time up to
+        an hour, or a pair of the first and the longest wait.
         """
         return bare_or_called(function, lambda f: self.add_event_handler(f, **options))
 
@@ -166,7 +166,7 @@ class Registrars(HookRegistrars, RouteRegistrars):
         if spec.batch is not None:
             _check_whole("batch", spec.batch)
         elif spec.linger:
-            raise RegistrationError("linger needs batch: single events are handed over at once")
+            raise RegistrationError("linger needs batch: single events are passed on at once")
         if not is_seconds(spec.linger):
             raise RegistrationError(
                 f"linger must be a number of seconds >= 0, not {describe(spec.linger)}"
@@ -197,11 +197,11 @@ class Registrars(HookRegistrars, RouteRegistrars):
             raise RegistrationError(f"a status field's name must be a string, not {describe(key)}")
         if key in STATUS_KEYS:
             raise RegistrationError(
-                f"{key!r} is a status field of daemonkit's own; choose another by name="
+                f"{key!r} is one of daemonkit's own status fields; choose another by name="
             )
         if key in self._registry.status_fields:
             raise RegistrationError(
-                f"a status field named {key!r} is registered already; choose another by name="
+                f"a status field named {key!r} is already registered; choose another by name="
             )
         self._registry.status_fields[key] = function
 
@@ -246,7 +246,7 @@ class Registrars(HookRegistrars, RouteRegistrars):
 def _check_single(what: str, present: Callable[..., Any] | None) -> None:
     if present is not None:
         raise RegistrationError(
-            f"the {what} is {function_name(present)}() already; a daemon has one, so call both "
+            f"the {what} is already {function_name(present)}(); a daemon has one, so call both "
             "from one function"
         )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from flask import Blueprint
+from werkzeug.routing import Rule
 
 from .callables import function_name, require_function
 from .exceptions import RegistrationError
@@ -26,10 +27,10 @@ class RouteRegistrars(Freezable):
 
     def __init__(self) -> None:
         super().__init__()
-        # Templates and static files are looked for beside the user's module, as in Flask.
+        # Templates and static files are in the folder of the user's module, as with Flask.
         self.blueprint = Blueprint(PACKAGE, PACKAGE, root_path=str(_folder_of_user(type(self))))
-        self._endpoints: set[str] = set()
-        self._rules: set[tuple[str, str]] = set()
+        self._endpoints: dict[str, Callable[..., Any]] = {}
+        self._rules: set[tuple[Any, ...]] = set()
 
     def route(self, rule: str, **options: Any) -> Callable[[R], R]:
         """Register a route; takes what `flask.Flask.route` takes."""
@@ -71,24 +72,32 @@ class RouteRegistrars(Freezable):
         rule: str,
         endpoint: str | None = None,
         view_func: Callable[..., Any] | None = None,
+        provide_automatic_options: bool | None = None,
         **options: Any,
     ) -> None:
-        """Register a route; takes what `flask.Flask.add_url_rule` takes."""
+        """Register a route; takes what `flask.Flask.add_url_rule` takes, and needs `view_func`."""
         _check_rule(rule)
         self._check_open(f"the route {rule}")
-        require_function(view_func, "route", may_be_async=True)
-        assert view_func is not None
-        name = endpoint or function_name(view_func)
-        if name in self._endpoints:
+        if view_func is None:
             raise RegistrationError(
-                f"a route named {name!r} is registered already; choose another by endpoint="
+                f"the route {rule} takes a function as view_func; "
+                "to attach it later, use app.flask.add_url_rule"
             )
-        methods = {(rule, method.upper()) for method in options.get("methods") or ("GET",)}
-        for _, method in sorted(methods & self._rules):
-            raise RegistrationError(f"{method} {rule} is registered already")
-        self.blueprint.add_url_rule(rule, name, view_func, **options)
-        self._endpoints.add(name)
-        self._rules |= methods
+        require_function(view_func, "route", may_be_async=True)
+        name = endpoint or function_name(view_func)
+        if self._endpoints.get(name, view_func) != view_func:
+            raise RegistrationError(
+                f"a route named {name!r} is already registered; choose another by endpoint="
+            )
+        methods = options.get("methods") or getattr(view_func, "methods", None) or ("GET",)
+        # Flask gets the options only at the start; an unknown one raises here.
+        made = Rule(rule, **{**options, "methods": methods})
+        rules = {(method.upper(), rule, made.subdomain, made.host) for method in methods}
+        for method, *_ in sorted(rules & self._rules):
+            raise RegistrationError(f"{method} {rule} is already registered")
+        self.blueprint.add_url_rule(rule, name, view_func, provide_automatic_options, **options)
+        self._endpoints[name] = view_func
+        self._rules |= rules
 
     def before_request(self, function: R) -> R:
         """Register a function called before each request; see `flask.Flask.before_request`."""
@@ -120,7 +129,7 @@ def _check_rule(rule: Any) -> None:
 
 
 def _folder_of_user(daemon_class: type) -> Path:
-    """The folder of the module that subclasses the Daemon, or else that makes it."""
+    """The folder of the module that subclasses Daemon, or else of the one that creates it."""
     file = getattr(sys.modules.get(daemon_class.__module__), "__file__", None)
     if _is_ours(daemon_class.__module__):
         frame: Any = sys._getframe(1)

@@ -13,8 +13,8 @@ from typing import Any
 import requests
 
 from .app import Daemon
-from .config.in_force import COMMAND_LINE, CommandLine, bind_config
-from .config.loading import ConfigSource, Override
+from .config.in_force import COMMAND_LINE, bind_config
+from .config.loading import ConfigSource, Given, Override
 from .system.outgoing import open_session
 from .system.sockets import format_address
 from .text import describe
@@ -77,11 +77,11 @@ class Client:
 def running(
     app: Daemon | Callable[..., Daemon], config: ConfigSource = None, *, timeout: float = 10.0
 ) -> Iterator[Client]:
-    """Run a daemon in this process, on a free port of the loopback, for the time of a `with` block.
+    """Run a daemon in this process, on a free loopback port, for the time of a `with` block.
 
     app: the daemon, or a factory, which is called with `config` in force and given the user's part
     of it if it takes a parameter; config: a file's path in place of the daemon's own, or a mapping
-    to merge over that. Its `host` and `port` don't count, unless a mapping gives them. timeout:
+    to merge over that. Its `host` and `port` are ignored, unless a mapping sets them. timeout:
     seconds for starting, and for each of the client's calls.
     Logging and signals are left alone. After the block, the client's `exit_status` is what the
     process's would be. Raises what `start` would report: StartError, ConfigError and so on; and
@@ -95,10 +95,11 @@ def running(
         for name, text, raw in (("host", "127.0.0.1", True), ("port", "0", False))
         if name not in given
     )
+    configuration = Given(path, overrides, overlay)
     if isinstance(app, Daemon):
-        app.configure(path, overrides, overlay)
+        app._configure(configuration)
     else:
-        app = _make(app, CommandLine(path, overrides, overlay=overlay))
+        app = _make(app, configuration)
     result: list[int | BaseException] = []
     started = threading.Event()
 
@@ -127,7 +128,7 @@ def running(
         client.exit_status = next((r for r in result if isinstance(r, int)), None)
 
 
-def _make(factory: Callable[..., Daemon], given: CommandLine) -> Daemon:
+def _make(factory: Callable[..., Daemon], given: Given) -> Daemon:
     if not callable(factory):
         raise TypeError(f"running takes a Daemon or a factory of one, not {describe(factory)}")
     token = COMMAND_LINE.set(given)

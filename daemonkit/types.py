@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any, Literal, Protocol
 
 Event = Any
-"""Any JSON value; its inner form is the user's business."""
+"""Any JSON value; its structure is up to the user."""
 
 Source = Literal["http", "udp", "app"]
 
@@ -18,7 +18,8 @@ EventHandler = Callable[[Any], Any] | Callable[[Any, Any], Any]
 StatusField = Callable[[], Any]
 PingCheck = Callable[[], Any]
 Hook = Callable[[], Any]
-ValidateHook = Callable[[Any, Any], Any]
+ValidateHook = Callable[[dict[str, Any], dict[str, Any]], Any]
+"""Called with `config` and `master_config`; an exception refuses them."""
 HealthChangeHook = Callable[[Any], Any]
 
 
@@ -26,8 +27,8 @@ HealthChangeHook = Callable[[Any], Any]
 class EventMeta:
     """The circumstances of one event.
 
-    source: the way it came; peer: "address:port" of the sender, None for `put_event`;
-    received: when it was taken in, UTC; attempt: 1 for the first time it is handled.
+    source: how it arrived; peer: "address:port" of the sender, None for `put_event`;
+    received: when it was accepted, in UTC; attempt: 1 for the first call of the handler.
     """
 
     source: Source

@@ -1,10 +1,10 @@
-"""Time that a test moves by hand."""
+"""A clock that a test moves by hand."""
 
 from __future__ import annotations
 
 
 class Clock:
-    """Called, it tells its seconds."""
+    """A call returns its seconds."""
 
     def __init__(self, now: float = 100.0) -> None:
         self.now = now

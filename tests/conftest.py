@@ -1,4 +1,4 @@
-"""Checks that hold for every test: nothing that runs or listens outlives it."""
+"""Checks for every test: no thread, socket or pipe outlives it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,13 @@ from daemonkit.text import plain
 
 SETTLE = 20.0
 
-# A busy machine is slow at making examples, too.
-settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# On a busy machine, generating examples is slow, too. In CI as elsewhere, each run makes others.
+settings.register_profile(
+    "busy",
+    settings.get_profile("default"),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("busy")
 
 
@@ -29,9 +34,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure() -> None:
-    """Undo what `nohup` and a shell's `&` do: what tests start would ignore these signals too."""
+    """Undo the effect of `nohup` and a shell's `&`: programs that tests start would ignore these
+    signals, too."""
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
-        # A program that is started gets the default action in place of a handler.
+        # A started program gets the default action instead of a handler.
         signal.signal(signal.SIGHUP, lambda *_: None)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -56,7 +62,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """What a test has written may hold lone surrogates, which pytest-xdist can't send on."""
+    """Escape lone surrogates in a test's output: pytest-xdist can't transmit them."""
     report = yield
     report.sections = [(name, plain(text)) for name, text in report.sections]
     return report
@@ -76,7 +82,7 @@ def _sockets() -> set[str]:
 
 @pytest.fixture(autouse=True, scope="session")
 def _quick_collections() -> None:
-    """Leave what the imports have made out of the collection after each test."""
+    """Exclude the objects of the imports from the collection after each test."""
     gc.collect()
     gc.freeze()
 

@@ -61,7 +61,7 @@ class Mutant(NamedTuple):
 
 
 def mutants_of(file: Path) -> Iterator[Mutant]:
-    """All changes of a file; only inside functions, and not in what is only for the reader."""
+    """All changes of a file: only inside functions, and not in annotations or docstrings."""
     data = (ROOT / file).read_bytes()
     starts = [0]
     for line in data.splitlines(keepends=True):
@@ -129,7 +129,7 @@ def room_of(file: Path) -> Path:
 
 def tests_in(room: Path) -> list[str]:
     whole = [str(path.relative_to(ROOT)) for path in sorted((ROOT / room).glob("test_*.py"))]
-    # Those of the benchmarks measure, and fail on a busy machine.
+    # The tests of the benchmarks measure, and fail on a busy machine.
     return [path for path in whole if path != "tests/test_benchmarks.py"]
 
 
@@ -182,7 +182,7 @@ def passes(place: Path, tests: str, limit: float) -> float | None:
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider"]
     command.append(f"--timeout={TIMEOUT}")
     begun = time.monotonic()
-    # Before an editable installation. Compiled files would be taken for those of an earlier change.
+    # Before an editable installation. Compiled files of an earlier change would be used.
     env = {**os.environ, "PYTHONPATH": str(place), "PYTHONDONTWRITEBYTECODE": "1"}
     try:
         with (place / OUTPUT).open("wb") as output:

@@ -1,6 +1,6 @@
 """The table of settings in docs/configuration.md, made from `daemonkit/config/defaults.py`.
 
-Run `python -m tests.settings_table` to bring the page up to date.
+Run `python -m tests.settings_table` to update the page.
 """
 
 from __future__ import annotations

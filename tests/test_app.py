@@ -62,7 +62,7 @@ def test_overrides_and_decorators_are_one_mechanism() -> None:
     assert calls == [("run",), ("override", 1, "app"), ("handler", 1)]
 
 
-def test_an_override_of_one_parameter_gets_the_event() -> None:
+def test_an_override_with_one_parameter_gets_the_event() -> None:
     class Simple(Daemon):
         def process_event(self, event: Any) -> None:  # type: ignore[override]
             events.append(event)
@@ -75,7 +75,7 @@ def test_an_override_of_one_parameter_gets_the_event() -> None:
     assert events == [{"a": 1}]
 
 
-def test_an_override_without_meta_cannot_feed_a_handler_that_wants_it() -> None:
+def test_an_override_without_meta_is_refused_for_a_handler_that_takes_it() -> None:
     class Simple(Daemon):
         def process_event(self, event: Any) -> None:  # type: ignore[override]
             super().process_event(event)
@@ -125,24 +125,24 @@ def test_handlers_with_threads_and_batches() -> None:
     assert sum(batches, []) == list(range(1200))
 
 
-def test_a_daemon_lives_once() -> None:
+def test_a_daemon_starts_only_once() -> None:
     app = Daemon("app")
     with running(app):
         pass
 
-    with pytest.raises(RegistrationError, match="has started"), running(app):
-        pass
-    with pytest.raises(RegistrationError, match="make another Daemon"):
-        app.serve()
+    for start in (app.serve, running(app).__enter__):
+        with pytest.raises(RegistrationError) as caught:
+            start()
+        assert str(caught.value) == "the daemon was already started; create another Daemon"
 
 
-def test_two_daemons_live_in_one_process() -> None:
+def test_two_daemons_run_in_one_process() -> None:
     with running(Daemon("one")) as one, running(Daemon("two")) as two:
         assert (one.status()["name"], two.status()["name"]) == ("one", "two")
         assert one.port != two.port
 
 
-def test_a_check_of_ones_own_may_do_the_default_one_too() -> None:
+def test_a_custom_check_may_include_the_default_one() -> None:
     app = Daemon("app")
     app.on_ping(lambda: "mine, " + app.default_ping())
 

@@ -1,4 +1,4 @@
-"""The benchmarks themselves are run by hand; what they print when they can't run, and what needs nothing that is not installed anyway, is tested."""
+"""The benchmarks themselves are run by hand; this tests what needs no additional packages."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def run(*arguments: str, path: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_what_is_missing_is_named_in_one_line(tmp_path: Path) -> None:
+def test_missing_requirements_are_named_in_one_line(tmp_path: Path) -> None:
     done = run("tests.benchmarks", path=str(tmp_path))
 
     assert done.returncode == 2
@@ -49,13 +49,13 @@ def test_what_is_missing_is_named_in_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nonsense"], "there is no row 'nonsense'; there are http, idle,"),
+        (["nonsense"], "there is no row 'nonsense'; the rows are http, idle,"),
         (["--pinning", "loosely"], "argument --pinning: invalid choice: 'loosely'"),
         (["http", "stop", "memory", "--pinning", UNPINNED], "not measured unpinned: memory, stop"),
         (["--rounds", "0"], "argument --rounds: must be 1 or more"),
     ],
 )
-def test_a_command_line_that_makes_no_sense_is_refused(
+def test_an_invalid_command_line_is_refused(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as raised:
@@ -72,7 +72,7 @@ def test_each_row_that_floods_is_measured_pinned_and_unpinned_by_default() -> No
     assert left == {"burst", "start", "memory", "switches", "stop", "durable-waiting"}
 
 
-def test_the_way_from_the_queue_to_the_handler_meets_its_bar() -> None:
+def test_the_path_from_the_queue_to_the_handler_meets_its_bar() -> None:
     before = cpu_seconds_of_children()
     done = run("tests.benchmarks.alone", "queue", path="")
     # Not by the clock: on a busy machine the same work takes longer.
@@ -88,13 +88,13 @@ def cpu_seconds_of_children() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def test_a_folder_in_memory_is_no_place_for_durable_queues(tmp_path: Path) -> None:
-    assert no_disk("/dev/shm") == "/dev/shm is in memory (tmpfs): --folder has to be on a disk"
+def test_a_folder_in_memory_is_refused_for_durable_queues(tmp_path: Path) -> None:
+    assert no_disk("/dev/shm") == "/dev/shm is in memory (tmpfs): --folder must be on a disk"
     assert "No such file or directory" in str(no_disk(str(tmp_path / "missing")))
 
 
 @pytest.mark.parametrize("size", [1000, 27])
-def test_a_file_has_as_many_events_as_it_was_made_with(tmp_path: Path, size: int) -> None:
+def test_a_waiting_file_has_the_requested_number_of_events(tmp_path: Path, size: int) -> None:
     with closing(
         Store(str(waiting_file(tmp_path, 2345, size)), create=False, busy_timeout=1)
     ) as store:
@@ -120,7 +120,7 @@ def test_a_bar_may_be_met_by_a_ratio_or_by_the_figure_itself(
     assert line.met is met
 
 
-def test_the_fastest_answer_carries_a_bar_for_a_latency(tmp_path: Path) -> None:
+def test_a_bar_for_a_latency_applies_to_the_fastest_peer(tmp_path: Path) -> None:
     bench = Bench({PINNED: CHOICES[PINNED]}, 1, 1, tmp_path)
     bench.figures["latency"].update(daemonkit=[10.0], slow=[20.0], fast=[8.0])
     bar = Bar("latency", "ms", ("slow", "fast"), 1.2, at_most=True)
@@ -133,7 +133,7 @@ def test_the_fastest_answer_carries_a_bar_for_a_latency(tmp_path: Path) -> None:
     ]
 
 
-def test_what_is_measured_pinned_and_unpinned_has_a_line_for_each(tmp_path: Path) -> None:
+def test_a_row_that_is_measured_pinned_and_unpinned_has_a_line_for_each(tmp_path: Path) -> None:
     bench = Bench(CHOICES, 1, 1, tmp_path)
     bench.figures["rate"]["daemonkit"] = [2.0]
     bench.figures["rate, unpinned"]["daemonkit"] = [1.0]
@@ -155,7 +155,7 @@ def started(peer: Peer) -> Server:
 
 
 @pytest.mark.parametrize("peer", [DAEMONKIT, WAITRESS], ids=lambda peer: peer.name)
-def test_beside_a_thread_that_computes_events_are_counted_as_ever(peer: Peer) -> None:
+def test_events_are_counted_beside_a_thread_that_computes(peer: Peer) -> None:
     with started(computing(peer)) as server:
         watch = CoreWatch(server)
         check_answers(server)
@@ -164,14 +164,14 @@ def test_beside_a_thread_that_computes_events_are_counted_as_ever(peer: Peer) ->
         assert watch.shares().pace > 0
 
 
-def test_a_thread_computes_only_where_it_is_asked_for() -> None:
+def test_a_thread_computes_only_on_request() -> None:
     with started(DAEMONKIT) as server:
         check_answers(server)
 
         assert server.rounds() == 0
 
 
-def test_what_wrk_shows_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_output_of_wrk_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pretender = tmp_path / "wrk"
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
 
@@ -186,7 +186,7 @@ def test_what_wrk_shows_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         for path in (EVENTS, EVENT_WITH_QUERY, HELLO):
             with (
                 Wrk(server, 1, 4, path=path) as wrk,
-                pytest.raises(CheckFailed, match=r"5 events answered, the server counted -5 of"),
+                pytest.raises(CheckFailed, match=r"5 events answered, the server counted -5;"),
             ):
                 wrk.result()
         # Pings leave no trace.

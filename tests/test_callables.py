@@ -21,7 +21,7 @@ from daemonkit.callables import (
 )
 from daemonkit.testing import Client, running
 
-# Work that a function returns undone
+# Unrun work
 
 
 def generator(*arguments: Any) -> Iterator[None]:
@@ -52,14 +52,14 @@ KINDS = [
 
 
 @pytest.mark.parametrize(("kind", "what"), [*KINDS, (types.coroutine(generator), KINDS[0][1])])
-def test_undone_work_is_refused(kind: Callable[[], Any], what: str) -> None:
+def test_unrun_work_is_refused(kind: Callable[[], Any], what: str) -> None:
     with pytest.raises(TypeError) as raised:
         refuse_unrun(kind())
 
     assert str(raised.value) == f"it returned {what}: do the work before returning"
 
 
-def test_a_task_is_refused_and_goes_on() -> None:
+def test_a_task_is_refused_and_continues() -> None:
     async def main() -> None:
         task = asyncio.create_task(asyncio.sleep(0.001, "done"))
         with pytest.raises(TypeError, match="an awaitable"):
@@ -72,12 +72,12 @@ def test_a_task_is_refused_and_goes_on() -> None:
 @pytest.mark.parametrize(
     "value", [None, 0, "", [generator], {}, range(3), iter([1]), concurrent.futures.Future(), Later]
 )
-def test_whatever_else_is_returned_is_left_alone(value: Any) -> None:
+def test_other_results_are_left_alone(value: Any) -> None:
     assert refuse_unrun(value) is value
 
 
 class Case:
-    """A function of one kind, behind a decorator that hides it, and the error that it makes."""
+    """A function of one kind, behind a decorator that hides it, and the error that it causes."""
 
     def __init__(self, kind: Callable[..., Any], what: str) -> None:
         @functools.wraps(kind, updated=[])
@@ -108,7 +108,7 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 
 @pytest.mark.parametrize("place", ["handler", "batch", "override", "below an override"])
-def test_an_event_whose_handling_is_returned_undone_has_failed(
+def test_an_event_whose_handler_returns_unrun_work_has_failed(
     case: Case, place: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     if place == "override":
@@ -125,14 +125,14 @@ def test_an_event_whose_handling_is_returned_undone_has_failed(
     assert caplog.text.count(case.error) == 1
 
 
-def test_a_start_hook_that_returns_its_work_undone_ends_the_start(case: Case) -> None:
+def test_a_start_hook_that_returns_unrun_work_fails_the_start(case: Case) -> None:
     case.app.on_start(case.function)
 
     with pytest.raises(StartError, match=rf"^the start hook \w+ failed: TypeError: {case.error}$"):
         running(case.app).__enter__()
 
 
-def test_other_hooks_that_return_their_work_undone_have_failed(
+def test_other_hooks_that_return_unrun_work_have_failed(
     case: Case, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
@@ -150,7 +150,7 @@ def test_other_hooks_that_return_their_work_undone_have_failed(
 
 
 @pytest.mark.parametrize("place", ["main", "override", "below an override"])
-def test_a_run_that_returns_its_work_undone_ends_the_daemon_with_1(
+def test_a_run_that_returns_unrun_work_ends_the_daemon_with_1(
     case: Case, place: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     if place == "override":
@@ -167,7 +167,7 @@ def test_a_run_that_returns_its_work_undone_ends_the_daemon_with_1(
 
 
 @pytest.mark.parametrize("place", ["on_ping", "override", "below an override"])
-def test_a_health_check_that_returns_its_work_undone_has_failed(
+def test_a_health_check_that_returns_unrun_work_has_failed(
     case: Case, place: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     if place == "override":
@@ -183,7 +183,7 @@ def test_a_health_check_that_returns_its_work_undone_has_failed(
     assert caplog.text.count(case.error) == 1
 
 
-def test_a_status_that_is_returned_undone_is_an_error_in_its_place(case: Case) -> None:
+def test_a_status_that_returns_unrun_work_is_an_error_in_its_place(case: Case) -> None:
     app, error = case.subclass("status"), f"TypeError: {case.error}"
     app.add_status_field(case.function, name="field")
     app.add_slave(type("Odd", (Slave,), {"run": wait_for_shutdown, "status": case.function}))
@@ -202,7 +202,7 @@ def wait_for_shutdown(slave: Slave) -> None:
 
 @pytest.mark.parametrize("every", [None, 60])
 @pytest.mark.parametrize("place", ["function", "class", "async"])
-def test_a_slave_that_returns_its_work_undone_has_failed(
+def test_a_slave_that_returns_unrun_work_has_failed(
     case: Case, place: str, every: float | None
 ) -> None:
     async def awaits() -> Any:
@@ -222,7 +222,7 @@ def test_a_slave_that_returns_its_work_undone_has_failed(
     assert shown["last_error"]["error"] == f"TypeError: {case.error}"
 
 
-# What a function takes
+# A function's parameters
 
 
 def named() -> None: ...
@@ -268,7 +268,7 @@ EVENT, BOTH = ("event",), ("event", "meta")
         (dict.update, 1),
     ],
 )
-def test_a_function_is_given_a_further_argument_only_if_it_asks_for_it(
+def test_an_optional_argument_is_passed_only_to_a_function_that_takes_it(
     function: Any, count: int
 ) -> None:
     assert accepts(function, "on_event", EVENT, BOTH) == count
@@ -300,7 +300,7 @@ def test_a_function_of_another_form_is_refused_with_the_forms() -> None:
         (AsyncCallable(), "main takes a plain function, and AsyncCallable() is async def: "),
     ],
 )
-def test_what_would_run_nothing_is_refused(function: Any, message: str) -> None:
+def test_functions_that_would_run_nothing_are_refused(function: Any, message: str) -> None:
     with pytest.raises(RegistrationError, match=f"^{re.escape(message)}"):
         require_function(function, "main")
 

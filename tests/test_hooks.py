@@ -32,7 +32,7 @@ def test_each_hook_is_registered_bare_called_and_imperatively(name: str) -> None
     getattr(app, twin)(hooks[2])
 
     assert getattr(app._hooks, kind) == hooks
-    with pytest.raises(RegistrationError, match=f"is an {name} hook already; register it once"):
+    with pytest.raises(RegistrationError, match=f"is already an {name} hook; register it once"):
         getattr(app, twin)(hooks[0])
 
 
@@ -40,7 +40,7 @@ def test_each_hook_is_registered_bare_called_and_imperatively(name: str) -> None
 @pytest.mark.parametrize(
     "wrong", [1, lambda a, b, c: None, pytest.param(any_number, id="after the start")]
 )
-def test_what_a_hook_cannot_be_is_refused(name: str, wrong: Any) -> None:
+def test_an_invalid_hook_is_refused(name: str, wrong: Any) -> None:
     app = Daemon("app")
     if wrong is any_number:
         app._freeze()
@@ -64,7 +64,7 @@ def test_a_check_of_the_configuration_runs_before_anything_else() -> None:
     assert calls == [({"a": 1}, 100_000), "start"]
 
 
-def test_a_change_of_the_health_is_reported_each_way() -> None:
+def test_a_change_of_health_is_reported_in_both_directions() -> None:
     app = Daemon("app")
     seen: list[list[str]] = []
     broken: list[int] = []
@@ -90,7 +90,9 @@ def test_a_change_of_the_health_is_reported_each_way() -> None:
 
 
 @pytest.mark.parametrize("durable", [False, True])
-def test_a_dead_letter_is_handed_on_once_it_is_stored(tmp_path: Any, durable: bool) -> None:
+def test_a_dead_letter_is_passed_to_the_hook_once_it_is_stored(
+    tmp_path: Any, durable: bool
+) -> None:
     master = {"queue": str(tmp_path / "q.db")} if durable else {}
     app = Daemon("app", config={"master": master})
     seen: list[Any] = []

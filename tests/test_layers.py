@@ -23,7 +23,7 @@ LAYERS = [
 ]
 """Rooms: folders, and modules that stand alone."""
 PUBLIC = ["", "__main__"]
-"""The package itself, and `python -m`: they may take from everywhere."""
+"""The package itself, and `python -m`: they may import from everywhere."""
 RANK = {
     room: (layer, place)
     for layer, row in enumerate([*LAYERS, PUBLIC])
@@ -37,7 +37,7 @@ NAMES = {module.rstrip(".") for module in MODULES}
 
 
 def _room(module: str) -> str:
-    """The room a module is in: the innermost folder that the table names, or itself."""
+    """The room of a module: the innermost folder that the table names, or the module itself."""
     parts = module.split(".")
     prefixes = [".".join(parts[:n]) for n in range(len(parts), 0, -1)]
     return next((prefix for prefix in prefixes if prefix in RANK), module)
@@ -86,14 +86,14 @@ def test_a_room_imports_only_from_below(module: str) -> None:
     assert above == set()
 
 
-def test_no_module_imports_itself_by_way_of_others() -> None:
+def test_there_are_no_import_cycles() -> None:
     graph = {module.rstrip("."): _imported(module) for module in MODULES}
 
     assert set(TopologicalSorter(graph).static_order()) == NAMES
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_nothing_is_imported_inside_a_function_but_what_few_runs_need(module: str) -> None:
+def test_only_what_few_runs_need_is_imported_inside_a_function(module: str) -> None:
     inside = {
         alias.name
         for function in ast.walk(_tree(module))

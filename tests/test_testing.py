@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import requests
 
-from daemonkit import Daemon
+from daemonkit import Daemon, RegistrationError
 from daemonkit.testing import Client, running
 
 
-def test_waiting_for_what_never_comes_times_out() -> None:
+def test_waiting_for_a_condition_that_never_holds_times_out() -> None:
     client = Client("127.0.0.1", timeout=0.02)
     with pytest.raises(TimeoutError, match=r"^the moon did not come true within 0.02 s$"):
         client.wait_until(lambda: False, "the moon")
@@ -33,7 +33,7 @@ def test_ipv6_addresses_go_in_brackets() -> None:
         client.wait_until(lambda: client.status()["events"]["handled"] == 1)
 
 
-def test_a_daemon_that_does_not_stop_is_told() -> None:
+def test_a_daemon_that_does_not_stop_is_reported() -> None:
     app = Daemon("app")
     began, release = threading.Event(), threading.Event()
 
@@ -66,7 +66,30 @@ def test_the_daemons_own_configuration_is_kept_unless_another_is_given(tmp_path:
             assert client.get("/ping").text == "OK\n"
 
 
-def test_what_is_not_a_daemon_is_refused() -> None:
+def test_a_running_daemon_is_left_alone() -> None:
+    app = Daemon("app")
+    with running(app, {"a": 1}):
+        with pytest.raises(RegistrationError, match="was already started"):
+            running(app, {"a": 2}).__enter__()
+        assert app.config == {"a": 1}
+        assert not app.shutdown.is_set()
+
+
+def test_paths_count_from_the_folder_where_they_were_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cfg.yaml").write_text("a: file\n")
+    (tmp_path / "sub").mkdir()
+    monkeypatch.chdir(tmp_path)
+    app = Daemon("app", config="cfg.yaml")
+    monkeypatch.chdir("sub")
+
+    with running(app, {"master": {"queue": "q.db"}}):
+        assert app.config == {"a": "file"}
+        assert app.master_config["queue"] == str(tmp_path / "sub" / "q.db")
+
+
+def test_a_target_that_is_not_a_daemon_is_refused() -> None:
     with pytest.raises(TypeError, match="^running takes a Daemon or a factory of one, not 'app' "):
         running("app").__enter__()  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="^the factory must return a Daemon, not 1 "):

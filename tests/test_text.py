@@ -61,7 +61,7 @@ class Noted(Exception):
         raise ValueError
 
 
-def test_a_traceback_is_plain_keeps_its_end_and_may_be_beyond_formatting() -> None:
+def test_a_traceback_is_plain_keeps_its_end_and_may_fail_to_format() -> None:
     error = ValueError("x" * 9000 + "\ud800")
     text = traceback_text(error, str)
 
@@ -69,7 +69,7 @@ def test_a_traceback_is_plain_keeps_its_end_and_may_be_beyond_formatting() -> No
     assert traceback_text(Noted(), str) == "(formatting the traceback raises ValueError)\n"
 
 
-def test_what_is_cut_was_redacted_before() -> None:
+def test_texts_are_redacted_before_they_are_cut() -> None:
     error = ValueError("x" * (LONGEST_TEXT - len("ValueError: ") - 1) + "secret")
 
     def redact(text: str) -> str:

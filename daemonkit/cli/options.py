@@ -9,8 +9,8 @@ import click
 
 from ..app import Daemon
 from ..config.defaults import SETTINGS
-from ..config.in_force import COMMAND_LINE, CommandLine
-from ..config.loading import SECTION, Override
+from ..config.in_force import COMMAND_LINE
+from ..config.loading import SECTION, Given, Override
 from ..exceptions import DaemonkitError, LoadError
 from .loader import load_daemon
 
@@ -50,12 +50,13 @@ def load_configured(
                 # An address isn't YAML: `::` would be a mapping.
                 raw = isinstance(SETTINGS[name].default, str)
                 overrides.append(Override(f"{SECTION}.{name}", text, flag(name), raw))
-        token = COMMAND_LINE.set(CommandLine(config, tuple(overrides)))
+        given = Given(config, tuple(overrides))
+        token = COMMAND_LINE.set(given)
         try:
             daemon = load_daemon(app)
         finally:
             COMMAND_LINE.reset(token)
-        daemon.configure(config, overrides)
+        daemon._configure(given)
     except DaemonkitError as error:
         if isinstance(error, LoadError) and error.traceback:
             click.echo(error.traceback, err=True, nl=False)

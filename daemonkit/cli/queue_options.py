@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import click
 
-from ..config.loading import load
+from ..config.loading import Given, load
 from ..events.durable.database import Broken
 from ..exceptions import ConfigError, DaemonkitError, StartError
 from .formatting import printable
@@ -60,7 +60,7 @@ def queue_command(function: Callable[..., None]) -> Callable[..., None]:
 def _configured(config: str | None) -> str:
     if config is None:
         raise click.UsageError("no queue given: use --queue FILE or --config FILE")
-    queue = load(config).master["queue"]
+    queue = load(Given(config)).master["queue"]
     if queue is None:
         raise ConfigError("master.queue is not set: the daemon keeps its events in memory", config)
     return str(queue)

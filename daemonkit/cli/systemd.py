@@ -92,9 +92,8 @@ def systemd(
     The unit runs the daemon with the arguments of this command, from the current folder, with
     minimal privileges and with timeouts that match its configuration.
     """
-    daemon = load_configured(app, config, assignments, short)
-    for path in daemon._config.read_once:
-        fail(f"{path} can be read only once: copy its content to a file that the unit can name", 2)
+    # Before the import: the module may change the current folder.
+    folder = os.getcwd()
     arguments = [sys.executable, "-m", "daemonkit", "run", _absolute_target(app)]
     if config is not None:
         # /dev/stdin may be a file, but a different one in each process.
@@ -105,20 +104,23 @@ def systemd(
             arguments += [flag(name), text]
     for assignment in assignments:
         arguments += ["--set", assignment]
-    click.echo(unit(daemon, arguments, user), nl=False)
+    daemon = load_configured(app, config, assignments, short)
+    for path in daemon._config.read_once:
+        fail(f"{path} can be read only once: copy its content to a file that the unit can name", 2)
+    click.echo(unit(daemon, arguments, user, folder), nl=False)
 
 
-def unit(daemon: Daemon, arguments: list[str], user: str | None) -> str:
-    """The text of the unit file; arguments: the command, with absolute paths."""
+def unit(daemon: Daemon, arguments: list[str], user: str | None, folder: str) -> str:
+    """The text of the unit file; arguments: the command, with absolute paths, run in `folder`."""
     settings = daemon._config.settings
-    needed = [os.getcwd(), sys.prefix, *(a for a in arguments if os.path.isabs(a))]
+    needed = [folder, sys.prefix, *(a for a in arguments if os.path.isabs(a))]
     inaccessible = (
         []
         if user
         else sorted({c for path in needed if (c := _inaccessible_folder(path)) is not None})
     )
     files = filter(None, (settings.log_file, settings.queue))
-    folders = sorted({str(Path(file).resolve().parent) for file in files})
+    writable = sorted({str(Path(file).resolve().parent) for file in files})
     return UNIT.format(
         file=(re.sub(r"[^A-Za-z0-9:_.-]+", "-", daemon.name).strip("-") or "daemon") + ".service",
         notes="".join(
@@ -127,13 +129,13 @@ def unit(daemon: Daemon, arguments: list[str], user: str | None) -> str:
         ),
         description=_escape_percent(" ".join(daemon.name.split())),
         command=" ".join(quote(argument).replace("$", "$$") for argument in arguments),
-        folder=_escape_percent(os.getcwd()),
+        folder=_escape_percent(folder),
         watchdog=WATCHDOG_SECONDS,
         stop=f"{settings.shutdown_timeout + STOP_MARGIN:g}",
         restart=RESTART_DELAY,
         user=f"User={_escape_percent(user)}" if user else "DynamicUser=yes",
         capabilities="CAP_NET_BIND_SERVICE" if 0 < settings.port < UNPRIVILEGED_PORTS else "",
-        writable=f"ReadWritePaths={' '.join(map(quote, folders))}\n" if folders else "",
+        writable=f"ReadWritePaths={' '.join(map(quote, writable))}\n" if writable else "",
     )
 
 

@@ -83,7 +83,7 @@ def duration(low: float, high: float) -> Check[float]:
 
 
 def one_of(*names: str, fold: Callable[[str], str]) -> Check[str]:
-    """One of `names`, whatever the case; fold: converts a value to the case of `names`."""
+    """One of `names`, in any case; fold: converts a value to the case of `names`."""
 
     def convert(value: Any) -> str:
         if not isinstance(value, str) or fold(value) not in names:

@@ -38,57 +38,35 @@ class Settings:
     """The settings in force; an attribute's type is what its check returns."""
 
     host: str = _setting(
-        "::",
-        TEXT,
-        "Listening address; `::` means every IPv4 and IPv6 address.",
-        option=True,
+        "::", TEXT, "Listening address; `::` means every IPv4 and IPv6 address.", option=True
     )
     port: int = _setting(
-        5151,
-        whole(0, 65535),
-        "Port for HTTP and UDP; 0 picks a free one.",
-        option=True,
+        5151, whole(0, 65535), "Port for HTTP and UDP; 0 picks a free one.", option=True
     )
     hidden_opts: list[str] = _setting(  # noqa: RUF009
-        [],
-        TEXTS,
-        "Options that `/status` hides: names, dotted paths or globs.",
+        [], TEXTS, "Options that `/status` hides: names, dotted paths or globs."
     )
     queue: str | None = _setting(
-        None,
-        PATH_OR_NONE,
-        "File that keeps events until handled; without it, memory does.",
+        None, PATH_OR_NONE, "File that keeps events until handled; without it, memory does."
     )
     queue_size: int = _setting(100_000, whole(1), "How many events may wait in the queue.")
     queue_max_disk: int = _setting(
-        2**30,
-        size(2**20),
-        "Largest size of the file `queue`, dead letters included.",
+        2**30, size(2**20), "Largest size of the file `queue`, dead letters included."
     )
     ack_batch: int = _setting(
-        100,
-        whole(1, 10_000),
-        "How many handled events are removed from `queue` together.",
+        100, whole(1, 10_000), "How many handled events are removed from `queue` together."
     )
     max_request_size: int = _setting(
-        10 * 2**20,
-        size(1),
-        "Largest body of an HTTP request; a larger one gets 413.",
+        10 * 2**20, size(1), "Largest body of an HTTP request; a larger one gets 413."
     )
     request_timeout: float = _setting(
-        30,
-        duration(0.1, 86_400),
-        "How long a client may take to send a request; then 408.",
+        30, duration(0.1, 86_400), "How long a client may take to send a request; then 408."
     )
     connection_limit: int = _setting(
-        1000,
-        whole(1),
-        "HTTP connections at a time; at the limit, idle ones are closed.",
+        1000, whole(1), "HTTP connections at a time; at the limit, idle ones are closed."
     )
     fast_events: bool = _setting(
-        True,
-        BOOLEAN,
-        "Answer `POST /events` without Flask where only speed differs.",
+        True, BOOLEAN, "Answer `POST /events` without Flask where only speed differs."
     )
     udp_receive_buffer: int | None = _setting(
         None,
@@ -101,14 +79,10 @@ class Settings:
         "How long one thread may keep Python's interpreter from the others.",
     )
     http_threads: int = _setting(
-        4,
-        whole(1, 1000),
-        "Threads that answer HTTP requests; probes have theirs in reserve.",
+        4, whole(1, 1000), "Threads that answer HTTP requests; probes have theirs in reserve."
     )
     shutdown_timeout: float = _setting(
-        25,
-        duration(0.1, 86_400),
-        "How long stopping may take; then the exit status is 4.",
+        25, duration(0.1, 86_400), "How long stopping may take; then the exit status is 4."
     )
     drain_delay: float = _setting(
         0,
@@ -122,9 +96,7 @@ class Settings:
         option=True,
     )
     log_file: str | None = _setting(
-        None,
-        PATH_OR_NONE,
-        "File to log to instead of stdout; reopened after rotation.",
+        None, PATH_OR_NONE, "File to log to instead of stdout; reopened after rotation."
     )
     log_format: str = _setting(
         "text",
@@ -132,14 +104,10 @@ class Settings:
         "`text` for columns, `json` for one JSON object per line.",
     )
     juggler_url: str = _setting(
-        "http://localhost:31579/events",
-        URL,
-        "Where `send_event_to_juggler` posts to.",
+        "http://localhost:31579/events", URL, "Where `send_event_to_juggler` posts to."
     )
     juggler_timeout: float = _setting(
-        5,
-        duration(0.1, 3600),
-        "How long to wait for Juggler's connection, and for its reply.",
+        5, duration(0.1, 3600), "How long to wait for Juggler's connection, and for its reply."
     )
 
 

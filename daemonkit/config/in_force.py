@@ -7,41 +7,24 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from ..callables import accepts, function_name, refuse_unrun
 from ..exceptions import ConfigError
 from ..text import error_text
+from ..types import ValidateHook
 from .defaults import Settings
-from .loading import SECTION, Config, ConfigSource, Override, load
+from .loading import SECTION, Config, ConfigSource, Given, load
 from .secrets import Redactor
-from .yamlfile import Files
 
 T = TypeVar("T")
 
 LIVE_SETTINGS = ("hidden_opts", "log_level")
 """Settings that take effect with a reload; the others need a restart."""
 
-Validator = Callable[[dict[str, Any], dict[str, Any]], Any]
-"""Called with `config` and `master_config`; an exception refuses them."""
-
-
-@dataclass(frozen=True)
-class CommandLine:
-    """The configuration for the daemons of a module or factory that is about to run.
-
-    config: the path that replaces the constructor's; overlay: a mapping to merge over it.
-    """
-
-    config: str | None = None
-    overrides: tuple[Override, ...] = ()
-    files: Files = field(default_factory=Files)
-    overlay: Mapping[str, Any] | None = None
-
-
-COMMAND_LINE: ContextVar[CommandLine | None] = ContextVar("COMMAND_LINE", default=None)
+COMMAND_LINE: ContextVar[Given | None] = ContextVar("COMMAND_LINE", default=None)
 """Set while a module or factory runs, so that `app.config` is right even at the top level."""
 
 
@@ -79,13 +62,10 @@ class ConfigInForce:
     """A daemon's configuration."""
 
     def __init__(self, source: ConfigSource) -> None:
-        given = COMMAND_LINE.get() or CommandLine()
-        self._source = given.config or source
-        self._overrides = given.overrides
-        self._overlay = given.overlay
-        # Shared: a pipe that one daemon has read can't be read by another.
-        self._files = given.files
-        self._validators: Sequence[Validator] = ()
+        # Its files are shared: a pipe that one daemon has read can't be read by another.
+        self._given = COMMAND_LINE.get() or Given()
+        self._base = Given(source) if self._given.source is None else self._given
+        self._validators: Sequence[ValidateHook] = ()
         self._lock = threading.RLock()
         self._now: Config | None = None
 
@@ -103,25 +83,21 @@ class ConfigInForce:
         """The settings in force; raises ConfigError when the configuration is wrong."""
         return self.now.settings
 
-    def load(
-        self,
-        source: ConfigSource = None,
-        overrides: Sequence[Override] | None = None,
-        overlay: Mapping[str, Any] | None = None,
-    ) -> None:
+    def load(self, given: Given | None = None) -> None:
         """Load the configuration now; raises ConfigError.
 
-        An argument that is None keeps the constructor's or the command line's value.
+        given: what replaces the constructor's and the command line's; its source or overlay may be
+        None, which keeps the present one.
         """
         with self._lock:
-            self._now = load(
-                self._source if source is None else source,
-                self._overrides if overrides is None else overrides,
-                self._files,
-                overlay=self._overlay if overlay is None else overlay,
-            )
+            old = self._given
+            given = given or old
+            given = replace(given, overlay=given.overlay or old.overlay, files=old.files)
+            base = self._base if given.source is None else given
+            self._now = load(given, base)
+            self._given, self._base = given, base
 
-    def validate(self, validators: Sequence[Validator]) -> None:
+    def validate(self, validators: Sequence[ValidateHook]) -> None:
         """Run `validators` now, and on every reload before it takes effect; raises ConfigError."""
         self._validators = validators
         _validate(self.now, validators)
@@ -139,7 +115,7 @@ class ConfigInForce:
         """
         old = self.now
         # Not under the lock: a validator may be slow.
-        fresh = load(old.source, old.overrides, self._files, overlay=old.overlay, folder=old.folder)
+        fresh = load(self._given, self._base)
         live = {name: fresh.master[name] for name in LIVE_SETTINGS}
         merged = replace(
             fresh,
@@ -157,7 +133,7 @@ class ConfigInForce:
                 for name, value in fresh.master.items()
                 if name not in LIVE_SETTINGS and value != old.read_master[name]
             ],
-            [override.key for override in old.overrides],
+            [override.key for override in self._given.overrides],
             self.read_once,
             isinstance(old.source, str | os.PathLike),
         )
@@ -165,14 +141,14 @@ class ConfigInForce:
     @property
     def read_once(self) -> list[str]:
         """Paths that were read and can't be read again, such as pipes."""
-        return self._files.kept
+        return self._given.files.kept
 
     def redact(self, text: str) -> str:
         """Replace the secrets in a text; none are known before the configuration is loaded."""
         return text if self._now is None else self._now.redact(text)
 
 
-def _validate(config: Config, validators: Sequence[Validator]) -> None:
+def _validate(config: Config, validators: Sequence[ValidateHook]) -> None:
     for validator in validators:
         try:
             refuse_unrun(validator(config.config, config.master))

@@ -1,4 +1,4 @@
-"""Likely mistakes in a configuration that is valid all the same."""
+"""Likely mistakes in a valid configuration."""
 
 from __future__ import annotations
 
@@ -14,8 +14,14 @@ from .secrets import Secret, matches
 Path = tuple[str, ...]
 
 _SECRET_NAME = re.compile(
-    r"(password|passwd|passphrase|secret|token|credential|(api|private|secret|access)key)s?$"
+    r"(?:password|passwd|passphrase|secret|token|credential|(?:api|private|secret|access)key)(s?)$"
 )
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
+_ATTRIBUTES = {
+    *("count", "expiry", "file", "header", "host", "id", "length", "lifetime", "limit", "name"),
+    *("path", "port", "size", "timeout", "ttl", "type", "uri", "url", "user", "username"),
+}
+"""Last words of keys that describe a secret but don't hold it."""
 
 
 def warnings_for(config: Config) -> list[str]:
@@ -36,11 +42,9 @@ def warnings_for(config: Config) -> list[str]:
             if not any(matches(path, pattern) for path, _ in options)
         ),
         *(
-            f"the option {'.'.join(path)!r} looks like a secret, and /status shows it: make it a "
-            f"!secret, or name it in {SECTION}.hidden_opts"
-            for path, value in options
-            if _looks_secret(path, value)
-            and not any(path[:length] in hidden for length in range(1, len(path) + 1))
+            f"the option {name!r} looks like a secret, and /status shows it: make it a !secret, or "
+            f"name it in {SECTION}.hidden_opts"
+            for name in dict.fromkeys(_shown_secrets(options, hidden))
         ),
     ]
 
@@ -53,11 +57,36 @@ def _is_nearly_the_section(key: str, value: Any) -> bool:
     return likeness >= (0.8 if SETTINGS.keys() & (value or {}) else 0.9)
 
 
-def _looks_secret(path: Path, value: Any) -> bool:
-    texts = value if isinstance(value, list) else [value]
-    return bool(_SECRET_NAME.search(re.sub(r"[^a-z]", "", path[-1].lower()))) and any(
-        isinstance(text, str) and text and not isinstance(text, Secret) for text in texts
-    )
+def _shown_secrets(options: list[tuple[Path, Any]], hidden: set[Path]) -> Iterator[str]:
+    for path, value in options:
+        prefixes = [path[:length] for length in range(len(path), 0, -1)]
+        if not _can_be_secret(value) or any(prefix in hidden for prefix in prefixes):
+            continue
+        # The innermost key that says something decides about all below it.
+        said = ((prefix, _says_secret(prefix[-1], value, prefix == path)) for prefix in prefixes)
+        prefix, is_secret = next((s for s in said if s[1] is not None), (path, False))
+        if is_secret:
+            yield ".".join(prefix)
+
+
+def _can_be_secret(value: Any) -> bool:
+    if isinstance(value, str):
+        return value != "" and not isinstance(value, Secret)
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _says_secret(key: str, value: Any, is_own: bool) -> bool | None:
+    """Whether a key says that `value` is a secret; None when it says nothing.
+
+    is_own: the value is the key's own, not one below it.
+    """
+    words = [word.lower() for word in _WORD.findall(key)] or [""]
+    found = _SECRET_NAME.search("".join(words))
+    # `tokens: 100` is how many there are.
+    is_count = found and found[1] and is_own and not isinstance(value, str)
+    if words[0] in ("max", "min") or words[-1] in _ATTRIBUTES or is_count:
+        return False
+    return True if found or words[-1] in ("pass", "pwd") else None
 
 
 def _walk(value: Any, path: Path) -> Iterator[tuple[Path, Any]]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import difflib
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,7 +29,7 @@ class Override:
     """One value given on the command line.
 
     key: dotted path, such as `master.port`; text: the value; option: what to name in an error;
-    raw: take the text as it is, not as YAML.
+    raw: use the text as it is, not as YAML.
     """
 
     key: str
@@ -46,12 +46,36 @@ class Override:
         return cls(key, text, f"--set {key}")
 
 
+def _current_folder() -> Path:
+    try:
+        return Path.cwd()
+    except OSError:
+        # It has been removed; absolute paths still work.
+        return Path()
+
+
+@dataclass(frozen=True)
+class Given:
+    """What was given of a configuration at one time.
+
+    source: a file or a mapping; overlay: a mapping to merge over it, key by key; overrides: values
+    to set in the result; files: keeps the content of pipes; folder: base of relative paths outside
+    a file, fixed here because the user's code may change the current folder.
+    """
+
+    source: ConfigSource = None
+    overrides: tuple[Override, ...] = ()
+    overlay: Mapping[str, Any] | None = None
+    files: Files = field(default_factory=Files)
+    folder: Path = field(default_factory=_current_folder)
+
+
 @dataclass
 class Config:
     """A loaded configuration.
 
     config: everything but the section `master`; master: that section over the defaults, as in
-    force; read_master: the same as it was read; the other attributes: the arguments of `load`.
+    force; read_master: the same as it was read; source: where it came from.
     """
 
     config: dict[str, Any]
@@ -59,9 +83,6 @@ class Config:
     read_master: dict[str, Any]
     redact: Redactor
     source: ConfigSource
-    overrides: tuple[Override, ...]
-    overlay: Mapping[str, Any]
-    folder: Path
 
     @cached_property
     def settings(self) -> Settings:
@@ -90,21 +111,23 @@ class _Origin(NamedTuple):
         return ConfigError(message, self.name, self.line)
 
 
+_UNNAMED = _Origin(None, None, Path())
+
+
 class _Tree:
     """A configuration while it is being assembled, with the origins of its settings."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self) -> None:
         self.values: dict[str, Any] = {}
         self.secrets: list[Secret] = []
-        self._unnamed = _Origin(None, None, folder)
         self._origins: dict[str, _Origin] = {}
 
-    def read(self, source: ConfigSource, files: Files) -> None:
+    def read(self, source: ConfigSource, folder: Path, files: Files) -> None:
         """Read a file or a mapping, and check its form."""
         if source is None or isinstance(source, Mapping):
-            self.merge(source or {})
+            self.merge(source or {}, folder)
         elif isinstance(source, str | os.PathLike):
-            document = parse_file(source, SECTION, files, self._unnamed.folder)
+            document = parse_file(source, SECTION, files, folder)
             name = os.fspath(source)
             if not isinstance(document.value, dict | None):
                 raise ConfigError(
@@ -121,21 +144,20 @@ class _Tree:
             raise ConfigError(f"config must be a file's path or a mapping, not {describe(source)}")
         self.check_section()
 
-    def merge(self, overlay: Mapping[str, Any]) -> None:
+    def merge(self, overlay: Mapping[str, Any], folder: Path) -> None:
         """Merge a mapping over it, key by key."""
-        section = overlay.get(SECTION)
+        section, origin = overlay.get(SECTION), _Origin(None, None, folder)
         for setting in section if isinstance(section, Mapping) else ():
-            self._origins[f"{SECTION}.{setting}"] = self._unnamed
+            self._origins[f"{SECTION}.{setting}"] = origin
         if section is not None and not isinstance(section, Mapping):
-            self._origins[SECTION] = self._unnamed
+            self._origins[SECTION] = origin
         self.values = _merged(self.values, overlay)
         self.secrets += _secrets_in(overlay)
 
-    def override(self, override: Override, files: Files) -> None:
+    def override(self, override: Override, folder: Path, files: Files) -> None:
         """Set one value."""
         value: Any = override.text
         if not override.raw:
-            folder = self._unnamed.folder
             document = parse_value(override.text, override.option, files, folder)
             value = document.value
             self.secrets += document.secrets
@@ -151,54 +173,37 @@ class _Tree:
         target[last] = value
         if override.key == SECTION:
             self._origins.clear()
-        self._origins[override.key] = self._unnamed._replace(name=override.option)
+        self._origins[override.key] = _Origin(override.option, None, folder)
 
     def origin(self, setting: str) -> _Origin:
         """Where a setting was given."""
-        section = self._origins.get(SECTION, self._unnamed)
+        section = self._origins.get(SECTION, _UNNAMED)
         return self._origins.get(f"{SECTION}.{setting}", section)
 
     def check_section(self) -> None:
         """Raise ConfigError unless the section `master` is a mapping."""
         section = self.values.get(SECTION)
         if section is not None and not isinstance(section, dict):
-            raise self._origins.get(SECTION, self._unnamed).error(
+            raise self._origins.get(SECTION, _UNNAMED).error(
                 f"{SECTION} must be a mapping of settings, not {type(section).__name__}"
             )
 
 
-def load(
-    source: ConfigSource = None,
-    overrides: Sequence[Override] = (),
-    files: Files | None = None,
-    *,
-    overlay: Mapping[str, Any] | None = None,
-    folder: Path | None = None,
-) -> Config:
-    """Load `source`, apply `overlay` and then `overrides`, and check the result.
+def load(given: Given, base: Given | None = None) -> Config:
+    """Load what was given, and check the result; raises ConfigError.
 
-    files: keeps the content of pipes; overlay: merged over `source`, key by key; folder: base of
-    relative paths outside a file, by default the current folder. Raises ConfigError.
+    base: its source counts instead, from its own folder.
     """
-    files, overlay, folder = files or Files(), overlay or {}, folder or _current_folder()
-    tree = _Tree(folder)
-    tree.read(source, files)
-    tree.merge(overlay)
-    for override in overrides:
-        tree.override(override, files)
+    base = base or given
+    tree = _Tree()
+    tree.read(base.source, base.folder, given.files)
+    tree.merge(given.overlay or {}, given.folder)
+    for override in given.overrides:
+        tree.override(override, given.folder, given.files)
     tree.check_section()
     section = tree.values.pop(SECTION, None) or {}
     master = _checked(section, tree)
-    redact = Redactor(tree.secrets)
-    return Config(tree.values, master, master, redact, source, tuple(overrides), overlay, folder)
-
-
-def _current_folder() -> Path:
-    try:
-        return Path.cwd()
-    except OSError:
-        # It has been removed; absolute paths still work.
-        return Path()
+    return Config(tree.values, master, master, Redactor(tree.secrets), base.source)
 
 
 def _merged(base: Mapping[Any, Any], overlay: Mapping[Any, Any]) -> dict[Any, Any]:

@@ -91,7 +91,7 @@ def _parse(
     section: str,
     files: Files,
 ) -> Document:
-    # The line within an option or a variable is of no use.
+    # A line number within an option or a variable is of no use.
     in_file = isinstance(data, bytes)
 
     def fail(message: str, line: int | None) -> NoReturn:
@@ -115,7 +115,7 @@ def _parse(
         value = loader.construct_document(node)
         lines = _key_lines(node, section)
         return Document(value, loader.secrets, lines, node.start_mark.line + 1, folder)
-    except _At as error:
+    except _NodeError as error:
         fail(error.message, error.line)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -130,7 +130,7 @@ def _parse(
         loader.dispose()
 
 
-class _At(Exception):
+class _NodeError(Exception):
     """An error at a node of the document."""
 
     def __init__(self, message: str, node: yaml.Node) -> None:
@@ -151,7 +151,7 @@ def _check_aliases(root: yaml.Node) -> None:
     def size(node: yaml.Node) -> int:
         key = id(node)
         if key in unfinished:
-            raise _At("an alias must not contain itself", node)
+            raise _NodeError("an alias must not contain itself", node)
         if key not in sizes:
             unfinished.add(key)
             sizes[key] = 1 + sum(map(size, _children(node)))
@@ -159,7 +159,7 @@ def _check_aliases(root: yaml.Node) -> None:
         return sizes[key]
 
     if size(root) > max(MAX_EXPANDED, len(sizes)):
-        raise _At(f"its aliases expand to more than {MAX_EXPANDED} values", root)
+        raise _NodeError(f"its aliases expand to more than {MAX_EXPANDED} values", root)
 
 
 def _children(node: yaml.Node) -> list[yaml.Node]:
@@ -191,12 +191,14 @@ class _StrictLoader(yaml.SafeLoader):
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
             return super().construct_object(node, deep=deep)
-        except (yaml.YAMLError, _At, RecursionError):
+        except (yaml.YAMLError, _NodeError, RecursionError):
             raise
         # Scalars such as `2024-13-01` or `!!float ""` raise what their conversion raises.
         except Exception as error:
             value = f" {node.value!r}" if isinstance(node, yaml.ScalarNode) else ""
-            raise _At(f"not valid YAML: bad value{value}: {_one_line(error)}", node) from None
+            raise _NodeError(
+                f"not valid YAML: bad value{value}: {_one_line(error)}", node
+            ) from None
 
     def check_keys(self, root: yaml.Node) -> None:
         """Refuse duplicate keys; to be called before construction adds merged keys to the nodes."""
@@ -214,7 +216,7 @@ class _StrictLoader(yaml.SafeLoader):
                 key = self.construct_object(key_node)
                 if key in seen:
                     first = f"first defined on line {seen[key]}"
-                    raise _At(f"duplicate key {key!r} ({first})", key_node)
+                    raise _NodeError(f"duplicate key {key!r} ({first})", key_node)
                 seen[key] = key_node.start_mark.line + 1
 
 
@@ -225,7 +227,7 @@ class _FileLoader(_StrictLoader):
 def _construct_env(loader: _FileLoader, node: yaml.Node) -> Any:
     nodes = node.value if isinstance(node, yaml.SequenceNode) else [node]
     if not 1 <= len(nodes) <= 2 or not isinstance(nodes[0], yaml.ScalarNode) or not nodes[0].value:
-        raise _At("!env takes NAME or [NAME, default]", node)
+        raise _NodeError("!env takes NAME or [NAME, default]", node)
     name = nodes[0].value
     text = os.environ.get(name)
     if text is not None:
@@ -233,18 +235,18 @@ def _construct_env(loader: _FileLoader, node: yaml.Node) -> Any:
             origin = f"environment variable {name}"
             return _parse(text, origin, Path(), _StrictLoader, "", loader.files).value
         except ConfigError as error:
-            raise _At(str(error), node) from None
+            raise _NodeError(str(error), node) from None
     if len(nodes) == 2:
         return loader.construct_object(nodes[1], deep=True)
-    raise _At(f"the environment variable {name} is not set", node)
+    raise _NodeError(f"the environment variable {name} is not set", node)
 
 
 def _construct_secret(loader: _FileLoader, node: yaml.Node) -> Secret:
     if not isinstance(node, yaml.ScalarNode):
-        raise _At("!secret takes env:NAME, file:PATH or the text itself", node)
+        raise _NodeError("!secret takes env:NAME, file:PATH or the text itself", node)
     secret = Secret(_read_secret(loader, node))
     if not secret:
-        raise _At("the secret is empty", node)
+        raise _NodeError("the secret is empty", node)
     loader.secrets.append(secret)
     return secret
 
@@ -254,7 +256,7 @@ def _read_secret(loader: _FileLoader, node: yaml.ScalarNode) -> str:
     if text.startswith("env:"):
         name = text[len("env:") :]
         if name not in os.environ:
-            raise _At(f"the environment variable {name} is not set", node)
+            raise _NodeError(f"the environment variable {name} is not set", node)
         return os.environ[name]
     if text.startswith("file:"):
         path = text[len("file:") :]
@@ -262,7 +264,7 @@ def _read_secret(loader: _FileLoader, node: yaml.ScalarNode) -> str:
             content = loader.files.read(loader.folder / path).decode("utf-8")
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or _one_line(error)
-            raise _At(f"cannot read the secret file {path}: {reason}", node) from None
+            raise _NodeError(f"cannot read the secret file {path}: {reason}", node) from None
         return content.replace("\r\n", "\n").removesuffix("\n").removesuffix("\r")
     return text
 

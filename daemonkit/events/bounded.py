@@ -42,7 +42,7 @@ class Bounded:
 
     def get_batch(self, limit: int, linger: float) -> list[Any]:
         """Take up to `limit` entries, waiting at most `linger` seconds after the first; a retry
-        comes alone. Raises QueueClosed."""
+        is handed out alone. Raises QueueClosed."""
         return self._waiting.get_batch(limit, linger)
 
     def room(self) -> int:

@@ -1,4 +1,4 @@
-"""Admits events to the queue, whichever way they came, and counts them."""
+"""Admits events to the queue, whatever their source, and counts them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .entry import Batch, EventQueue
 class Intake:
     """Puts events on the queue.
 
-    The senders are asked for only if the event handler needs them.
+    Senders are looked up only if the event handler needs them.
     """
 
     def __init__(self, queue: EventQueue) -> None:
@@ -97,7 +97,7 @@ class Intake:
                 if batch.events:
                     self._queue.put_many(batch)
             taken = len(batch.events)
-        # It would refuse each of them alone, too.
+        # For all of them: no room on the disk, not accepting events, or a put came in between.
         except Unavailable as error:
             refusals = [refusal or error for refusal in refusals]
         self._count(taken, len(decoded.events) - taken)

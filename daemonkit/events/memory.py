@@ -27,7 +27,7 @@ AGE_STEP = 0.1
 
 
 class Arrival(NamedTuple):
-    """The event numbered `first`, and all up to the next Arrival, came at `when`.
+    """The event numbered `first`, and all up to the next Arrival, arrived at `when`.
 
     when: monotonic seconds.
     """
@@ -78,7 +78,7 @@ class MemoryQueue(Bounded):
         self._waiting.add(self._entries(batch), count)
 
     def _drop_arrivals(self) -> None:
-        """Keep those that waiting events, or the next one, may need."""
+        """Drop those that neither waiting events nor the next one may need."""
         arrivals, oldest = self._arrivals, self._waiting.added - self._waiting.ready
         while len(arrivals) > 1 and arrivals[1].first <= oldest:
             arrivals.popleft()

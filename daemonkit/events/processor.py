@@ -22,7 +22,7 @@ from .waiting import QueueClosed
 
 DeadLetterHook = Callable[[Event, FailedAttempt], object]
 _IDLE = object()
-"""Stands for the events of a worker that has none."""
+"""The events of a worker that has none."""
 
 
 class Processor:

@@ -50,7 +50,7 @@ class Waiting:
         self.consumers = 0
         """How many are waiting."""
         self._load_requests = 0
-        """Counts the occasions on which `load` may find something new."""
+        """How often `request_load` was called."""
         self._discards = False
         self.closed = False
         self.added = 0
@@ -112,7 +112,7 @@ class Waiting:
         with self._changed:
             self._taken_besides -= count
 
-    def look_again(self) -> None:
+    def request_load(self) -> None:
         """Make waiting consumers call `load` again."""
         with self._changed:
             self._load_requests += 1

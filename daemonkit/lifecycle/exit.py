@@ -72,10 +72,13 @@ def flush_stdout() -> None:
 def exit_now(status: int) -> NoReturn:
     """Flush the log and stdout, then exit without waiting for any thread."""
     try:
-        flushes = [handler.flush for handler in logging.getLogger().handlers]
-        run_best_effort(*flushes, lambda: sys.stdout.flush())
+        run_best_effort(*_flushes())
     finally:
         os._exit(status)
+
+
+def _flushes() -> list[Callable[[], object]]:
+    return [*(handler.flush for handler in logging.getLogger().handlers), flush_stdout]
 
 
 def exit_by_signal(logger: logging.Logger, number: int, left: str) -> NoReturn:
@@ -111,19 +114,23 @@ class ExitWatch:
             return
         # Without a thread there is no watch: most programs exit by themselves.
         with suppress(RuntimeError, MemoryError):
-            threading.Thread(
-                target=self._watch, args=(deadline, status), name="exit", daemon=True
-            ).start()
+            # Both now, as Python 3.12 starts none during its exit; one is for a report that blocks.
+            for delay in (0.0, ACTION_TIMEOUT):
+                threading.Thread(
+                    target=self._watch, args=(deadline, status, delay), name="exit", daemon=True
+                ).start()
 
-    def _watch(self, deadline: Deadline, status: int) -> None:
+    def _watch(self, deadline: Deadline, status: int, delay: float) -> None:
         # Unlike time.sleep, an event's wait also works under libfaketime.
         never = threading.Event()
         never.wait(EXIT_DELAY)
         # None: an interactive interpreter that waits for input.
         if bottom_of(self._main) in (self._program, None):
             return
-        never.wait(deadline.left())
-        run_best_effort(self._report_blocking)
+        never.wait(deadline.left() + delay)
+        if not delay:
+            for action in (self._report_blocking, *_flushes()):
+                _run_suppressed(action)
         exit_now(status)
 
     def _report_blocking(self) -> None:

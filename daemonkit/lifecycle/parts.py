@@ -59,7 +59,7 @@ class Parts:
 class Program:
     """The functions and hooks of the user's program, as the lifecycle calls them.
 
-    shutdown: set by whoever wants the daemon to stop; run: called in the main thread; stop_reason:
+    shutdown: set to stop the daemon; run: called in the main thread; stop_reason:
     why it stops, for the log; wait_for_reload: waits so many seconds for the reload hooks.
     """
 

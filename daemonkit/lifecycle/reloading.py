@@ -75,7 +75,7 @@ class Reloader:
         logging.getLogger().setLevel(self._config.settings.log_level)
         failed = 0
         for hook in self._hooks:
-            # A stop hook may have closed what the hook would use.
+            # A stop hook may have closed what this hook would use.
             if self._shutdown.is_set():
                 return
             failed += call_hook(hook, "reload", self._logger) is not None

@@ -65,7 +65,7 @@ def signal_actions(
 
 
 def _log_stacks(logger: logging.Logger) -> None:
-    # Whatever the level: it was asked for.
+    # At any log level, because it was requested.
     text = f"received SIGUSR1: {stacks()}"
     record = logger.makeRecord(
         logger.name, logging.INFO, __file__, 0, text, (), None, "_log_stacks"

@@ -171,12 +171,12 @@ class StopOrder:
         return 0 if self.parts is None else self.parts.events_left()
 
     def report_blocked(self, *main: threading.Thread) -> None:
-        """Name what did not stop in time, and where it is; the events left, too."""
+        """Name what did not stop in time, with its stack, and the events left."""
         threads = [*self._running(), *((thread, "the main thread") for thread in main)]
         for thread, what in threads:
             self._log(
                 logging.ERROR,
-                "The thread %s (%s) did not stop in time; it is here:\n%s",
+                "The thread %s (%s) did not stop in time; its stack:\n%s",
                 thread.name,
                 what,
                 stack_of(thread),

@@ -1,4 +1,4 @@
-"""What starting or stopping waits for just now."""
+"""What starting or stopping is waiting for."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 class Waits:
     """What each thread that starts or stops the daemon waits for.
 
-    changed: called whenever that is something else.
+    changed: called whenever that changes.
     """
 
     def __init__(self, changed: Callable[[], None]) -> None:

@@ -57,7 +57,7 @@ class Health:
 
     @property
     def is_ready(self) -> bool:
-        """Whether new work is welcome."""
+        """Whether the daemon is ready for new work."""
         return self.phase == RUNNING
 
     def problems(self) -> list[Problem]:

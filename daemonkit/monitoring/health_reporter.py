@@ -7,12 +7,12 @@ from collections.abc import Callable
 from ..types import Problem
 from .health import DRAINING, RUNNING, Health
 
-LOOK_INTERVAL = 1.0
-"""Seconds between two looks at the health, in case nothing announces a change."""
+CHECK_INTERVAL = 1.0
+"""Seconds between two checks of the health, for changes that nothing announces."""
 
 
 class HealthReporter:
-    """Calls `report` with the problems when they are others than the last time.
+    """Calls `report` with the problems when they differ from those reported last.
 
     At first the daemon counts as healthy; problems while it starts or stops aren't reported.
     report: must not raise.
@@ -30,4 +30,4 @@ class HealthReporter:
             if problems != self._reported:
                 self._reported = problems
                 self._report(list(problems))
-        return now + LOOK_INTERVAL
+        return now + CHECK_INTERVAL

@@ -13,7 +13,7 @@ from .part import ThreadedPart
 
 LONGEST_SLEEP = 3600.0
 AFTER_FAILURE = 1.0
-"""Seconds until the next turn when a function has raised."""
+"""Seconds until the functions are called again after one has raised."""
 
 RunDue = Callable[[float], float]
 """Takes monotonic seconds, does what is due, and returns when to call it again."""

@@ -27,9 +27,9 @@ class Dependencies:
                 self._depths[name] = max((1 + self._depths[o] for o in after[name]), default=0)
         except graphlib.CycleError as error:
             # In the list, each slave starts before the next.
-            circle = " after ".join(reversed(error.args[1]))
+            cycle = " after ".join(reversed(error.args[1]))
             raise RegistrationError(
-                f"circular dependency between slaves: {circle}; remove one after="
+                f"circular dependency between slaves: {cycle}; remove one after="
             ) from None
 
     def stop_order(self) -> graphlib.TopologicalSorter[str]:

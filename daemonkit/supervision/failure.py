@@ -34,7 +34,7 @@ class SlaveFailure(NamedTuple):
         """The failure of `work` by `error`, now."""
         try:
             return cls(error_text(error), datetime.now(), locate(error, work))
-        # Out of memory, for example: the failure itself must be recorded all the same.
+        # Out of memory, for example: the failure itself must be recorded anyway.
         except BaseException:
             return cls(type(error).__name__, datetime.now(), None)
 

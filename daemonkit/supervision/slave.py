@@ -166,14 +166,14 @@ def split_options(target: Any, keywords: dict[str, Any]) -> tuple[SlaveOptions, 
     """Separate the options in `run_slave`'s keywords from the arguments for a Slave subclass.
 
     Parameters that its `__init__` names are arguments, except `name` and `every`; with `**kwargs`,
-    so are all that are no options. Raises RegistrationError for other keywords.
+    so are all that aren't options. Raises RegistrationError for other keywords.
     """
     own: set[str] = set()
     takes_any = False
     if isinstance(target, type):
         try:
             parameters = inspect.signature(target).parameters
-        # A class without a signature: its `__init__` has to judge.
+        # A class without a signature: its `__init__` must check them.
         except (TypeError, ValueError):
             takes_any = True
         else:

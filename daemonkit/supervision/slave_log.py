@@ -58,7 +58,7 @@ class SlaveLog:
 
     def stalled(self, age: float, stack: str) -> None:
         """The last heartbeat was `age` seconds ago."""
-        message = "The slave %s is stalled: no heartbeat for %.3g s (timeout %g s); it is here:\n%s"
+        message = "The slave %s is stalled: no heartbeat for %.3g s (timeout %g s); its stack:\n%s"
         self._logger.error(message, self._name, age, self._spec.timeout, stack)
 
     def recovered(self, age: float) -> None:

@@ -84,7 +84,7 @@ class SupervisedSlave:
             self._thread_refused(error)
 
     def stop_restarting(self) -> None:
-        """Start and restart the slave no more."""
+        """Neither start nor restart the slave from now on."""
         with self._lock:
             self._restarts_stopped = True
             if self._state == BACKING_OFF and self.is_over:
@@ -143,7 +143,7 @@ class SupervisedSlave:
         return None
 
     def _thread_refused(self, error: BaseException) -> None:
-        # The shortage may pass, and isn't the fault of who added the slave.
+        # The shortage may pass, and isn't the fault of the code that added the slave.
         self._one_try = False
         self.exited(error)
 
@@ -151,9 +151,10 @@ class SupervisedSlave:
 
     def created(self, slave: Slave) -> bool:
         with self._lock:
-            self.slave = slave
+            # Not kept then: `Supervisor.add` must not return a slave that will not run.
             if self._restarts_stopped:
                 return False
+            self.slave = slave
             self._state = RUNNING
             self.settled = True
         self._on_changed()
@@ -175,7 +176,7 @@ class SupervisedSlave:
         )
         # The next call serves as the restart.
         self._state, self._is_failing, self.last_failure = BACKING_OFF, True, failure
-        # Logging may fail, out of memory for example; the next call must come all the same.
+        # Logging may fail, out of memory for example; the next call must come anyway.
         with suppress(BaseException):
             self._log.call_failed(error, failure.error, is_repeated=is_repeated)
         if not is_repeated:
@@ -204,7 +205,7 @@ class SupervisedSlave:
             if is_refused:
                 self.error = error
             self.settled = True
-        # Logging may fail, out of memory for example; what follows must happen all the same.
+        # Logging may fail, out of memory for example; the rest must happen anyway.
         with suppress(BaseException):
             if not is_refused:
                 self._log.exited(error, self.restarts + 1, delay, expected=asked)
@@ -256,13 +257,13 @@ class SupervisedSlave:
         return Problem(f"the slave {self.name} {PROBLEMS[state]}", tolerable)
 
     def status(self) -> Any:
-        """What `/status` shows: the slave's own `status()`, completed by what is known of it if it
-        is a mapping."""
+        """What `/status` shows: the slave's own `status()`; if that is a mapping, `fallback_status`
+        adds the missing keys."""
         own = {} if self.slave is None else refuse_unrun(self.slave.status())
         return {**self.fallback_status(), **own} if isinstance(own, Mapping) else own
 
     def fallback_status(self) -> dict[str, Any]:
-        """What is known of the slave without calling its `status()`."""
+        """What is known about the slave without calling its `status()`."""
         slave, slave_thread = self.slave, self._slave_thread
         failure, due = self.last_failure, self._due
         last_heartbeat = None

@@ -89,7 +89,7 @@ class Supervisor:
                 self._changes.wait_for(lambda: is_over() or ready())
 
     def abort_start(self) -> None:
-        """Let `start` return at once, because the daemon is to stop."""
+        """Make `start` return at once, because the daemon is to stop."""
         with self._changes:
             self._start_aborted = True
             self._changes.notify_all()
@@ -111,7 +111,7 @@ class Supervisor:
                 raise RegistrationError(
                     f"a slave named {spec.name!r} already exists; choose another by name="
                 )
-            # A new slave can't close a circle: no other slave depends on it yet.
+            # A new slave can't close a cycle: no other slave depends on it yet.
             Dependencies({**dict.fromkeys(names, ()), spec.name: spec.after})
             earlier = [other for other in others if other.name in spec.after]
             added = self._supervise(spec, one_try=self._started)
@@ -135,7 +135,7 @@ class Supervisor:
     # Stopping
 
     def stop_restarting(self) -> None:
-        """Start and restart no more slaves; those that run continue."""
+        """Neither start nor restart slaves from now on; those that run continue."""
         self.abort_start()
         with self._changes:
             self._stopping = True

@@ -86,7 +86,7 @@ def _escaped(match: re.Match[str]) -> str:
 
 
 class ColumnFormatter(logging.Formatter):
-    """Time, thread, logger, level and message in columns; an overlong name keeps its space.
+    """Time, thread, logger, level and message in columns; a name longer than its column is not cut.
 
     Further lines of a message or traceback are indented, and control characters escaped.
     """
@@ -166,7 +166,7 @@ class _NeverRaises(logging.Handler):
 
     def handleError(self, record: logging.LogRecord) -> None:
         error = sys.exc_info()[1]
-        # Without its reader, stdout fails with every line.
+        # Once its reader is gone, stdout fails with every line.
         if isinstance(error, OSError) or getattr(record, "is_replacement", False):
             return
         line = logging.makeLogRecord({**vars(record), "exc_info": None, "exc_text": None})

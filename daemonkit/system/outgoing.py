@@ -32,7 +32,7 @@ def open_session(url: str | None = None) -> requests.Session:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a name or address, in any spelling, means this machine."""
+    """Whether a name or address, in any spelling, refers to this machine."""
     name = host.lower().removesuffix(".")
     if name == "localhost" or name.endswith(".localhost"):
         return True

@@ -26,7 +26,7 @@ class NotifySocket:
                 self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
                 self._socket.setblocking(False)
             except OSError:
-                # Out of descriptors: the daemon must start all the same.
+                # Out of descriptors: the daemon must start anyway.
                 pass
 
     @property

@@ -36,7 +36,7 @@ class Channel(Sender):
         return bool(self.requests or self.total_outbufs_len or self._began is not None)
 
     def has_unread(self) -> bool:
-        """Whether the client has sent something that isn't read yet."""
+        """Whether the client has sent something that hasn't been read yet."""
         try:
             return bool(self.socket.recv(1, socket.MSG_PEEK))
         except OSError:
@@ -44,7 +44,7 @@ class Channel(Sender):
 
     @property
     def _began(self) -> float | None:
-        """Since when a request is being read, None while none is."""
+        """When the request that is being read began, None if there is none."""
         if self.partial:
             return self._partial_began
         request = self.request
@@ -68,8 +68,8 @@ class Channel(Sender):
             return True
         if self.will_close or self.close_when_flushed:
             return False
-        # While a request is answered, the loop already waits for the next one, so it needn't be
-        # woken when the answer is sent; until more arrives than may be read ahead.
+        # While a request is being answered, the loop already waits for the next one, so that the
+        # answer need not wake it, until more arrives than may be read ahead.
         self._reads_paused &= self._is_answering
         return not self._reads_paused
 
@@ -78,9 +78,9 @@ class Channel(Sender):
         return bool(self.requests or self.total_outbufs_len or self.answer_pending)
 
     def _may_read_ahead(self) -> bool:
-        """Whether the next request is read while one is answered: a client that sends it at once
-        would otherwise cost the loop two more turns. Not for the lane, which answers in order; nor
-        at the end, where a client has only stopped sending."""
+        """Whether to read the next request while one is being answered: a client that sends it at
+        once would otherwise cost the loop two more iterations. Not for the fast lane, which must
+        answer in order; nor at the end of the input."""
         if len(self.requests) != 1 or self.total_outbufs_len:
             return False
         try:
@@ -91,7 +91,7 @@ class Channel(Sender):
 
     def handle_read(self) -> None:
         if not self._lingers and self._is_answering and not self._may_read_ahead():
-            # In this order: a thread that finishes after the second check sees the mark.
+            # In this order: a thread that finishes after the second check sees the flag.
             self._reads_paused = True
             if self._is_answering:
                 return
@@ -128,17 +128,17 @@ class Channel(Sender):
         return taken
 
     def _note_receiving(self) -> None:
-        """Record since when a request is being read."""
+        """Record when the request that is being read began."""
         began = self._began if self.connected else None
         receiving = self.server.clients.receiving
         if began != receiving.get(self):
-            # At the end: the oldest must come first.
+            # Re-inserted at the end, to keep the oldest first.
             receiving.pop(self, None)
             if began is not None:
                 receiving[self] = began
 
     def time_out(self, seconds: float) -> None:
-        """Refuse the request that is being read, since it takes too long."""
+        """Refuse the request that is being read: it takes too long."""
         if self.will_close or self.close_when_flushed or self._lingers:
             self.server.clients.receiving.pop(self)
             return
@@ -177,7 +177,7 @@ class Channel(Sender):
                 or server.draining
                 or server.clients.looks_for_idle
             ):
-                server.look_again(self)
+                server.recheck(self)
         server.task_dispatcher.yield_if_waiting()
 
     def is_last(self, request: Any) -> bool:
@@ -189,7 +189,7 @@ class Channel(Sender):
     def linger(self) -> None:
         """Let the client read its answers if it has sent more than was read.
 
-        Closing would reset the connection, and answers on their way would be lost.
+        Closing would reset the connection, and answers in transit would be lost.
         """
         if not self._lingers and self.has_unread():
             self._answered_and_closing = True
@@ -199,7 +199,7 @@ class Channel(Sender):
         if threading.get_ident() != self.server.loop_thread:
             # The loop may be about to wait for this descriptor.
             self.will_close = True
-            self.server.look_again(self)
+            self.server.recheck(self)
             return
         # Closing with input unread resets the connection, and the answer could be lost with it.
         if self._answered_and_closing and self.connected and not self._lingers:

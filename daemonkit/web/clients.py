@@ -1,4 +1,4 @@
-"""The clients of the HTTP server: who is served, who is idle, and who is disconnected."""
+"""The clients of the HTTP server: which are idle, which are too slow, and which are closed."""
 
 from __future__ import annotations
 
@@ -47,9 +47,6 @@ class Clients:
         self._idle: Channel | None = None
         self._next_sweep: float | None = None
 
-    def __len__(self) -> int:
-        return len(self._channels)
-
     def run_due(self, now: float) -> list[float]:
         """Do what is due; returns when this is to be called again, in monotonic seconds."""
         dues: list[float | None] = []
@@ -96,7 +93,7 @@ class Clients:
                 channel.drop()
         if self._channels:
             return now + IDLE_CHECK
-        # Now: somebody waits until all are closed.
+        # At once: the server waits until all are closed.
         self.closes_idle_from = None
         return now
 
@@ -115,14 +112,14 @@ class Clients:
         return None if oldest is None else max(oldest + IDLE_TIMEOUT, now + 1)
 
     def drop_unread(self, seconds: float, now: float, began: float = 0.0) -> None:
-        """Close connections whose clients have read nothing of their answers for so many seconds
-        since `began`, which frees the threads that wait for them."""
+        """Close connections whose clients have read nothing of their answers for `seconds`, not
+        counting the time before `began`; this frees the threads that wait for them."""
         unread = [
             channel
             for channel in self._channels.values()
             if channel.total_outbufs_len
             and now >= max(channel.last_activity, began) + seconds
-            and not channel.is_received()
+            and not channel.check_received()
         ]
         for channel in unread:
             channel.drop()
@@ -134,7 +131,8 @@ class Clients:
                 ", ".join(channel.peer for channel in unread[:10]),
             )
 
-    def one_is_idle(self) -> bool:
+    def find_idle(self) -> bool:
+        """Look for an idle connection; returns whether there is one."""
         idle = self._idle
         if idle is None or not idle.connected or idle.is_busy:
             # If none was idle, only those that changed since can be.

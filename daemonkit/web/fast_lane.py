@@ -22,7 +22,7 @@ MAX_HEAD = 2048
 MAX_BODY = 64 * 1024
 MAX_BATCH = 32 * 1024
 MAX_LINES = 1000
-"""Lines in a batch. Decoding so many takes a millisecond, in which the loop serves no one else."""
+"""Lines in a batch. Decoding this many blocks the loop for a millisecond."""
 HEAD_CACHE_SIZE = 1000
 MAX_GATHERED = 512
 """Requests committed together in one write to the disk."""
@@ -38,7 +38,7 @@ _FIELDS = re.compile(
 _HOST = re.compile(
     rb"(?:(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}|\[[0-9a-f:.]{2,45}\])(?::[0-9]{1,5})?"
 )
-# Cookies among them, because Flask may set a cookie in return.
+# Cookies, because Flask may set one in return.
 _FLASK_ONLY = {b"cookie", b"expect", b"transfer-encoding"}
 
 

@@ -15,9 +15,10 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.utils import cached_property
 
 from ..exceptions import BatchTooLarge, QueueFull, Unavailable
-from .routes import EVENTS_ENDPOINT, LIBRARY_ENDPOINTS, Views, add_error_handlers, add_routes
+from . import routes
 
-# What replaces one of these could see requests; caches of Flask's own look the same.
+# An instance attribute that replaces one of these could see requests. Flask stores its own cached
+# properties as instance attributes, too.
 _REPLACEABLE = frozenset(
     name
     for cls in Flask.__mro__
@@ -34,31 +35,35 @@ _SIGNALS = (
     signals.request_tearing_down,
 )
 _LIMITS = ("MAX_CONTENT_LENGTH", "SERVER_NAME", "TRUSTED_HOSTS")
-_FLASK = os.path.dirname(flask.__file__)
-_ON_THE_WAY = ("__call__", "wsgi_app", "full_dispatch_request", "dispatch_request")
+_FLASK_FOLDER = os.path.dirname(flask.__file__)
+_DISPATCH_METHODS = ("__call__", "wsgi_app", "full_dispatch_request", "dispatch_request")
 
 
 def _flask_is_patched() -> bool:
-    """Whether something else has put its own functions into Flask's classes, to trace requests for
-    instance; most that do have done so before this module is imported."""
+    """Whether another library, for tracing for example, has replaced functions of Flask's classes;
+    most of those do so before this module is imported."""
     return Flask.request_class is not flask.Request or not all(
-        _is_flask_s(getattr(value, "__func__", value))
+        _is_from_flask(getattr(value, "__func__", value))
         for cls in Flask.__mro__[:-1]
         for value in vars(cls).values()
     )
 
 
-def _is_flask_s(value: Any) -> bool:
+def _is_from_flask(value: Any) -> bool:
     if isinstance(value, FunctionType):
-        return value.__code__.co_filename.startswith(_FLASK)
+        return value.__code__.co_filename.startswith(_FLASK_FOLDER)
     return isinstance(value, type) or not callable(value)
+
+
+def _dispatch_methods() -> list[Any]:
+    return [getattr(Flask, name) for name in _DISPATCH_METHODS]
 
 
 class WebRequest(Request):
     """A request whose files are kept in memory, within `max_request_size`, like all of its body."""
 
     def _get_file_stream(self, *_: Any, **__: Any) -> IO[bytes]:
-        # Werkzeug's own goes to a temporary folder, which may be missing or full.
+        # Werkzeug's default is a file in the temporary folder, which may be missing or full.
         return BytesIO()
 
 
@@ -67,7 +72,7 @@ class WebApp(Flask):
 
     request_class = WebRequest
 
-    def __init__(self, blueprint: Blueprint, views: Views) -> None:
+    def __init__(self, blueprint: Blueprint, views: routes.Views) -> None:
         folder = blueprint.root_path
         static = os.path.join(folder, "static")
         super().__init__(
@@ -82,36 +87,39 @@ class WebApp(Flask):
         self._views = views
         self._seal_lock = threading.Lock()
         self._own_events_view: Callable[..., Any] | None = None
-        # Before anything of the user's, whose handlers for the same errors then win.
-        add_error_handlers(self, views)
+        # Before the user's handlers, so that theirs take precedence.
+        routes.add_error_handlers(self, views)
         handlers = self.error_handler_spec[None][None]
         errors = (Unavailable, QueueFull, BatchTooLarge)
         self._own_refusals = [(error, handlers.get(error)) for error in errors]
+        self.url_build_error_handlers.append(self._build_url)
         self._own_attributes = frozenset(vars(self))
 
     def seal(self) -> None:
-        """Add the library's routes, after the user's so that those win, and take no more."""
+        """Add the library's routes, after the user's so that those take precedence, and accept no
+        more."""
         with self._seal_lock:
             if not self.sealed:
                 self.sealed = True
-                add_routes(self.daemon_blueprint, self._views)
+                routes.add_routes(self.daemon_blueprint, self._views)
                 self.register_blueprint(self.daemon_blueprint)
                 if self._events_route_is_ours():
-                    self._own_events_view = self.view_functions.get(EVENTS_ENDPOINT)
-                self._is_patched, self._way = _flask_is_patched(), self._look_at_way()
+                    self._own_events_view = self.view_functions.get(routes.EVENTS_ENDPOINT)
+                self._is_patched = _flask_is_patched()
+                self._dispatch = _dispatch_methods()
 
     def open_or_close(self, why: str | None) -> None:
-        """Answer users' routes, or refuse them with 503 and the reason: what the start hooks open
-        is not there yet, or what the stop hooks close is there no more."""
+        """Answer the user's routes, or refuse them with 503 and the reason: they may use what only
+        exists between the start hooks and the stop hooks."""
         self.closed = why
 
     def fast_lane_blocker(self) -> str:
-        """What of the user's could see a request to `/events` or change its answer; "" if nothing
-        could."""
+        """The user's code that could see a request to `/events` or change the answer, "" if there
+        is none."""
         own_view = self._own_events_view
-        if own_view is None or self.view_functions.get(EVENTS_ENDPOINT) is not own_view:
+        if own_view is None or self.view_functions.get(routes.EVENTS_ENDPOINT) is not own_view:
             return "a route of your own for /events"
-        if self._is_patched or self._look_at_way() != self._way:
+        if self._is_patched or _dispatch_methods() != self._dispatch:
             return "a patch of Flask's classes"
         if replaced := _REPLACEABLE & (vars(self).keys() - self._own_attributes):
             return f"a replaced {min(replaced)}"
@@ -131,7 +139,7 @@ class WebApp(Flask):
         handlers = self.error_handler_spec[None][None]
         if (
             any(handlers.get(error) is not own for error, own in self._own_refusals)
-            # Flask's own looking for handlers leaves empty entries.
+            # Flask's lookup of handlers leaves empty entries.
             or any(self.error_handler_spec.get(name, {}).values())
         ):
             return "an error handler of your own"
@@ -140,9 +148,6 @@ class WebApp(Flask):
                 return f"{name} in app.flask.config"
         return ""
 
-    def _look_at_way(self) -> list[Any]:
-        return [getattr(Flask, name) for name in _ON_THE_WAY]
-
     def _events_route_is_ours(self) -> bool:
         if self.url_map.host_matching or self.subdomain_matching:
             return False
@@ -150,10 +155,25 @@ class WebApp(Flask):
             endpoint, _ = self.url_map.bind("localhost").match("/events", method="POST")
         except HTTPException:
             return False
-        return bool(endpoint == EVENTS_ENDPOINT)
+        return bool(endpoint == routes.EVENTS_ENDPOINT)
+
+    def _build_url(self, error: Exception, endpoint: str, values: dict[str, Any]) -> str:
+        """The URL of a route by the endpoint it was registered with, as without a blueprint."""
+        if "." in endpoint:
+            raise error
+        return self.url_for(f"{self.daemon_blueprint.name}.{endpoint}", **values)
+
+    def make_response(self, rv: Any) -> flask.Response:
+        # Not a handler: every handler of the user's takes precedence, even one for Exception.
+        if isinstance(rv, HTTPException):
+            rv = routes.http_error(rv, self._views)
+        return super().make_response(rv)
+
+    def log_exception(self, exc_info: Any) -> None:
+        self.logger.error("%s %s failed", request.method, request.path, exc_info=exc_info)
 
     def dispatch_request(self) -> Any:
-        if self.closed is not None and request.endpoint not in LIBRARY_ENDPOINTS:
+        if self.closed is not None and request.endpoint not in routes.LIBRARY_ENDPOINTS:
             raise Unavailable(self.closed, retry_after=5)
         return super().dispatch_request()
 

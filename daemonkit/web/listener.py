@@ -30,8 +30,8 @@ SHEDDING = "idle connections are closed for new ones, the oldest first"
 class Listener(TcpWSGIServer):
     """Waitress's server without its loop.
 
-    poller: what the loop waits with; lane: what takes events without the application, if anything;
-    is_passed: whether the socket was passed to us; connection_limit: connections at a time;
+    poller: what the loop waits with; lane: the fast lane, None if disabled; is_passed: whether the
+    socket was passed to this process; connection_limit: most open connections;
     request_timeout: seconds to send a request.
     """
 
@@ -91,7 +91,7 @@ class Listener(TcpWSGIServer):
         if len(self.active_channels) < self._limit:
             self.clients.looks_for_idle = False
             return True
-        if self.clients.one_is_idle():
+        if self.clients.find_idle():
             return True
         self._log_limit("full", "all of them are busy, so new ones must wait")
         return False
@@ -144,13 +144,13 @@ class Listener(TcpWSGIServer):
 
     def wake(self) -> None:
         """Make the loop run once more."""
-        # By then, a request that outlives the loop may find another file at the descriptor.
+        # Once it is closed, its descriptor may belong to another file.
         with self._trigger_lock:
             if not self._trigger_closed:
                 super().pull_trigger()
 
-    def look_again(self, channel: Channel) -> None:
-        """Make the loop ask a connection again what it waits for."""
+    def recheck(self, channel: Channel) -> None:
+        """Make the loop check again what a connection waits for; may be called from any thread."""
         self.poller.recheck(channel)
         if not self.poller.is_woken and threading.get_ident() != self.loop_thread:
             self.poller.is_woken = True
@@ -159,7 +159,7 @@ class Listener(TcpWSGIServer):
     # What waitress calls
 
     def handle_error(self) -> None:
-        log_safely(self.own_logger, logging.ERROR, "Taking a connection failed", exc_info=True)
+        log_safely(self.own_logger, logging.ERROR, "Accepting a connection failed", exc_info=True)
         self._paused_until = time.monotonic() + PAUSE
 
     def del_channel(self, map: Any = None) -> None:

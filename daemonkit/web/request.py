@@ -60,7 +60,7 @@ class Parser(HTTPRequestParser):
         return consumed
 
     def _refuse(self, data: bytes) -> int:
-        self.error = BadRequest("this is no HTTP request; does the client speak TLS (https)?")
+        self.error = BadRequest("this is not an HTTP request; does the client speak TLS (https)?")
         self.completed = True
         return len(data)
 
@@ -153,7 +153,7 @@ class Task(_JoiningTask, task.WSGITask):
 
 
 def with_fork_guard(application: Application) -> Application:
-    """Wrap a WSGI application so that a child it has forked exits and sends no second answer."""
+    """Wrap a WSGI application so that a child it forks exits and sends no second answer."""
     guard = ForkGuard()
 
     def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:

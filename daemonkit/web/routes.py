@@ -27,12 +27,11 @@ from ..text import plain
 from .responses import CONTENT_TYPE, NDJSON, RECEIVED, batch_received, envelope
 
 OK = "OK\n"
-EVENTS_ENDPOINT = "daemonkit._events"
-LIBRARY_ENDPOINTS = {
-    None,
-    EVENTS_ENDPOINT,
-    *(f"daemonkit.{name}" for name in ("_status", "_ping", "_ready")),
-}
+ROUTES = {"events": "POST", "status": "GET", "ping": "GET", "ready": "GET"}
+"""Each route's name, which is also its view's, and its method."""
+# The slash keeps them apart from the names of users' views.
+EVENTS_ENDPOINT = "daemonkit./events"
+LIBRARY_ENDPOINTS = {None, *(f"daemonkit./{name}" for name in ROUTES)}
 
 
 @dataclass(frozen=True)
@@ -110,17 +109,15 @@ class _LibraryRoutes:
 def add_routes(blueprint: Blueprint, views: Views) -> None:
     """Add the library's routes."""
     routes = _LibraryRoutes(views)
-    add = blueprint.add_url_rule
-    add("/events", "_events", routes.events, methods=["POST"])
-    add("/status", "_status", routes.status)
-    add("/ping", "_ping", routes.ping)
-    add("/ready", "_ready", routes.ready)
+    for name, method in ROUTES.items():
+        view = getattr(routes, name)
+        blueprint.add_url_rule(f"/{name}", f"/{name}", view, methods=[method])
 
 
 def _whole_body() -> bytes:
-    """The request's body, also when a hook has read some of it, as a form for instance."""
+    """The request's body, even if a hook has read some of it, for example as a form."""
     stream = request.environ["wsgi.input"]
-    # A middleware may have put something else there, with no more than PEP 3333 asks for.
+    # Middleware may have replaced it with a stream that has only what PEP 3333 requires.
     may_seek = getattr(stream, "seekable", bool)
     if not getattr(request, "_cached_data", None) and may_seek():
         stream.seek(0)
@@ -130,7 +127,7 @@ def _whole_body() -> bytes:
 
 
 def add_error_handlers(app: Flask, views: Views) -> None:
-    """Answer every error in the envelope."""
+    """Answer the library's exceptions with the JSON envelope."""
 
     def refused(message: str, code: int, **headers: str) -> Response:
         response = _answer(code, envelope(views.redact(message), False))
@@ -147,27 +144,22 @@ def add_error_handlers(app: Flask, views: Views) -> None:
     def too_large(error: Exception) -> Response:
         return refused(str(error), 413)
 
-    def http_error(error: Exception) -> Any:
-        assert isinstance(error, HTTPException)
-        # An answer of the user's own making, or a redirection, is left as it is.
-        if error.response is not None or (error.code or 0) < 400:
-            return error
-        response = Response.force_type(error.get_response())
-        response.data = envelope(views.redact(_message(error)), False)
-        response.content_type = CONTENT_TYPE
-        if isinstance(error, MethodNotAllowed):
-            response.headers["Allow"] = ", ".join(sorted(error.valid_methods or ()))
-        return response
-
-    def unforeseen(error: Exception) -> Response:
-        views.logger.error("%s %s failed", request.method, request.path, exc_info=error)
-        return refused("Internal Server Error", 500)
-
     app.errorhandler(InvalidEvent)(invalid)
     app.errorhandler(Unavailable)(unavailable)
     app.errorhandler(BatchTooLarge)(too_large)
-    app.errorhandler(HTTPException)(http_error)
-    app.errorhandler(Exception)(unforeseen)
+
+
+def http_error(error: HTTPException, views: Views) -> Any:
+    """Answer an HTTP error with the JSON envelope."""
+    # The user's own responses and redirects are left alone.
+    if error.response is not None or (error.code or 0) < 400:
+        return error
+    response = Response.force_type(error.get_response())
+    response.data = envelope(views.redact(_message(error)), False)
+    response.content_type = CONTENT_TYPE
+    if isinstance(error, MethodNotAllowed):
+        response.headers["Allow"] = ", ".join(sorted(error.valid_methods or ()))
+    return response
 
 
 def _message(error: HTTPException) -> str:

@@ -11,22 +11,21 @@ from waitress.channel import ClientDisconnected, HTTPChannel
 from ..system.sockets import format_address, unacknowledged
 
 SEND_AT_ONCE = 1024 * 1024
-"""Bytes sent on one connection before it is the others' turn."""
+"""Bytes sent on one connection before the others get their turn."""
 
 
 class Sender(HTTPChannel):
     """The sending half of a connection.
 
-    Whoever has something to send does so at once, and leaves to the loop what the socket doesn't
-    take; from then on only the loop sends. The loop never waits for a socket that a pool thread is
-    sending on: it would find it writable, turn after turn, and keep that very thread from the
-    interpreter.
+    Each thread sends at once what the socket accepts and leaves the rest to the loop, which alone
+    sends from then on. The loop never waits for a socket on which a pool thread is sending: it
+    would find it writable in every iteration, and keep that thread from running.
     """
 
     gathered: list[bytes] | None = None
-    """While it is a list, what is written is collected there."""
+    """If it is a list, data is collected there instead of being sent."""
     answer_pending = False
-    """Whether the fast lane has taken an event, and not yet answered."""
+    """Whether the fast lane has taken an event and hasn't answered yet."""
     _in_flight = 0
     _reads_paused = False
     _closes_when_flushed = False
@@ -75,11 +74,12 @@ class Sender(HTTPChannel):
                     raise ClientDisconnected
                 left = self._send(data)
             if left:
-                self.server.look_again(self)
+                self.server.recheck(self)
         return len(data)
 
     def answer(self, data: bytes) -> None:
-        """Send an answer of the fast lane; for the loop's thread, with no request in work."""
+        """Send an answer of the fast lane; only on the loop's thread, while no request is being
+        answered."""
         self._last_activity = time.monotonic()
         self.answer_pending = False
         if not self.connected:
@@ -97,10 +97,10 @@ class Sender(HTTPChannel):
                 self._send(b"HTTP/1.1 100 Continue\r\n\r\n")
         self.request.completed = False
         # A pool thread calls this when it has finished the previous request.
-        self.server.look_again(self)
+        self.server.recheck(self)
 
     def _send(self, data: Any) -> bool:
-        """Send what the socket takes; the caller holds the lock.
+        """Send what the socket accepts; the caller holds the lock.
 
         Returns True if something is left that the loop doesn't know about.
         """
@@ -148,7 +148,7 @@ class Sender(HTTPChannel):
                 if self.total_outbufs_len <= self.adj.outbuf_high_watermark:
                     self.outbuf_lock.notify_all()
             if not self.total_outbufs_len and self.outbufs[0].buf is not None:
-                # It would keep what it has sent until the connection is closed.
+                # The buffer would keep what was sent until the connection is closed.
                 self.outbufs[0].close()
                 self.outbufs[0] = OverflowableBuffer(self.adj.outbuf_overflow)
                 self.current_outbuf_count = 0
@@ -184,8 +184,8 @@ class Sender(HTTPChannel):
             self._last_activity = time.monotonic()
         return has_sent
 
-    def is_received(self) -> bool:
-        """Whether the client has received some of its answer since the last check.
+    def check_received(self) -> bool:
+        """Check whether the client has received some of its answer since the last check.
 
         The kernel accepts more only when much of its buffer is free, so this asks what was
         acknowledged."""

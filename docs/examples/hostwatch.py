@@ -1,4 +1,4 @@
-"""Watches this machine's disks, its load and HTTP addresses, and tells Juggler when one changes.
+"""Watches this machine's disks, load and HTTP addresses, and alerts Juggler when one changes.
 
     daemonkit run docs/examples/hostwatch.py --config docs/examples/hostwatch.yaml
 
@@ -43,7 +43,7 @@ class Disk(Check):
             usage = shutil.disk_usage(self.path)
         except OSError as error:
             return "CRIT", f"The disk at {self.path} can't be checked: {error.strerror}"
-        # As df has it: what is reserved for root is neither in use nor free.
+        # As df does: space reserved for root is neither in use nor free.
         used = 100 * usage.used / (usage.used + usage.free)
         left = f"{usage.free / 1e9:.1f} GB left"
         return self.level(used), f"The disk at {self.path} is {used:.0f} % full, {left}"
@@ -51,7 +51,7 @@ class Disk(Check):
 
 @dataclass
 class Load(Check):
-    """warn, crit: processes that run or want to, per CPU, on average over five minutes."""
+    """warn, crit: runnable processes per CPU, on average over five minutes."""
 
     def check(self):
         load = os.getloadavg()[1] / (os.cpu_count() or 1)
@@ -60,14 +60,14 @@ class Load(Check):
 
 @dataclass
 class Http(Check):
-    """warn, crit: seconds until the answer begins; after `crit` it is not waited for any more."""
+    """warn, crit: seconds until the answer begins; after `crit` the check gives up."""
 
     url: str
 
     def check(self):
         started = time.monotonic()
         try:
-            # stream: the body, of whatever size, is not read.
+            # stream: the body may be large and isn't read.
             with requests.get(self.url, timeout=self.crit, stream=True) as answer:
                 seconds = time.monotonic() - started
         except requests.Timeout:
@@ -82,7 +82,7 @@ class Http(Check):
 
 
 def root_cause(error):
-    """ "Connection refused" rather than all that urllib3 wraps around it."""
+    """ "Connection refused" rather than the exceptions wrapped around it."""
     while error.__context__ is not None:
         error = error.__context__
     return getattr(error, "strerror", None) or error
@@ -98,7 +98,7 @@ def checks(kind):
 
 @app.on_start
 def start_slaves():
-    # Not @app.slave: which slaves there are is the configuration's to say.
+    # Not @app.slave: the slaves depend on the configuration.
     for kind in filter(checks, KINDS):
         app.run_slave(partial(watch, kind), name=kind, every=app.config["every"][kind])
 
@@ -107,7 +107,7 @@ def watch(kind, slave):
     for service, check in checks(kind).items():
         try:
             status, description = check.check()
-        # Whatever is wrong with one check, the others go on.
+        # A failing check must not affect the others.
         except Exception as error:
             slave.logger.exception("The check %s failed", service)
             status, description = "CRIT", f"{service} can't be checked: {error!r}"

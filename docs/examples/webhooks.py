@@ -3,8 +3,8 @@
     export WEBHOOK_SECRET=our-secret
     daemonkit run docs/examples/webhooks.py --config docs/examples/webhooks.yaml
 
-GitHub is to deliver to http://YOUR-HOST:5151/github, with the same secret. To play GitHub from
-another terminal:
+Have GitHub deliver to http://YOUR-HOST:5151/github, with the same secret. To send a delivery
+yourself, from another terminal:
 
     body='{"zen": "Keep it logically awesome.", "repository": {"full_name": "octocat/hello"}}'
     digest=$(printf %s "$body" | openssl dgst -sha256 -hmac our-secret -r | cut -d ' ' -f 1)
@@ -34,7 +34,7 @@ repositories = Counter()
 def check_secret():
     secret = app.config.get("webhook_secret")
     if secret is None:
-        app.logger.warning("webhook_secret is not set: deliveries of anyone will be counted")
+        app.logger.warning("webhook_secret is not set: anyone's deliveries will be counted")
     elif not isinstance(secret, str) or not secret:
         raise ValueError("webhook_secret must be a string, not empty; put a number in quotes")
 
@@ -59,7 +59,7 @@ def check_signature(body):
     if given is None:
         abort(401, "The header X-Hub-Signature-256 is missing")
     right = "sha256=" + hmac.digest(secret.encode(), body, "sha256").hex()
-    # Bytes, for compare_digest raises TypeError for a str that is not ASCII.
+    # Bytes, because compare_digest raises TypeError for a str that is not ASCII.
     if not hmac.compare_digest(right.encode(), given.encode()):
         abort(403, "The signature is wrong")
 
@@ -67,7 +67,7 @@ def check_signature(body):
 def read_payload(body):
     try:
         text = body.decode()
-        # GitHub's other content type. The header doesn't tell: curl -d sends it with JSON, too.
+        # GitHub's other content type. The header doesn't help: curl -d sends it with JSON, too.
         if text.startswith("payload="):
             text = unquote_plus(text.removeprefix("payload="))
         payload = json.loads(text)
@@ -82,9 +82,9 @@ def read_payload(body):
 
 @app.on_event
 def count(event, meta):
-    # /events and UDP take anything from anyone; what the route put on the queue was checked.
+    # /events and UDP accept anything from anyone; events from the route were checked.
     if meta.source != "app":
-        app.logger.warning("Ignored an event from %s (%s): no delivery", meta.peer, meta.source)
+        app.logger.warning("Ignored an event from %s (%s): not a delivery", meta.peer, meta.source)
         return
     repository = event["payload"].get("repository")
     # Deliveries about an organization or a user have none.

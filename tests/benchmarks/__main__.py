@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks`: run daemonkit and its peers in turn, and print who did how well."""
+"""`python -m tests.benchmarks`: measure daemonkit and its peers in turn, and print the results."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ PEER_PACKAGES = (
 )
 BOTH = "both"
 EPILOG = """\
-exit status: 0 all bars are met; 1 a server did not do its job; 2 usage, or something that is
-needed is missing; 3 a bar is not met"""
+exit status: 0 all bars are met; 1 a server did not do its job; 2 usage, or a requirement is
+missing; 3 a bar is not met"""
 
 
 def missing() -> str | None:
-    """What has to be installed first, and how."""
+    """What must be installed first, and how."""
     absent = []
     for package in PEER_PACKAGES:
         try:
@@ -44,19 +44,19 @@ def missing() -> str | None:
 
 
 def no_disk(folder: str) -> str | None:
-    """Why a folder is of no use for files of durable queues."""
+    """Why a folder can't be used for the files of durable queues."""
     found = subprocess.run(
         ("stat", "--file-system", "--format=%T", folder), capture_output=True, text=True
     )
     if found.returncode:
         return found.stderr.strip()
     if (kind := found.stdout.strip()) in ("tmpfs", "ramfs"):
-        return f"{folder} is in memory ({kind}): --folder has to be on a disk"
+        return f"{folder} is in memory ({kind}): --folder must be on a disk"
     return None
 
 
 def at_least_one(text: str) -> int:
-    """A whole number from 1 on."""
+    """A whole number >= 1."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError("must be 1 or more")
@@ -64,7 +64,7 @@ def at_least_one(text: str) -> int:
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """What the command line asks for."""
+    """Parse the command line."""
     names = [row.name for row in ROWS]
     parser = argparse.ArgumentParser(
         prog="python -m tests.benchmarks",
@@ -95,7 +95,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     for name in options.rows:
         if name not in names:
-            parser.error(f"there is no row {name!r}; there are {', '.join(names)}")
+            parser.error(f"there is no row {name!r}; the rows are {', '.join(names)}")
     options.pinnings = PINNINGS if options.pinning == BOTH else (options.pinning,)
     rows = [row for row in ROWS if not options.rows or row.name in options.rows]
     options.chosen = [row for row in rows if set(options.pinnings) & set(row.pinnings)]
@@ -108,7 +108,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def main() -> int:
-    """Measure what the command line asks for; the exit status."""
+    """Measure what the command line selects; returns the exit status."""
     options = parse(sys.argv[1:])
     if lack := missing():
         print(lack, file=sys.stderr)
@@ -120,7 +120,7 @@ def main() -> int:
     if lack := no_disk(options.folder):
         print(lack, file=sys.stderr)
         return 2
-    # So that a SIGTERM too unwinds the stack, and ends the servers.
+    # SIGTERM, too, must unwind the stack and end the servers.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     choices = {pinning: cores[pinning] for pinning in options.pinnings}
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
@@ -129,7 +129,7 @@ def main() -> int:
         try:
             run(bench, options.chosen)
         except CheckFailed as error:
-            print(f"{error}\nA bar met by not doing the job is a defect.", file=sys.stderr)
+            print(f"{error}\nA bar that is met by not doing the job is a defect.", file=sys.stderr)
             return 1
     results = report.lines(bench, options.chosen)
     report.show(facts, bench, results)

@@ -1,8 +1,8 @@
-"""What is measured in a process of its own: `python -m tests.benchmarks.alone decode|queue`.
+"""Measurements in a process of their own: `python -m tests.benchmarks.alone decode|queue`.
 
 decode: `JSONDecoder().decode` over the lines of the NDJSON row, and nothing else.
 queue: events from a producer through daemonkit's queue and event processor to a handler.
-Each prints its events a second.
+Each prints its events per second.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ AT_A_TIME = 100
 
 
 def decode_rate(seconds: float = 1.0) -> float:
-    """Decode the lines over and over for a while."""
+    """Decode the lines repeatedly for a while."""
     lines = [line.decode() for line in BATCH]
     decode = JSONDecoder().decode
     began, decoded = time.perf_counter(), 0
@@ -51,7 +51,7 @@ def queue_rate() -> float:
 
     def produce() -> None:
         for _ in range(EVENTS // AT_A_TIME):
-            # Full, the queue would refuse; a sender would wait as well.
+            # A full queue would refuse events, and a sender would wait, too.
             while len(queue) > QUEUE_SIZE // 2:
                 time.sleep(0.001)
             queue.put_many(batch)

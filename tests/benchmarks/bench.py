@@ -1,4 +1,4 @@
-"""A run of rows: rounds in which everybody has a turn, figures, and the bars they have to meet."""
+"""A run: rows measured in rounds, their figures, and the bars that they must meet."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from .processes import PINNED, PINNINGS, UNPINNED, Cores
 from .servers import Peer, Server, Shares
 
 FLOOD_SECONDS = 2.0
-"""Of a flood of datagrams, at most."""
+"""The longest flood of datagrams."""
 FLOODED = 0.9
-"""Share of its core that a flooded server should use, or that others should leave alone where it
-can't or isn't pinned to one; with less, the flood is measured again."""
+"""Share of its core that a flooded server should use, or that other processes should leave unused
+where the server can't use it all or isn't pinned; with less, the flood is measured again."""
 ATTEMPTS = 2
 
 Value = TypeVar("Value")
@@ -28,10 +28,10 @@ Value = TypeVar("Value")
 
 @dataclass
 class Bench:
-    """A run: its settings, and what it has found out so far."""
+    """A run: its settings, and its figures so far."""
 
     choices: Mapping[str, Cores]
-    """By pinning; those that are measured."""
+    """The cores for each pinning that is measured."""
     rounds: int
     seconds: int
     folder: Path
@@ -40,21 +40,21 @@ class Bench:
     figures: dict[str, dict[str, list[float]]] = field(
         default_factory=lambda: defaultdict(lambda: defaultdict(list))
     )
-    """By figure, see `named`, and by who it is of, a value for each time it was measured."""
+    """By figure, see `named`, and by peer: a value for each time it was measured."""
     shares: dict[str, list[Shares]] = field(default_factory=lambda: defaultdict(list))
-    """By figure, how the server's cores were shared in each flood that counts."""
+    """By figure: how the server's cores were shared in each flood that counts."""
 
     @property
     def cores(self) -> Cores:
         return self.choices[self.pinning]
 
     def pin(self, pinning: str) -> None:
-        """Have servers and load run on their own cores each, or both on all, from now on."""
+        """From now on, run servers and load on separate cores, or both on all."""
         self.pinning = pinning
         os.sched_setaffinity(0, self.cores.load)
 
     def pinnings(self, row: Row) -> list[str]:
-        """How a row is measured in this run."""
+        """The pinnings with which a row is measured in this run."""
         return [pinning for pinning in row.pinnings if pinning in self.choices]
 
     @property
@@ -68,10 +68,10 @@ class Bench:
         *,
         is_full: bool = True,
     ) -> Value:
-        """What `measure` returns, where the server had most of its core: on a machine that does
-        something else too, one flood may have been slowed down.
+        """The result of `measure` for which the server had most of its core: on a busy machine, a
+        flood may be slowed down.
 
-        is_full: whether the load is such that it uses all of it, when pinned.
+        is_full: whether the server uses all of its core under this load, when pinned.
         """
         attempts = []
         for _ in range(ATTEMPTS):
@@ -85,30 +85,30 @@ class Bench:
         return value
 
     def server(self, peer: Peer, *, udp: bool = False, queue: Path | None = None) -> Server:
-        """queue: the file of one that is durable, a new one by default."""
+        """Make a server; queue: the file of a durable one, a new file by default."""
         return Server(peer, self.cores.server, udp=udp, queue=queue or self.new_file())
 
     def new_file(self) -> Path:
-        """Where there is none yet, in a folder of its own."""
+        """The path of a file to be created, in a new folder."""
         return Path(tempfile.mkdtemp(dir=self.folder)) / "events.db"
 
 
 def named(figure: str, pinning: str) -> str:
-    """The name of a figure when it is measured so."""
+    """The name of a figure that is measured with this pinning."""
     return f"{figure}, {UNPINNED}" if pinning == UNPINNED else figure
 
 
 Sample = tuple[str, str, float]
-"""The figure, whose it is, and its value."""
+"""The figure, the peer, and the value."""
 
 
 @dataclass(frozen=True)
 class Bar:
-    """What a figure is compared with, and what is demanded of it.
+    """What a figure is compared with, and the required result.
 
-    peers: by whose figures daemonkit's is divided; of several, the best one carries the bar. With
-    none, the bar is for daemonkit's figure itself. bar: None shows the comparison only; enough:
-    a figure of daemonkit's with which the bar is met whatever the ratio is.
+    peers: by whose figures daemonkit's is divided; of several, the bar applies to the best one.
+    Without any, the bar applies to daemonkit's figure itself. bar: None shows the comparison only;
+    enough: a figure of daemonkit's that meets the bar whatever the ratio is.
     """
 
     figure: str
@@ -122,8 +122,8 @@ class Bar:
 
 @dataclass(frozen=True)
 class Row:
-    """One row: what it yields each time it is measured, which peers it relies on, and how servers
-    and load may be pinned."""
+    """One row: the function that measures it, its bars, the peers that it relies on, and the
+    pinnings with which it is measured."""
 
     name: str
     measure: Callable[[Bench], Iterator[Sample]]
@@ -140,11 +140,11 @@ def run(bench: Bench, rows: Sequence[Row]) -> None:
         bench.pin(pinning)
         chosen = [row for row in rows if pinning in row.pinnings]
         for peer in dict.fromkeys(peer for row in chosen for peer in row.http):
-            _tell(f"check over HTTP, {pinning}: {_full_name(peer)}")
+            _report(f"check over HTTP, {pinning}: {_full_name(peer)}")
             with bench.server(peer) as server:
                 check_exactly(server)
         for peer in dict.fromkeys(peer for row in chosen for peer in row.udp):
-            _tell(f"check over UDP, {pinning}: {_full_name(peer)}")
+            _report(f"check over UDP, {pinning}: {_full_name(peer)}")
             with bench.server(peer, udp=True) as server:
                 check_datagrams(server)
     for number in range(1, bench.rounds + 1):
@@ -154,7 +154,7 @@ def run(bench: Bench, rows: Sequence[Row]) -> None:
                 for sample, whose, value in row.measure(bench):
                     figure = named(sample, pinning)
                     bench.figures[figure][whose].append(value)
-                    _tell(f"round {number} of {bench.rounds}, {figure}, {whose}: {value:,.6g}")
+                    _report(f"round {number} of {bench.rounds}, {figure}, {whose}: {value:,.6g}")
 
 
 def _full_name(peer: Peer) -> str:
@@ -165,5 +165,5 @@ def _full_name(peer: Peer) -> str:
     )
 
 
-def _tell(text: str) -> None:
+def _report(text: str) -> None:
     print(text, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""The rows of a daemon with a slave that computes in pure Python, beside peers with such a thread."""
+"""The rows of a daemon with a slave that computes in pure Python, and peers with such a thread."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ SLOW = "computing: /ping, 32 connections"
 
 
 def pace_of(figure: str) -> str:
-    """Rounds a second of the thread that computes."""
+    """Rounds per second of the computing thread."""
     return f"{figure}, pace of the thread"
 
 
 def share_of(figure: str) -> str:
-    """Its pace, by that which it has in the same server without a load."""
+    """Its pace, divided by its pace in the same server without a load."""
     return f"{figure}, relative pace"
 
 
@@ -119,8 +119,8 @@ def _bars(figure: str, peer: str) -> tuple[Bar, ...]:
 
 
 def _pace_bars(figure: str, peer: str) -> tuple[Bar, ...]:
-    """What is demanded for the thread; the peer's is shown, for a server may be fast because its
-    own starves."""
+    """The bar for the thread; the peer's pace is shown, since a server may be fast because its
+    thread starves."""
     return (Bar(share_of(figure), "x", (), PACE), Bar(share_of(figure), "x", (peer,)))
 
 

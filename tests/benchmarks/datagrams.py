@@ -1,4 +1,4 @@
-"""Datagrams: floods, bursts, and whether each was counted or is known as dropped."""
+"""Datagrams: floods, bursts, and whether each was counted or is known to be dropped."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ SOL_UDP, UDP_SEGMENT = 17, 103
 
 
 class Datagrams:
-    """Sends the event as datagrams as fast as can be, for the time of a `with` block.
+    """Sends the event as datagrams as fast as possible, for the time of a `with` block.
 
     Several calls a datagram make a sender in Python slower than a good receiver; sendmmsg(2) takes
     many messages a call, and UDP_SEGMENT has the kernel cut each into several datagrams.
@@ -78,14 +78,14 @@ class Datagrams:
         return sent * self._segments
 
     def flood(self, seconds: float) -> int:
-        """Send for a while; how many were sent."""
+        """Send for a while; returns how many were sent."""
         sent, until = 0, time.monotonic() + seconds
         while time.monotonic() < until:
             sent += self._send(len(self._messages))
         return sent
 
     def send(self, number: int) -> None:
-        """Send exactly so many."""
+        """Send exactly this many."""
         if number % self._segments:
             raise ValueError(f"not a multiple of {self._segments}")
         while number:
@@ -93,7 +93,7 @@ class Datagrams:
 
 
 def softnet_drops() -> int:
-    """Packets that the kernel dropped before any socket saw them, on all cores."""
+    """Packets that the kernel dropped before they reached a socket, on all cores."""
     lines = Path("/proc/net/softnet_stat").read_text("ascii").splitlines()
     return sum(int(line.split()[1], 16) for line in lines)
 
@@ -111,20 +111,20 @@ def check_datagrams(server: Server, valid: int = 100, invalid: int = 5) -> None:
 
 
 def count_datagrams(server: Server, sent: int, lost: int) -> int:
-    """The consumer's count, after a check that it and what is known as dropped are all that was
-    sent; but for `lost`, which the kernel may have dropped before it knew for whom they were."""
+    """The consumer's count, after a check that it and the known drops add up to `sent`, except for
+    `lost`, which the kernel may have dropped before they reached a socket."""
     dropped = server.known_drops()
     counted = server.settled_count() if server.peer.is_ours else server.stop_and_count()
     if not sent - lost <= counted + dropped <= sent:
         server.fail(
-            f"has counted {counted} of {sent} datagrams, and {dropped} are known as dropped"
+            f"has counted {counted} of {sent} datagrams, and {dropped} are known to be dropped"
         )
     return counted
 
 
 @contextmanager
 def stopped(server: Server) -> Iterator[None]:
-    """Have a server stand still."""
+    """Suspend a server."""
     server.signal(signal.SIGSTOP)
     try:
         yield

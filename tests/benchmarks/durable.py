@@ -36,7 +36,7 @@ LOSSY = ("huey, no fsync",)
 PUT_SECONDS = 2.0
 MANY, FEW = 1_000_000, 1000
 SHAPES = {STRIDE: "", 27: ", 27 at a time"}
-"""How many events each batch in a file has: as many as can be, or as they come over HTTP."""
+"""How many events each batch in a file has: the most, or as over HTTP."""
 FEW_STARTS = 5
 DRAIN_SECONDS = 120.0
 
@@ -98,7 +98,7 @@ def _puts(bench: Bench) -> Iterator[Sample]:
 
 @contextmanager
 def _folder(bench: Bench) -> Iterator[Path]:
-    """For a while, so that not all the files of a run are there together."""
+    """A folder that is removed afterwards, so that the files of a run don't accumulate."""
     folder = bench.new_file().parent
     try:
         yield folder
@@ -120,7 +120,7 @@ def _start(bench: Bench, events: int, size: int) -> float:
 
 
 def _drain(bench: Bench, events: int, size: int) -> float:
-    """Events handled a second, from the first one to the last one in a file."""
+    """Events handled per second, from the first to the last in a file."""
     with _copy(bench, events, size) as queue:
         with bench.server(DRAINING, queue=queue) as server:
             wait_until(
@@ -142,12 +142,12 @@ def _drain(bench: Bench, events: int, size: int) -> float:
 
 @contextmanager
 def _copy(bench: Bench, events: int, size: int) -> Iterator[Path]:
-    """A copy of such a file, for it will be drained."""
+    """A copy of such a file, because it will be drained."""
     original = waiting_file(bench.folder, events, size)
     with _folder(bench) as folder:
         queue = folder / original.name
         shutil.copyfile(original, queue)
-        # Or it would be written while the server is measured.
+        # Otherwise it would be written while the server is measured.
         with queue.open("rb") as file:
             fsync(file.fileno())
         yield queue
@@ -155,7 +155,7 @@ def _copy(bench: Bench, events: int, size: int) -> Iterator[Path]:
 
 @cache
 def waiting_file(folder: Path, events: int, size: int) -> Path:
-    """A file in which so many events wait, `size` a batch."""
+    """A file in which this many events wait, `size` per batch."""
     queue = folder / f"{events}-{size}.db"
     with closing(Store(str(queue), create=True, busy_timeout=1.0)) as store, store.transaction():
         for number, first in enumerate(range(0, events, size), 1):

@@ -23,7 +23,7 @@ def http_flood(
     *,
     differing: bool = False,
 ) -> Sample:
-    """Events answered a second."""
+    """Events answered per second."""
     flood = flood_of(bench, figure, server, connections, events, differing=differing)
     return figure, server.peer.name, flood.rate
 
@@ -38,8 +38,8 @@ def flood_of(
     differing: bool = False,
     path: str = EVENTS,
 ) -> Flood:
-    """What a wrk run comes to; the server has a whole core to itself, but for what waits for the
-    load with one connection only, or for a thread that computes."""
+    """The result of a wrk run; the server should use a whole core, unless it waits for a load of
+    one connection, or has a computing thread."""
 
     def measure() -> tuple[Flood, Shares]:
         with Wrk(server, bench.seconds, connections, events, differing=differing, path=path) as wrk:
@@ -62,7 +62,7 @@ def ping_flood(bench: Bench, figure: str, server: Server) -> float:
 
 @dataclass(frozen=True)
 class UdpFlood:
-    """Datagrams sent and events counted, both a second."""
+    """Datagrams sent and events counted, both per second."""
 
     sent: float
     counted: float
@@ -72,9 +72,9 @@ class UdpFlood:
 def udp_flood(bench: Bench, figure: str, peer: Peer) -> UdpFlood:
     """Flood a new server with datagrams.
 
-    The events are those that the consumer has counted when the server comes to rest, by the time
-    from the first datagram until then: what is left in buffers when the flood ends takes its time
-    to be worked off, and counts as well.
+    The rate is the consumer's count when the server comes to rest, divided by the time from the
+    first datagram until then: what is in buffers when the flood ends counts, and so does the time
+    to drain them.
     """
 
     def measure() -> tuple[UdpFlood, Shares]:

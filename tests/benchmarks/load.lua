@@ -1,4 +1,4 @@
--- What wrk sends: requests that are all alike, or have one header that differs.
+-- The requests that wrk sends: all the same, or with one header that differs.
 -- Arguments: the path and, of requests with a body, the content type, the file of the body, "alike"
 -- or "differing".
 

@@ -29,8 +29,8 @@ LUA = Path(__file__).with_name("load.lua")
 
 @dataclass(frozen=True)
 class Flood:
-    """What a wrk run came to: events, or requests without one, answered 2xx; those that may have
-    been in flight; the 99th percentile of the latency, in seconds."""
+    """The result of a wrk run: events, or requests without one, that were answered 2xx; those that
+    may have been in flight; the 99th percentile of the latency, in seconds."""
 
     events: int
     in_flight: int
@@ -44,8 +44,8 @@ class Flood:
 
 
 class Wrk:
-    """wrk's single thread posting events to a server, or getting another path, from its making
-    on."""
+    """A run of wrk, which starts when this is made: one thread posts events to a server, or gets
+    another path."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class Wrk:
             self._process = subprocess.Popen(
                 [
                     *("wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(LUA)),
-                    # By default it takes what is answered after 2 s for an error.
+                    # By default, answers after more than 2 s are errors.
                     *("--timeout", f"{TIMEOUT:.0f}s"),
                     *(f"http://127.0.0.1:{server.port}", "--", path),
                     *(posted if path.startswith(EVENTS) else ()),
@@ -96,14 +96,14 @@ class Wrk:
         return self._process.poll() is None
 
     def _count(self) -> int:
-        """What the server has counted of such requests so far, and of HELLO this one."""
+        """How many such requests the server has counted so far; for HELLO, including this one."""
         if self._path != HELLO:
             return self._server.settled_count()
         self._server.rest()
         return self._server.next_number()
 
     def result(self) -> Flood:
-        """Wait for its end, and check that the server has counted what wrk saw answered."""
+        """Wait for its end, and check that the server has counted the requests that wrk saw answered."""
         try:
             output = self._process.communicate(timeout=self._seconds + TIMEOUT)[0].decode()
         except subprocess.TimeoutExpired:
@@ -117,17 +117,17 @@ class Wrk:
             self._server.fail(f"errors in a wrk run: {summary['errors']}")
         answered = summary["requests"] * self._per_request
         in_flight = self._count() - self._counted - answered - (self._path == HELLO)
-        # Nobody counts pings, and they aren't events either.
+        # Pings are not counted.
         in_flight += answered if self._path == PING else 0
-        # At its end wrk closes its connections, and the answers then in flight are not in its
-        # sum; the server has counted their events all the same. One request a connection at most.
+        # At its end, wrk closes its connections without counting the answers in flight, but the
+        # server has counted their requests: at most one per connection.
         if not 0 <= in_flight <= self._connections * self._per_request:
             self._server.fail(
-                f"wrk saw {answered} events answered, the server counted {in_flight:+d} of that; "
-                f"only 0 to {self._connections * self._per_request} more can be right"
+                f"wrk saw {answered} events answered, the server counted {in_flight:+d}; "
+                f"only 0 to {self._connections * self._per_request} more are possible"
             )
         seconds = summary["microseconds"] / 1e6
-        # wrk knows nothing of requests that are never answered; of all, this is the mean (Little).
+        # wrk ignores requests that are never answered; this is the mean of all (Little's law).
         mean = self._connections * seconds / max(1, summary["requests"])
         return Flood(answered, in_flight, seconds, max(mean, summary["p99"] / 1e6), shares)
 
@@ -153,7 +153,7 @@ def check_exactly(server: Server, valid: int = 100, invalid: int = 5, crowd: int
             if response.status != 400:
                 server.fail(f"answers invalid JSON {response.status} {body!r}")
         _check_count(server, before, valid, f"{valid} valid and {invalid} invalid events")
-        # What only gets lost now and then would be lost in what a wrk run can't tell.
+        # A wrk run would not show an occasional loss.
         for _ in range(valid):
             for connection in connections:
                 ask(connection, EVENT)
@@ -171,7 +171,7 @@ def _check_count(server: Server, before: int, wanted: int, what: str) -> None:
 
 
 def ask(connection: http.client.HTTPConnection, body: bytes) -> None:
-    """Post something."""
+    """Post a body."""
     connection.request("POST", "/events", body, {"Content-Type": JSON})
 
 
@@ -187,7 +187,7 @@ def check_answer(server: Server, connection: http.client.HTTPConnection) -> None
 
 @contextmanager
 def idle_connections(server: Server, number: int) -> Iterator[None]:
-    """Keep connections open on each of which one event was sent; check that none is closed."""
+    """Keep connections open that have sent one event each; check that none is closed."""
     with ExitStack() as stack:
         connections = [stack.enter_context(closing(server.connect())) for _ in range(number)]
         for connection in connections:
@@ -204,8 +204,8 @@ def idle_connections(server: Server, number: int) -> Iterator[None]:
 def pings(server: Server, is_running: Callable[[], bool], interval: float = 0.005) -> list[float]:
     """Seconds until each answer of /ping while a load runs, every tenth on a new connection.
 
-    The requests that fell due while an answer was waited for are not sent, but they would have
-    waited too, and count so: a stall must not be a single figure because it stalls the client.
+    Requests that fall due while an answer is awaited are not sent, but they would have waited, too,
+    and are counted so: a stall must not count once because it also stalls the client.
     """
     taken: list[float] = []
     connection = server.connect()
@@ -236,7 +236,7 @@ def p99(taken: list[float]) -> float:
 
 
 def first_answer(port: int, path: str, process: subprocess.Popen[bytes]) -> float:
-    """Ask each millisecond until the first answer 200; the time of the clock `perf_counter`."""
+    """Ask every millisecond until the first answer 200; returns its time by `perf_counter`."""
     request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
     until = time.perf_counter() + TIMEOUT
     while True:

@@ -1,4 +1,4 @@
-"""Processes: on which cores each runs, how it is started and ended, and what proc(5) tells of it."""
+"""Processes: on which cores each runs, how it is started and ended, and its figures in proc(5)."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT = 20.0
-"""Seconds for anything that is waited for."""
+"""Seconds to wait for anything."""
 PINNED, UNPINNED = PINNINGS = ("pinned", "unpinned")
 
 
 class CheckFailed(Exception):
-    """A server did not do the job, or the measurement is worth nothing."""
+    """A server did not do its job, or the measurement is invalid."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Cores:
     @classmethod
     def choose(cls) -> dict[str, Cores] | None:
         """By pinning: the first and the last core that this process may use, or all of them for
-        both; None when it has one only."""
+        both; None if it has only one."""
         allowed = sorted(os.sched_getaffinity(0))
         if len(allowed) < 2:
             return None
@@ -52,9 +52,9 @@ def spawn(
 ) -> subprocess.Popen[bytes]:
     """Start `python ARGUMENTS...` on these cores, in a process group of its own.
 
-    variables: of its environment, besides this process's.
+    variables: added to its environment.
     """
-    # What is measured is neither coverage nor the compiling of what is compiled once.
+    # Neither coverage nor the compilation to bytecode is to be measured.
     unwanted = ("COVERAGE_", "COV_CORE_", "PYTHONDONTWRITEBYTECODE")
     environ = {k: v for k, v in os.environ.items() if not k.startswith(unwanted)}
     return subprocess.Popen(
@@ -69,7 +69,7 @@ def spawn(
 
 
 def output_of(arguments: Sequence[str], cores: Set[int]) -> bytes:
-    """What `python ARGUMENTS...` prints, run on these cores to its end."""
+    """The output of `python ARGUMENTS...`, run on these cores to its end."""
     process = spawn(arguments, cores, stdout=subprocess.PIPE)
     try:
         output = process.communicate(timeout=TIMEOUT)[0]
@@ -83,8 +83,8 @@ def output_of(arguments: Sequence[str], cores: Set[int]) -> bytes:
 
 
 def ends(process: subprocess.Popen[bytes]) -> bool:
-    """Wait for its end; False when it doesn't come in time."""
-    # Popen.wait with a time-out looks only every 50 ms.
+    """Wait for a process to end; returns False if it doesn't in time."""
+    # Popen.wait with a timeout checks only every 50 ms.
     ended = os.pidfd_open(process.pid)
     try:
         return bool(select.select([ended], [], [], TIMEOUT)[0])
@@ -100,15 +100,15 @@ def end_group(process: subprocess.Popen[bytes]) -> None:
 
 
 class CoreTimes(NamedTuple):
-    """Seconds since the machine was started: cores were busy, or idle while what ran on them waits
-    for the disk."""
+    """Seconds since the machine was started in which cores were busy, or idle while a process
+    waited for the disk."""
 
     busy: float
     disk: float
 
 
 def core_times(cores: Set[int]) -> CoreTimes:
-    """What proc(5) has of these cores, together."""
+    """The sum for these cores, from proc(5)."""
     names = {f"cpu{core}" for core in cores}
     busy = disk = 0
     for line in Path("/proc/stat").read_text("ascii").splitlines():
@@ -122,7 +122,7 @@ def core_times(cores: Set[int]) -> CoreTimes:
 
 
 def own_seconds() -> float:
-    """CPU time that this process and those of its children that have ended have used."""
+    """CPU time that this process and its ended children have used."""
     usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 

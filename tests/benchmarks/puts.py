@@ -1,7 +1,7 @@
 """Putting into files, in a process of its own: `python -m tests.benchmarks.puts WHOSE FOLDER SECONDS`.
 
 Threads put one event at a time into a new file in FOLDER, where each is on the disk when its put
-returns. Prints the puts a second.
+returns. Prints the puts per second.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ FULL = 2
 class File:
     """A queue in a new file.
 
-    put: puts the event; count: says how many the file holds, once all are put; connection: that
-    writes.
+    put: puts the event; count: returns how many the file holds, once all are put; connection: the
+    one that writes.
     """
 
     put: Callable[[], object]
@@ -46,13 +46,13 @@ class File:
 
 def daemonkit(folder: Path) -> File:
     path = str(folder / "events.db")
-    spool = DurableQueue(path, logging.getLogger("benchmark"), size=10**9)
-    spool.start()
+    queue = DurableQueue(path, logging.getLogger("benchmark"), size=10**9)
+    queue.start()
     batch = Batch([{"Hello": "World"}], [EVENT])
 
     def count() -> int:
-        spool.request_stop()
-        if not spool.join(30):
+        queue.request_stop()
+        if not queue.join(30):
             sys.exit("the queue did not stop")
         store = Store(path, create=False, busy_timeout=1.0)
         try:
@@ -60,7 +60,7 @@ def daemonkit(folder: Path) -> File:
         finally:
             store.close()
 
-    return File(lambda: spool.put_many(batch), count, spool._file.store.db)
+    return File(lambda: queue.put_many(batch), count, queue._file.store.db)
 
 
 def persist_queue(folder: Path) -> File:
@@ -71,7 +71,7 @@ def persist_queue(folder: Path) -> File:
 
 def litequeue(folder: Path) -> File:
     path = folder / "queue.db"
-    # One for all threads: with one each they wait for the lock by sleeping, as fast but for some.
+    # One for all threads: with one each, they sleep while they wait for the lock.
     queue = LiteQueue(path)
     queue.conn.execute("PRAGMA synchronous = FULL")
     text = EVENT.decode()
@@ -98,7 +98,7 @@ FILES: dict[str, Callable[[Path], File]] = {
 
 
 def put_rate(whose: str, folder: Path, seconds: float) -> float:
-    """Put for a while from all threads, and look whether all of it is in the file."""
+    """Put for a while from all threads, and check that all of it is in the file."""
     file = FILES[whose](folder)
     synchronous = file.connection.execute("PRAGMA synchronous").fetchone()[0]
     if (synchronous == FULL) != (whose != LOSSY):

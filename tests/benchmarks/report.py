@@ -1,4 +1,4 @@
-"""The results: a header that tells of the machine, a table, a plot, and raw figures."""
+"""The results: a header that describes the machine, a table, a plot, and raw figures."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ class Line:
     bar: str = ""
     met: bool | None = None
     margin: float | None = None
-    """How far the bar is met: 1 is exactly, more is better."""
+    """How far the bar is exceeded: 1 is exactly met, more is better."""
 
 
 def fdatasync(folder: Path, times: int = 200) -> float:
-    """Seconds for a page to get onto the disk, in a file that has room for it."""
+    """Seconds to write a page to the disk, in a file that has room for it."""
     taken, page = [], bytes(4096)
     with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
         file.write(page * times)
@@ -63,7 +63,7 @@ def fdatasync(folder: Path, times: int = 200) -> float:
 
 
 def machine(choices: Mapping[str, Cores], folder: Path) -> dict[str, Any]:
-    """What the figures depend on. choices: of cores, by pinning; folder: where the files of durable
+    """What the figures depend on. choices: cores by pinning; folder: where the files of durable
     queues are."""
     cpu = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text("utf-8"), re.M)
     wrk = subprocess.run(["wrk", "-v"], capture_output=True, text=True).stdout
@@ -104,7 +104,7 @@ def _cores(numbers: list[int]) -> str:
 
 
 def lines(bench: Bench, rows: Sequence[Row]) -> list[Line]:
-    """What the figures come to."""
+    """The lines of the table."""
     return [
         line
         for row in rows
@@ -123,12 +123,12 @@ def _compare(bench: Bench, bar: Bar) -> list[Line]:
         line = Line(bar.figure, bar.unit, ours)
         return [replace(line, bar=_bar_text(bar), met=margin >= 1, margin=margin)]
     medians = {peer: median(figures[peer]) for peer in bar.peers}
-    carrier = (min if bar.at_most else max)(medians, key=medians.__getitem__)
+    best = (min if bar.at_most else max)(medians, key=medians.__getitem__)
     found = []
     for peer, theirs in medians.items():
         ratio = ours / theirs if theirs else 1.0 if ours == theirs else float("inf")
         line = Line(bar.figure, bar.unit, ours, peer, theirs, ratio)
-        if bar.bar is not None and peer == carrier:
+        if bar.bar is not None and peer == best:
             margin = max(_margin(bar, ratio), ours / (bar.enough or float("inf")))
             met = figures[OURS] == figures[peer] if bar.exactly else margin >= 1
             line = replace(line, bar=_bar_text(bar), met=met, margin=margin)
@@ -140,7 +140,7 @@ def _margin(bar: Bar, value: float) -> float:
     assert bar.bar is not None
     if not bar.at_most:
         return value / bar.bar
-    # JSON and a plot have no place for infinity.
+    # Neither JSON nor a plot can show infinity.
     return bar.bar / max(value, bar.bar / 1000)
 
 
@@ -188,7 +188,7 @@ def _number(value: float, unit: str) -> str:
 
 
 def notes(bench: Bench) -> list[str]:
-    """What a reader of the table should know besides."""
+    """What else a reader of the table should know."""
     found = []
     of_sent = [bench.figures[named(SENT, pinning)] for pinning in PINNINGS]
     if sent := [value for figure in of_sent for values in figure.values() for value in values]:
@@ -206,7 +206,7 @@ def notes(bench: Bench) -> list[str]:
 
 
 def write_json(path: str, facts: dict[str, Any], bench: Bench, results: Sequence[Line]) -> None:
-    """Write the raw figures, and what they come to."""
+    """Write the raw figures and the results."""
     document = {
         "machine": facts,
         "rounds": bench.rounds,
@@ -221,7 +221,7 @@ def write_json(path: str, facts: dict[str, Any], bench: Bench, results: Sequence
 
 
 def plot(path: str, facts: dict[str, Any], bench: Bench, results: Sequence[Line]) -> None:
-    """Draw events a second of everybody, and how far each bar is met."""
+    """Draw everyone's events per second, and how far each bar is met."""
     # Not before the servers are started: numpy has threads, and a process with threads forks badly.
     import matplotlib  # noqa: PLC0415
 

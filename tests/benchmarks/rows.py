@@ -1,4 +1,4 @@
-"""The rows: what is measured in each, and the bar that it has to meet."""
+"""The rows: what is measured in each, and the bars that it must meet."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ STOP = "SIGTERM to exit, idle"
 PING = "/ping in the flood, 99th percentile"
 DECODE = "JSONDecoder().decode"
 ALONE = (PINNED,)
-"""Of rows that load nothing while they measure, which another core makes no difference to."""
+"""For rows without a load, to which another core makes no difference."""
 IMPORT = "import flask, waitress, yaml"
 
 
@@ -120,7 +120,7 @@ def _import(bench: Bench) -> float:
     process = spawn(("-c", f"{BARE_IMPORT}; print(flush=True)"), bench.cores.server, stdout=PIPE)
     try:
         assert process.stdout is not None
-        # Until it is done with that, and not until it has ended.
+        # Until the import is done, not until the process has ended.
         if process.stdout.readline() != b"\n":
             raise CheckFailed(f"python -c '{BARE_IMPORT}' failed: {process.wait()}")
         return time.perf_counter() - began

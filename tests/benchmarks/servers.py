@@ -33,7 +33,7 @@ from .processes import (
 
 PEERS = Path(__file__).parent / "peers"
 WINDOW = 0.01
-"""Seconds in which a server at rest uses its core for less than a tenth of them."""
+"""Seconds; a server that uses its core for less than a tenth of them is at rest."""
 QUIET_WINDOWS = 3
 PROC_TABLES = ("/proc/net/udp", "/proc/net/udp6")
 
@@ -46,11 +46,11 @@ class Peer:
     command: Callable[[int], Sequence[str]]
     ready_path: str = "/count"
     is_ours: bool = False
-    """Whether it is daemonkit, which over UDP can be asked for its count as well."""
+    """Whether it is daemonkit, which can be asked for its count even when it is tested over UDP."""
     is_durable: bool = False
     """Whether it keeps its events in a file."""
     computes: bool = False
-    """Whether a thread of it computes in pure Python all the time."""
+    """Whether one of its threads computes in pure Python all the time."""
 
     def with_queue(self, port: int, queue: Path | None) -> Sequence[str]:
         """Its command for a port and, if it is durable, the file."""
@@ -105,7 +105,7 @@ UDP_PEERS = (DAEMONKIT, UDP_BARE, UDP_UVLOOP, UDP_SOCKETSERVER, UDP_ASYNCIO)
 
 
 def computing(peer: Peer) -> Peer:
-    """It, with a thread that computes."""
+    """The same peer with a thread that computes."""
     return replace(peer, computes=True)
 
 
@@ -137,7 +137,7 @@ def wait_until(
 
 
 class Server:
-    """A peer that runs, for the time of a `with` block that begins once it is ready."""
+    """A running peer; a `with` block begins once it is ready, and stops it."""
 
     def __init__(
         self, peer: Peer, cores: Set[int], *, udp: bool = False, queue: Path | None = None
@@ -179,21 +179,23 @@ class Server:
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         try:
-            # It doesn't answer, or it is gone.
+            # It doesn't answer, or has ended.
             if isinstance(error, OSError | http.client.HTTPException):
                 self.fail(repr(error))
         finally:
             self.close()
 
     def close(self) -> None:
-        """End it at once, whatever it does."""
+        """End it at once."""
         self._stack.close()
 
     def fail(self, text: str) -> NoReturn:
-        """Raise CheckFailed, with what the server had to say."""
+        """Raise CheckFailed, with the end of the server's output."""
         self._log.seek(0)
-        said = self._log.read()[-2000:].decode(errors="replace").strip()
-        raise CheckFailed(f"{self.peer.name}: {text}" + (f"\nIt said:\n{said}" if said else ""))
+        output = self._log.read()[-2000:].decode(errors="replace").strip()
+        raise CheckFailed(
+            f"{self.peer.name}: {text}" + (f"\nIts output:\n{output}" if output else "")
+        )
 
     def _alive(self) -> None:
         if (status := self._process.poll()) is not None:
@@ -210,7 +212,7 @@ class Server:
         return self.kernel_drops() is not None
 
     def connect(self) -> http.client.HTTPConnection:
-        """A connection that is opened by its first request."""
+        """A connection, which its first request opens."""
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT)
 
     def get(self, path: str) -> tuple[int, bytes]:
@@ -238,7 +240,7 @@ class Server:
         return number
 
     def settled_count(self) -> int:
-        """The consumer's count, once it stands still."""
+        """The consumer's count, once it no longer changes."""
         self.rest()
         seen = [self.count()]
 
@@ -246,11 +248,11 @@ class Server:
             seen.append(self.count())
             return seen[-1] == seen[-2]
 
-        wait_until(settled, f"the count of {self.peer.name} standing still", 0.05)
+        wait_until(settled, f"the count of {self.peer.name} no longer changing", 0.05)
         return seen[-1]
 
     def rounds(self) -> int:
-        """How many rounds its thread that computes has done so far."""
+        """How many rounds its computing thread has done so far."""
         done: int = self._words[ROUNDS]
         return done
 
@@ -265,12 +267,12 @@ class Server:
         return None if row is None else int(row[-1])
 
     def known_drops(self) -> int:
-        """Datagrams known as dropped: by the kernel or, of daemonkit, because the queue was full."""
+        """Datagrams known to be dropped: by the kernel or, with daemonkit, because the queue was full."""
         refused: int = self.status()["udp"]["refused"] if self.peer.is_ours else 0
         return (self.kernel_drops() or 0) + refused
 
     def _udp_row(self) -> list[str] | None:
-        """The columns that proc(5) has of its UDP socket."""
+        """The columns of its UDP socket in proc(5)."""
         ending = f":{self.port:04X}"
         for table in PROC_TABLES:
             for line in Path(table).read_text("ascii").splitlines()[1:]:
@@ -288,7 +290,7 @@ class Server:
         )
 
     def _pids(self) -> list[int]:
-        """Its own process's, and those of the children of its main thread."""
+        """Its own process, and the children of its main thread."""
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text("ascii")
         return [self.pid, *map(int, children.split())]
 
@@ -314,12 +316,12 @@ class Server:
         return rested
 
     def _other_seconds(self) -> float:
-        """CPU time that its threads have used, but for the one that computes."""
+        """CPU time that its threads have used, except the one that computes."""
         stats = [(task / "schedstat").read_text("ascii").split() for task in self._threads()]
         return sum(int(nanoseconds) for nanoseconds, *_ in stats) / 1e9
 
     def _threads(self) -> list[Path]:
-        """What proc(5) has of its threads, but for the one that computes."""
+        """The proc(5) folders of its threads, except the one that computes."""
         return [
             task
             for pid in self._pids()
@@ -328,8 +330,7 @@ class Server:
         ]
 
     def _has_work(self) -> bool:
-        """Whether a thread would run if only it got a core, or waits for the disk, or a datagram
-        waits to be read."""
+        """Whether a thread is runnable or waits for the disk, or a datagram waits to be read."""
         states = [
             (task / "stat").read_text("ascii").rpartition(")")[2].split()[0]
             for task in self._threads()
@@ -355,7 +356,7 @@ class Server:
         self._process.send_signal(number)
 
     def stop(self) -> float:
-        """Stop it with SIGTERM; the seconds until it has ended."""
+        """Stop it with SIGTERM; returns the seconds until it has ended."""
         began = time.perf_counter()
         self._process.terminate()
         if not ends(self._process):
@@ -366,7 +367,7 @@ class Server:
         return taken
 
     def stop_and_count(self) -> int:
-        """Stop it, and read the count that it prints at its end."""
+        """Stop it; returns the count that it prints at its end."""
         self.stop()
         self._log.seek(0)
         try:
@@ -378,11 +379,11 @@ class Server:
 
 @dataclass(frozen=True)
 class Shares:
-    """How the cores of a server were shared, in cores: what it had of them, and what others took,
-    or the hypervisor, but not the load.
+    """How the cores of a server were shared, in cores: what it used, and what others used, the
+    hypervisor included, but not the load.
 
-    Nobody has a core while the server waits for the disk; that counts as the server's. pace: rounds
-    a second of its thread that computes; is_full: whether it should have used all of its core.
+    A core that is idle while the server waits for the disk counts as the server's. pace: rounds per
+    second of its computing thread; is_full: whether it should have used all of its core.
     """
 
     server: float
@@ -392,12 +393,12 @@ class Shares:
 
     @property
     def undisturbed(self) -> float:
-        """Of a core, the share that nothing kept from the server."""
+        """The share of a core that was available to the server."""
         return self.server if self.is_full else 1 - self.others
 
 
 class CoreWatch:
-    """Looks at a server's cores, from its making until `shares` is called."""
+    """Watches a server's cores until `shares` is called."""
 
     def __init__(self, server: Server) -> None:
         self._server = server

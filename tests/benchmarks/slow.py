@@ -1,5 +1,5 @@
-"""The row of the slow path: what daemonkit answers through Flask, and the same on plain waitress,
-by the same app and by one written by hand."""
+"""The row of the slow path: what daemonkit answers through Flask, compared with the same app and a
+hand-written one on plain waitress."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from .load import ANSWER, EVENT, EVENTS, HELLO, PING
 from .servers import DAEMONKIT, SAME_APP, WAITRESS, Server
 
 RATE, LATENCY = 0.97, 1.2
-"""By the peer's: the rate at least, and the 99th percentile of the latency at most."""
+"""Relative to the peer: the lowest rate, and the highest 99th percentile of the latency."""
 SERVERS = (DAEMONKIT, SAME_APP, WAITRESS)
 CONNECTIONS = (1, 8, 32, 128)
 EVENT_WITH_QUERY = f"{EVENTS}?x=1"
-"""Not plain, and so none for the fast lane."""
+"""Not a plain request, so the fast lane doesn't take it."""
 PATHS = {
     PING: "/ping",
     HELLO: "a route",
@@ -35,7 +35,7 @@ def latency_of(figure: str) -> str:
 
 
 def slow_bars(figure: str, unit: str, peer: str) -> tuple[Bar, ...]:
-    """What is demanded of a rate on the slow path, and of its latency."""
+    """The bars for a rate on the slow path, and for its latency."""
     return (
         Bar(figure, unit, (peer,), RATE),
         Bar(latency_of(figure), "ms", (peer,), LATENCY, at_most=True),
@@ -43,7 +43,7 @@ def slow_bars(figure: str, unit: str, peer: str) -> tuple[Bar, ...]:
 
 
 def _slow(bench: Bench) -> Iterator[Sample]:
-    # They run all the time, so that they have their turns right after each other.
+    # All run at the same time, so that they are measured right after each other.
     with ExitStack() as stack:
         servers = [stack.enter_context(bench.server(peer)) for peer in SERVERS]
         for server in servers:
@@ -58,7 +58,7 @@ def _slow(bench: Bench) -> Iterator[Sample]:
 
 
 def check_answers(server: Server) -> None:
-    """Check one answer of each path; how many there are is checked with each flood."""
+    """Check one answer of each path; their number is checked with each flood."""
     if (answer := server.ask("GET", PING)) != (200, b"OK\n"):
         server.fail(f"answers {PING} {answer}")
     numbers = [server.next_number() for _ in range(2)]

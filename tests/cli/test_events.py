@@ -38,7 +38,7 @@ FAILURE = (100.0, 200.0, "ValueError: no \x1b[31m", 'File "x"\nValueError: no \x
 
 @pytest.fixture
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A queue with two events that wait, one to be tried again, and two dead letters."""
+    """A queue with two waiting events, one to be retried, and two dead letters."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setenv("TZ", "UTC")
@@ -60,13 +60,13 @@ def invoke(*arguments: str, input: Any = None) -> Any:
 
 
 def on(path: str, *arguments: str, input: Any = None) -> str:
-    """The output of a command that works."""
+    """The output of a command that succeeds."""
     result = invoke(*arguments, "--queue", path, input=input)
     assert (result.exit_code, result.stderr) == (0, "")
     return str(result.stdout)
 
 
-def said(result: Any) -> tuple[int, str, str]:
+def output_of(result: Any) -> tuple[int, str, str]:
     return result.exit_code, result.stdout, result.stderr
 
 
@@ -74,10 +74,10 @@ def exported(path: str) -> list[str]:
     return on(path, "export").splitlines()
 
 
-# Looking
+# Listing
 
 
-def test_events_are_listed_the_oldest_first(path: str) -> None:
+def test_events_are_listed_oldest_first(path: str) -> None:
     assert on(path, "list").splitlines() == [
         "ID     STATE     RECEIVED             ATTEMPTS  ERROR                      EVENT",
         "3000   dead      2023-11-14 22:13:20  3         ValueError: no \\u001b[31m  3000",
@@ -175,10 +175,10 @@ def test_a_terminal_that_lacks_a_character_gets_an_escape(path: str) -> None:
     assert b'{"a": "\\u0436\\u001b' in done.stdout
 
 
-# Trying again and dropping
+# Retrying and dropping
 
 
-def test_dead_letters_are_tried_again(path: str) -> None:
+def test_dead_letters_are_retried(path: str) -> None:
     assert on(path, "retry", "3000") == "1 event to be retried\n"
     assert on(path, "retry", "--all") == "1 dead letter to be retried\n"
     assert on(path, "list", "--state", "dead") == "There are no dead letters in events.db\n"
@@ -187,7 +187,7 @@ def test_dead_letters_are_tried_again(path: str) -> None:
 def test_events_that_cannot_be_retried_are_named_and_the_others_retried(path: str) -> None:
     result = invoke("--queue", path, "retry", "3000", "12003", "12000", "12001")
 
-    assert said(result) == (
+    assert output_of(result) == (
         1,
         "2 events to be retried\n",
         "daemonkit: there is no event 12003 in events.db\n"
@@ -203,8 +203,8 @@ def test_events_in_any_state_are_dropped(path: str) -> None:
 def test_a_missing_event_is_an_error(path: str) -> None:
     missing = "daemonkit: there is no event 12001000 in events.db\n"
 
-    assert said(invoke("--queue", path, "show", "12001000")) == (1, "", missing)
-    assert said(invoke("--queue", path, "drop", "12001000", "12002")) == (
+    assert output_of(invoke("--queue", path, "show", "12001000")) == (1, "", missing)
+    assert output_of(invoke("--queue", path, "drop", "12001000", "12002")) == (
         1,
         "1 event dropped\n",
         missing,
@@ -225,7 +225,7 @@ def test_all_of_a_state_are_dropped(path: str, arguments: list[str], line: str, 
     assert len(exported(path)) == left
 
 
-def test_at_a_terminal_it_is_asked_before_all_are_dropped(
+def test_at_a_terminal_dropping_all_asks_for_confirmation(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("daemonkit.cli.events._is_terminal", lambda: True)
@@ -244,11 +244,11 @@ def test_at_a_terminal_it_is_asked_before_all_are_dropped(
 # Exporting and importing
 
 
-def test_what_waits_or_has_failed_is_exported(path: str, tmp_path: Path) -> None:
+def test_waiting_and_failed_events_are_exported(path: str, tmp_path: Path) -> None:
     assert on(path, "export", "--state", "dead") == "3000\n4000\n"
     result = invoke("--queue", path, "export", "--output", "out.ndjson")
 
-    assert said(result) == (0, "", "5 events written to out.ndjson\n")
+    assert output_of(result) == (0, "", "5 events written to out.ndjson\n")
     lines = (tmp_path / "out.ndjson").read_bytes().splitlines()
     assert lines[:3] == [b"3000", b"4000", b'{"a": "\xd0\xb6\\u001b\x7f\\ud800"}']
 
@@ -274,7 +274,11 @@ def test_the_queue_is_not_overwritten_with_itself(path: str) -> None:
 def test_an_unwritable_output_is_an_error(path: str) -> None:
     result = invoke("--queue", path, "export", "-o", "none/x")
 
-    assert said(result) == (1, "", "daemonkit: cannot write none/x: No such file or directory\n")
+    assert output_of(result) == (
+        1,
+        "",
+        "daemonkit: cannot write none/x: No such file or directory\n",
+    )
 
 
 json_values = st.recursive(
@@ -304,7 +308,7 @@ def round_trip(text: bytes, folder: Path) -> bytes:
 
 @settings(max_examples=8, deadline=None)
 @given(st.lists(json_values, min_size=90, max_size=95), st.booleans())
-def test_any_events_come_out_of_export_as_they_were_imported(
+def test_any_events_are_exported_as_they_were_imported(
     tmp_path_factory: pytest.TempPathFactory, events: list[Any], ascii: bool
 ) -> None:
     text = "".join(json.dumps(e, ensure_ascii=ascii) + "\n" for e in NASTY + events)
@@ -314,13 +318,13 @@ def test_any_events_come_out_of_export_as_they_were_imported(
     assert round_trip(data, tmp_path_factory.mktemp("trip")) == data
 
 
-def test_lines_that_are_empty_and_marks_and_line_ends_are_left_out(tmp_path: Path) -> None:
+def test_empty_lines_byte_order_marks_and_line_ends_are_left_out(tmp_path: Path) -> None:
     text = b"\xef\xbb\xbf1\r\n\n \t[2] \n\xef\xbb\xbf3\n\xef\xbb\xbf\n   4"
 
     assert round_trip(text, tmp_path) == b"1\n[2]\n3\n4\n"
 
 
-def test_an_import_goes_in_as_batches_that_a_daemon_can_take(
+def test_an_import_is_stored_in_batches_that_a_daemon_can_load(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Path("in").write_bytes(b"".join(b'{"n": %d}\n' % n for n in range(2500)))
@@ -342,13 +346,13 @@ def test_an_import_goes_in_as_batches_that_a_daemon_can_take(
     db.close()
 
 
-def test_a_wrong_line_keeps_a_file_out_whole(tmp_path: Path) -> None:
+def test_an_invalid_line_refuses_the_whole_file(tmp_path: Path) -> None:
     path = str(tmp_path / "new.db")
     file = tmp_path / "in"
     file.write_bytes(b"1\n" * 1500 + b"\n{oops\n" + b"2\n" * 1500)
     result = invoke("--queue", path, "import", str(file))
 
-    assert said(result) == (
+    assert output_of(result) == (
         2,
         "",
         f"daemonkit: {file}: line 1502: Expecting property name enclosed in double quotes: "
@@ -357,10 +361,10 @@ def test_a_wrong_line_keeps_a_file_out_whole(tmp_path: Path) -> None:
     assert not os.path.exists(path)
 
 
-def test_from_stdin_everything_before_a_wrong_line_is_imported(path: str) -> None:
+def test_from_stdin_everything_before_an_invalid_line_is_imported(path: str) -> None:
     result = invoke("--queue", path, "import", "-", input=b"1\n" * 1500 + b"NaN\n" + b"2\n")
 
-    assert said(result) == (
+    assert output_of(result) == (
         2,
         "",
         "daemonkit: -: line 1501: NaN is not JSON: line 1 column 1 (char 0); "
@@ -379,8 +383,8 @@ def test_a_line_that_is_too_long_is_an_error(path: str, monkeypatch: pytest.Monk
     assert "-: line 2: longer than 10 bytes; 1 event had been imported" in result.stderr
 
 
-def test_a_file_that_is_not_there_or_empty(path: str) -> None:
-    assert said(invoke("--queue", path, "import", "none")) == (
+def test_a_missing_file_is_an_error_and_an_empty_one_is_not(path: str) -> None:
+    assert output_of(invoke("--queue", path, "import", "none")) == (
         2,
         "",
         "daemonkit: cannot read none: No such file or directory; nothing was imported\n",
@@ -390,7 +394,7 @@ def test_a_file_that_is_not_there_or_empty(path: str) -> None:
 
 
 def stopped_by(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the third batch stopped by an error."""
+    """Make the third batch fail with an error."""
     add, calls = Editor.add, []
 
     def add_or_raise(self: Editor, lines: list[bytes]) -> None:
@@ -412,13 +416,13 @@ def stopped_by(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
         (KeyboardInterrupt(), "interrupted"),
     ],
 )
-def test_an_import_that_is_stopped_says_how_far_it_was(
+def test_an_import_that_is_stopped_says_how_far_it_got(
     path: str, monkeypatch: pytest.MonkeyPatch, error: BaseException, line: str
 ) -> None:
     Path("in").write_bytes(b"1\n" * 5000)
     stopped_by(error, monkeypatch)
 
-    assert said(invoke("--queue", path, "import", "in")) == (
+    assert output_of(invoke("--queue", path, "import", "in")) == (
         1,
         "",
         f"daemonkit: {line}; 2000 events had been imported\n",
@@ -472,7 +476,7 @@ def test_a_terminal_sees_a_bar(path: str, monkeypatch: pytest.MonkeyPatch) -> No
     assert re.search(r"Checking .*100%.*Importing .*100%", terminal.getvalue(), re.DOTALL)
 
 
-# Where the queue is, and what it may be
+# The queue's path and file
 
 
 @pytest.mark.parametrize(
@@ -551,7 +555,7 @@ def test_a_locked_file_is_an_error(path: str, monkeypatch: pytest.MonkeyPatch) -
     db = sqlite3.connect(path, isolation_level=None)
     db.execute("BEGIN IMMEDIATE")
 
-    assert said(invoke("--queue", path, "retry", "--all")) == (
+    assert output_of(invoke("--queue", path, "retry", "--all")) == (
         1,
         "",
         "daemonkit: the event queue events.db: database is locked\n",
@@ -594,7 +598,7 @@ def fresh(tmp_path: Path) -> str:
     return str(tmp_path / "live.db")
 
 
-def test_a_daemon_handles_what_is_imported(fresh: str) -> None:
+def test_a_daemon_handles_imported_events(fresh: str) -> None:
     handled: list[Any] = []
     with daemon(handled.append, fresh) as client:
         client.send_event("first")
@@ -607,7 +611,7 @@ def test_a_daemon_handles_what_is_imported(fresh: str) -> None:
     assert on(fresh, "list").startswith("There are no events in ")
 
 
-def test_a_daemon_tries_dead_letters_again(fresh: str) -> None:
+def test_a_daemon_retries_dead_letters(fresh: str) -> None:
     handled: list[Any] = []
     broken = True
 
@@ -628,7 +632,7 @@ def test_a_daemon_tries_dead_letters_again(fresh: str) -> None:
     assert on(fresh, "list").startswith("There are no events in ")
 
 
-def test_a_daemon_does_not_handle_what_was_dropped(fresh: str) -> None:
+def test_a_daemon_does_not_handle_dropped_events(fresh: str) -> None:
     handled: list[Any] = []
     entered, go_on = threading.Event(), threading.Event()
 
@@ -648,7 +652,7 @@ def test_a_daemon_does_not_handle_what_was_dropped(fresh: str) -> None:
         assert entered.wait(10)
         ids = {event: id for id, event in listed(fresh)}
         assert on(fresh, "drop", ids["2"], ids["4"], ids['"bad"']) == "3 events dropped\n"
-        # It takes note of all three at once.
+        # The daemon notices all three at once.
         client.wait_until(lambda: client.status()["events"]["dead"] == 0)
         go_on.set()
         client.send_event("last")
@@ -662,7 +666,7 @@ def listed(path: str) -> list[tuple[str, str]]:
     return [(row[0], row[-1]) for row in rows]
 
 
-def test_imports_beside_a_daemon_that_takes_events_lose_nothing(fresh: str) -> None:
+def test_imports_beside_a_daemon_that_accepts_events_lose_nothing(fresh: str) -> None:
     handled: list[Any] = []
 
     def add(first: int) -> None:
@@ -673,7 +677,7 @@ def test_imports_beside_a_daemon_that_takes_events_lose_nothing(fresh: str) -> N
 
     def send(client: Client, first: int) -> None:
         for n in range(first, first + 50):
-            # With so many at the file, the daemon may find it locked for too long, and say so.
+            # With so many writers, the daemon may time out on the file's lock and answer 503.
             while client.post("/events", json=n).status_code == 503:
                 pass
 

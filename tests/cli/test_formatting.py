@@ -24,7 +24,7 @@ def stored(line: bytes = b"{}", **more: Any) -> Stored:
     return Stored(1, "dead", 1_700_000_000.0, "http", "::1:5", line, **more)
 
 
-def test_what_could_control_a_terminal_is_escaped_as_in_json() -> None:
+def test_control_characters_are_escaped_as_in_json() -> None:
     assert printable("жé \x1b[31m\n\u2028") == "жé \\u001b[31m\\n\\u2028"
     assert printable("a\nb\x07", keep="\n") == "a\nb\\u0007"
 

@@ -8,8 +8,8 @@ import pytest
 
 from daemonkit import ConfigError, Daemon, RegistrationError
 from daemonkit.cli.loader import load_daemon
-from daemonkit.config.in_force import COMMAND_LINE, CommandLine
-from daemonkit.config.loading import Override
+from daemonkit.config.in_force import COMMAND_LINE
+from daemonkit.config.loading import Given, Override
 from daemonkit.exceptions import LoadError
 
 
@@ -48,7 +48,7 @@ TWO = "first = Daemon('first')\nsecond = Daemon('second')\n"
         (TWO, "mymod.py:first", "first"),
     ],
 )
-def test_the_forms_that_lead_to_a_daemon(
+def test_a_target_names_a_daemon_in_several_forms(
     module: Callable[..., None], text: str, target: str, name: str
 ) -> None:
     module(text)
@@ -60,7 +60,7 @@ def test_a_factory_that_takes_a_parameter_is_given_the_configuration(
     module: Callable[..., None],
 ) -> None:
     module("def make(config):\n    return Daemon(config['name'])")
-    token = COMMAND_LINE.set(CommandLine(overrides=(Override.parse("name=x"),)))
+    token = COMMAND_LINE.set(Given(overrides=(Override.parse("name=x"),)))
     try:
         assert load_daemon("mymod:make()").name == "x"
     finally:
@@ -168,7 +168,7 @@ def test_the_cause_of_an_error_is_shown_with_it(module: Callable[..., None]) -> 
     assert caught.value.traceback.endswith("KeyError: 'x'\n")
 
 
-def test_a_file_whose_name_is_no_module_name_is_refused(module: Callable[..., None]) -> None:
+def test_a_file_whose_name_is_not_a_module_name_is_refused(module: Callable[..., None]) -> None:
     module("", "my.app.py")
     with pytest.raises(LoadError) as caught:
         load_daemon("my.app.py:app")

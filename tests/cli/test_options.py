@@ -56,8 +56,20 @@ def test_the_configuration_is_in_force_while_the_module_is_imported(
 
     assert seen == [(1, "::1")]
     assert (app.config["a"], app.master_config["host"]) == (1, "::1")
-    # It ends with the import.
+    # It is unset after the import.
     assert Daemon(config={"a": 0}).config == {"a": 0}
+
+
+def test_what_the_module_configures_stays_under_the_options(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def load_daemon(target: str) -> Daemon:
+        app = Daemon(target, {"a": 0})
+        app.configure({"a": 1, "b": 1})
+        return app
+
+    monkeypatch.setattr(options, "load_daemon", load_daemon)
+    assert load_configured("x", None, ("a=2",), {}).config == {"a": 2, "b": 1}
 
 
 @pytest.mark.parametrize(

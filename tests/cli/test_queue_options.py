@@ -21,7 +21,7 @@ from daemonkit.exceptions import StartError
 
 
 def run(function: Callable[[str], None], *arguments: str) -> Result:
-    """Run a command of a group, both with the options of a queue."""
+    """Run a command of a group; both have the queue options."""
 
     @click.group()
     @queue_options
@@ -94,7 +94,7 @@ def test_an_error_takes_one_line(error: Exception, status: int, line: str) -> No
     assert (result.exit_code, result.stdout, result.stderr) == (status, "", f"daemonkit: {line}\n")
 
 
-def test_a_message_can_not_control_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_message_cannot_control_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         fail("\x1b[31m", 7)
 

@@ -19,7 +19,7 @@ from daemonkit.config.defaults import SETTINGS
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> list[Daemon]:
-    """The daemons that `run` would start."""
+    """The daemons that `run` has started."""
     found: list[Daemon] = []
     monkeypatch.setattr("daemonkit.app.Daemon.start", lambda self: found.append(self))
     monkeypatch.setattr("daemonkit.cli.options.load_daemon", lambda target: Daemon(target))
@@ -102,7 +102,7 @@ def test_an_unknown_option_is_a_usage_error() -> None:
     assert invoke("run").exit_code == 2
 
 
-def test_the_version_names_what_matters_for_a_report() -> None:
+def test_the_version_includes_what_a_bug_report_needs() -> None:
     result = invoke("--version")
 
     assert result.exit_code == 0
@@ -112,8 +112,8 @@ def test_the_version_names_what_matters_for_a_report() -> None:
     )
 
 
-def test_what_few_runs_need_is_not_imported_before_it_is_needed() -> None:
-    """Each of them takes longer than all of daemonkit's own modules."""
+def test_what_few_runs_need_is_imported_only_when_needed() -> None:
+    """Importing one of them takes longer than all of daemonkit's own modules."""
     code = "import daemonkit.cli, sys; print({'asyncio', 'requests'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
 

@@ -36,7 +36,9 @@ def lines(text: str, key: str) -> list[str]:
 
 def test_the_unit_fits_the_daemon_and_its_configuration(tmp_path: Path) -> None:
     master = {"port": 80, "shutdown_timeout": 2.5, "log_file": str(tmp_path / "lo$g" / "x.log")}
-    text = unit(Daemon("a\nExecStartPre=/bin/evil", {"master": master}), ["/p", "$x"], None)
+    text = unit(
+        Daemon("a\nExecStartPre=/bin/evil", {"master": master}), ["/p", "$x"], None, os.getcwd()
+    )
 
     assert lines(text, "Description") == ["Description=a ExecStartPre=/bin/evil"]
     assert lines(text, "ExecStart") == ['ExecStart=/p "$$x"']
@@ -54,12 +56,12 @@ def test_the_folder_of_the_event_queue_can_be_written_to(tmp_path: Path) -> None
         ({"queue": str(queue), "log_file": str(log)}, [queue.parent, log.parent]),
         ({"queue": str(queue), "log_file": str(queue.parent / "x.log")}, [queue.parent]),
     ):
-        text = unit(Daemon("a", {"master": master}), ["/p"], None)
+        text = unit(Daemon("a", {"master": master}), ["/p"], None, os.getcwd())
         assert lines(text, "ReadWritePaths") == [f"ReadWritePaths={' '.join(map(str, folders))}"]
 
 
-def test_a_user_of_one_s_own_and_a_high_port(tmp_path: Path) -> None:
-    text = unit(Daemon("я", {}), ["/p"], "www-data")
+def test_a_unit_may_name_a_user_and_needs_no_capability_for_a_high_port(tmp_path: Path) -> None:
+    text = unit(Daemon("я", {}), ["/p"], "www-data", os.getcwd())
 
     assert lines(text, "User") == ["User=www-data"]
     assert lines(text, "DynamicUser") == lines(text, "ReadWritePaths") == []
@@ -72,18 +74,39 @@ def test_folders_closed_to_others_are_noted(tmp_path: Path) -> None:
     closed.mkdir(mode=0o700)
     (closed / "prog.py").touch()
     command = [str(closed / "prog.py")]
-    notes = lines(unit(Daemon("a"), command, None), "# /")
+    notes = lines(unit(Daemon("a"), command, None, os.getcwd()), "# /")
 
-    # The folder that pytest makes for its user is closed as well.
+    # The folder that pytest creates for its user isn't accessible either.
     assert all(
         " is not accessible to other users: use --user, or move the daemon." in line
         for line in notes
     )
     assert any(str(closed).startswith(line.split()[1]) for line in notes)
-    assert lines(unit(Daemon("a"), command, "root"), "# /") == []
+    assert lines(unit(Daemon("a"), command, "root", os.getcwd()), "# /") == []
 
 
-def test_what_can_be_read_only_once_is_not_named_in_a_unit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_module_that_changes_the_current_folder_changes_no_path(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "cfg.yaml").write_text("master: {queue: q.db}")
+    monkeypatch.chdir(tmp_path)
+
+    def load_daemon(target: str) -> Daemon:
+        os.chdir("/")
+        return Daemon(target)
+
+    monkeypatch.setattr("daemonkit.cli.options.load_daemon", load_daemon)
+    text = CliRunner().invoke(main, ["systemd", "mymod.py", "-c", "cfg.yaml"]).stdout
+
+    assert lines(text, "WorkingDirectory") == [f"WorkingDirectory={tmp_path}"]
+    assert lines(text, "ReadWritePaths") == [f"ReadWritePaths={tmp_path}"]
+    (command,) = lines(text, "ExecStart")
+    assert command.endswith(f" run {tmp_path}/mymod.py --config {tmp_path}/cfg.yaml")
+
+
+def test_a_file_that_can_be_read_only_once_is_refused_in_a_unit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("daemonkit.cli.options.load_daemon", lambda target: Daemon(target))
     for options in (["--config", "{}"], ["--set", "a=!secret file:{}"]):
         reader, writer = os.pipe()

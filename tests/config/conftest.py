@@ -22,7 +22,7 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.fixture
 def piped() -> Iterator[Callable[[str], str]]:
-    """The path of a pipe that holds a text, as `<(...)` gives it."""
+    """The path of a pipe that contains a text, as with `<(...)`."""
     opened: list[int] = []
 
     def pipe(text: str) -> str:

@@ -6,10 +6,10 @@ from typing import get_type_hints
 import pytest
 
 from daemonkit.config.defaults import SETTINGS, Settings
-from daemonkit.config.loading import load
+from daemonkit.config.loading import Given, load
 
 
-def test_the_table_and_the_typed_settings_are_one_thing() -> None:
+def test_the_table_matches_the_typed_settings() -> None:
     assert list(SETTINGS) == [field.name for field in fields(Settings)]
     assert vars(Settings()) == {name: row.default for name, row in SETTINGS.items()}
 
@@ -33,7 +33,7 @@ def test_a_default_list_is_not_shared() -> None:
 
 
 def test_attributes_hold_what_was_configured() -> None:
-    settings = load({"master": {"port": 3322, "log_level": "info"}}).settings
+    settings = load(Given({"master": {"port": 3322, "log_level": "info"}})).settings
 
     assert (settings.port, settings.log_level, settings.host) == (3322, "INFO", "::")
     assert get_type_hints(Settings)["port"] is int

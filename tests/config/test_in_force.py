@@ -9,13 +9,13 @@ import pytest
 
 from daemonkit import ConfigError, Daemon, RegistrationError, Secret
 from daemonkit.config import in_force
-from daemonkit.config.in_force import COMMAND_LINE, CommandLine, ConfigInForce, Reload, bind_config
-from daemonkit.config.loading import Config, Override, load
+from daemonkit.config.in_force import COMMAND_LINE, ConfigInForce, Reload, bind_config
+from daemonkit.config.loading import Config, Given, Override, load
 
 
 def test_a_reload_keeps_old_secrets_redacted_and_names_what_needs_a_restart(written: Any) -> None:
     config = ConfigInForce(None)
-    config.load(written("a: !secret old\nmaster: {port: 0}"), [Override.parse("b=1")])
+    config.load(Given(written("a: !secret old\nmaster: {port: 0}"), (Override.parse("b=1"),)))
     config.set_address("::", 3322)
     written("a: !secret new\nmaster: {port: 0, queue_size: 5, hidden_opts: [b]}")
     changed = config.reload().needs_restart
@@ -23,10 +23,10 @@ def test_a_reload_keeps_old_secrets_redacted_and_names_what_needs_a_restart(writ
     assert changed == ["master.queue_size"]
     assert config.now.config == {"a": "new", "b": 1}
     assert config.redact("old new") == "*** HIDDEN *** *** HIDDEN ***"
-    assert config.now.master == {**load().master, "port": 3322, "hidden_opts": ["b"]}
+    assert config.now.master == {**load(Given()).master, "port": 3322, "hidden_opts": ["b"]}
 
 
-def test_a_wrong_reload_leaves_everything_as_it_was(written: Any) -> None:
+def test_a_failed_reload_changes_nothing(written: Any) -> None:
     config = ConfigInForce(written("a: 1"))
     before = config.now
     written("a: [")
@@ -36,13 +36,13 @@ def test_a_wrong_reload_leaves_everything_as_it_was(written: Any) -> None:
     assert config.now is before
 
 
-def test_what_can_be_read_only_once_is_kept(
+def test_files_that_can_be_read_only_once_are_kept(
     piped: Callable[[str], str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "token").write_text("first")
     secret, token = piped("hush\n"), piped("quiet")
-    # Relative to the current folder: a pipe lies in none.
+    # Relative to the current folder: a pipe is in no folder.
     path = piped(f"a: 1\nb: !secret file:{secret}\nc: !secret file:token\n")
     app = Daemon(config=path)
     expected = {"a": 1, "b": "hush", "c": "first", "d": "quiet"}
@@ -61,7 +61,7 @@ def test_a_pipe_is_read_once_for_all_daemons_of_a_command_line(
     piped: Callable[[str], str], on_command_line: bool
 ) -> None:
     path = piped("a: 1")
-    token = COMMAND_LINE.set(CommandLine(path if on_command_line else None, ()))
+    token = COMMAND_LINE.set(Given(path if on_command_line else None))
     try:
         apps = [Daemon(config={"a": 0} if on_command_line else path) for _ in range(2)]
     finally:
@@ -87,7 +87,7 @@ def test_a_reload_does_not_depend_on_the_current_folder(
     (tmp_path / "token").write_text("hush")
     config = ConfigInForce(written("master: {queue: q.db}"))
     overrides = [Override.parse(f"{key}=!secret file:token") for key in ("a", "b")]
-    config.load(None, [*overrides, Override.parse("master.log_file=a.log")])
+    config.load(Given(None, (*overrides, Override.parse("master.log_file=a.log"))))
     before = config.now
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
@@ -95,6 +95,32 @@ def test_a_reload_does_not_depend_on_the_current_folder(
     assert config.reload().needs_restart == []
     assert config.now.master == before.master
     assert config.now.config == {"a": "hush", "b": "hush"}
+
+
+def test_paths_of_the_command_line_and_of_a_module_count_from_their_own_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "cfg.yaml").write_text("a: 1")
+    token = COMMAND_LINE.set(Given(None, (Override.parse("master.queue=q.db"),)))
+    monkeypatch.chdir("sub")
+    try:
+        config = ConfigInForce("cfg.yaml")
+    finally:
+        COMMAND_LINE.reset(token)
+    monkeypatch.chdir("/")
+
+    assert config.now.config == {"a": 1}
+    assert config.settings.queue == str(tmp_path / "q.db")
+
+
+def test_the_last_source_that_was_given_stays_over_later_overrides() -> None:
+    config = ConfigInForce({"a": 1})
+    config.load(Given({"b": 2}))
+    config.load(Given(None, (Override.parse("c=3"),)))
+
+    assert config.now.config == {"b": 2, "c": 3}
 
 
 def test_a_report_of_a_reload_names_what_could_not_change() -> None:
@@ -113,19 +139,19 @@ def test_a_report_of_a_reload_names_what_could_not_change() -> None:
 def test_a_reload_without_a_file_says_so(written: Any, source: Any, has_file: bool) -> None:
     path = written("a: 1")
     config = ConfigInForce(path if source == "file" else source)
-    config.load(None, [Override.parse("b=1")])
+    config.load(Given(None, (Override.parse("b=1"),)))
 
     assert config.reload() == Reload([], ["b"], [], has_file)
 
 
-def test_it_is_loaded_once_however_many_threads_need_it_first(
+def test_the_configuration_is_loaded_once_however_many_threads_need_it_first(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     loads: list[Config] = []
     pause = threading.Event()
 
     def slow(*arguments: Any, **options: Any) -> Config:
-        loads.append(load())
+        loads.append(load(Given()))
         pause.wait(0.05)
         return loads[-1]
 
@@ -156,7 +182,7 @@ def test_validators_see_the_configuration_and_the_one_of_every_reload(written: A
     assert seen == [({"a": 1}, 5), ({"a": 2}, 5)]
 
 
-def test_what_a_validator_raises_is_a_configuration_error_in_one_line(written: Any) -> None:
+def test_an_exception_in_a_validator_is_a_configuration_error_in_one_line(written: Any) -> None:
     message = r"needs_url() refused the configuration: ValueError: no url for port 5151"
     with pytest.raises(ConfigError) as caught:
         ConfigInForce({"a": 1}).validate([needs_url])
@@ -196,7 +222,7 @@ def test_a_secret_that_a_validator_names_is_redacted(error: type[Exception]) -> 
     assert "*** HIDDEN *** is too short" in str(caught.value)
 
 
-def test_a_validator_that_has_not_run_is_refused() -> None:
+def test_a_validator_that_returns_unrun_work_is_refused() -> None:
     def check(config: dict[str, Any], master_config: dict[str, Any]) -> Generator[int, None, None]:
         yield 1
 
@@ -219,13 +245,13 @@ def test_the_configuration_can_be_read_while_a_validator_runs() -> None:
 
 @pytest.fixture
 def _command_line() -> Any:
-    token = COMMAND_LINE.set(CommandLine(overrides=(Override.parse("a=2"),), overlay={"b": 3}))
+    token = COMMAND_LINE.set(Given(overrides=(Override.parse("a=2"),), overlay={"b": 3}))
     yield
     COMMAND_LINE.reset(token)
 
 
 @pytest.mark.usefixtures("_command_line")
-def test_an_overlay_of_the_command_line_goes_over_the_constructor_s() -> None:
+def test_an_overlay_of_the_command_line_overrides_the_constructor_s() -> None:
     assert ConfigInForce({"a": 1, "b": 1, "c": 1}).now.config == {"a": 2, "b": 3, "c": 1}
 
 
@@ -266,7 +292,7 @@ def test_the_parameters_of_a_class_are_its_own() -> None:
     assert bind_config(Daemon, "run")().name == "Daemon"
 
 
-def test_a_factory_that_takes_more_is_refused() -> None:
+def test_a_factory_with_more_parameters_is_refused() -> None:
     with pytest.raises(RegistrationError) as caught:
         bind_config(lambda a, b: None, "daemonkit run")
 

@@ -7,12 +7,17 @@ from typing import Any
 import pytest
 
 from daemonkit import ConfigError, Secret
+from daemonkit.config import loading
 from daemonkit.config.defaults import SETTINGS
-from daemonkit.config.loading import Config, Override, load
+from daemonkit.config.loading import Config, Given, Override
+
+
+def load(source: Any = None, *overrides: Override, overlay: Any = None) -> Config:
+    return loading.load(Given(source, overrides, overlay))
 
 
 def load_with(*assignments: str, source: Any = None) -> Config:
-    return load(source, [Override.parse(assignment) for assignment in assignments])
+    return load(source, *map(Override.parse, assignments))
 
 
 def error_of(source: Any, *assignments: str) -> str:
@@ -39,7 +44,7 @@ def test_master_is_separated_and_merged_over_the_defaults(written: Any) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "master:\n", "---\n..."])
-def test_a_file_that_says_nothing_leaves_the_defaults(written: Any, text: str) -> None:
+def test_a_file_without_settings_leaves_the_defaults(written: Any, text: str) -> None:
     assert load(written(text)).master == load().master
 
 
@@ -120,7 +125,7 @@ def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
     assert error_of("a\0b") == "a\0b: cannot read the configuration: embedded null byte"
 
 
-def test_an_option_unlike_any_is_answered_with_the_list_of_all() -> None:
+def test_an_option_unlike_any_other_gets_the_list_of_all() -> None:
     message = "unknown option 'zzz' in master; the options are " + ", ".join(SETTINGS)
     assert error_of({"master": {"zzz": 1}}) == message
 
@@ -134,7 +139,7 @@ def test_an_error_in_the_file_does_not_name_an_option(written: Any) -> None:
 
 
 @pytest.mark.parametrize("source", [5, ["a"]])
-def test_what_is_neither_path_nor_mapping_is_refused(source: Any) -> None:
+def test_a_source_that_is_neither_path_nor_mapping_is_refused(source: Any) -> None:
     assert error_of(source).startswith("config must be a file's path or a mapping, not ")
 
 
@@ -175,7 +180,7 @@ def test_set_overrides_single_values_typed_as_yaml(written: Any) -> None:
         ("master=1", "--set master: master must be a mapping of settings, not int"),
     ],
 )
-def test_a_wrong_override_is_named(assignment: str, message: str) -> None:
+def test_an_invalid_override_is_named(assignment: str, message: str) -> None:
     assert error_of({"x": 1}, assignment) == message
 
 
@@ -192,7 +197,7 @@ def test_a_mapping_is_copied_and_its_secrets_known() -> None:
     assert config.redact("hush") == "*** HIDDEN ***"
 
 
-def test_what_is_shown_hides_what_hidden_opts_name() -> None:
+def test_the_visible_configuration_hides_what_hidden_opts_name() -> None:
     config = load(
         {
             "master": {"hidden_opts": ["yt_token", "password", "a.key", "master.juggler_url"]},
@@ -230,7 +235,7 @@ def test_a_secret_is_hidden_wherever_it_is(written: Any) -> None:
 
 @pytest.fixture
 def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
-    """The current folder, and another one that has a configuration `cfg.yaml`."""
+    """The current folder, and another one with a configuration `cfg.yaml`."""
     here, there = tmp_path / "here", tmp_path / "there"
     for folder in (here, there):
         folder.mkdir()
@@ -239,7 +244,7 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path
     return here, there
 
 
-def test_a_path_in_the_file_counts_from_the_file_s_folder(folders: tuple[Path, Path]) -> None:
+def test_a_path_in_the_file_is_relative_to_the_file_s_folder(folders: tuple[Path, Path]) -> None:
     _, there = folders
     settings = load("../there/cfg.yaml").settings
     absolute = load({"master": {"queue": "/run/q.db"}}).settings
@@ -249,7 +254,7 @@ def test_a_path_in_the_file_counts_from_the_file_s_folder(folders: tuple[Path, P
     assert absolute.queue == "/run/q.db"
 
 
-def test_other_paths_count_from_the_current_folder(
+def test_other_paths_are_relative_to_the_current_folder(
     folders: tuple[Path, Path], piped: Callable[[str], str]
 ) -> None:
     here, there = folders
@@ -270,7 +275,7 @@ def test_a_secret_path_stays_a_secret() -> None:
     assert config.visible()["master_config"]["queue"] == "*** HIDDEN ***"
 
 
-def test_a_removed_current_folder_costs_relative_paths_only(
+def test_only_relative_paths_fail_in_a_removed_current_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gone = tmp_path / "gone"

@@ -17,7 +17,7 @@ TREE: dict[str, Any] = {
 
 
 def hidden(*patterns: str) -> set[str]:
-    """The values that a set of patterns hides."""
+    """The values that some patterns hide."""
     shown = json.dumps(hide(TREE, list(patterns)))
     return {value for value in ("p0", "p1", "p2", "p3", "p4", "five") if value not in shown}
 

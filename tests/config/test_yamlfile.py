@@ -106,7 +106,7 @@ def test_aliases_and_merge_keys_work(written: Any) -> None:
     }
 
 
-def test_a_large_file_without_aliases_is_no_bomb(
+def test_a_large_file_without_aliases_is_not_a_bomb(
     written: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("daemonkit.config.yamlfile.MAX_EXPANDED", 1000)

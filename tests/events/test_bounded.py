@@ -32,7 +32,7 @@ def test_a_full_queue_names_its_size(waiting: Waiting) -> None:
     assert (str(refusal), refusal.retry_after) == ("The event queue is full (2 events)", 1)
 
 
-def test_a_batch_that_can_never_fit_is_told_apart_from_a_full_queue(waiting: Waiting) -> None:
+def test_a_batch_that_can_never_fit_is_distinguished_from_a_full_queue(waiting: Waiting) -> None:
     refusal = Bounded(2, waiting).refusal_of(3)
 
     assert type(refusal) is BatchTooLarge
@@ -50,13 +50,13 @@ def test_a_closed_queue_has_no_room_and_is_not_full(waiting: Waiting) -> None:
     assert str(daemon_stopping()) == str(refusal)
 
 
-def test_as_many_find_room_as_there_is(waiting: Waiting) -> None:
+def test_as_many_events_fit_as_there_is_room_for(waiting: Waiting) -> None:
     queue = Bounded(4, waiting)
     fits, refusal = queue._room_for_some(3)
 
     assert queue._room_for_some(2) == (2, None)
     assert (fits, str(refusal)) == (2, "The event queue is full (4 events)")
-    # More than the queue could ever hold: the first of them fit all the same.
+    # More than the queue could ever hold: the first of them still fit.
     assert type(queue._room_for_some(100)[1]) is QueueFull
 
 

@@ -94,7 +94,7 @@ def test_valid_json_is_decoded(data: bytes, event: object) -> None:
         (b"\xef\xbb\xbf\xef\xbb\xbf1", "Expecting value: line 1 column 1 (char 0)"),
     ],
 )
-def test_invalid_json_is_refused_with_the_place(data: bytes, message: str) -> None:
+def test_invalid_json_is_refused_with_the_position(data: bytes, message: str) -> None:
     with pytest.raises(InvalidEvent) as caught:
         decode(data)
 
@@ -103,13 +103,13 @@ def test_invalid_json_is_refused_with_the_place(data: bytes, message: str) -> No
 
 @settings(deadline=None)
 @given(JSON)
-def test_what_json_can_hold_comes_back(event: object) -> None:
+def test_json_values_round_trip(event: object) -> None:
     assert decode(json.dumps(event).encode()) == event
 
 
 @settings(deadline=None)
 @given(st.binary(max_size=60) | st.text(alphabet='[]{}",:\\ 01eE.-NaInfty\n', max_size=60))
-def test_whatever_comes_is_an_event_or_an_invalid_event(data: bytes | str) -> None:
+def test_any_bytes_are_an_event_or_an_invalid_event(data: bytes | str) -> None:
     try:
         event = decode(data if isinstance(data, bytes) else data.encode())
     except InvalidEvent:
@@ -156,7 +156,7 @@ def test_ndjson_is_one_event_a_line_and_empty_lines_are_left_out() -> None:
         (b"1\n\x0b\n", "line 2: Expecting value: line 1 column 1 (char 0)"),
     ],
 )
-def test_ndjson_names_the_bad_line(data: bytes, message: str) -> None:
+def test_ndjson_names_the_invalid_line(data: bytes, message: str) -> None:
     with pytest.raises(InvalidEvent) as caught:
         decode_lines(data)
 
@@ -212,7 +212,7 @@ PIECES = ['"', "\\", '\\"', "[" * 150, "{", "]", "}", ":", ",", " ", "0", "12", 
 
 @settings(max_examples=500, deadline=None)
 @given(st.lists(st.sampled_from(PIECES), max_size=12).map("".join))
-def test_whatever_comes_is_valid_or_refused_with_a_reason(text: str) -> None:
+def test_any_bytes_are_valid_or_refused_with_a_reason(text: str) -> None:
     with contextlib.suppress(InvalidEvent):
         assert decode(text.encode()) == json.loads(text.removeprefix("\ufeff"))
 

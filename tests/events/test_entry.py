@@ -32,7 +32,7 @@ def test_selected_events_of_a_batch_keep_their_circumstances() -> None:
     assert Batch([1, 2]).selected([False, True]) == Batch([2], [])
 
 
-def test_the_circumstances_of_an_event_have_the_time_in_utc() -> None:
+def test_the_meta_of_an_event_has_its_time_in_utc() -> None:
     assert meta_of("http", "a:1", 1_500_000_000, 2) == EventMeta("http", "a:1", THEN, 2)
 
 

@@ -32,9 +32,7 @@ def intake(queue: MemoryQueue) -> Intake:
     return Intake(queue)
 
 
-def test_an_event_carries_its_circumstances_only_when_wanted(
-    intake: Intake, queue: MemoryQueue
-) -> None:
+def test_an_event_has_meta_only_if_the_handler_takes_it(intake: Intake, queue: MemoryQueue) -> None:
     queue.with_meta = True
     intake.put_many(decoded({"a": 1}), "udp", "[::1]:9")
     queue.with_meta = False
@@ -55,7 +53,7 @@ def test_received_and_refused_events_are_counted(intake: Intake) -> None:
     assert intake.counters() == {"received": 2, "refused": 1}
 
 
-def test_of_several_events_those_are_taken_that_find_room(
+def test_of_several_events_those_that_find_room_are_accepted(
     intake: Intake, queue: MemoryQueue
 ) -> None:
     queue.with_meta = True
@@ -70,7 +68,7 @@ def test_of_several_events_those_are_taken_that_find_room(
     ]
 
 
-def test_each_batch_is_taken_whole_or_not_at_all(intake: Intake, queue: MemoryQueue) -> None:
+def test_each_request_is_queued_whole_or_not_at_all(intake: Intake, queue: MemoryQueue) -> None:
     queue.with_meta = True
     refusals = intake.put_each(
         *requests([1], [2, 3], [4, 5, 6], [7]),
@@ -88,7 +86,7 @@ def test_each_batch_is_taken_whole_or_not_at_all(intake: Intake, queue: MemoryQu
     assert [(e.event, e.meta.peer) for e in (queue.get(), queue.get())] == [(1, "a:1"), (7, "d:4")]
 
 
-def test_batches_that_fit_are_taken_in_one_go(intake: Intake, queue: MemoryQueue) -> None:
+def test_batches_that_fit_are_queued_together(intake: Intake, queue: MemoryQueue) -> None:
     assert intake.put_each(*requests([1], [2]), "http", lambda: pytest.fail("asked")) == [
         None,
         None,
@@ -97,7 +95,7 @@ def test_batches_that_fit_are_taken_in_one_go(intake: Intake, queue: MemoryQueue
     assert (queue.get(), queue.get()) == (1, 2)
 
 
-def test_what_the_disk_refuses_is_not_tried_one_by_one(
+def test_requests_refused_by_the_disk_are_not_retried_one_by_one(
     intake: Intake, queue: MemoryQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried: list[int] = []
@@ -114,7 +112,7 @@ def test_what_the_disk_refuses_is_not_tried_one_by_one(
     assert intake.counters() == {"received": 0, "refused": 2}
 
 
-def test_what_finds_no_room_on_the_disk_is_refused_together(
+def test_events_without_room_on_the_disk_are_refused_together(
     intake: Intake, queue: MemoryQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried: list[int] = []
@@ -135,7 +133,7 @@ def test_what_finds_no_room_on_the_disk_is_refused_together(
     assert intake.counters() == {"received": 0, "refused": 5}
 
 
-def test_a_closed_intake_takes_no_batch(intake: Intake) -> None:
+def test_a_closed_intake_accepts_no_batch(intake: Intake) -> None:
     intake.close()
     refusals = intake.put_each(*requests([1], [2, 3]), "http", lambda: ["a:1", "b:2"])
 
@@ -143,14 +141,14 @@ def test_a_closed_intake_takes_no_batch(intake: Intake) -> None:
     assert intake.counters() == {"received": 0, "refused": 3}
 
 
-def test_who_sent_them_is_asked_only_if_somebody_wants_to_know(
+def test_senders_are_looked_up_only_if_the_handler_takes_meta(
     intake: Intake, queue: MemoryQueue
 ) -> None:
     assert intake.put_some(decoded(1), "udp", lambda: pytest.fail("asked")) == (1, None)
     assert queue.get() == 1
 
 
-def test_a_closed_intake_takes_none_of_several(intake: Intake) -> None:
+def test_a_closed_intake_accepts_none_of_several(intake: Intake) -> None:
     intake.close()
     count, refusal = intake.put_some(decoded(1, 2), "udp", lambda: ["a:1", "b:2"])
 
@@ -177,7 +175,7 @@ def test_while_starting_only_the_starting_thread_may_queue(intake: Intake) -> No
     assert intake.counters()["received"] == 2
 
 
-def test_a_closed_intake_refuses_everyone_for_good(intake: Intake) -> None:
+def test_a_closed_intake_stays_closed(intake: Intake) -> None:
     intake.close()
     intake.open()
 

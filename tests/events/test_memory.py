@@ -33,7 +33,7 @@ def test_a_batch_is_added_whole_or_not_at_all() -> None:
     assert [queue.get() for _ in range(len(queue))] == [1, 5, 6]
 
 
-def test_a_batch_that_can_never_fit_is_told_apart_from_a_full_queue() -> None:
+def test_a_batch_that_can_never_fit_is_distinguished_from_a_full_queue() -> None:
     with pytest.raises(BatchTooLarge, match=r"^3 events at once are more than the queue holds"):
         MemoryQueue(2).put_many(Batch([1, 2, 3]))
 
@@ -48,7 +48,7 @@ def test_as_many_are_added_as_there_is_room_for() -> None:
     assert [queue.get() for _ in range(3)] == [1, 2, 3]
 
 
-def test_a_queue_made_smaller_than_what_it_holds_accepts_nothing() -> None:
+def test_a_queue_made_smaller_than_its_content_accepts_nothing() -> None:
     queue = filled(3, 1, 2, 3)
     queue.size = 1
 
@@ -85,7 +85,7 @@ def test_entries_have_only_what_the_processor_needs() -> None:
     assert without_peer.meta.peer is None
 
 
-def test_what_was_put_before_the_start_can_be_taken_over() -> None:
+def test_events_put_before_the_start_can_be_moved_to_another_queue() -> None:
     queue = MemoryQueue(10)
     queue.keep_lines = True
     queue.put_many(Batch([1, 2], [b"1", b"2"]))
@@ -94,7 +94,7 @@ def test_what_was_put_before_the_start_can_be_taken_over() -> None:
     assert queue.lost_at_exit() == 0
 
 
-def test_what_waits_is_lost_at_exit() -> None:
+def test_waiting_events_are_lost_at_exit() -> None:
     assert filled(3, 1, 2).lost_at_exit() == 2
 
 
@@ -207,7 +207,7 @@ def test_the_age_of_the_oldest_is_shown(clock: Clock) -> None:
     assert ages(queue) == [0.0, None]
 
 
-def test_a_queue_that_is_never_empty_still_knows_its_oldest(clock: Clock) -> None:
+def test_a_queue_that_is_never_empty_still_knows_its_oldest_event(clock: Clock) -> None:
     queue = filled(10, 0)
     for number in range(1, 50):
         clock.now += 1
@@ -220,7 +220,7 @@ def test_a_queue_that_is_never_empty_still_knows_its_oldest(clock: Clock) -> Non
 
 
 def test_events_put_within_a_tenth_of_a_second_share_their_age(clock: Clock) -> None:
-    """Noting the time of each would cost memory and time per put."""
+    """Recording the time of each would cost memory and time per put."""
     queue = MemoryQueue(1000)
     for number in range(26):
         queue.put_many(Batch([number]))

@@ -45,7 +45,7 @@ def test_each_event_is_handled_once_and_in_order() -> None:
     assert processor.counters() == {"in_work": 0, "handled": 3, "failed": 0}
 
 
-def test_meta_is_given_to_a_handler_that_wants_it() -> None:
+def test_meta_is_passed_to_a_handler_that_takes_it() -> None:
     handled: list[tuple[int, str]] = []
     process([1], lambda event, meta: handled.append((event, meta.peer)), with_meta=True)
 
@@ -64,7 +64,7 @@ def test_batches_are_lists_of_events_and_of_metas() -> None:
     assert handled == [([1, 2], ["http", "http"]), ([3], ["http"])]
 
 
-def test_four_threads_work_at_a_time() -> None:
+def test_four_threads_work_at_the_same_time() -> None:
     together = threading.Barrier(4)
     processor = process([1, 2, 3, 4], lambda event: together.wait(10), threads=4)
 
@@ -101,7 +101,7 @@ def test_a_failing_batch_is_counted_whole(caplog: pytest.LogCaptureFixture) -> N
     assert [record.getMessage() for record in caplog.records] == [message]
 
 
-def test_it_shows_what_is_in_work_and_which_threads_still_run() -> None:
+def test_the_processor_shows_events_in_work_and_running_threads() -> None:
     release, entered = threading.Event(), threading.Event()
 
     def handle(event: Any) -> None:
@@ -125,7 +125,7 @@ def test_it_shows_what_is_in_work_and_which_threads_still_run() -> None:
 
 @pytest.mark.parametrize("batch", [None, 2])
 def test_an_event_is_always_either_waiting_or_in_work(batch: int | None) -> None:
-    """Also between `get`, which takes it, and the call of the handler."""
+    """Also between `get` and the call of the handler."""
     queue = MemoryQueue(10)
     seen: list[tuple[int, int]] = []
     processor = Processor(
@@ -171,24 +171,24 @@ def test_a_failed_event_is_always_either_in_work_or_waiting_for_its_retry() -> N
     assert processor.in_work == 0
 
 
-def test_what_is_in_work_is_exact_though_events_finish_meanwhile(
+def test_in_work_is_exact_although_events_finish_meanwhile(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Another event finishes, and the next is taken, before each of the first six looks."""
+    """Another event finishes and the next is taken before each of the first six reads."""
     finished = 0
 
-    def look(taken: int) -> int:
+    def count(taken: int) -> int:
         nonlocal finished
         finished += finished < 6
         return finished + taken
 
-    monkeypatch.setattr(MemoryQueue, "taken", property(lambda queue: look(1)))
-    monkeypatch.setattr(Processor, "_handled", lambda processor: look(0))
+    monkeypatch.setattr(MemoryQueue, "taken", property(lambda queue: count(1)))
+    monkeypatch.setattr(Processor, "_handled", lambda processor: count(0))
 
     assert Processor(MemoryQueue(1), print, LOGGER).in_work == 1
 
 
-def test_what_another_process_has_dropped_is_not_in_work(tmp_path: Path) -> None:
+def test_events_dropped_by_another_process_are_not_in_work(tmp_path: Path) -> None:
     queue = DurableQueue(str(tmp_path / "events.db"), LOGGER)
     queue.start()
     queue.put_many(Batch(range(5), [b"%d" % number for number in range(5)]))
@@ -299,7 +299,7 @@ def test_a_stall_that_is_over_before_it_is_logged_is_not_logged(
 # Failed events
 
 
-def test_a_failed_event_is_retried_and_then_is_a_dead_letter(
+def test_a_failed_event_is_retried_and_then_becomes_a_dead_letter(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     attempts: list[tuple[Any, int]] = []
@@ -364,18 +364,18 @@ def test_each_event_of_a_failed_batch_is_retried_alone() -> None:
     assert queue.counters()["dead"] == 1
 
 
-def test_a_durable_queue_is_told_what_was_handled_and_not_before() -> None:
-    told: list[Any] = []
+def test_events_of_a_durable_queue_are_done_once_handled_and_not_before() -> None:
+    calls: list[Any] = []
     handled: list[Any] = []
 
     class Durable(MemoryQueue):
         is_durable = True
 
         def done(self, entries: Sequence[Entry]) -> None:
-            told.append((list(entries), list(handled)))
+            calls.append((list(entries), list(handled)))
 
     for batch in (None, 2):
-        told.clear()
+        calls.clear()
         handled.clear()
         queue = Durable(10)
         processor = Processor(
@@ -386,7 +386,7 @@ def test_a_durable_queue_is_told_what_was_handled_and_not_before() -> None:
         processor.request_stop()
         assert processor.join(10)
         expected = [([1, 2], [1, 2])] if batch else [([1], [1]), ([2], [1, 2])]
-        assert told == expected
+        assert calls == expected
 
 
 # Hooks for dead letters
@@ -419,7 +419,7 @@ def refuse(event: Any) -> None:
 def run_to_the_end(
     queue: EventQueue, processor: Processor, *events: Any, attempts: int = 1
 ) -> None:
-    """Handle events until each has had so many attempts."""
+    """Handle events until each has had this many attempts."""
     queue.put_many(Batch(events, [json.dumps(event).encode() for event in events]))
     processor.start()
     until(lambda: processor._handled() + processor._failed() == len(events) * attempts)
@@ -462,7 +462,7 @@ def test_each_event_of_a_failed_batch_is_passed_to_each_hook(queue: EventQueue) 
     [ValueError("hook"), SystemExit(3), KeyboardInterrupt()],
     ids=lambda e: type(e).__name__,
 )
-def test_what_a_hook_raises_is_logged_and_stops_nothing(
+def test_an_exception_in_a_hook_is_logged_and_stops_nothing(
     queue: EventQueue, error: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
     calls: list[Any] = []
@@ -484,7 +484,7 @@ def test_what_a_hook_raises_is_logged_and_stops_nothing(
     assert logged[0].exc_info[1] is error
 
 
-def test_a_hook_that_returns_work_undone_has_failed(
+def test_a_dead_letter_hook_that_returns_unrun_work_has_failed(
     queue: EventQueue, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def hook(event: Any, failure: FailedAttempt) -> None:
@@ -495,7 +495,7 @@ def test_a_hook_that_returns_work_undone_has_failed(
     assert "TypeError: it returned a coroutine, which nothing awaits" in caplog.text
 
 
-def test_an_event_that_will_be_retried_is_no_dead_letter(queue: EventQueue) -> None:
+def test_an_event_that_will_be_retried_is_not_a_dead_letter(queue: EventQueue) -> None:
     failed: list[Any] = []
 
     def fail_once(event: Any) -> None:
@@ -560,7 +560,7 @@ def test_hooks_wait_until_the_dead_letter_can_be_stored(tmp_path: Path) -> None:
     assert order == ["released", "called"]
 
 
-def test_hooks_are_not_called_for_what_could_not_be_stored(
+def test_hooks_are_not_called_for_a_dead_letter_that_could_not_be_stored(
     queue: EventQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(queue, "flush", lambda: False)
@@ -571,7 +571,7 @@ def test_hooks_are_not_called_for_what_could_not_be_stored(
     assert processor.counters()["failed"] == 1
 
 
-def test_what_failed_after_the_file_was_closed_is_not_stored(tmp_path: Path) -> None:
+def test_failures_after_the_file_was_closed_are_not_stored(tmp_path: Path) -> None:
     queue = DurableQueue(str(tmp_path / "events.db"), LOGGER)
     queue.start()
     queue.put_many(Batch([1], [b"1"]))

@@ -104,7 +104,7 @@ def test_a_datagram_that_finds_the_queue_full_is_counted(app: Daemon) -> None:
     assert refused == 1
 
 
-def test_what_the_kernel_holds_at_stop_is_still_handled(
+def test_datagrams_in_the_kernel_at_the_stop_are_still_handled(
     app: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Holding the intake's lock keeps the listener from reading."""
@@ -201,7 +201,7 @@ def test_a_failing_read_is_logged_and_the_listener_continues(
     assert "UDP: cannot read a datagram: bad luck" in caplog.messages
 
 
-def test_a_sender_that_never_pauses_does_not_keep_it_from_stopping(app: Daemon) -> None:
+def test_a_sender_that_never_pauses_does_not_keep_the_listener_from_stopping(app: Daemon) -> None:
     app.on_event(lambda event: None)
     over = threading.Event()
 
@@ -222,14 +222,14 @@ def test_a_sender_that_never_pauses_does_not_keep_it_from_stopping(app: Daemon) 
 
 @contextmanager
 def held(app: Daemon) -> Iterator[UdpListener]:
-    """Keep the listener from queueing events, once it has read the first."""
+    """Keep the listener from queueing events once it has read the first."""
     assert app._assembly.parts is not None
     with app._assembly.parts.intake._lock:
         yield app._assembly.parts.udp
 
 
 def flood(client: Client, datagrams: list[bytes]) -> None:
-    """Send datagrams that the listener finds all at once; it is held up by one before them."""
+    """Send datagrams that the listener finds all at once: one before them holds it up."""
     with held(client.app) as listener:  # type: ignore[attr-defined]
         client.send_datagram(b'"first"')
         client.wait_until(lambda: listener._received)
@@ -237,7 +237,7 @@ def flood(client: Client, datagrams: list[bytes]) -> None:
             client.send_datagram(data)
 
 
-def test_a_flood_is_taken_in_batches_and_in_order(
+def test_a_flood_is_queued_in_batches_and_in_order(
     app: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events: list[Any] = []
@@ -259,7 +259,7 @@ def test_a_flood_is_taken_in_batches_and_in_order(
     assert sizes[-3:] == [512, 512, 176]
 
 
-def test_who_sends_bad_datagrams_is_named_even_in_a_flood(
+def test_the_sender_of_invalid_datagrams_is_named_even_in_a_flood(
     app: Daemon, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From the second report on: the first makes the listener read senders for a while."""
@@ -272,15 +272,17 @@ def test_who_sends_bad_datagrams_is_named_even_in_a_flood(
         app._assembly.parts.udp._limits["invalid"] = RateLimit(10)
         flood(client, [b"1", b"nope", b"2"])
         counters = udp_counters(client, 4)
-        told = [m for m in caplog.messages if "not valid JSON" in m]
+        messages = [m for m in caplog.messages if "not valid JSON" in m]
 
     assert counters["invalid"] == 2
-    assert told[0].startswith("UDP: a datagram from a flood is not valid JSON: ")
-    assert told[1].startswith("UDP: a datagram from 127.0.0.1:")
+    assert messages[0].startswith("UDP: a datagram from a flood is not valid JSON: ")
+    assert messages[1].startswith("UDP: a datagram from 127.0.0.1:")
 
 
 @pytest.mark.parametrize("with_meta", [True, False])
-def test_bad_datagrams_among_good_ones_shift_no_sender(app: Daemon, with_meta: bool) -> None:
+def test_invalid_datagrams_do_not_shift_the_senders_of_valid_ones(
+    app: Daemon, with_meta: bool
+) -> None:
     seen: list[Any] = []
     if with_meta:
         app.add_event_handler(lambda event, meta: seen.append((event, meta.peer)))
@@ -304,7 +306,9 @@ def test_bad_datagrams_among_good_ones_shift_no_sender(app: Daemon, with_meta: b
     assert seen[1:] == expected
 
 
-def test_what_the_kernel_drops_is_in_the_log(app: Daemon, caplog: pytest.LogCaptureFixture) -> None:
+def test_datagrams_dropped_by_the_kernel_are_logged(
+    app: Daemon, caplog: pytest.LogCaptureFixture
+) -> None:
     with running(app, {"master": {"udp_receive_buffer": 5000}}) as client:
         client.app = app  # type: ignore[attr-defined]
         flood(client, [b"1"] * 300)
@@ -318,7 +322,7 @@ def test_what_the_kernel_drops_is_in_the_log(app: Daemon, caplog: pytest.LogCapt
     )
 
 
-def test_only_what_finds_room_is_taken_of_a_flood(
+def test_only_the_events_of_a_flood_that_find_room_are_accepted(
     app: Daemon, caplog: pytest.LogCaptureFixture
 ) -> None:
     entered = []
@@ -364,7 +368,7 @@ def test_only_the_first_datagram_has_its_sender_read_unless_all_are_wanted() -> 
     assert found == [([b"0", b"1", b"2"], 1), ([b"0", b"1", b"2"], 3)]
 
 
-def test_whatever_fails_the_listener_continues(
+def test_the_listener_continues_after_any_failure(
     app: Daemon, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events: list[Any] = []

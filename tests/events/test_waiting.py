@@ -47,7 +47,7 @@ def test_entries_come_out_in_order() -> None:
     assert [waiting.get() for _ in range(3)] == [1, 2, 3]
 
 
-def test_the_head_is_shown_and_stays() -> None:
+def test_head_returns_the_next_entry_and_keeps_it() -> None:
     waiting = make(1, 2)
 
     assert (waiting.head(), waiting.ready, len(waiting)) == (1, 2, 2)
@@ -117,7 +117,7 @@ def test_a_batch_lingers_until_it_is_full() -> None:
     late.join()
 
 
-def test_a_batch_lingers_no_longer_than_it_may() -> None:
+def test_a_batch_lingers_no_longer_than_allowed() -> None:
     before = time.monotonic()
 
     assert make(1).get_batch(2, linger=0.05) == [1]
@@ -165,7 +165,7 @@ def test_without_draining_nothing_more_is_handed_out_or_accepted() -> None:
 
 
 class Interrupting:
-    """Lets a consumer take an entry at the moment in which it is discarded."""
+    """Lets a consumer take an entry at the moment when it is discarded."""
 
     def __init__(self, number: int, take: Callable[[], None]) -> None:
         self.number, self._take = number, take
@@ -174,7 +174,7 @@ class Interrupting:
         self._take()
 
 
-def test_what_is_taken_while_the_rest_is_discarded_is_the_next_in_order() -> None:
+def test_an_entry_taken_while_the_rest_is_discarded_is_the_next_in_order() -> None:
     taken: list[Interrupting] = []
 
     def take() -> None:
@@ -197,7 +197,7 @@ def events_of(entries: Sequence[Entry]) -> list[Any]:
     return [entry.event for entry in entries]
 
 
-def test_a_retry_waits_its_time_and_then_comes_first() -> None:
+def test_a_retry_waits_until_it_is_due_and_then_comes_first() -> None:
     waiting = make()
     waiting.put_back(Entry(1), 0.05)
     before = time.monotonic()
@@ -210,7 +210,7 @@ def test_a_retry_waits_its_time_and_then_comes_first() -> None:
     assert events_of([waiting.get(), waiting.get()]) == [1, 2]
 
 
-def test_a_retry_that_is_not_due_keeps_no_other_waiting() -> None:
+def test_a_retry_that_is_not_due_does_not_delay_others() -> None:
     waiting = make()
     waiting.put_back(Entry(1), 3600)
     waiting.add([2], 1)
@@ -236,7 +236,7 @@ def test_retries_due_at_the_same_time_keep_their_order(monkeypatch: pytest.Monke
     assert events_of([waiting.get() for _ in range(3)]) == [{"n": 3}, {"n": 1}, {"n": 2}]
 
 
-def test_a_retry_comes_alone() -> None:
+def test_a_retry_is_handed_out_alone() -> None:
     waiting = make(1, 2)
     for number in (3, 4):
         waiting.put_back(Entry(number, failed=1.0), 0)
@@ -292,7 +292,7 @@ def test_more_is_loaded_when_nothing_is_left() -> None:
     assert waiting.get_batch(3, 0) == [2, 3]
 
 
-def test_a_waiting_consumer_loads_again_only_when_asked_to() -> None:
+def test_a_waiting_consumer_loads_again_only_on_request() -> None:
     stored: list[int] = []
     loads: list[bool] = []
 
@@ -305,13 +305,13 @@ def test_a_waiting_consumer_loads_again_only_when_asked_to() -> None:
     waiting = make(load=load)
     with consumers(waiting) as got:
         stored.append(1)
-        waiting.look_again()
+        waiting.request_load()
 
     assert got == [1]
     assert loads == [False, True]
 
 
-def test_a_consumer_that_wakes_up_for_nothing_loads_again() -> None:
+def test_a_consumer_that_wakes_without_an_entry_loads_again() -> None:
     """As when another consumer has taken the entry that woke it."""
     stored: list[int] = []
 
@@ -330,16 +330,16 @@ def test_a_consumer_that_wakes_up_for_nothing_loads_again() -> None:
     assert got == [1]
 
 
-def test_what_is_stored_during_a_load_is_not_missed() -> None:
+def test_entries_stored_during_a_load_are_not_missed() -> None:
     stored: list[int] = []
 
     def load() -> bool:
         if stored:
             waiting.add([stored.pop()], 1)
             return True
-        # Another thread stores something just behind this look.
+        # Another thread stores something just after this check.
         stored.append(1)
-        waiting.look_again()
+        waiting.request_load()
         return False
 
     waiting = make(load=load)
@@ -351,7 +351,7 @@ def test_what_is_stored_during_a_load_is_not_missed() -> None:
     assert got == [1]
 
 
-# What is taken
+# The count of taken entries
 
 
 def test_taken_entries_are_counted_as_soon_as_they_no_longer_wait() -> None:

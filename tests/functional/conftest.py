@@ -47,5 +47,5 @@ def run_app(spawn: Callable[..., Process]) -> Callable[..., Process]:
 
 @pytest.fixture
 def queue(tmp_path: Path, run_app: Callable[..., Process]) -> Queue:
-    """A durable queue, on a disk that has nothing to do with any fault."""
+    """A durable queue on a disk without faults."""
     return Queue(tmp_path / "events.db", tmp_path, run_app)

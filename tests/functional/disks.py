@@ -1,11 +1,10 @@
-"""Disks that are small, full, slow or lose their power, for tests that run as root on Linux."""
+"""Small, full and slow disks, and disks that lose power, for tests that run as root on Linux."""
 
 from __future__ import annotations
 
 import errno
 import fcntl
 import os
-import shutil
 import struct
 import subprocess
 from collections.abc import Iterator
@@ -14,10 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from .tools import need
+
 SHUTDOWN = 0x8004587D
 """EXT4_IOC_SHUTDOWN, _IOR('X', 125, __u32)."""
 NOLOGFLUSH = 2
-"""What is in memory only, the file system's journal included, is lost."""
+"""Discards what is only in memory, including the file system's journal."""
 
 
 def run(*command: str | Path) -> None:
@@ -26,11 +27,12 @@ def run(*command: str | Path) -> None:
 
 def mount(source: str | Path, folder: Path, *options: str) -> None:
     """Mount, or skip the test where that isn't allowed."""
+    need("mount")
     folder.mkdir(exist_ok=True)
     try:
         run("mount", *options, source, folder)
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"mount isn't permitted: {getattr(error, 'stderr', '') or error}".strip())
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"mount isn't permitted: {error.stderr.strip()}")
 
 
 @contextmanager
@@ -40,20 +42,21 @@ def tmpfs(folder: Path, options: str) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        # A process that was killed a moment ago may still be there.
+        # A process that was just killed may still use it.
         run("umount", "-l", folder)
 
 
 class Disk:
     """A file system in a file, whose power can be cut.
 
-    It lies on another one of its kind: of what this one has written, that one loses what was not
-    flushed, like the cache of a disk.
+    Its file is on another such file system, which loses what was not flushed, like the cache of a
+    disk.
     """
 
     def __init__(self, folder: Path) -> None:
-        if shutil.which("mkfs.ext4") is None:
-            pytest.skip("there is no mkfs.ext4")
+        with tmpfs(folder / "probe", "size=1m"):
+            # Who may not mount needs no tools for it.
+            need("mkfs.ext4")
         self.folder, self._below = folder / "disk", folder / "below"
         self._image, self._image_below = self._below / "image", folder / "image"
         self._mounted: list[Path] = []
@@ -76,7 +79,7 @@ class Disk:
                 os.close(fd)
 
     def start_again(self) -> None:
-        """Mount it after a cut, when nobody uses it any more."""
+        """Mount it again after a cut, once nothing uses it."""
         self.close()
         self._mount(self._image_below, self._below)
         self._mount(self._image, self.folder)
@@ -93,7 +96,7 @@ def make_image(path: Path, mebibytes: int) -> None:
 
 
 def fill_up(folder: Path) -> Path:
-    """Leave no byte on the disk; returns the file that has them."""
+    """Fill the disk; returns the file that does."""
     path = folder / "filler"
     with path.open("wb", buffering=0) as file:
         for size in (65536, 4096, 1):
@@ -158,8 +161,8 @@ STATVFS(statvfs64, statvfs64)
 
 
 def quota(folder: Path) -> dict[str, str]:
-    """The environment of a process for which a full disk is a large one where it has used up its
-    quota."""
+    """The environment of a process to which a full disk looks like an exceeded quota on a large
+    one."""
     return {"LD_PRELOAD": str(preloaded(folder, "quota", QUOTA))}
 
 
@@ -187,7 +190,7 @@ int fdatasync(int fd) { return slowly("fdatasync", fd); }
 
 
 class SlowSync:
-    """The environment of a process whose disk takes a while to write down what it has.
+    """The environment of a process with a slow disk.
 
     Each sync is one byte of a log, written after it.
     """
@@ -201,14 +204,13 @@ class SlowSync:
         }
 
     def count(self) -> int:
-        """How many there were."""
+        """How many syncs there were."""
         return self._log.stat().st_size
 
 
 def preloaded(folder: Path, name: str, text: str) -> Path:
-    """A library made of a C program, for LD_PRELOAD."""
-    if shutil.which("gcc") is None:
-        pytest.skip("there is no gcc")
+    """A library compiled from C, for LD_PRELOAD."""
+    need("gcc")
     source, library = folder / f"{name}.c", folder / f"{name}.so"
     source.write_text(text)
     run("gcc", "-w", "-shared", "-fPIC", "-o", library, source, "-ldl")

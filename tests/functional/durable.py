@@ -27,7 +27,7 @@ AT_THE_GATE = HEAD + (
     "\n@app.on_event\ndef handle(event):\n    while not gate.exists():\n"
     "        time.sleep(0.005)\n    note(event)\n"
 )
-"""The same, but only after `open_gate`."""
+"""The same, but each only after `open_gate`."""
 
 
 class Queue:
@@ -52,8 +52,8 @@ class Queue:
     def start(self, text: str, *settings: str, pause: float = 0.0, **environ: str) -> Process:
         """Start a daemon, with settings such as `ack_batch=5`; pause: seconds for each event."""
         options = [f"--set=master.{setting}" for setting in (f"queue={self.path}", *settings)]
-        places = {"HANDLED": str(self._notes), "GATE": str(self._gate), **self._environ}
-        return self._run_app(text, *options, env={**places, "PAUSE": str(pause), **environ})
+        files = {"HANDLED": str(self._notes), "GATE": str(self._gate), **self._environ}
+        return self._run_app(text, *options, env={**files, "PAUSE": str(pause), **environ})
 
     def open_gate(self) -> None:
         self._gate.touch()
@@ -75,18 +75,18 @@ class Queue:
             store.close()
 
 
-def wait_dry(daemon: Process) -> None:
+def wait_drained(daemon: Process) -> None:
     """Wait until everything is handled."""
 
-    def is_dry() -> bool:
+    def is_drained() -> bool:
         status = daemon.status()
         return bool(status["events_queue"] == status["events"]["in_work"] == 0)
 
-    daemon.wait_until(is_dry, "an empty queue")
+    daemon.wait_until(is_drained, "an empty queue")
 
 
 def send_numbers(daemon: Process, numbers: range, *, pad: int = 0) -> None:
-    """Send them in one request, each with so many characters at least."""
+    """Send them in one request, each with at least this many characters."""
     answer = daemon.post(
         "/events",
         data="\n".join(str(number).ljust(pad) for number in numbers),

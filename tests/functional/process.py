@@ -1,4 +1,4 @@
-"""A real daemon in a real process, for tests to talk to, signal and read the log of."""
+"""A daemon in a real process: tests send it requests and signals, and read its log."""
 
 from __future__ import annotations
 
@@ -67,21 +67,21 @@ class Process(Client):
         return self.wait_until(look, f"{pattern!r} in the log")
 
     def wait_ready(self) -> Process:
-        """Wait until it has started, and learn where it listens."""
+        """Wait until it has started, and read its address from the log."""
         self.port = int(self.wait_for(LISTENING.pattern)["port"])
         self.wait_for(r" MainThread +.+ INFO +Started\n")
         self.seconds_to_start = time.monotonic() - self._began
         return self
 
     def soon(self, seconds: float) -> float:
-        """So many seconds, or as many more as this machine is slower or busier than a fast one."""
+        """The seconds to allow, scaled by how much slower this machine is than a fast one."""
         return seconds * max(1.0, self.seconds_to_start / 0.5)
 
     def send_signal(self, number: signal.Signals) -> None:
         self.popen.send_signal(number)
 
     def wait(self) -> int:
-        """Wait for the end; the exit status, negative for a signal that killed it."""
+        """Wait for the end; returns the exit status, negative for a signal that killed it."""
         return self.popen.wait(self.timeout)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:

@@ -1,4 +1,4 @@
-"""Clients that send numbered events, and remember which of them the daemon has answered for."""
+"""Clients that send numbered events and record which of them were acknowledged."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 NUMBERS = 10_000_000
-"""Numbers of one sender; the next one's follow."""
+"""How many numbers each sender has."""
 
 
 class Sender:
@@ -53,7 +53,7 @@ class Sender:
 
 
 class DatagramSender(Sender):
-    """The same over UDP, which never answers: two thousand events a second at most."""
+    """The same over UDP, which never answers: at most two thousand events per second."""
 
     def run(self, port: int, stopping: threading.Event) -> None:
         try:
@@ -91,7 +91,7 @@ def read_status(answers: Any) -> int:
 
 @contextmanager
 def sending(senders: Sequence[Sender], port: int) -> Iterator[None]:
-    """Have them send for the time of a `with` block."""
+    """Run the senders for the time of a `with` block."""
     stopping = threading.Event()
     threads = [threading.Thread(target=sender.run, args=(port, stopping)) for sender in senders]
     for thread in threads:

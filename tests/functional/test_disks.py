@@ -1,5 +1,5 @@
-"""What a durable queue does when its disk is full, slow, broken or loses its power, and when its
-file is damaged or taken away."""
+"""What a durable queue does when its disk is full, slow, broken or loses power, and when its file
+is damaged or removed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from daemonkit.events.durable.store import Store
 from daemonkit.events.entry import Batch
 
 from .disks import Disk, SlowSync, fill_up, quota, run, tmpfs
-from .durable import AT_THE_GATE, ONE_BY_ONE, Queue, send_numbers, wait_dry
+from .durable import AT_THE_GATE, ONE_BY_ONE, Queue, send_numbers, wait_drained
 from .process import Process, seconds_of
 from .senders import Sender, sending
 
@@ -46,21 +46,21 @@ class Patched(Store):
         self.db.execute(f'PRAGMA synchronous = {synchronous}')
 
 file.Store = Patched
-spool = DurableQueue(path, logging.getLogger(), ack_batch=ack_batch)
-spool.start()
+queue = DurableQueue(path, logging.getLogger(), ack_batch=ack_batch)
+queue.start()
 
 def put(number):
     while True:
         numbers = range(number, number + 3)
-        spool.put_many(Batch(numbers, [b'%d' % n + b' ' * pad for n in numbers]))
+        queue.put_many(Batch(numbers, [b'%d' % n + b' ' * pad for n in numbers]))
         os.write(1, b''.join(b'%d\\n' % n for n in numbers))
         number += 3
 
 def handle():
     while True:
-        entry = spool.get()
+        entry = queue.get()
         os.write(1, b'-%d\\n' % entry.event)
-        spool.done([entry])
+        queue.done([entry])
         time.sleep(0.002)
 
 for target, arguments in (put, (10**6,)), (put, (2 * 10**6,)), (handle, ()):
@@ -74,10 +74,10 @@ def cut_power_of_a_writer(
     """Cut the power `moment` seconds after the first event was acknowledged; returns what was
     acknowledged by then, what was handled, and what is in the file when the power is back.
 
-    pad: bytes of an event; with long ones the log goes to its place in the file again and again.
+    pad: bytes of an event; long ones cause frequent checkpoints.
     """
     folder.mkdir()
-    disk, output = Disk(folder), folder / "told"
+    disk, output = Disk(folder), folder / "acknowledged"
     try:
         path = disk.folder / "events.db"
         with (
@@ -93,13 +93,13 @@ def cut_power_of_a_writer(
                     assert writer.poll() is None, "the writer has failed"
                     time.sleep(0.001)
                 time.sleep(moment)
-                # Not afterwards: a sync that the cut finds under way may succeed, to no effect.
-                told = numbers_in(output)
+                # Not afterwards: a sync in progress at the cut may report success without effect.
+                numbers = numbers_in(output)
                 disk.cut_power()
             finally:
                 writer.kill()
         disk.start_again()
-        acknowledged = {number for number in told if number > 0}
+        acknowledged = {number for number in numbers if number > 0}
         handled = {-number for number in numbers_in(output) if number < 0}
         return acknowledged, handled, stored_numbers(path)
     finally:
@@ -107,13 +107,13 @@ def cut_power_of_a_writer(
 
 
 def numbers_in(file: Path) -> list[int]:
-    """The numbers on lines that are whole."""
+    """The numbers on complete lines."""
     return [int(line) for line in file.read_bytes().split(b"\n")[:-1]]
 
 
 ACK_BATCH = 5
 UNSYNCED = 100
-"""Events handled in a fifth of a second; it should be a twentieth, on a disk that isn't slow."""
+"""Events handled in a fifth of a second; on a fast disk a twentieth would do."""
 
 
 def stored_numbers(path: Path) -> set[int]:
@@ -136,32 +136,36 @@ def test_a_power_cut_loses_no_event_that_was_acknowledged(
 ) -> None:
     chance, acknowledged, again = random.Random(1), 0, []
     for number in range(max(1, pytestconfig.getoption("cycles") // 2)):
-        told, handled, kept = cut_power_of_a_writer(tmp_path / str(number), chance.uniform(0, 0.3))
-        acknowledged += len(told)
+        acknowledged_now, handled, kept = cut_power_of_a_writer(
+            tmp_path / str(number), chance.uniform(0, 0.3)
+        )
+        acknowledged += len(acknowledged_now)
         again.append(len(handled & kept))
 
-        assert told <= kept | handled
-        # In work, handled but not acknowledged, and acknowledged but not yet written through.
+        assert acknowledged_now <= kept | handled
+        # In work, handled but not acknowledged, and acknowledged but not yet synced.
         assert again[-1] <= 1 + ACK_BATCH - 1 + 1 + UNSYNCED
     print(f"{len(again)} power cuts: {acknowledged} acknowledged; to be handled again: {again}")
 
 
 @pytest.mark.timeout(600)
-def test_the_power_cut_shows_what_was_not_written_through(
+def test_a_power_cut_without_syncs_loses_events(
     tmp_path: Path, pytestconfig: pytest.Config
 ) -> None:
     """The test above can fail: without syncs, events are lost."""
     acknowledged, lost = 0, []
     for number in range(max(1, pytestconfig.getoption("cycles") // 4)):
-        told, handled, kept = cut_power_of_a_writer(tmp_path / str(number), 0.02, "NORMAL", 100)
-        acknowledged += len(told)
-        lost.append(len(told - kept - handled))
+        acknowledged_now, handled, kept = cut_power_of_a_writer(
+            tmp_path / str(number), 0.02, "NORMAL", 100
+        )
+        acknowledged += len(acknowledged_now)
+        lost.append(len(acknowledged_now - kept - handled))
 
     print(f"{len(lost)} power cuts without syncs: {acknowledged} acknowledged, lost {lost}")
     assert max(lost) > 0
 
 
-def test_a_disk_that_fails_is_told_and_a_stop_does_not_wait_for_it(
+def test_a_disk_failure_is_reported_and_a_stop_does_not_wait_for_it(
     tmp_path: Path, run_app: Run
 ) -> None:
     disk = Disk(tmp_path)
@@ -182,11 +186,11 @@ def test_a_disk_that_fails_is_told_and_a_stop_does_not_wait_for_it(
         assert "Traceback" not in daemon.out
         disk.start_again()
         daemon = queue.start(ONE_BY_ONE)
-        wait_dry(daemon.wait_ready())
+        wait_drained(daemon.wait_ready())
         assert daemon.stop() == 0
         assert set(queue.numbers()) == set(range(200))
     finally:
-        # Or it can't be unmounted.
+        # Otherwise it can't be unmounted.
         daemon.close()
         disk.close()
 
@@ -209,7 +213,7 @@ def small_queue(small: Path, tmp_path: Path, run_app: Run, request: pytest.Fixtu
 
 
 def post_until_refused(daemon: Process) -> tuple[list[int], object]:
-    """Send numbers, as long ones; returns which were taken, and the first other answer."""
+    """Send numbers as long events; returns those that were accepted, and the first other answer."""
     taken: list[int] = []
     while True:
         answer = daemon.post("/events", data=b"%d%3000s" % (len(taken), b""))
@@ -219,7 +223,7 @@ def post_until_refused(daemon: Process) -> tuple[list[int], object]:
 
 
 @pytest.mark.parametrize("whose", ["others'", "its own"])
-def test_a_full_disk_is_told_and_all_that_was_taken_is_handled_and_acknowledged(
+def test_a_full_disk_is_reported_and_all_accepted_events_are_handled_and_acknowledged(
     small: Path, small_queue: Queue, whose: str
 ) -> None:
     queue = small_queue
@@ -227,14 +231,14 @@ def test_a_full_disk_is_told_and_all_that_was_taken_is_handled_and_acknowledged(
     daemon = queue.start(AT_THE_GATE, "ack_batch=1").wait_ready()
     before = range(-200, 0) if whose == "others'" else range(0)
     if before:
-        # All of it is in the write-ahead log yet, and has no place in the file.
+        # All of it is still in the write-ahead log, and has no room in the file.
         send_numbers(daemon, before, pad=800)
         fill_up(small)
     taken, refused = post_until_refused(daemon)
     ping = daemon.get("/ping")
     filler = fill_up(small)
     queue.open_gate()
-    wait_dry(daemon)
+    wait_drained(daemon)
     daemon.wait_until(lambda: queue.left() == 0, "all of them acknowledged")
     handled = queue.numbers()
     filler.unlink()
@@ -266,7 +270,7 @@ def test_on_a_full_disk_a_daemon_starts_and_handles_what_is_stored(
     filler.unlink()
     fill_up(small)
     daemon = queue.start(ONE_BY_ONE).wait_ready()
-    wait_dry(daemon)
+    wait_drained(daemon)
     daemon.wait_until(lambda: queue.left() == 0, "all of them acknowledged")
 
     handled = queue.numbers()
@@ -275,7 +279,7 @@ def test_on_a_full_disk_a_daemon_starts_and_handles_what_is_stored(
     assert daemon.stop() == 0
 
 
-def test_without_any_room_a_daemon_that_can_not_start_names_the_cause(
+def test_without_any_space_a_daemon_that_cannot_start_names_the_cause(
     small: Path, small_queue: Queue
 ) -> None:
     fill_up(small)
@@ -291,7 +295,7 @@ LIMITED = (
     AT_THE_GATE
     + f"import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, ({2**20}, {2**20}))\n"
 )
-"""What `ulimit -f` does."""
+"""Does what `ulimit -f` does."""
 
 
 @pytest.mark.parametrize(
@@ -302,14 +306,14 @@ LIMITED = (
     ],
     ids=["queue_max_disk", "ulimit"],
 )
-def test_a_file_of_queue_max_disk_bytes_is_told_and_there_is_room_again_behind_what_was_handled(
+def test_a_file_of_queue_max_disk_bytes_is_reported_and_handled_events_make_room(
     queue: Queue, text: str, settings: list[str], limit: str
 ) -> None:
     daemon = queue.start(text, *settings).wait_ready()
     taken, refused = post_until_refused(daemon)
     size = queue.path.stat().st_size
     queue.open_gate()
-    wait_dry(daemon)
+    wait_drained(daemon)
     daemon.wait_until(lambda: queue.left() == 0, "all of them acknowledged")
     handled = queue.numbers()
     again = daemon.post("/events", data=b"%d%3000s" % (-1, b""))
@@ -330,7 +334,7 @@ def test_a_file_of_queue_max_disk_bytes_is_told_and_there_is_room_again_behind_w
 
 
 @pytest.mark.parametrize(
-    # Without the fast lane `http_threads` wait for the disk, and others for them.
+    # Without the fast lane, `http_threads` threads wait for the disk, and requests for them.
     ("setting", "events_of_a_sync", "ping"),
     [("true", 4, 1.5), ("false", 1, 8)],
 )
@@ -348,7 +352,7 @@ def test_on_a_slow_disk_events_are_answered_after_their_sync_and_share_it(
                 waited.append(seconds_of(lambda: daemon.get(path).raise_for_status()))  # noqa: B023
     took = [second for client in clients for second in client.took]
     syncs = slow.count() - before
-    wait_dry(daemon)
+    wait_drained(daemon)
 
     assert min(took) >= 0.04
     assert len(took) > events_of_a_sync * syncs > 0
@@ -368,7 +372,7 @@ class TimedSender(Sender):
         self.took.append(seconds_of(lambda: super(TimedSender, self)._send(sock, answers)))
 
 
-# The file is damaged, or no queue
+# The file is damaged, or not a queue
 
 
 def database(path: Path, batches: int = 20) -> bytes:
@@ -395,7 +399,7 @@ def overwritten(data: bytes) -> bytes:
     [lambda data: noise(100_000), lambda data: data[: len(data) // 2], overwritten],
     ids=["random bytes", "torn", "overwritten"],
 )
-def test_a_file_that_is_no_database_or_torn_is_moved_aside(
+def test_a_file_that_is_damaged_or_not_a_database_is_moved_aside(
     queue: Queue, damage: Callable[[bytes], bytes]
 ) -> None:
     damaged = damage(database(queue.path))
@@ -408,7 +412,7 @@ def test_a_file_that_is_no_database_or_torn_is_moved_aside(
         )[1]
     )
     daemon.send_event(1)
-    wait_dry(daemon)
+    wait_drained(daemon)
 
     assert re.fullmatch(r"events\.db\.broken-\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d", aside.name)
     assert aside.read_bytes() == damaged
@@ -420,7 +424,7 @@ def test_an_empty_file_is_an_empty_queue(queue: Queue) -> None:
     queue.path.touch()
     daemon = queue.start(ONE_BY_ONE).wait_ready()
     daemon.send_event(1)
-    wait_dry(daemon)
+    wait_drained(daemon)
 
     assert daemon.stop() == 0
     assert "CRITICAL" not in daemon.out
@@ -464,7 +468,7 @@ def read_only(path: Path) -> str:
     return f"cannot open the event queue {path}: the folder {path.parent} can't be written to"
 
 
-def test_what_is_no_queue_of_ours_or_out_of_reach_is_said_and_left_alone(
+def test_a_file_that_is_inaccessible_or_not_a_queue_is_reported_and_left_alone(
     tmp_path: Path, run_app: Run
 ) -> None:
     place = tmp_path / "read_only"
@@ -484,7 +488,7 @@ def test_what_is_no_queue_of_ours_or_out_of_reach_is_said_and_left_alone(
 
 
 def contents(place: Path) -> dict[str, bytes]:
-    """The files of a folder, but for those that say who uses them."""
+    """The files of a folder, except lock files."""
     return {
         path.name: path.read_bytes()
         for path in place.glob("*")
@@ -492,7 +496,7 @@ def contents(place: Path) -> dict[str, bytes]:
     }
 
 
-# The file is taken away
+# The file is removed
 
 
 def removed(path: Path) -> str:
@@ -513,22 +517,22 @@ def log_removed(path: Path) -> str:
     return f"{log} was removed"
 
 
-@pytest.mark.parametrize("take_away", [removed, replaced, log_removed])
-def test_a_file_taken_away_is_told_at_once_and_what_was_taken_in_is_handled(
-    queue: Queue, take_away: Callable[[Path], str]
+@pytest.mark.parametrize("remove", [removed, replaced, log_removed])
+def test_a_removed_file_is_reported_at_once_and_accepted_events_are_handled(
+    queue: Queue, remove: Callable[[Path], str]
 ) -> None:
     daemon = queue.start(AT_THE_GATE).wait_ready()
     for number in range(3):
         daemon.send_event(number)
-    problem = take_away(queue.path)
-    if take_away is not log_removed:
-        # Before anybody has looked for it.
+    problem = remove(queue.path)
+    if remove is not log_removed:
+        # Before the next check.
         assert daemon.post("/events", json=3).status_code == 503
     daemon.wait_until(lambda: daemon.get("/ping").status_code == 503)
     refused, ping = daemon.post("/events", json=3), daemon.get("/ping")
     shown = daemon.status()["problems"]
     queue.open_gate()
-    wait_dry(daemon)
+    wait_drained(daemon)
 
     assert refused.status_code == 503
     assert problem in refused.json()["message"]
@@ -538,7 +542,7 @@ def test_a_file_taken_away_is_told_at_once_and_what_was_taken_in_is_handled(
     assert daemon.stop() == 0
 
 
-def test_what_was_taken_while_the_log_was_gone_survives_a_kill(queue: Queue) -> None:
+def test_events_accepted_while_the_log_was_gone_survive_a_kill(queue: Queue) -> None:
     daemon = queue.start(AT_THE_GATE).wait_ready()
     daemon.send_event(0)
     log_removed(queue.path)
@@ -547,7 +551,7 @@ def test_what_was_taken_while_the_log_was_gone_survives_a_kill(queue: Queue) -> 
         taken += 1
     daemon.close()
     again = queue.start(ONE_BY_ONE).wait_ready()
-    wait_dry(again)
+    wait_drained(again)
 
     assert queue.numbers() == list(range(taken))
     assert again.stop() == 0

@@ -1,4 +1,4 @@
-"""What a durable queue promises, while its daemon is killed, stopped and started anew.
+"""What a durable queue promises while its daemon is killed, stopped and restarted.
 
 An event that was answered with 200 is handled at least once.
 """
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from .durable import HEAD, ONE_BY_ONE, Queue, send_numbers, wait_dry
+from .durable import HEAD, ONE_BY_ONE, Queue, send_numbers, wait_drained
 from .process import Process
 from .senders import NUMBERS, DatagramSender, Sender, sending
 from .test_load import frozen
@@ -42,14 +42,14 @@ def senders() -> list[Sender]:
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("text", "at_work"), [(ONE_BY_ONE, 1), (BATCHES, 3 * 4)])
-def test_killed_again_and_again_under_load_it_loses_nothing(
+def test_a_daemon_killed_repeatedly_under_load_loses_nothing(
     queue: Queue, text: str, at_work: int, pytestconfig: pytest.Config
 ) -> None:
-    chance, clients, lives = random.Random(at_work), senders(), [0]
+    chance, clients, runs = random.Random(at_work), senders(), [0]
     for cycle in range(max(1, pytestconfig.getoption("cycles") // 2)):
         pause = chance.choice([0, 0.0005])
         daemon = queue.start(text, f"ack_batch={ACK_BATCH}", pause=pause)
-        # Also while it reads what its forerunner has left.
+        # Also while it reads what the previous run has left.
         if cycle % 4 == 3:
             daemon.wait_for(" Starting\n")
             time.sleep(chance.uniform(0, 0.1))
@@ -58,15 +58,15 @@ def test_killed_again_and_again_under_load_it_loses_nothing(
             with sending(clients, daemon.wait_ready().port):
                 time.sleep(chance.uniform(0, 0.15))
                 daemon.close()
-        lives.append(len(queue.handled()))
+        runs.append(len(queue.handled()))
     daemon = queue.start(text).wait_ready()
-    wait_dry(daemon)
+    wait_drained(daemon)
 
     handled = queue.numbers()
     acknowledged = [number for client in clients for number in client.acknowledged]
-    again = handled_again(handled, lives)
+    again = handled_again(handled, runs)
     print(
-        f"{len(lives) - 1} kills: {len(acknowledged)} acknowledged, {len(set(handled))} handled, "
+        f"{len(runs) - 1} kills: {len(acknowledged)} acknowledged, {len(set(handled))} handled, "
         f"{sum(again)} of them again, at most {max(again)} after a kill"
     )
     assert daemon.stop() == 0
@@ -79,27 +79,27 @@ def test_killed_again_and_again_under_load_it_loses_nothing(
         assert_in_order(handled, clients)
 
 
-def handled_again(handled: Sequence[int], lives: Sequence[int]) -> list[int]:
-    """How many events each life of the daemon has handled that a later one handled again; `lives`
-    are the places where each begins."""
-    again, known = [0] * len(lives), dict[int, int]()
-    for life, (start, stop) in enumerate(zip(lives, [*lives[1:], len(handled)], strict=True)):
+def handled_again(handled: Sequence[int], runs: Sequence[int]) -> list[int]:
+    """How many events of each run of the daemon a later one handled again; `runs`: where each
+    begins in `handled`."""
+    again, known = [0] * len(runs), dict[int, int]()
+    for run, (start, stop) in enumerate(zip(runs, [*runs[1:], len(handled)], strict=True)):
         for number in handled[start:stop]:
             if number in known:
-                assert known[number] < life, f"{number} was handled twice without a kill"
+                assert known[number] < run, f"{number} was handled twice without a kill"
                 again[known[number]] += 1
-            known[number] = life
+            known[number] = run
     return again
 
 
 def assert_in_order(handled: Sequence[int], clients: Sequence[Sender]) -> None:
-    """What each of them has sent was handled first in the order in which it was sent."""
+    """Each sender's events were first handled in the order in which they were sent."""
     for client in clients:
         firsts = list(dict.fromkeys(n for n in handled if n // NUMBERS * NUMBERS == client.first))
         assert firsts == sorted(firsts)
 
 
-def test_frozen_under_load_it_loses_nothing_and_handles_nothing_twice(queue: Queue) -> None:
+def test_a_daemon_frozen_under_load_loses_nothing_and_handles_nothing_twice(queue: Queue) -> None:
     daemon, clients = queue.start(ONE_BY_ONE, pause=0.0001).wait_ready(), senders()
     with sending(clients, daemon.port):
         for _ in range(5):
@@ -109,7 +109,7 @@ def test_frozen_under_load_it_loses_nothing_and_handles_nothing_twice(queue: Que
             )
             with frozen(daemon):
                 time.sleep(0.1)
-    wait_dry(daemon)
+    wait_drained(daemon)
     handled = queue.numbers()
 
     assert {number for client in clients for number in client.acknowledged} <= set(handled)
@@ -119,7 +119,7 @@ def test_frozen_under_load_it_loses_nothing_and_handles_nothing_twice(queue: Que
     assert queue.left() == 0
 
 
-def test_stopped_with_events_waiting_it_ends_at_once_and_the_next_start_goes_on(
+def test_a_daemon_stopped_with_events_waiting_exits_at_once_and_the_next_start_continues(
     queue: Queue,
 ) -> None:
     daemon = queue.start(ONE_BY_ONE, pause=0.01).wait_ready()
@@ -129,7 +129,7 @@ def test_stopped_with_events_waiting_it_ends_at_once_and_the_next_start_goes_on(
     daemon.stop()
     before, left = len(queue.handled()), queue.left()
     again = queue.start(ONE_BY_ONE).wait_ready()
-    wait_dry(again)
+    wait_drained(again)
 
     assert daemon.wait() == 0
     # All of them take half a minute.
@@ -146,10 +146,10 @@ FAILS = HEAD + (
 )
 
 
-def test_attempts_are_counted_on_after_a_kill_until_the_event_is_a_dead_letter(
+def test_attempts_are_counted_across_a_kill_until_the_event_is_a_dead_letter(
     queue: Queue,
 ) -> None:
-    # Longer than the restart takes: the first attempt is the only one before.
+    # Longer than the restart takes, so that only the first attempt is before it.
     text, began = FAILS.replace("backoff=0.1", "backoff=3"), time.time()
     daemon = queue.start(text).wait_ready()
     daemon.send_event("x")
@@ -180,16 +180,16 @@ KNOWS_NO_KIND = HEAD + (
 )
 
 
-def test_an_error_s_text_that_no_file_can_hold_is_a_dead_letter_and_stops_nothing(
+def test_an_error_s_text_that_cannot_be_stored_is_replaced_and_blocks_nothing(
     queue: Queue,
 ) -> None:
     event = b'{"kind": "\\ud800"}'
-    # With the backlog of all that couldn't be saved it would stop taking events.
+    # If unsaved results piled up, it would stop accepting events.
     daemon = queue.start(KNOWS_NO_KIND, "queue_size=100").wait_ready()
     assert daemon.post("/events", data=event).status_code == 200
     for number in range(300):
         daemon.wait_until(lambda: daemon.post("/events", json=number).status_code == 200)  # noqa: B023
-    wait_dry(daemon)
+    wait_drained(daemon)
     daemon.wait_until(lambda: queue.left() == 0, "all of them acknowledged")
     ping = daemon.get("/ping")
     counts = daemon.status()["events"]
@@ -209,7 +209,7 @@ def test_an_error_s_text_that_no_file_can_hold_is_a_dead_letter_and_stops_nothin
     assert letter["line"] == event
     assert str(letter["traceback"]).endswith("ValueError: unknown kind \\ud800\n")
     again = queue.start(KNOWS_NO_KIND).wait_ready()
-    wait_dry(again)
+    wait_drained(again)
     assert again.stop() == 0
     assert queue.handled() == ['{"kind": "\\ud800"}', *map(str, range(300))]
 
@@ -224,7 +224,7 @@ def failed(path: Path) -> list[dict[str, object]]:
         database.close()
 
 
-def test_a_second_daemon_is_told_whose_the_file_is_until_that_one_is_killed(queue: Queue) -> None:
+def test_a_second_daemon_names_the_owner_of_the_file_until_that_is_killed(queue: Queue) -> None:
     first = queue.start(ONE_BY_ONE).wait_ready()
     second = queue.start(ONE_BY_ONE)
 
@@ -235,7 +235,7 @@ def test_a_second_daemon_is_told_whose_the_file_is_until_that_one_is_killed(queu
     first.close()
     third = queue.start(ONE_BY_ONE).wait_ready()
     third.send_event(2)
-    wait_dry(third)
+    wait_drained(third)
     assert third.stop() == 0
     assert set(queue.numbers()) == {1, 2}
 
@@ -251,7 +251,7 @@ def test_two_daemons_with_a_file_each_leave_each_other_alone(
     for number, daemon in enumerate(daemons):
         daemon.wait_ready().send_event(number)
     for daemon in daemons:
-        wait_dry(daemon)
+        wait_drained(daemon)
 
     assert [daemon.stop() for daemon in daemons] == [0, 0]
     assert [queue.numbers() for queue in queues] == [[0], [1]]

@@ -23,6 +23,7 @@ import requests
 
 from ..monitoring.alerts.juggler_server import FakeJuggler, juggler_server
 from .process import Process
+from .tools import missing
 
 REPOSITORY = Path(__file__).parents[2]
 EXAMPLES = REPOSITORY / "docs" / "examples"
@@ -112,7 +113,7 @@ def test_webhooks_counts_deliveries_by_kind_and_by_repository(webhooks):
     assert webhooks.stop() == 0
 
 
-def test_webhooks_takes_form_encoded_deliveries(webhooks):
+def test_webhooks_accepts_form_encoded_deliveries(webhooks):
     body = b"payload=" + quote_plus('{"repository": {"full_name": "a/b+c ü"}}').encode()
     headers = headers_for(body) | {"Content-Type": "application/x-www-form-urlencoded"}
     assert answer(webhooks.post("/github", data=body, headers=headers)) == TAKEN
@@ -138,7 +139,7 @@ def test_webhooks_refuses_a_delivery_without_the_right_headers(webhooks, header,
     assert counted(webhooks) == NOTHING
 
 
-def test_webhooks_refuses_a_body_that_was_changed_on_its_way(webhooks):
+def test_webhooks_refuses_a_body_that_was_changed_in_transit(webhooks):
     response = webhooks.post("/github", data=b'{"a": 2}', headers=headers_for(b'{"a": 1}'))
     assert answer(response) == refusal(403, "The signature is wrong")
 
@@ -169,23 +170,23 @@ def test_webhooks_refuses_a_bad_body(webhooks, body, message):
     assert counted(webhooks) == NOTHING
 
 
-def test_webhooks_counts_nothing_that_came_around_the_signature(webhooks):
+def test_webhooks_ignores_events_that_bypass_the_signature(webhooks):
     forged = {"kind": "push", "delivery": None, "payload": {}}
     webhooks.send_event(forged)
     webhooks.send_datagram(json.dumps(forged).encode())
     webhooks.wait_until(lambda: webhooks.status()["events"]["handled"] == 2)
     assert counted(webhooks) == NOTHING
-    webhooks.wait_for(r"WARNING +Ignored an event from 127\.0\.0\.1:\d+ \(udp\): no delivery\n")
+    webhooks.wait_for(r"WARNING +Ignored an event from 127\.0\.0\.1:\d+ \(udp\): not a delivery\n")
 
 
-def test_webhooks_takes_a_delivery_as_large_as_they_get(webhooks):
+def test_webhooks_accepts_the_largest_delivery(webhooks):
     body = json.dumps({"text": "x" * 24_000_000}).encode()
     assert answer(webhooks.post("/github", data=body, headers=headers_for(body))) == TAKEN
 
 
-def test_webhooks_without_a_secret_takes_unsigned_deliveries_and_says_so(unchecked_webhooks):
+def test_webhooks_without_a_secret_accepts_unsigned_deliveries_and_says_so(unchecked_webhooks):
     process = unchecked_webhooks
-    process.wait_for(r"WARNING +webhook_secret is not set: deliveries of anyone will be counted\n")
+    process.wait_for(r"WARNING +webhook_secret is not set: anyone's deliveries will be counted\n")
     response = process.post("/github", json={}, headers={"X-GitHub-Event": "ping"})
     assert answer(response) == TAKEN
     process.wait_until(
@@ -217,11 +218,11 @@ def test_webhooks_does_not_start_with_an_unusable_secret(spawn, secret):
 
 
 def octokit_deliveries() -> list[tuple[str, Any]]:
-    """Kind and body of each delivery that Octokit has collected from GitHub."""
+    """Kind and body of each delivery in Octokit's collection."""
     folder = Path(os.environ.get("OCTOKIT_EXAMPLES", OCTOKIT))
     files = sorted(folder.glob("*/index.json"))
     if not files:
-        pytest.fail(f"there are no deliveries in {folder}: run `sh .ci/venv test`")
+        missing(f"delivery in {folder}")
     return [
         (event["name"], body)
         for file in files
@@ -230,7 +231,7 @@ def octokit_deliveries() -> list[tuple[str, Any]]:
     ]
 
 
-def test_webhooks_loses_none_of_the_deliveries_that_octokit_has_collected(webhooks):
+def test_webhooks_counts_each_delivery_of_octokit_s_collection(webhooks):
     deliveries = octokit_deliveries()
     assert len(deliveries) == 726
     with requests.Session() as session:
@@ -278,7 +279,7 @@ def reply(handler: BaseHTTPRequestHandler, code: int, body: bytes) -> None:
 
 @contextmanager
 def serving(base: type[BaseHTTPRequestHandler], **attributes: Any) -> Iterator[tuple[str, Any]]:
-    """The address of a server, and the handler class that answers there."""
+    """The address of a server, and its handler class."""
     handler: Any = type(base.__name__, (base,), attributes)
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -304,7 +305,7 @@ def watched() -> Iterator[tuple[str, Any]]:
 
 @pytest.fixture
 def refusing_url() -> Iterator[str]:
-    """An address at which nothing listens, and nothing else will."""
+    """An address at which nothing listens or will listen."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         yield url_of(bound)
@@ -312,7 +313,7 @@ def refusing_url() -> Iterator[str]:
 
 @pytest.fixture
 def silent_url() -> Iterator[str]:
-    """An address that takes connections and never answers."""
+    """An address that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         yield url_of(listening)
 
@@ -356,14 +357,14 @@ def without_values(description: str) -> str:
 
 
 def wait_for_alerts(process: Process, juggler: tuple[str, Any], kind: str, count: int) -> None:
-    """Wait for so many alerts, and for a check after them, which must not tell the same again."""
+    """Wait for this many alerts, and for a check after them, which must not repeat one."""
 
     def ticks() -> int:
         return next(s["ticks"] for s in process.status()["slaves"] if s["name"] == kind)
 
     process.wait_until(lambda: len(alerts(juggler, kind)) >= count, f"{count} alerts of {kind}")
     before = ticks()
-    # The first may have been under way already.
+    # The first may already have been in progress.
     process.wait_until(lambda: ticks() >= before + 2, f"ticks of {kind}")
 
 
@@ -409,7 +410,7 @@ def test_hostwatch_alerts_when_a_disk_goes_and_comes_back(hostwatch, juggler, tm
     process.wait_until(lambda: alerts(juggler, "disk") == [ok, gone, ok])
 
 
-def test_hostwatch_goes_on_with_the_other_checks_when_some_fail(
+def test_hostwatch_continues_with_the_other_checks_when_some_fail(
     hostwatch, juggler, watched, refusing_url, silent_url
 ):
     process = hostwatch(
@@ -446,7 +447,7 @@ def test_hostwatch_goes_on_with_the_other_checks_when_some_fail(
     assert process.stop() == 0
 
 
-def test_hostwatch_takes_new_thresholds_on_sighup(hostwatch, juggler, tmp_path):
+def test_hostwatch_applies_new_thresholds_on_sighup(hostwatch, juggler, tmp_path):
     process = hostwatch(load={"average": {"warn": 10**6, "crit": 10**7}})
     ok, crit = (("load_average", status, "The load is N per CPU") for status in ("OK", "CRIT"))
     process.wait_until(lambda: alerts(juggler, "load") == [ok])
@@ -466,7 +467,7 @@ def test_hostwatch_does_not_start_with_an_unknown_option(spawn, juggler, tmp_pat
     )
 
 
-def test_hostwatch_runs_on_the_configuration_that_comes_with_it(spawn, juggler, watched):
+def test_hostwatch_runs_with_its_example_configuration(spawn, juggler, watched):
     addresses = {"master.juggler_url": juggler[0], "http.self.url": watched[0]}
     options = [part for key, url in addresses.items() for part in ("--set", f"{key}={url}")]
     process = run(spawn, "hostwatch.py", *config("hostwatch"), *options)

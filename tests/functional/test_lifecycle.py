@@ -1,4 +1,4 @@
-"""Life and death of a real process, by real signals."""
+"""The lifecycle of a real process, with real signals."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -118,9 +119,9 @@ def test_the_start_up_log_is_that_of_the_original(spawn: Run) -> None:
     found = [re.search(f"^{stamp}{re.escape(line)}$", daemon.out, re.MULTILINE) for line in lines]
 
     assert all(found)
-    places = [match.start() for match in found if match]
-    assert places == sorted(places)
-    assert places[0] == 0
+    positions = [match.start() for match in found if match]
+    assert positions == sorted(positions)
+    assert positions[0] == 0
 
 
 def test_the_class_style_program_works_as_printed(spawn: Run) -> None:
@@ -213,7 +214,7 @@ def test_wrong_configuration_is_status_2_and_one_line_on_stderr(
     assert (daemon.wait(), daemon.err, daemon.out) == (2, line, "")
 
 
-def test_the_class_style_tells_a_wrong_configuration_the_same_way(spawn: Run) -> None:
+def test_the_class_style_reports_a_wrong_configuration_the_same_way(spawn: Run) -> None:
     daemon = spawn("prog.py", prog__py=SPEC_CLASS_STYLE, cfg__yaml="- a")
 
     assert daemon.wait() == 2
@@ -272,7 +273,9 @@ STUBBORN = {
 
 
 @pytest.mark.parametrize("what", STUBBORN)
-def test_what_does_not_stop_is_named_and_ended_at_the_deadline(run_app: Run, what: str) -> None:
+def test_a_thread_that_does_not_stop_is_named_and_the_process_ends_at_the_deadline(
+    run_app: Run, what: str
+) -> None:
     daemon = run_app(QUIET + STUBBORN[what], "--set", "master.shutdown_timeout=0.3")
     if "write" in STUBBORN[what]:
         daemon.wait_for("^in$|\nin\n")
@@ -303,7 +306,7 @@ def test_a_second_signal_exits_at_once(run_app: Run, second: signal.Signals) -> 
     daemon = run_app(QUIET + STUBBORN["a slave"], *options).wait_ready()
     daemon.send_signal(signal.SIGTERM)
     daemon.wait_for("Stopping: received SIGTERM")
-    # The same signal is a second one only when some hundredths of a second have passed.
+    # The same signal counts as a second one only after some hundredths of a second.
     while daemon.popen.poll() is None:
         daemon.send_signal(second)
     status = daemon.wait()
@@ -347,7 +350,38 @@ def test_sighup_reloads_and_a_wrong_file_changes_nothing(run_app: Run, tmp_path:
     assert daemon.stop() == 0
 
 
-def test_a_configuration_from_a_pipe_stays_over_a_reload(spawn: Run) -> None:
+@pytest.mark.parametrize("config", ["cfg.yaml", None, {"master": {"queue": "q.db"}}])
+def test_a_module_that_changes_the_current_folder_changes_no_path(
+    run_app: Run, tmp_path: Path, config: str | dict[str, Any] | None
+) -> None:
+    daemon = run_app(
+        HEAD
+        + f"app = Daemon('app', config={config!r})\n"
+        + "os.mkdir('sub')\nos.chdir('sub')\n"
+        + "seen = lambda: os.write(1, f'queue {app.master_config[\"queue\"]}\\n'.encode())\n"
+        + "seen()\napp.on_start(seen)\n"
+        + "@app.on_reload\ndef show():\n"
+        + "    os.write(1, ' '.join(['reloaded', *app.config.values()]).encode())\n",
+        *(["--config", "cfg.yaml"] if config is None else []),
+        "--set", "given=!secret file:token", "--set", "master.log_file=app.log",
+        token="first",
+        cfg__yaml="read: !secret file:token\nmaster: {queue: q.db}\n",
+    )  # fmt: skip
+    folder = tmp_path / "0"
+    log = folder / "app.log"
+    daemon.wait_for(f"^(queue {folder}/q.db\n){{2}}")
+    daemon.wait_until(lambda: "INFO        Started\n" in log.read_text(), "the start")
+    (folder / "token").write_text("second")
+    daemon.send_signal(signal.SIGHUP)
+    daemon.wait_for("reloaded second" if isinstance(config, dict) else "reloaded second second")
+
+    assert daemon.stop() == 0
+    assert "only after a restart" not in log.read_text()
+    assert (folder / "q.db").exists()
+    assert list((folder / "sub").iterdir()) == []
+
+
+def test_a_configuration_from_a_pipe_stays_in_force_over_a_reload(spawn: Run) -> None:
     command = (
         f"exec {sys.executable} -m daemonkit run mymod --port 0 --config <(printf 'a: 1') "
         "--set 'token=!secret file:'<(printf hush)"
@@ -393,7 +427,7 @@ def test_json_logs_are_one_object_a_line(run_app: Run) -> None:
     assert failure["exception"].endswith("ValueError: a\nb")
 
 
-def test_a_reader_of_stdout_that_goes_away_does_not_hurt(tmp_path: Path) -> None:
+def test_a_reader_of_stdout_that_exits_does_no_harm(tmp_path: Path) -> None:
     (tmp_path / "mymod.py").write_text(
         QUIET + "@app.slave(every=0.01)\ndef chat(slave):\n    slave.logger.info('x' * 1000)\n"
         "app.on_stop(lambda: sys.stdout.write('left in the buffer'))\n"
@@ -407,11 +441,11 @@ def test_a_reader_of_stdout_that_goes_away_does_not_hurt(tmp_path: Path) -> None
         ) as popen,
     ):
         assert popen.stdout is not None
-        told = ""
-        while "Started" not in told:
-            told += popen.stdout.readline().decode()
+        log = ""
+        while "Started" not in log:
+            log += popen.stdout.readline().decode()
         popen.stdout.close()
-        listening = LISTENING.search(told)
+        listening = LISTENING.search(log)
         assert listening is not None
         client = Client("127.0.0.1", 60, int(listening["port"]))
         before = client.status()["slaves"][0]["ticks"]
@@ -438,13 +472,13 @@ def test_workers_are_stopped_at_once_while_run_is_busy(run_app: Run, tmp_path: P
     daemon = run_app(
         QUIET
         + BUSY_MAIN
-        + "@app.slave\ndef worker(slave):\n    slave.shutdown.wait()\n    os.write(1, b'told\\n')\n",
+        + "@app.slave\ndef worker(slave):\n    slave.shutdown.wait()\n    os.write(1, b'stopping\\n')\n",
         "--set",
         "master.shutdown_timeout=600",
     ).wait_ready()
     daemon.wait_for("in\n")
     daemon.send_signal(signal.SIGTERM)
-    daemon.wait_for("told\n")
+    daemon.wait_for("stopping\n")
     refused = daemon.post("/events", data=b"1")
 
     assert (refused.status_code, refused.json()["message"]) == (503, "The daemon is stopping")
@@ -489,12 +523,12 @@ def test_a_signal_sent_twice_at_once_is_one_signal(run_app: Run) -> None:
     def send_twice() -> int:
         daemon = run_app(QUIET).wait_ready()
         daemon.send_signal(signal.SIGTERM)
-        time.sleep(0.001)  # Without a pause the kernel would already make one of them.
+        time.sleep(0.001)  # Without a pause, the kernel would merge them.
         if daemon.popen.poll() is None:
             daemon.send_signal(signal.SIGTERM)
         return daemon.wait()
 
-    # On a busy machine the second may come late.
+    # On a busy machine, the second may arrive late.
     assert 0 in (send_twice() for _ in range(5))
 
 
@@ -518,7 +552,7 @@ def test_an_event_loop_s_own_signals_in_run_leave_ours_working(run_app: Run) -> 
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
-def test_closed_output_does_not_keep_it_from_ending(tmp_path: Path, closed: str) -> None:
+def test_closed_output_does_not_keep_the_daemon_from_exiting(tmp_path: Path, closed: str) -> None:
     (tmp_path / "mymod.py").write_text(
         QUIET
         + "@app.slave\ndef stubborn():\n    open('started', 'w').close()\n    time.sleep(600)\n"
@@ -544,7 +578,9 @@ def test_closed_output_does_not_keep_it_from_ending(tmp_path: Path, closed: str)
             assert popen.wait(60) in ((4,) if number == 1 else (128 + 2, 128 + 15))
 
 
-def test_a_full_pipe_that_nobody_reads_does_not_keep_it_from_ending(tmp_path: Path) -> None:
+def test_a_full_pipe_that_nobody_reads_does_not_keep_the_daemon_from_exiting(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "mymod.py").write_text(
         QUIET
         + "@app.slave\ndef chat(slave):\n    while True:\n        slave.logger.info('x' * 1000)\n"
@@ -592,7 +628,7 @@ def test_start_while_the_module_is_imported_is_refused(run_app: Run) -> None:
     assert daemon.out == ""
 
 
-def test_why_it_could_not_start_is_also_in_the_log_file(run_app: Run, tmp_path: Path) -> None:
+def test_a_start_error_is_also_in_the_log_file(run_app: Run, tmp_path: Path) -> None:
     daemon = run_app(
         QUIET + "@app.on_start\ndef connect():\n    raise OSError('away')\n",
         "--set",

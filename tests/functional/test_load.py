@@ -1,4 +1,4 @@
-"""More than it can take: floods and too many clients, against a real process."""
+"""Overload: floods and too many clients, against a real process."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def handle(event):
 
 @contextmanager
 def frozen(daemon: Process) -> Iterator[None]:
-    """Keep a process from running."""
+    """Suspend a process."""
     daemon.send_signal(signal.SIGSTOP)
     try:
         state = Path(f"/proc/{daemon.popen.pid}/stat")
@@ -42,7 +42,7 @@ def frozen(daemon: Process) -> Iterator[None]:
 
 
 def drops_of(port: int) -> int:
-    """What the kernel's own table has, see proc(5)."""
+    """The drops in the kernel's table, see proc(5)."""
     (row,) = [
         line.split()
         for table in ("/proc/net/udp", "/proc/net/udp6")
@@ -53,7 +53,7 @@ def drops_of(port: int) -> int:
 
 
 @pytest.mark.parametrize("options", [(), ("--set", "master.udp_receive_buffer=100000")])
-def test_a_burst_at_a_stopped_process_is_accounted_for_to_the_last_datagram(
+def test_a_burst_to_a_stopped_process_is_accounted_for_to_the_last_datagram(
     run_app: Run, options: tuple[str, ...]
 ) -> None:
     daemon = run_app(COUNTS, *options).wait_ready()
@@ -61,7 +61,7 @@ def test_a_burst_at_a_stopped_process_is_accounted_for_to_the_last_datagram(
         sender.connect((daemon.host, daemon.port))
         for _ in range(BURST):
             sender.send(b'{"Hello": "World"}')
-    # Nothing more comes: with the counter that a datagram carries, the loss would not be known.
+    # No further datagram follows: a counter that comes with datagrams would not show the loss.
     udp = daemon.wait_until(
         lambda: (u := daemon.status()["udp"])["received"] + u["kernel_drops"] == BURST and u,
         "every datagram accounted for",
@@ -94,7 +94,7 @@ def test_a_thousand_idle_clients_and_as_many_slow_ones_keep_nobody_waiting(run_a
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))
     raise_limit = f"\nresource.setrlimit(resource.RLIMIT_NOFILE, ({min(hard, 4096)}, {hard}))\n"
-    # A request that is waited for would be waited for that long.
+    # A request that had to wait would wait that long.
     daemon = run_app(COUNTS + raise_limit, "--set", "master.request_timeout=600").wait_ready()
     try:
         with ExitStack() as stack:
@@ -103,12 +103,12 @@ def test_a_thousand_idle_clients_and_as_many_slow_ones_keep_nobody_waiting(run_a
                 if number % 4 == 0:
                     sock.sendall(b"POST /events HTTP/1.1\r\nContent-Length: 9\r\n\r\n")
             daemon.send_event(1)
-            told = daemon.status()["http"]
+            counters = daemon.status()["http"]
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
-    assert told["connections"] == 1000
-    assert told["shed"] >= 1000
+    assert counters["connections"] == 1000
+    assert counters["shed"] >= 1000
     assert daemon.stop() == 0
 
 

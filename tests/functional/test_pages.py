@@ -1,4 +1,4 @@
-"""Every block of code, configuration and commands that the pages show, run as it stands there."""
+"""Every block of code, configuration and commands on the pages, run as printed."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from daemonkit.testing import running
 from .pages import BLOCKS, PAGES, Block, blocks_of
 from .process import Process
 from .test_systemd import verify
+from .tools import need_all_of
 
 Spawn = Callable[..., Process]
 
@@ -37,7 +38,7 @@ def fetch(url): ...
 
 
 """
-"""What a page's shorter examples take for granted."""
+"""What a page's shorter examples assume."""
 CONFIG = {"url": "http://x", "urls": ["http://x"], "token": "t"}
 RUNNERS = {"python", "yaml", "sh", "console", "ini", "text"}
 """Languages of blocks; `text` is output, and not run."""
@@ -96,7 +97,7 @@ def test_python(block: Block, spawn: Spawn, caplog: pytest.LogCaptureFixture) ->
 
 
 def check_app(block: Block, caplog: pytest.LogCaptureFixture) -> None:
-    """Run what a block registers, and have it handle an event."""
+    """Run what a block registers, and send it an event."""
     names: dict[str, Any] = {"__name__": "mymod"}
     exec(compile(program(block.text), str(block), "exec"), names)
     app = names["app"]
@@ -166,6 +167,7 @@ class Shell:
         if self.daemon is None:
             self.start(["run", "mymod"])
         assert self.daemon is not None
+        need_all_of(line)
         line = line.replace("5151", str(self.daemon.port)).replace("curl ", "curl -sS --fail ")
         done = subprocess.run(
             line, shell=True, cwd=self.daemon.folder, capture_output=True, text=True, timeout=60
@@ -225,7 +227,7 @@ def handle(event):
 
 
 def queue_of_events(folder: Path, spawn: Spawn) -> None:
-    """Make `events.db`: a dead letter, one to be tried again, and four that wait."""
+    """Make `events.db`: a dead letter, an event to be retried, and four waiting ones."""
     setting = f"--set=master.queue={folder / 'events.db'}"
     command = ("-m", "daemonkit", "run", "app", "--port", "0", setting)
     first = spawn(*command, app__py=FAILS).wait_ready()
@@ -240,7 +242,7 @@ def queue_of_events(folder: Path, spawn: Spawn) -> None:
 
 
 STAGES = {"durability.md": queue_of_events}
-"""What is there before a page's transcripts."""
+"""What a page's transcripts need."""
 STAMP = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
 
 

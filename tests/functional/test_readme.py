@@ -1,4 +1,4 @@
-"""What the README prints, done as printed, with the real curl and nc."""
+"""The README's commands, run as printed, with the real curl and nc."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from .process import Process
+from .tools import need_all_of
 
 README = (Path(__file__).parent.parent.parent / "README.md").read_text("utf-8")
 BLOCKS = dict(re.findall(r"```(python|yaml)\n(.+?)```", README, re.DOTALL))
@@ -22,7 +23,8 @@ SPEC_LINES = [
 
 
 def shell(line: str, port: int) -> str:
-    """Run a line as printed, but for the port."""
+    """Run a line as printed, except for the port."""
+    need_all_of(line)
     done = subprocess.run(
         line.replace("5151", str(port)).replace("curl ", "curl -sS "),
         shell=True,

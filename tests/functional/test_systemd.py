@@ -1,4 +1,4 @@
-"""What systemd sees of a daemon: a real process, with this test in systemd's place."""
+"""What systemd sees of a daemon: a real process, with this test in the role of systemd."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from .process import Process, seconds_of
+from .tools import need
 
 Spawn = Callable[..., Process]
 
@@ -70,7 +71,7 @@ class Listener:
         return message
 
     def read_to_the_end(self) -> list[str]:
-        """All that is there once the process has ended."""
+        """Everything that remains once the process has ended."""
         self.socket.setblocking(False)
         try:
             while True:
@@ -101,14 +102,14 @@ def run(spawn: Spawn, tmp_path: Path) -> Callable[..., Process]:
     return start
 
 
-def test_a_life_is_told_in_order(run: Spawn, listener: Listener) -> None:
+def test_the_phases_are_reported_in_order(run: Spawn, listener: Listener) -> None:
     daemon = run("--set", "master.drain_delay=0.3").wait_ready()
     listener.wait_for("READY=1")
     daemon.send_event(2)
     daemon.send_signal(signal.SIGTERM)
     listener.wait_for("STATUS=stopped")
     daemon.wait()
-    told = [m.partition("\n")[0] for m in listener.read_to_the_end()]
+    messages = [m.partition("\n")[0] for m in listener.read_to_the_end()]
     firsts = [
         "STATUS=starting",
         "READY=1",
@@ -119,14 +120,16 @@ def test_a_life_is_told_in_order(run: Spawn, listener: Listener) -> None:
         "STATUS=stopped",
     ]
 
-    assert list(dict.fromkeys(message for message in told if message in firsts)) == firsts
-    assert told.count("READY=1") == told.count("STOPPING=1") == 1
-    assert "EXTEND_TIMEOUT_USEC=15000000" in told
-    assert told.index("EXTEND_TIMEOUT_USEC=15000000") > told.index("STOPPING=1")
-    assert not any(message.startswith("WATCHDOG") for message in told)
+    assert list(dict.fromkeys(message for message in messages if message in firsts)) == firsts
+    assert messages.count("READY=1") == messages.count("STOPPING=1") == 1
+    assert "EXTEND_TIMEOUT_USEC=15000000" in messages
+    assert messages.index("EXTEND_TIMEOUT_USEC=15000000") > messages.index("STOPPING=1")
+    assert not any(message.startswith("WATCHDOG") for message in messages)
 
 
-def test_a_reload_is_told_with_its_time(run: Spawn, listener: Listener, tmp_path: Path) -> None:
+def test_a_reload_is_reported_to_systemd_with_its_time(
+    run: Spawn, listener: Listener, tmp_path: Path
+) -> None:
     daemon = run("--config", "cfg.yaml", cfg__yaml="a: 1\n").wait_ready()
     listener.wait_for("READY=1")
     before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
@@ -146,7 +149,9 @@ def test_a_reload_is_told_with_its_time(run: Spawn, listener: Listener, tmp_path
     assert daemon.stop() == 0
 
 
-def test_the_watchdog_is_fed_only_while_health_is_good(run: Spawn, listener: Listener) -> None:
+def test_the_watchdog_is_fed_only_while_the_daemon_is_healthy(
+    run: Spawn, listener: Listener
+) -> None:
     daemon = run("--set", "timeout=1", environ={"WATCHDOG_USEC": "1000000"}).wait_ready()
     for _ in range(3):
         listener.wait_for("WATCHDOG=1")
@@ -170,7 +175,7 @@ def test_the_watchdog_is_fed_only_while_health_is_good(run: Spawn, listener: Lis
 
 
 @pytest.mark.parametrize(("pid", "fed"), [("own", True), ("1", False)])
-def test_a_watchdog_for_another_process_is_none_of_ours(
+def test_a_watchdog_for_another_process_is_ignored(
     run: Spawn, listener: Listener, pid: str, fed: bool
 ) -> None:
     environ = {"WATCHDOG_USEC": "100000"} | ({"WATCHDOG_PID": pid} if pid != "own" else {})
@@ -185,7 +190,7 @@ def test_a_watchdog_for_another_process_is_none_of_ours(
     assert ("WATCHDOG=1" in listener.read_to_the_end()) is fed
 
 
-def test_an_abstract_socket_is_one_as_well(run: Spawn, tmp_path: Path) -> None:
+def test_an_abstract_socket_works_too(run: Spawn, tmp_path: Path) -> None:
     name = f"@daemonkit{tmp_path}"
     listener = Listener(name)
     daemon = run(environ={"NOTIFY_SOCKET": name}).wait_ready()
@@ -209,11 +214,11 @@ def test_a_socket_that_nobody_listens_to_changes_nothing(run: Spawn, address: st
 
 @pytest.fixture
 def fillers(listener: Listener) -> Iterator[int]:
-    """Fill the listener's socket; how many messages that took."""
+    """Fill the listener's socket; returns how many messages that took."""
     count, sent = 0, 1
     senders: list[socket.socket] = []
     while sent:
-        # What one socket may have on the way is limited too, so it takes several.
+        # The messages in transit from one socket are limited, too, so this takes several.
         senders.append(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
         senders[-1].setblocking(False)
         sent = 0
@@ -228,7 +233,7 @@ def fillers(listener: Listener) -> Iterator[int]:
         sender.close()
 
 
-def test_a_full_socket_keeps_nothing_waiting_and_gets_the_message_later(
+def test_a_full_socket_blocks_nothing_and_gets_the_message_later(
     run: Spawn, listener: Listener, fillers: int
 ) -> None:
     daemon = run(environ={"WATCHDOG_USEC": "200000"}).wait_ready()
@@ -243,7 +248,7 @@ def test_a_full_socket_keeps_nothing_waiting_and_gets_the_message_later(
     assert daemon.stop() == 0
 
 
-def test_a_socket_that_stays_full_keeps_it_from_stopping_for_half_a_second_only(
+def test_a_socket_that_stays_full_delays_the_stop_by_half_a_second_at_most(
     run: Spawn, listener: Listener, fillers: int
 ) -> None:
     daemon = run().wait_ready()
@@ -298,7 +303,7 @@ def activate(spawn: Spawn) -> Callable[..., Process]:
 
 
 @pytest.mark.parametrize("names", ["tcp,udp", "udp,tcp"])
-def test_sockets_that_systemd_opened_are_taken(activate: Spawn, names: str) -> None:
+def test_sockets_opened_by_systemd_are_used(activate: Spawn, names: str) -> None:
     show = "\n@app.status_field\ndef environ():\n    return sorted(os.environ)\n"
     daemon = activate(names, text=APP + show).wait_ready()
     daemon.send_event(0)
@@ -329,7 +334,7 @@ for number in (0, 1):
 os.environ |= {"LISTEN_FDS": "2", "LISTEN_PID": str(os.getpid())}
 os.execv(sys.executable, [sys.executable, *sys.argv[3:]])
 """
-NOTES_EVENTS = """
+RECORDS_EVENTS = """
 import os
 from daemonkit import Daemon
 app = Daemon("app")
@@ -340,8 +345,8 @@ app.on_event(lambda event: os.write(notes, b"%d\\n" % event))
 
 
 class KeepAliveClient(threading.Thread):
-    """Sends event after event and asks for health, on one connection until it is told that this
-    will be closed."""
+    """Sends events and asks for health, on one connection until an answer says that it will be
+    closed."""
 
     def __init__(self, port: int, number: int, pause: float) -> None:
         super().__init__(name=f"client-{number}")
@@ -351,12 +356,12 @@ class KeepAliveClient(threading.Thread):
         self._port, self._number, self._pause = port, number, pause
 
     def run(self) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=200)
         while not self.over.wait(self._pause):
             event = self._number * 1_000_000 + len(self.sent)
             for method, path, body in (("POST", "/events", str(event)), ("GET", "/ping", None)):
                 try:
-                    # It connects anew behind an answer that says so.
+                    # It reconnects after an answer that says so.
                     connection.request(method, path, body)
                     answer = connection.getresponse()
                     text = answer.read().decode()
@@ -385,11 +390,11 @@ def test_a_restart_on_passed_sockets_refuses_and_resets_nothing(
                 *("-c", KEPT, *map(str, fds), "-m", "daemonkit", "run", "mymod"),
                 *("--set", f"notes={notes}"),
                 pass_fds=fds,
-                mymod__py=NOTES_EVENTS,
+                mymod__py=RECORDS_EVENTS,
             ).wait_ready()
 
         daemon = start()
-        # Some are always at it; others have just been idle when their connection is to be closed.
+        # Some send all the time; others are idle when their connection is to be closed.
         clients = [KeepAliveClient(port, n, 0.0 if n < 4 else 0.15) for n in range(8)]
         for client in clients:
             client.start()
@@ -437,7 +442,8 @@ def test_wrong_sockets_are_status_3_and_one_line(activate: Spawn, names: str, li
 
 
 def verify(unit: Path) -> None:
-    """Have systemd check a unit."""
+    """Check a unit with systemd."""
+    need("systemd-analyze")
     done = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", str(unit)],
         capture_output=True, text=True, check=False,
@@ -445,7 +451,7 @@ def verify(unit: Path) -> None:
     complaints = [
         line
         for line in done.stderr.splitlines()
-        # The line is there twice for this reason, see the unit.
+        # The unit has the line twice, for the reason given there.
         if "Failed to parse service type, ignoring: notify-reload" not in line
     ]
 

@@ -13,7 +13,7 @@ from daemonkit.lifecycle.parts import Host
 from daemonkit.testing import running
 
 
-def test_events_queued_before_the_configuration_is_known_count_against_it() -> None:
+def test_events_queued_before_the_configuration_is_known_count_against_queue_size() -> None:
     app = Daemon("app")
     app.put_event(1)
     app.configure({"master": {"queue_size": 1}})
@@ -22,7 +22,7 @@ def test_events_queued_before_the_configuration_is_known_count_against_it() -> N
         app.put_event(2)
 
 
-def test_routes_that_flask_refuses_are_told_in_one_line() -> None:
+def test_routes_that_flask_refuses_are_reported_in_one_line() -> None:
     app = Daemon("app")
     app.route("/<int:")(lambda: "never")
 
@@ -50,7 +50,7 @@ def durable(tmp_path: Path) -> dict[str, Any]:
     return {"master": {"queue": str(tmp_path / "events.db")}}
 
 
-def test_what_a_stop_leaves_in_the_file_is_handled_after_the_next_start(
+def test_events_that_a_stop_leaves_in_the_file_are_handled_after_the_next_start(
     durable: dict[str, Any],
 ) -> None:
     first, second = Daemon("first"), Daemon("second")
@@ -101,7 +101,7 @@ def test_what_a_stop_leaves_in_the_file_is_handled_after_the_next_start(
     }
 
 
-def test_a_failing_event_is_retried_over_a_restart_and_then_kept(durable: dict[str, Any]) -> None:
+def test_a_failing_event_is_retried_across_a_restart_and_then_kept(durable: dict[str, Any]) -> None:
     attempts: list[int] = []
 
     def daemon() -> Daemon:
@@ -138,7 +138,7 @@ def test_dead_letters_in_memory_are_shown() -> None:
     assert letter["error"] == "ZeroDivisionError: division by zero"
 
 
-def test_one_file_has_one_daemon(durable: dict[str, Any]) -> None:
+def test_a_file_is_used_by_one_daemon_at_a_time(durable: dict[str, Any]) -> None:
     with (
         running(Daemon("first"), durable),
         pytest.raises(StartError, match=r"is in use by process \d+ \(first, since "),
@@ -181,9 +181,7 @@ def test_events_queued_before_the_configuration_is_known_go_to_its_file(
 
 
 @pytest.mark.parametrize("file", ["events.db", None])
-def test_events_put_before_the_start_have_their_circumstances(
-    tmp_path: Path, file: str | None
-) -> None:
+def test_events_put_before_the_start_keep_their_meta(tmp_path: Path, file: str | None) -> None:
     app = Daemon("app")
     handled: list[Any] = []
     app.on_event(lambda event, meta: handled.append((event, meta.source, meta.attempt)))
@@ -194,7 +192,7 @@ def test_events_put_before_the_start_have_their_circumstances(
     assert handled == [({"a": 1}, "app", 1)]
 
 
-def test_more_events_put_before_the_start_than_find_room_are_a_start_error(
+def test_more_events_put_before_the_start_than_fit_are_a_start_error(
     durable: dict[str, Any],
 ) -> None:
     master = {**durable["master"], "queue_size": 2}
@@ -212,7 +210,7 @@ def test_more_events_put_before_the_start_than_find_room_are_a_start_error(
         pass
 
 
-def test_a_queue_s_path_is_the_one_of_the_start_whatever_becomes_of_the_folder(
+def test_a_queue_s_path_is_resolved_at_the_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = Daemon("app")
@@ -227,7 +225,7 @@ def test_a_queue_s_path_is_the_one_of_the_start_whatever_becomes_of_the_folder(
     assert (tmp_path / "really.db-lock").exists()
 
 
-def test_a_lost_file_is_refused_and_told_everywhere(durable: dict[str, Any]) -> None:
+def test_a_lost_file_is_refused_and_reported_everywhere(durable: dict[str, Any]) -> None:
     app = Daemon("app")
     with running(app, durable) as client:
         client.send_event(1)

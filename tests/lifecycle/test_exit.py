@@ -25,7 +25,7 @@ LOGGER = logging.getLogger("app")
 
 
 class Exited(BaseException):
-    """Raised in the place of os._exit, with its status."""
+    """Raised in place of os._exit, with its status."""
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_a_deadline_counts_down_and_keeps_a_reserve(monkeypatch: pytest.MonkeyPa
     assert deadline.left(keep=7.0) == 0.0
 
 
-def test_an_action_that_blocks_or_raises_does_not_keep_the_next_one() -> None:
+def test_an_action_that_blocks_or_raises_does_not_prevent_the_next_one() -> None:
     release, done, threads = threading.Event(), [], []
 
     def block() -> None:
@@ -142,14 +142,22 @@ def statuses(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return found
 
 
+def watch(
+    monkeypatch: pytest.MonkeyPatch, bottom: CodeType | None
+) -> tuple[threading.Event, list[threading.Thread]]:
+    """Watch an exit with `bottom` as the main thread's outermost code, once the event is set."""
+    go = threading.Event()
+    exit_watch = ExitWatch(LOGGER)
+    monkeypatch.setattr(module, "bottom_of", lambda thread: bottom if go.wait(300) else None)
+    exit_watch.arm(Deadline(0), 4)
+    return go, [thread for thread in threading.enumerate() if thread.name == "exit"]
+
+
 def watch_until_it_ends(monkeypatch: pytest.MonkeyPatch, bottom: CodeType | None) -> None:
-    """Watch an exit with `bottom` as the main thread's outermost code."""
-    watch = ExitWatch(LOGGER)
-    monkeypatch.setattr(module, "bottom_of", lambda thread: bottom)
-    watch.arm(Deadline(0), 4)
-    for thread in threading.enumerate():
-        if thread.name == "exit":
-            thread.join(30)
+    go, threads = watch(monkeypatch, bottom)
+    go.set()
+    for thread in threads:
+        thread.join(30)
 
 
 def test_an_exit_that_blocks_is_forced_and_the_thread_is_named(
@@ -171,13 +179,49 @@ def test_an_exit_that_blocks_is_forced_and_the_thread_is_named(
     stuck.join()
     background.join()
 
-    assert statuses == [4]
+    assert set(statuses) == {4}
     assert not any("background" in message for message in caplog.messages)
     (message,) = [m for m in caplog.messages if "thread stuck" in m]
     assert message.startswith(
         "The process did not exit by the deadline because of the non-daemon thread stuck:\n"
     )
     assert "in block" in message
+
+
+@pytest.mark.usefixtures("statuses")
+def test_the_report_and_the_flushes_need_no_new_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """During its exit, Python starts none."""
+    done: list[str] = []
+
+    def refuse(thread: threading.Thread) -> NoReturn:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    log = SimpleNamespace(flush=lambda: done.append("log"))
+    monkeypatch.setattr(logging.getLogger(), "handlers", [log])
+    monkeypatch.setattr(module, "flush_stdout", lambda: done.append("stdout"))
+    monkeypatch.setattr(ExitWatch, "_report_blocking", lambda self: done.append("report"))
+    go, threads = watch(monkeypatch, PYTHON_S_EXIT)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    go.set()
+    for thread in threads:
+        thread.join(30)
+
+    assert done == ["report", "log", "stdout"]
+
+
+def test_a_report_that_blocks_does_not_keep_the_process(
+    monkeypatch: pytest.MonkeyPatch, statuses: list[int]
+) -> None:
+    release = threading.Event()
+    monkeypatch.setattr(ExitWatch, "_report_blocking", lambda self: release.wait(300))
+    go, (reporter, second) = watch(monkeypatch, PYTHON_S_EXIT)
+    go.set()
+    second.join(30)
+
+    assert statuses == [4]
+    assert reporter.is_alive()
+    release.set()
+    reporter.join(30)
 
 
 def test_an_exit_that_blocks_in_the_main_thread_names_it(

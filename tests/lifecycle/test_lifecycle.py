@@ -13,7 +13,7 @@ from daemonkit.monitoring.health import STOPPING
 from daemonkit.testing import Client, running
 
 
-def test_hooks_run_in_order_around_the_life() -> None:
+def test_start_and_stop_hooks_run_in_order() -> None:
     app = Daemon("app")
     calls: list[str] = []
 
@@ -127,7 +127,7 @@ def test_a_run_that_raises_ends_the_daemon_with_1(
     assert "run() failed" in caplog.messages
 
 
-def test_a_run_that_wants_to_start_a_slave_while_it_is_stopped_has_not_failed(
+def test_a_run_that_starts_a_slave_while_the_daemon_stops_has_not_failed(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level("INFO")

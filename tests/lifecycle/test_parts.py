@@ -7,7 +7,7 @@ from daemonkit.lifecycle.parts import Host
 from daemonkit.testing import running
 
 
-def test_events_that_wait_and_that_are_in_work_are_left() -> None:
+def test_waiting_events_and_events_in_work_are_left() -> None:
     app = Daemon("app")
     release = threading.Event()
     app.on_event(lambda event: release.wait(60))
@@ -24,5 +24,5 @@ def test_events_that_wait_and_that_are_in_work_are_left() -> None:
         client.wait_until(lambda: parts.events_left() == 0)
 
 
-def test_by_default_the_host_gives_nothing() -> None:
+def test_by_default_the_host_has_no_variables_and_no_sockets() -> None:
     assert (dict(Host().environ), list(Host().sockets)) == ({}, [])

@@ -16,7 +16,7 @@ def broken_hook() -> None:
     raise ValueError("no database")
 
 
-def test_a_reload_brings_new_values_and_keeps_the_old_ones_when_the_file_is_wrong(
+def test_a_reload_applies_new_values_and_keeps_the_old_ones_when_the_file_is_wrong(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("DEBUG")
@@ -73,7 +73,7 @@ def test_systemd_is_told_when_a_reload_begins_and_when_it_has_ended(
 def test_stop_hooks_wait_for_the_reload_hook_that_runs_and_no_other_begins(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    caplog.set_level("DEBUG")  # A reload sets it, and this takes it back.
+    caplog.set_level("DEBUG")  # A reload sets it, and this restores it.
     app = Daemon("app")
     order: list[str] = []
     entered = threading.Event()

@@ -56,7 +56,7 @@ def test_a_signal_that_the_program_handles_is_left_to_it(
 
 @pytest.fixture
 def received() -> Iterator[threading.Event]:
-    """Set by SIGUSR2, which `Signals` handles until the test is over."""
+    """Set by SIGUSR2, which `Signals` handles until the end of the test."""
     event = threading.Event()
     signals = Signals({signal.SIGUSR2: event.set})
     old_mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2])
@@ -188,7 +188,7 @@ def test_outside_of_the_main_thread_signals_are_left_alone() -> None:
     assert signals.running_threads() == []
 
 
-def test_requests_that_come_while_it_runs_make_one_more_run() -> None:
+def test_requests_during_a_run_cause_one_more_run() -> None:
     runs: list[int] = []
     entered, release = threading.Event(), threading.Event()
 
@@ -263,7 +263,7 @@ def refusing(error: Exception) -> Callable[[threading.Thread], None]:
     return start
 
 
-def test_without_a_thread_a_request_is_reported_and_the_next_one_tries_again(
+def test_without_a_thread_a_request_is_reported_and_the_next_one_retries(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], refusal: Exception
 ) -> None:
     ran = threading.Event()
@@ -296,7 +296,7 @@ def test_without_a_thread_for_signals_nothing_is_taken_over(
     assert restored == before
 
 
-def test_a_signal_whose_action_fails_is_not_the_last_one(
+def test_a_failing_action_does_not_disable_later_signals(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     calls, again = [], threading.Event()

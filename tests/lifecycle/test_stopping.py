@@ -49,7 +49,7 @@ def test_events_left_at_the_deadline_are_counted(caplog: pytest.LogCaptureFixtur
     assert "3 events were left unhandled, 1 in work" in caplog.messages
 
 
-def test_queued_events_are_handled_before_slaves_are_told_to_stop() -> None:
+def test_queued_events_are_handled_before_slaves_are_asked_to_stop() -> None:
     app = Daemon("app")
     order: list[Any] = []
     first = threading.Event()
@@ -74,7 +74,7 @@ def test_queued_events_are_handled_before_slaves_are_told_to_stop() -> None:
     assert client.exit_status == 0
 
 
-def test_a_part_that_fails_to_stop_does_not_keep_the_others_from_it(
+def test_a_part_that_fails_to_stop_does_not_keep_the_others_from_stopping(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     app = Daemon("app")
@@ -90,7 +90,7 @@ def test_a_part_that_fails_to_stop_does_not_keep_the_others_from_it(
 
         processor.request_stop = fail  # type: ignore[method-assign]
 
-    # Once more, where its thread hasn't ended yet.
+    # Once more if its thread hasn't ended yet.
     assert len(calls) in (1, 2)
     assert "Stopping the part 'event processor' failed" in caplog.messages
     assert client.exit_status == 4
@@ -126,14 +126,14 @@ def test_after_two_seconds_the_log_says_what_is_waited_for(
     caplog.set_level("INFO")
     monkeypatch.setattr("daemonkit.lifecycle.lifecycle.REPORT_AFTER", 0.5)
     app = Daemon("app")
-    told = "Waiting for slaves (stubborn); a second signal exits at once"
+    message = "Waiting for slaves (stubborn); a second signal exits at once"
 
     pause = threading.Event()
 
     @app.slave
     def stubborn() -> None:
         app.shutdown.wait()
-        while told not in caplog.messages:
+        while message not in caplog.messages:
             pause.wait(0.01)
 
     with running(app) as client:
@@ -160,7 +160,7 @@ def test_a_part_that_needs_all_of_the_deadline_gets_it() -> None:
 
 
 class Recorder:
-    """A part that notes how long it may take to stop."""
+    """A part that records how long it may take to stop."""
 
     def __init__(self, name: str, notes: list[tuple[str, float]]) -> None:
         self.name = name

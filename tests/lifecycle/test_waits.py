@@ -5,7 +5,7 @@ import threading
 from daemonkit.lifecycle.waits import Waits
 
 
-def test_what_is_waited_for_is_shown_inside_the_block_only() -> None:
+def test_a_wait_is_shown_only_inside_its_block() -> None:
     changes: list[list[str]] = []
     waits = Waits(lambda: changes.append(waits.shown()))
 
@@ -15,7 +15,7 @@ def test_what_is_waited_for_is_shown_inside_the_block_only() -> None:
     assert changes == [["the sockets"], []]
 
 
-def test_a_function_is_asked_each_time() -> None:
+def test_a_function_is_called_each_time() -> None:
     names = ["a"]
     waits = Waits(lambda: None)
 
@@ -24,7 +24,7 @@ def test_a_function_is_asked_each_time() -> None:
         assert waits.shown() == ["a", "b"]
 
 
-def test_an_inner_block_gives_way_to_the_outer_one() -> None:
+def test_the_outer_block_is_shown_again_after_the_inner_one() -> None:
     waits = Waits(lambda: None)
 
     with waits.waiting_for("outer"):

@@ -11,18 +11,18 @@ from daemonkit.monitoring.health import (
 from daemonkit.types import Problem
 
 
-def test_phases_only_go_on_and_each_is_told() -> None:
+def test_phases_only_advance_and_each_is_reported() -> None:
     health = Health()
-    told: list[str] = []
-    health.add_listener(lambda: told.append(health.phase))
+    reported: list[str] = []
+    health.add_listener(lambda: reported.append(health.phase))
     for phase in (STARTING, RUNNING, DRAINING, RUNNING, STOPPING, DRAINING, STOPPED):
         health.enter(phase)
 
-    assert told == [RUNNING, DRAINING, STOPPING, STOPPED]
+    assert reported == [RUNNING, DRAINING, STOPPING, STOPPED]
     assert health.begun.is_set()
 
 
-def test_it_is_ready_only_while_running() -> None:
+def test_the_daemon_is_ready_only_while_running() -> None:
     health = Health()
     ready = []
     for phase in (STARTING, RUNNING, DRAINING, STOPPING, STOPPED):

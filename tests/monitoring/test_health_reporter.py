@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from daemonkit.monitoring.health import DRAINING, RUNNING, STOPPING, Health
-from daemonkit.monitoring.health_reporter import LOOK_INTERVAL, HealthReporter
+from daemonkit.monitoring.health_reporter import CHECK_INTERVAL, HealthReporter
 from daemonkit.types import Problem
 
 BROKEN = Problem("broken")
@@ -13,7 +13,7 @@ def test_only_changes_are_reported_and_only_while_the_daemon_runs() -> None:
     health.add_source(lambda: problems)
     reporter = HealthReporter(health, reports.append)
 
-    assert reporter.run_due(5.0) == 5.0 + LOOK_INTERVAL
+    assert reporter.run_due(5.0) == 5.0 + CHECK_INTERVAL
     assert reports == []
     health.enter(RUNNING)
     reporter.run_due(6.0)

@@ -95,7 +95,7 @@ def test_everything_becomes_json(value: Any, shown: Any) -> None:
     assert type(result) is type(shown)
 
 
-def test_what_is_nested_too_deeply_becomes_text() -> None:
+def test_values_nested_too_deeply_become_text() -> None:
     shown = jsonable(deep(50_000), str)
     for _ in range(MAX_DEPTH):
         (shown,) = shown
@@ -103,7 +103,7 @@ def test_what_is_nested_too_deeply_becomes_text() -> None:
     assert isinstance(shown, str)
 
 
-def test_a_value_used_twice_is_no_circle() -> None:
+def test_a_value_used_twice_is_not_a_cycle() -> None:
     shared = [1]
     assert jsonable([shared, shared], str) == [[1], [1]]
 
@@ -123,7 +123,7 @@ def test_a_failing_call_is_shown_in_place_and_logged_once(caplog: pytest.LogCapt
     ]
 
 
-def test_a_system_exit_does_not_take_the_answer_down() -> None:
+def test_a_system_exit_does_not_prevent_the_answer() -> None:
     def leave() -> None:
         raise SystemExit(3)
 
@@ -139,7 +139,7 @@ def test_a_coroutine_is_an_error_and_not_shown() -> None:
     assert shown["error"].startswith("TypeError: it returned a coroutine")
 
 
-def test_an_error_without_words_is_shown_by_its_type() -> None:
+def test_an_error_without_a_message_is_shown_by_its_type() -> None:
     def fail() -> None:
         raise Unspeakable
 

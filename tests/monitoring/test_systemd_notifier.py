@@ -159,7 +159,7 @@ def test_only_a_problem_that_is_not_tolerable_starves_the_watchdog_of_a_running_
     assert ("WATCHDOG=1" in sock.take()) is fed
 
 
-def test_the_timeout_is_extended_again_and_again_while_stopping(
+def test_the_timeout_is_extended_repeatedly_while_stopping(
     notifier: SystemdNotifier, sock: FakeSocket, health: Health
 ) -> None:
     health.enter(RUNNING)
@@ -228,7 +228,7 @@ def test_a_reload_that_ends_while_draining_does_not_report_ready(
     assert sock.take() == []
 
 
-def test_a_change_of_the_health_is_sent_at_once_and_the_end_before_the_stop(
+def test_a_change_of_health_is_sent_at_once_and_the_last_one_before_the_stop(
     notifier: SystemdNotifier,
     sock: FakeSocket,
     health: Health,

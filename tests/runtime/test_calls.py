@@ -9,7 +9,7 @@ import pytest
 from daemonkit.runtime.calls import call_hook
 
 
-def test_a_hook_that_returns_is_no_error() -> None:
+def test_a_hook_that_returns_is_not_an_error() -> None:
     calls: list[int] = []
 
     assert call_hook(lambda: calls.append(1), "start", logging.getLogger("app")) is None
@@ -17,7 +17,7 @@ def test_a_hook_that_returns_is_no_error() -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), SystemExit(3), KeyboardInterrupt()])
-def test_whatever_a_hook_raises_is_logged_and_returned(
+def test_any_exception_in_a_hook_is_logged_and_returned(
     error: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
     def close() -> None:
@@ -27,7 +27,7 @@ def test_whatever_a_hook_raises_is_logged_and_returned(
     assert caplog.messages == ["The stop hook close failed badly"]
 
 
-def test_a_hook_that_left_its_work_undone_has_failed() -> None:
+def test_a_hook_that_returns_unrun_work_has_failed() -> None:
     def numbers() -> Any:
         return (n for n in [1])
 

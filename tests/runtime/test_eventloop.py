@@ -68,7 +68,7 @@ async def cancel_itself() -> None:
         (cancel_itself, asyncio.CancelledError),
     ],
 )
-def test_what_a_coroutine_raises_costs_neither_the_loop_nor_its_other_tasks(
+def test_an_exception_in_a_coroutine_ends_neither_the_loop_nor_its_other_tasks(
     loop: EventLoop, function: Callable[[], Any], kind: type[BaseException]
 ) -> None:
     others: list[asyncio.Task[Any]] = []
@@ -120,7 +120,7 @@ async def stop_the_loop() -> None:
         (stop_the_loop, RuntimeError),
     ],
 )
-def test_what_leaves_the_loop_ends_all_in_it_and_the_next_coroutine_has_a_new_one(
+def test_an_exception_that_leaves_the_loop_ends_its_tasks_and_the_next_coroutine_has_a_new_loop(
     loop: EventLoop, function: Callable[[], Any], kind: type[BaseException]
 ) -> None:
     ended: list[bool] = []
@@ -139,7 +139,9 @@ def test_what_leaves_the_loop_ends_all_in_it_and_the_next_coroutine_has_a_new_on
     assert not running_loop(loop).is_closed()
 
 
-def test_cleaning_up_that_fails_too_does_not_hide_what_left_the_loop(loop: EventLoop) -> None:
+def test_an_error_while_cleaning_up_does_not_hide_the_one_that_left_the_loop(
+    loop: EventLoop,
+) -> None:
     async def whole() -> None:
         try:
             await inner_exit()
@@ -151,7 +153,9 @@ def test_cleaning_up_that_fails_too_does_not_hide_what_left_the_loop(loop: Event
 
 
 @pytest.mark.parametrize("early", [True, False], ids=["before", "meanwhile"])
-def test_cancel_stops_what_runs_and_all_that_comes_later(loop: EventLoop, early: bool) -> None:
+def test_cancel_stops_the_running_coroutine_and_all_later_ones(
+    loop: EventLoop, early: bool
+) -> None:
     begun: list[bool] = []
 
     async def work() -> None:

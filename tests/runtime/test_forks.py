@@ -44,12 +44,12 @@ def test_a_child_exits_with_the_status_of_a_python_program(
     assert capfd.readouterr().err == shown
 
 
-def test_the_parent_goes_on() -> None:
+def test_the_parent_continues() -> None:
     ForkGuard().end_child()
     ForkGuard().end_child(ValueError("no"))
 
 
-def test_a_guard_made_in_the_child_lets_it_go_on() -> None:
+def test_a_guard_made_in_the_child_lets_it_continue() -> None:
     assert exit_status(lambda: ForkGuard().end_child()) == 99
 
 
@@ -78,7 +78,7 @@ def test_a_descriptor_is_closed_in_the_child_only() -> None:
     os.close(other)
 
 
-def test_what_was_collected_leaves_the_descriptor_alone() -> None:
+def test_a_collected_object_leaves_the_descriptor_alone() -> None:
     fd, other = os.pipe()
     CloseInChild(fd)
     gc.collect()

@@ -44,7 +44,7 @@ def test_a_stall_is_reported_once_and_so_is_its_end() -> None:
     assert watched.reports == [("stalled", 10.5), ("wake", 0), ("recovered", 15.5)]
 
 
-def test_it_is_due_soon_after_the_timeout() -> None:
+def test_run_due_is_due_soon_after_the_timeout() -> None:
     watched = Watched()
     for passed in (0, 3.3, 6.1):
         watched.clock.now = 100 + passed
@@ -111,7 +111,7 @@ def test_is_set_and_wait_count_as_heartbeats_on_the_slave_s_thread(
 
 
 @pytest.mark.parametrize("call", CALLS, ids=["is_set", "wait"])
-def test_they_are_no_heartbeats_on_another_thread(
+def test_is_set_and_wait_are_not_heartbeats_on_another_thread(
     call: Callable[[ShutdownEvent], object],
 ) -> None:
     watched = Watched()

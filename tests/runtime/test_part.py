@@ -27,7 +27,7 @@ def part() -> Iterator[Work]:
     assert part.join(10)
 
 
-def test_its_thread_has_its_name_and_is_listed_while_it_runs(part: Work) -> None:
+def test_the_thread_has_the_part_s_name_and_is_listed_while_it_runs(part: Work) -> None:
     assert part.running_threads() == []
     part.start()
     assert [(thread.name, thread.daemon) for thread in part.running_threads()] == [("work", True)]
@@ -36,7 +36,7 @@ def test_its_thread_has_its_name_and_is_listed_while_it_runs(part: Work) -> None
     assert part.running_threads() == []
 
 
-def test_join_tells_whether_the_thread_has_ended(part: Work) -> None:
+def test_join_returns_whether_the_thread_has_ended(part: Work) -> None:
     assert part.join(0)
     part.start()
     assert not part.join(0)
@@ -55,7 +55,7 @@ def test_a_thread_that_died_is_a_problem(part: Work) -> None:
     ]
 
 
-def test_a_thread_that_ended_after_a_stop_request_is_no_problem(part: Work) -> None:
+def test_a_thread_that_ended_after_a_stop_request_is_not_a_problem(part: Work) -> None:
     part.start()
     part.request_stop()
     part.end.set()

@@ -51,7 +51,7 @@ def test_the_bottom_of_a_thread_is_the_code_of_its_outermost_frame() -> None:
     assert bottom_of(thread) is None
 
 
-def test_a_coroutine_s_stack_goes_down_to_what_it_awaits() -> None:
+def test_a_coroutine_s_stack_includes_what_it_awaits() -> None:
     class Pause:
         def __await__(self) -> Generator[None, None, None]:
             yield

@@ -53,7 +53,7 @@ def start() -> Iterator[Start]:
         assert timer.join(10)
 
 
-def test_it_calls_when_something_is_due_and_not_before(start: Start) -> None:
+def test_functions_are_called_when_one_is_due_and_not_before(start: Start) -> None:
     recorder = Recorder(0.05, 0.1)
     start(recorder)
     recorder.wait(3)
@@ -63,14 +63,14 @@ def test_it_calls_when_something_is_due_and_not_before(start: Start) -> None:
     assert third - second >= 0.1
 
 
-def test_the_first_due_function_has_all_of_them_called(start: Start) -> None:
+def test_all_functions_are_called_when_the_first_is_due(start: Start) -> None:
     early, late = Recorder(0.01), Recorder(3600)
     start(early, late)
     early.wait(2)
     late.wait(2)
 
 
-def test_a_wake_calls_at_once_and_nothing_else_does(start: Start) -> None:
+def test_only_a_wake_calls_before_the_due_time(start: Start) -> None:
     recorder = Recorder()
     timer = start(recorder)
     recorder.wait()
@@ -109,7 +109,9 @@ def test_a_failure_does_not_end_it(
     assert caplog.messages == ["The thread timer failed and continues"]
 
 
-def test_its_death_is_a_problem(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_death_of_the_thread_is_a_problem(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recorder = Recorder()
     timer = start(recorder)
     recorder.wait()

@@ -6,7 +6,7 @@ from daemonkit import RegistrationError
 from daemonkit.supervision.dependencies import Dependencies
 
 
-def test_the_stop_order_gives_a_slave_once_those_that_depend_on_it_are_done() -> None:
+def test_the_stop_order_yields_a_slave_once_those_that_depend_on_it_are_done() -> None:
     order = Dependencies({"a": [], "b": ["a"], "c": ["a", "b"], "d": []}).stop_order()
     order.prepare()
 
@@ -41,7 +41,7 @@ def test_the_depth_is_the_length_of_the_longest_chain() -> None:
         ({"a": ["x"]}, "the slave 'a' starts after 'x', which does not exist"),
     ],
 )
-def test_a_wrong_order_is_refused(after: dict[str, list[str]], message: str) -> None:
+def test_wrong_dependencies_are_refused(after: dict[str, list[str]], message: str) -> None:
     with pytest.raises(RegistrationError) as caught:
         Dependencies(after)
 

@@ -61,7 +61,7 @@ def test_keywords_of_run_slave_are_options_or_arguments(
         ),
     ],
 )
-def test_a_keyword_that_is_neither_is_refused(
+def test_a_keyword_that_is_neither_option_nor_argument_is_refused(
     target: Any, keywords: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(RegistrationError) as caught:

@@ -111,12 +111,12 @@ def test_a_stall_is_logged_with_the_stack_and_so_is_its_end(
     log.recovered(3)
 
     assert caplog.messages == [
-        "The slave work is stalled: no heartbeat for 2.5 s (timeout 2 s); it is here:\nthe stack\n",
+        "The slave work is stalled: no heartbeat for 2.5 s (timeout 2 s); its stack:\nthe stack\n",
         "The slave work recovered after 3 s",
     ]
 
 
-def test_a_new_error_starts_a_new_minute(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_new_error_restarts_the_minute(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     log = make(clock)
     log.call_failed(ValueError("a"), "ValueError: a", is_repeated=False)
     clock.now += 30

@@ -217,7 +217,7 @@ class SleepsInInit(Slave):
     ],
     ids=["beats", "looks", "sleeps", "waits", "init", "called", "scheduled", "async"],
 )
-def test_a_slave_that_waits_for_its_end_or_beats_does_not_stall(
+def test_a_slave_that_waits_for_shutdown_or_beats_does_not_stall(
     target: Any, every: float | None, clock: Clock
 ) -> None:
     slave_thread = make(target, Recorder(), timeout=10, every=every)
@@ -245,7 +245,9 @@ def hangs(release: threading.Event, ready: threading.Event) -> None:
 
 @pytest.mark.parametrize("work", [hangs, hangs_async])
 @pytest.mark.parametrize("every", [None, 3600])
-def test_a_slave_that_does_neither_stalls(work: Any, every: float | None, clock: Clock) -> None:
+def test_a_slave_that_neither_waits_nor_beats_stalls(
+    work: Any, every: float | None, clock: Clock
+) -> None:
     release, ready = threading.Event(), threading.Event()
     slave_thread = make(partial(work, release, ready), Recorder(), timeout=10, every=every)
     slave_thread.thread.start()
@@ -294,7 +296,7 @@ def test_an_async_slave_runs_in_a_loop_and_is_cancelled_at_shutdown(app: Daemon)
     assert client.exit_status == 0
 
 
-def test_a_coroutine_cancelled_by_somebody_else_has_failed(app: Daemon) -> None:
+def test_a_coroutine_cancelled_by_other_code_has_failed(app: Daemon) -> None:
     @app.slave(restart="never", critical=False)
     async def stream() -> None:
         raise asyncio.CancelledError
@@ -318,7 +320,7 @@ def test_a_periodic_async_slave_keeps_one_loop(app: Daemon) -> None:
     assert len(set(loops)) == 1
 
 
-def test_a_slave_that_loses_its_shutdown_does_not_keep_the_daemon_from_stopping(
+def test_a_slave_that_replaces_its_shutdown_does_not_keep_the_daemon_from_stopping(
     app: Daemon,
 ) -> None:
     @app.slave
@@ -362,7 +364,7 @@ def test_a_tick_that_swallows_the_cancellation_is_the_last(app: Daemon) -> None:
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_whatever_a_periodic_slave_raises_is_a_failed_call_and_the_next_comes_as_planned(
+def test_any_exception_in_a_periodic_slave_is_a_failed_call_and_the_next_comes_as_planned(
     app: Daemon, kind: str, error: BaseException, what: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
@@ -379,7 +381,7 @@ def test_whatever_a_periodic_slave_raises_is_a_failed_call_and_the_next_comes_as
 
     app.add_slave(sweep if kind == "function" else sweep_async, name="sweep", every=0.01)
     with running(app) as client:
-        # More often than a slave is restarted before it gives up.
+        # More often than a slave may be restarted.
         client.wait_until(lambda: slave_status(client, "sweep")["ticks"] > 7)
         ping = client.get("/ping")
         works.set()
@@ -397,7 +399,7 @@ def test_whatever_a_periodic_slave_raises_is_a_failed_call_and_the_next_comes_as
 
 
 @pytest.mark.parametrize("kind", ["function", "async"])
-def test_whatever_a_periodic_slave_raises_ends_it_if_it_is_never_to_be_restarted(
+def test_any_exception_ends_a_periodic_slave_with_restart_never(
     app: Daemon, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     calls: list[int] = []
@@ -421,7 +423,7 @@ def test_whatever_a_periodic_slave_raises_ends_it_if_it_is_never_to_be_restarted
 
 @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()])
 @pytest.mark.parametrize("awaited", [True, False])
-def test_what_a_task_makes_the_event_loop_raise_is_a_failure_of_its_periodic_slave(
+def test_an_exception_that_leaves_the_event_loop_is_a_failure_of_its_periodic_slave(
     app: Daemon, error: BaseException, awaited: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
@@ -523,7 +525,7 @@ def test_a_child_forked_in_a_coroutine_ends_without_touching_the_loop(
 
 
 @pytest.mark.parametrize("every", [None, 60])
-def test_a_child_forked_in_a_coroutine_ends_where_a_task_makes_the_loop_raise(
+def test_a_child_forked_in_a_coroutine_ends_when_a_task_makes_the_loop_raise(
     app: Daemon, every: float | None
 ) -> None:
     ended: list[int] = []

@@ -34,7 +34,9 @@ def not_restarted(restart: str) -> Decision:
         ("never", {"call_failed": True}, not_restarted("never")),
     ],
 )
-def test_what_follows_an_exit(restart: Any, exit: dict[str, bool], expected: Decision) -> None:
+def test_the_decision_after_an_exit(
+    restart: Any, exit: dict[str, bool], expected: Decision
+) -> None:
     facts = {"failed": False, "call_failed": False, "exhausted": False, **exit}
 
     assert decide(RestartPolicy(restart), may_restart=True, **facts) == expected

@@ -62,7 +62,7 @@ def test_a_slave_is_restarted_after_its_back_off() -> None:
 
 
 @pytest.mark.parametrize(("target", "state"), [(fail, "failed"), (lambda: None, "finished")])
-def test_one_that_is_backing_off_when_it_is_to_stop_is_over(target: Any, state: str) -> None:
+def test_a_slave_that_is_backing_off_is_over_when_asked_to_stop(target: Any, state: str) -> None:
     supervised = Supervised(target, restart="always", backoff=(4, 4))
     slave = supervised.run()
     assert slave.state == "backing off"
@@ -74,7 +74,7 @@ def test_one_that_is_backing_off_when_it_is_to_stop_is_over(target: Any, state: 
     assert slave.join(0)
 
 
-def test_a_return_is_no_problem_even_after_an_earlier_failure() -> None:
+def test_a_return_is_not_a_problem_even_after_an_earlier_failure() -> None:
     errors = [ValueError("no")]
 
     def work() -> None:
@@ -90,12 +90,26 @@ def test_a_return_is_no_problem_even_after_an_earlier_failure() -> None:
     assert (slave.state, slave.restarts, slave.problem()) == ("backing off", 1, None)
 
 
-def test_one_that_never_started_is_over_when_it_is_to_stop() -> None:
+def test_a_slave_that_never_started_is_over_when_asked_to_stop() -> None:
     slave = Supervised(fail).slave
     slave.request_stop()
     slave.start()
 
     assert (slave.state, slave.is_final, slave.settled) == ("finished", True, True)
+
+
+def test_a_slave_that_is_created_after_the_stop_has_begun_is_not_kept() -> None:
+    class Work(Worker):
+        def __init__(self) -> None:
+            supervised.slave.stop_restarting()
+
+        def run(self) -> None:
+            pytest.fail("it ran")
+
+    supervised = Supervised(Work)
+
+    assert supervised.run().slave is None
+    assert (supervised.slave.state, supervised.slave.last_failure) == ("finished", None)
 
 
 def test_a_return_after_the_daemon_s_own_shutdown_is_final_and_a_failure_is_not() -> None:
@@ -132,7 +146,7 @@ def test_a_return_is_logged_unless_it_was_asked_for(
     assert caplog.messages == [message]
 
 
-def test_a_call_that_fails_ends_a_periodic_slave_that_is_never_to_be_restarted() -> None:
+def test_a_failed_call_ends_a_periodic_slave_with_restart_never() -> None:
     supervised = Supervised(fail, every=0.01, restart="never")
 
     assert supervised.run().state == "failed"
@@ -143,7 +157,7 @@ def refuse(*arguments: object, **options: object) -> str:
     raise MemoryError
 
 
-def test_without_memory_for_logging_it_is_restarted_all_the_same(
+def test_without_memory_for_logging_a_slave_is_still_restarted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("daemonkit.supervision.slave_log._outcome", refuse)
@@ -155,7 +169,7 @@ def test_without_memory_for_logging_it_is_restarted_all_the_same(
     assert slave.problem() is not None
 
 
-def test_without_memory_for_logging_a_failed_call_the_next_comes_all_the_same(
+def test_without_memory_for_logging_a_failed_call_the_next_one_still_comes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("daemonkit.supervision.slave_log._outcome", refuse)
@@ -194,14 +208,14 @@ def test_a_status_that_forgets_super_still_shows_name_start_and_state() -> None:
     assert own["started"] is not None
 
 
-def test_an_override_of_status_wins_over_what_is_known() -> None:
+def test_an_override_of_status_takes_precedence() -> None:
     own = shown({"state": "mine"})
 
     assert (own["state"], own["restarts"]) == ("mine", 0)
 
 
 @pytest.mark.parametrize("status", ["fine", None, [1, 2]])
-def test_a_status_that_is_no_mapping_is_shown_as_it_is(status: Any) -> None:
+def test_a_status_that_is_not_a_mapping_is_shown_as_it_is(status: Any) -> None:
     assert shown(status) == status
 
 
@@ -222,7 +236,7 @@ def test_a_pending_restart_is_shown() -> None:
     assert "next_restart_in" not in slave.status()
 
 
-def test_a_slave_that_returns_is_finished_and_health_is_good(app: Daemon) -> None:
+def test_a_slave_that_returns_is_finished_and_the_daemon_healthy(app: Daemon) -> None:
     app.slave(name="once")(lambda: None)
 
     with running(app) as client:
@@ -242,7 +256,7 @@ ERRORS = [
 @pytest.mark.parametrize(
     ("error", "what"), ERRORS, ids=[type(error).__name__ for error, _ in ERRORS]
 )
-def test_whatever_a_slave_raises_restarts_it_and_is_logged(
+def test_any_exception_in_a_slave_is_logged_and_restarts_it(
     app: Daemon, error: BaseException, what: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     runs: list[Slave] = []
@@ -269,7 +283,7 @@ def test_whatever_a_slave_raises_restarts_it_and_is_logged(
     assert client.exit_status == 0
 
 
-def test_a_slave_that_is_backing_off_is_a_problem_and_delays_no_stop(app: Daemon) -> None:
+def test_a_slave_that_is_backing_off_is_a_problem_and_does_not_delay_the_stop(app: Daemon) -> None:
     app.add_slave(raise_no, name="bad", backoff=3600)
 
     with running(app) as client:
@@ -345,7 +359,7 @@ def test_a_slave_that_is_not_critical_stays_down_and_health_says_so(
     assert client.exit_status == 0
 
 
-def test_a_periodic_slave_ticks_until_stopped_and_survives_a_bad_tick(
+def test_a_periodic_slave_ticks_until_stopped_and_survives_a_failed_tick(
     app: Daemon, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
@@ -372,7 +386,7 @@ def test_a_periodic_slave_ticks_until_stopped_and_survives_a_bad_tick(
     assert caplog.messages.count("The slave sweep works again") == 1
 
 
-def test_a_status_that_raises_or_is_no_mapping_hides_no_other(app: Daemon) -> None:
+def test_a_status_that_raises_or_is_not_a_mapping_hides_no_other(app: Daemon) -> None:
     class Raises(Worker):
         def status(self) -> dict[str, Any]:
             raise ValueError("no status")
@@ -487,7 +501,7 @@ def test_a_periodic_slave_whose_last_call_failed_has_failed_when_it_stops() -> N
 
 
 @pytest.mark.parametrize("critical", [True, False])
-def test_only_the_end_of_a_critical_slave_is_not_tolerable(critical: bool) -> None:
+def test_only_the_failure_of_a_critical_slave_is_not_tolerable(critical: bool) -> None:
     waiting = Supervised(fail, critical=critical, backoff=5).run().problem()
     failed = Supervised(fail, critical=critical, restart="never").run().problem()
 

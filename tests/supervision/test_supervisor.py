@@ -86,7 +86,7 @@ def test_an_aborted_start_waits_no_longer_for_what_is_being_created() -> None:
     assert timer.wakes == 1
 
 
-def test_a_function_slave_gets_itself_and_runs_on_a_thread_of_its_name(app: Daemon) -> None:
+def test_a_function_slave_gets_the_slave_and_runs_on_a_thread_of_its_name(app: Daemon) -> None:
     seen: list[tuple[str, str, Any]] = []
 
     @app.slave
@@ -161,7 +161,7 @@ def test_run_slave_raises_what_init_raises_and_does_not_retry(
     assert client.exit_status == 0
 
 
-def test_a_slave_that_will_not_stop_is_named_with_its_stack(
+def test_a_slave_that_does_not_stop_is_named_with_its_stack(
     app: Daemon, caplog: pytest.LogCaptureFixture
 ) -> None:
     release = threading.Event()
@@ -281,7 +281,7 @@ def test_failed_slaves_do_not_pile_up(app: Daemon, monkeypatch: pytest.MonkeyPat
     assert names == ["2", "3", "4"]
 
 
-def test_a_failure_while_stopping_changes_no_exit_status(app: Daemon) -> None:
+def test_a_failure_while_stopping_does_not_change_the_exit_status(app: Daemon) -> None:
     failed = threading.Event()
     app.on_event(lambda event: failed.wait(10))
 
@@ -302,7 +302,7 @@ def test_a_failure_while_stopping_changes_no_exit_status(app: Daemon) -> None:
     assert failed.is_set()
 
 
-def test_a_slave_that_gives_up_while_draining_changes_no_exit_status(
+def test_a_slave_that_gives_up_while_draining_does_not_change_the_exit_status(
     app: Daemon, caplog: pytest.LogCaptureFixture
 ) -> None:
     @app.slave(restart="never")
@@ -354,7 +354,7 @@ def test_a_slave_added_while_the_daemon_starts_is_started(app: Daemon) -> None:
 
 
 def stopping(name: str, order: list[str], release: threading.Event | None = None) -> Any:
-    """A slave that notes when it is asked to stop, and then waits for `release`, if given."""
+    """A slave that records when it is asked to stop, and then waits for `release`, if given."""
 
     def work(slave: Slave) -> None:
         slave.shutdown.wait()

@@ -48,7 +48,7 @@ def test_the_columns_are_those_of_the_original() -> None:
     )
 
 
-def test_an_overlong_name_stays_apart_from_the_next_column() -> None:
+def test_a_name_longer_than_its_column_is_separated_from_the_next() -> None:
     line = ColumnFormatter().format(record(threadName="t" * 40))
 
     assert f" {'t' * 40} app " in line
@@ -114,7 +114,7 @@ def test_the_file_is_followed_through_logrotate(tmp_path: Path, file_handler: Fi
     assert path.read_text() == "two\n"
 
 
-def test_a_removed_folder_is_made_again(tmp_path: Path, file_handler: FileHandler) -> None:
+def test_a_removed_folder_is_recreated(tmp_path: Path, file_handler: FileHandler) -> None:
     shutil.rmtree(tmp_path / "logs")
     file_handler.handle(record("back"))
 
@@ -218,7 +218,7 @@ def test_a_log_file_that_cannot_be_opened_is_named_in_one_line() -> None:
     )
 
 
-def test_what_comes_from_outside_cannot_write_a_line_of_its_own() -> None:
+def test_text_from_outside_cannot_forge_a_log_line() -> None:
     forged = "2018-01-26 17:39:28,062 MainThread"
     line = ColumnFormatter().format(record(f"/a\n{forged}\r{forged}\x1b[31m\x85\u2028{forged}"))
     lines = line.split("\n")
@@ -238,7 +238,7 @@ def test_a_line_that_cannot_be_formatted_is_kept_without_its_arguments(
     assert capfd.readouterr().err == ""
 
 
-def test_a_formatter_that_always_fails_does_not_go_round_in_circles(
+def test_a_formatter_that_always_fails_does_not_recurse(
     file_handler: FileHandler, capfd: pytest.CaptureFixture[str]
 ) -> None:
     class Broken(logging.Formatter):
@@ -251,7 +251,7 @@ def test_a_formatter_that_always_fails_does_not_go_round_in_circles(
     assert capfd.readouterr().err == ""
 
 
-def test_only_what_was_said_is_redacted_not_the_columns() -> None:
+def test_only_the_message_is_redacted_and_not_the_columns() -> None:
     made = record("INFO worker", threadName="worker")
     hidden = ColumnFormatter(lambda text: text.replace("worker", "*").replace("INFO", "*"))
     json_hidden = JsonFormatter(lambda text: text.replace("worker", "*").replace("INFO", "*"))
@@ -261,7 +261,7 @@ def test_only_what_was_said_is_redacted_not_the_columns() -> None:
     assert (fields["thread"], fields["level"], fields["message"]) == ("worker", "INFO", "* *")
 
 
-def test_the_mark_of_a_replaced_line_is_no_extra() -> None:
+def test_the_mark_of_a_replaced_line_is_not_an_extra() -> None:
     made = record(is_replacement=True)
 
     assert "is_replacement" not in json.loads(JsonFormatter().format(made))

@@ -49,7 +49,7 @@ def alert() -> Iterator[Callable[[str], None]]:
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.1"])
-def test_an_alert_to_loopback_goes_neither_through_a_proxy_nor_with_netrcs_password(
+def test_an_alert_to_loopback_uses_neither_a_proxy_nor_netrc(
     proxy: FakeJuggler, alert: Callable[[str], None], host: str
 ) -> None:
     with juggler_server(FakeJuggler()) as juggler:
@@ -83,7 +83,7 @@ def test_no_proxy_and_certificates_come_from_the_environment(
         assert (session.proxies, session.verify) == ({}, "/requests.pem")
 
 
-def test_the_client_for_tests_talks_to_its_daemon_itself(proxy: FakeJuggler) -> None:
+def test_the_test_client_uses_neither_a_proxy_nor_netrc(proxy: FakeJuggler) -> None:
     app = Daemon("app")
     app.add_url_rule(
         "/who", view_func=lambda: {"authorization": request.headers.get("Authorization")}

@@ -34,7 +34,7 @@ def test_both_families_reach_one_port_over_tcp_and_udp() -> None:
     ("kind", "text"), [(socket.SOCK_STREAM, "TCP"), (socket.SOCK_DGRAM, "UDP")]
 )
 def test_a_port_in_use_is_named(kind: socket.SocketKind, text: str) -> None:
-    # The number is free for TCP in any case.
+    # The port is free for TCP in any case.
     with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
         tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         tcp.bind(("127.0.0.1", 0))
@@ -61,7 +61,7 @@ def test_an_address_of_another_machine_is_named() -> None:
 
 
 @pytest.mark.parametrize("host", ["no such host", "a..b"])
-def test_a_host_that_is_no_address_is_named(host: str) -> None:
+def test_a_host_that_is_not_an_address_is_named(host: str) -> None:
     with pytest.raises(StartError) as caught:
         sockets.bind(host, 0, no_warning)
 
@@ -107,7 +107,7 @@ def test_without_ipv6_it_falls_back_with_one_warning() -> None:
 
 
 @pytest.mark.usefixtures("_no_ipv6")
-def test_an_ipv6_address_of_its_own_does_not_fall_back() -> None:
+def test_a_specific_ipv6_address_does_not_fall_back() -> None:
     with pytest.raises(StartError, match=r"cannot listen on TCP \[::1\]:0: Address family"):
         sockets.bind("::1", 0, no_warning)
 
@@ -166,7 +166,7 @@ def udp() -> Iterator[socket.socket]:
 
 
 def no_force(monkeypatch: pytest.MonkeyPatch) -> int:
-    """Take the right to pass the system's limit; returns the limit."""
+    """Remove the right to exceed the system's limit; returns the limit."""
     monkeypatch.setattr(sockets, "_SO_RCVBUFFORCE", 9999)
     return int(Path("/proc/sys/net/core/rmem_max").read_text())
 
@@ -175,7 +175,7 @@ def buffer_of(sock: socket.socket) -> int:
     return sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2
 
 
-def test_a_size_beyond_the_system_s_limit_is_asked_for() -> None:
+def test_a_size_over_the_system_s_limit_is_requested() -> None:
     asked: list[Any] = []
 
     class Recording(socket.socket):
@@ -188,7 +188,7 @@ def test_a_size_beyond_the_system_s_limit_is_asked_for() -> None:
     assert asked == [(socket.SOL_SOCKET, 33, 2**25)]
 
 
-def test_a_size_beyond_the_limit_is_warned_of_once(
+def test_a_size_over_the_limit_is_warned_about_once(
     udp: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit, warnings = no_force(monkeypatch), []
@@ -225,7 +225,7 @@ def test_a_larger_buffer_is_kept_unless_a_size_is_given(
 
 
 def test_drops_are_known_at_once_and_exactly(udp: socket.socket) -> None:
-    """Also of datagrams after which none was read."""
+    """Also if no datagram was read afterwards."""
     sockets.set_receive_buffer(udp, 10_000, no_warning)
     assert sockets.kernel_drops(udp) == 0
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:

@@ -32,7 +32,7 @@ def test_the_watchdog_s_time_is_read_from_the_environment(
 @pytest.mark.parametrize(
     "address", ["/" + "x" * 500, "@" + "x" * 500, "/a\0b", "@nobody", "/nowhere"]
 )
-def test_what_cannot_be_delivered_is_neither_raised_nor_tried_again(address: str) -> None:
+def test_an_undeliverable_message_is_neither_raised_nor_retried(address: str) -> None:
     notify = NotifySocket({"NOTIFY_SOCKET": address})
 
     assert notify.is_open
@@ -48,7 +48,9 @@ def test_without_an_address_nothing_is_opened(environ: dict[str, str]) -> None:
     assert notify.send("READY=1") is None
 
 
-def test_out_of_descriptors_it_stays_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_descriptor_the_notify_socket_stays_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def refuse(*arguments: object) -> None:
         raise OSError(24, "Too many open files")
 
@@ -69,5 +71,5 @@ def test_a_wrong_number_of_descriptors_is_named(count: str) -> None:
     assert environ == {}
 
 
-def test_none_given_is_none_taken() -> None:
+def test_without_passed_sockets_none_are_taken() -> None:
     assert take_sockets({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "0"}) == []

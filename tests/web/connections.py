@@ -1,4 +1,4 @@
-"""Talking to a running daemon's HTTP server, connection by connection."""
+"""Connections to a running daemon's HTTP server."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def hold(client: Client, stack: ExitStack, count: int) -> list[socket.socket]:
 
 
 def keep_busy(server: Any) -> Callable[[], None]:
-    """Have the loop stand still until what is returned is called."""
+    """Suspend the loop until the returned function is called."""
     entered, release = threading.Event(), threading.Event()
     real = server.run_due
 
@@ -73,7 +73,7 @@ def keep_busy(server: Any) -> Callable[[], None]:
 
 @contextmanager
 def full(app: Daemon, *, word: str = "", **master: Any) -> Iterator[Client]:
-    """A daemon with one event in work and one in the queue, which holds no more than that."""
+    """A daemon with one event in work and one in the queue, whose size is 1."""
     entered = threading.Event()
 
     @app.on_event

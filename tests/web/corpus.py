@@ -1,11 +1,11 @@
-"""Requests to /events, plain ones, nearly plain ones and hostile ones."""
+"""Requests to /events: plain, nearly plain and hostile ones."""
 
 from __future__ import annotations
 
 from daemonkit.web.fast_lane import MAX_BATCH, MAX_BODY, MAX_HEAD
 
 LIMIT = 100_000
-"""What max_request_size is to be."""
+"""The max_request_size that the corpus expects."""
 
 
 def request(

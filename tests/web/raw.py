@@ -1,4 +1,4 @@
-"""Talking to a server byte by byte."""
+"""Raw connections to a server."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from daemonkit.testing import Client
 
 
 def connect(client: Client) -> socket.socket:
-    """A connection of its own."""
+    """A new connection."""
     sock = socket.create_connection((client.host, client.port), 10)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return sock

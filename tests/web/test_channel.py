@@ -21,7 +21,7 @@ from .raw import connect, read_all, read_until
 @pytest.mark.parametrize(
     "first", [b"\x16", b"\x80", b"\0", b"\xff", b"(", b'"', b" ", b"\x16\x03\1"]
 )
-def test_what_cannot_begin_a_request_is_refused_at_its_first_byte(
+def test_bytes_that_cannot_begin_a_request_are_refused_at_the_first_one(
     app: Daemon, before: bytes, first: bytes
 ) -> None:
     with serving(app) as (client, server), connect(client) as sock:
@@ -30,14 +30,14 @@ def test_what_cannot_begin_a_request_is_refused_at_its_first_byte(
 
         assert not server.clients.receiving
     assert answer.endswith(
-        b'{"message": "Bad Request: this is no HTTP request; does the client speak TLS (https)?", '
+        b'{"message": "Bad Request: this is not an HTTP request; does the client speak TLS (https)?", '
         b'"result": false}\n'
     )
     assert answer.count(b"HTTP/1.1 200 OK") == (before.strip() != b"")
     assert b"HTTP/1.0 400 Bad Request\r\nConnection: close\r\n" in answer
 
 
-def test_a_tls_client_learns_at_once_that_nobody_speaks_tls(app: Daemon) -> None:
+def test_a_tls_client_is_refused_at_once(app: Daemon) -> None:
     with serving(app, request_timeout=60) as (client, _), connect(client) as sock:
         context = ssl.create_default_context()
         with pytest.raises(ssl.SSLError, match=r"(?i)wrong.version.number|record layer failure"):
@@ -55,9 +55,7 @@ def test_a_tls_client_learns_at_once_that_nobody_speaks_tls(app: Daemon) -> None
         (PING + b"POST /x HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nff\r\n", b"1.1"),
     ],
 )
-def test_a_request_that_trickles_in_is_refused_after_its_time(
-    app: Daemon, begin: bytes, version: bytes
-) -> None:
+def test_a_request_that_trickles_in_times_out(app: Daemon, begin: bytes, version: bytes) -> None:
     """Whatever the client sends meanwhile."""
     with serving(app, request_timeout=0.3) as (client, server), connect(client) as sock:
         before = time.monotonic()
@@ -66,7 +64,7 @@ def test_a_request_that_trickles_in_is_refused_after_its_time(
         sock.settimeout(0.01)
         while b"HTTP/%s 408 " % version not in answer:
             try:
-                # Once it has refused, it doesn't matter to it any more.
+                # Once the request is refused, this no longer matters.
                 with suppress(BrokenPipeError):
                     sock.send(b"1")
                 answer += sock.recv(65536)
@@ -99,7 +97,7 @@ def test_a_fresh_request_gets_its_full_time(app: Daemon) -> None:
         assert client.status()["http"]["timed_out"] == 0
 
 
-def test_a_request_behind_a_slow_route_is_not_held_against_the_client(
+def test_a_request_after_a_slow_route_does_not_time_out(
     app: Daemon, slow: tuple[threading.Event, threading.Event]
 ) -> None:
     entered, release = slow
@@ -113,7 +111,9 @@ def test_a_request_behind_a_slow_route_is_not_held_against_the_client(
         assert b'"Event received"' in ask(sock, EVENT[-1:])
 
 
-def test_the_time_of_day_counts_for_nothing(app: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_timeouts_do_not_depend_on_the_wall_clock(
+    app: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real = time.time
     with serving(app) as (client, server), connect(client) as idle, connect(client) as slow:
         ask(idle, PING)
@@ -128,7 +128,7 @@ def test_the_time_of_day_counts_for_nothing(app: Daemon, monkeypatch: pytest.Mon
         assert ask(slow, EVENT[-1:]).startswith(b"HTTP/1.1 200 OK")
 
 
-def test_blank_lines_begin_no_request(app: Daemon) -> None:
+def test_blank_lines_do_not_begin_a_request(app: Daemon) -> None:
     options = {"request_timeout": 0.2, "fast_events": False}
     with serving(app, **options) as (client, server), connect(client) as sock:
         ask(sock, EVENT + b"\r\n")
@@ -151,7 +151,7 @@ def test_the_time_of_a_request_begins_after_blank_lines(app: Daemon) -> None:
         assert ask(sock, EVENT[-1:]).startswith(b"HTTP/1.1 200 OK")
 
 
-def test_a_request_behind_an_answer_that_is_not_yet_read_has_its_time(app: Daemon) -> None:
+def test_a_request_after_an_unread_answer_gets_its_full_time(app: Daemon) -> None:
     app.route("/large", endpoint="large")(lambda: b"x" * 20_000_000)
     with serving(app, request_timeout=0.2) as (client, server), connect(client) as sock:
         sock.sendall(PING.replace(b"/ping", b"/large") + EVENT[:-1])
@@ -172,7 +172,7 @@ def test_the_time_of_a_request_begins_when_the_answer_before_it_is_sent(app: Dae
         ask(sock, PING + EVENT[:-1])
         (channel,) = server.active_channels.values()
         client.wait_until(lambda: server.clients.receiving and not channel.requests)
-        # As if the answer had been on its way for all that time.
+        # As if the answer had been in transit all that time.
         began = channel.last_activity - 61
         channel.request.began = server.clients.receiving[channel] = began
         server.wake()
@@ -182,7 +182,7 @@ def test_the_time_of_a_request_begins_when_the_answer_before_it_is_sent(app: Dae
 
 
 def test_a_connection_that_a_forked_child_keeps_open_is_forgotten(app: Daemon) -> None:
-    """The kernel goes on telling epoll of it, unless it is told not to."""
+    """epoll keeps reporting it unless it is unregistered."""
     with serving(app) as (client, server), connect(client) as sock:
         ask(sock, PING)
         child = os.fork()
@@ -192,30 +192,33 @@ def test_a_connection_that_a_forked_child_keeps_open_is_forgotten(app: Daemon) -
             (channel,) = server.active_channels.values()
             sock.shutdown(socket.SHUT_RDWR)
             client.wait_until(lambda: not channel.connected)
-            turns = []
-            real, server.run_due = server.run_due, lambda at_most: turns.append(1) or real(at_most)
+            iterations = []
+            real, server.run_due = (
+                server.run_due,
+                lambda at_most: iterations.append(1) or real(at_most),
+            )
             assert client.get("/ping").text == "OK\n"
             client.wait_until(lambda: not server.active_channels)
-            assert len(turns) < 20
+            assert len(iterations) < 20
         finally:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
 
 
-def test_urgent_data_costs_nothing(app: Daemon) -> None:
-    """What nobody reads would be told of again and again."""
+def test_urgent_data_does_not_make_the_loop_spin(app: Daemon) -> None:
+    """Unread urgent data would be reported in every iteration."""
     with serving(app) as (client, server), connect(client) as sock:
         ask(sock, EVENT)
-        turns: list[int] = []
-        real, server.run_due = server.run_due, lambda at_most: turns.append(1) or real(at_most)
+        iterations: list[int] = []
+        real, server.run_due = server.run_due, lambda at_most: iterations.append(1) or real(at_most)
         sock.send(b"!", socket.MSG_OOB)
         ask(sock, EVENT)
         assert client.get("/ping").text == "OK\n"
-        assert len(turns) < 20
+        assert len(iterations) < 20
 
 
 def test_only_the_loop_closes_connections(app: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pool thread that finds one broken leaves it to the loop, which may be about to wait for it."""
+    """A pool thread leaves a broken connection to the loop, which may be about to wait for it."""
     closers: list[str] = []
     real = Channel.drop
 

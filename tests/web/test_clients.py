@@ -41,12 +41,12 @@ def test_over_the_limit_the_connections_idle_for_longest_are_closed(
     )
 
 
-def test_a_client_over_the_limit_is_served_at_once_and_status_tells_of_it(app: Daemon) -> None:
+def test_a_client_over_the_limit_is_served_at_once_and_counted_in_status(app: Daemon) -> None:
     with serving(app, connection_limit=3) as (client, _), ExitStack() as stack:
         hold(client, stack, 3)
-        told = client.status()["http"]
+        shown = client.status()["http"]
 
-        assert told == {
+        assert shown == {
             "connections": 3,
             "shed": 1,
             "timed_out": 0,
@@ -55,10 +55,10 @@ def test_a_client_over_the_limit_is_served_at_once_and_status_tells_of_it(app: D
         }
 
 
-def test_connections_at_work_are_not_closed_for_new_ones(
+def test_busy_connections_are_not_closed_for_new_ones(
     app: Daemon, caplog: pytest.LogCaptureFixture, slow: tuple[threading.Event, threading.Event]
 ) -> None:
-    """One is being answered, one is being read: a third has to wait for them."""
+    """One is being answered, one is being read: a third must wait."""
     entered, release = slow
     with serving(app, connection_limit=2) as (client, server), ExitStack() as stack:
         answered, read = (stack.enter_context(connect(client)) for _ in range(2))
@@ -111,7 +111,7 @@ def test_ten_of_those_who_read_nothing_are_named(caplog: pytest.LogCaptureFixtur
     ]
 
 
-def test_a_flood_of_connections_leaves_ping_answering(app: Daemon) -> None:
+def test_a_flood_of_connections_does_not_block_ping(app: Daemon) -> None:
     with serving(app, connection_limit=50) as (client, server), ExitStack() as stack:
         for _ in range(200):
             stack.enter_context(connect(client))
@@ -142,8 +142,8 @@ def test_out_of_descriptors_an_idle_connection_makes_room(
     assert any("Too many open files: idle connections are closed" in m for m in caplog.messages)
 
 
-def test_who_has_just_sent_an_event_is_not_closed_for_a_new_connection(app: Daemon) -> None:
-    """Both are found in one turn of the loop, which is kept busy meanwhile."""
+def test_a_client_that_has_just_sent_an_event_is_not_closed_for_a_new_one(app: Daemon) -> None:
+    """Both are found in one iteration of the loop, which is kept busy meanwhile."""
     events: list[Any] = []
     app.on_event(events.append)
     with serving(app, connection_limit=2) as (client, server), ExitStack() as stack:
@@ -161,7 +161,7 @@ def test_who_has_just_sent_an_event_is_not_closed_for_a_new_connection(app: Daem
 
 
 def test_idle_connections_are_found_however_many_are_busy_in_between(app: Daemon) -> None:
-    """The one that was found idle at first gets to work, and then there are others."""
+    """The connection that was found idle becomes busy, and others become idle."""
     with serving(app, connection_limit=4) as (client, server), ExitStack() as stack:
         socks = hold(client, stack, 4)
         client.wait_until(lambda: server.clients._idle is not None)
@@ -174,7 +174,7 @@ def test_idle_connections_are_found_however_many_are_busy_in_between(app: Daemon
         assert server.clients.shed == 2
 
 
-def test_a_connection_with_something_unread_is_not_closed_for_a_new_one(app: Daemon) -> None:
+def test_a_connection_with_unread_input_is_not_closed_for_a_new_one(app: Daemon) -> None:
     with serving(app, connection_limit=2) as (client, server), ExitStack() as stack:
         first, second = hold(client, stack, 2)
         release = keep_busy(server)
@@ -182,21 +182,21 @@ def test_a_connection_with_something_unread_is_not_closed_for_a_new_one(app: Dae
         oldest = next(iter(server.active_channels.values()))
         client.wait_until(oldest.has_unread)
 
-        # In the loop's place, which stands still.
+        # In place of the suspended loop.
         assert server.clients.shed_oldest()
         release()
         assert is_closed(second)
         assert read_until(first, b"\n").startswith(b"HTTP/1.1 200 OK")
 
 
-def test_connections_that_are_all_busy_are_not_looked_at_each_turn(
+def test_busy_connections_are_not_checked_in_each_iteration(
     app: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looks: list[int] = []
+    checks: list[int] = []
     real = Channel.is_busy.fget  # type: ignore[attr-defined]
 
     def is_busy(self: Channel) -> bool:
-        looks.append(self._fileno)
+        checks.append(self._fileno)
         return bool(real(self))
 
     with serving(app, connection_limit=51) as (client, server), ExitStack() as stack:
@@ -212,16 +212,16 @@ def test_connections_that_are_all_busy_are_not_looked_at_each_turn(
             ask(socks[0], EVENT[-1:] + EVENT[:-1])
         monkeypatch.undo()
 
-    assert len(looks) < 200
+    assert len(checks) < 200
 
 
-def test_a_client_that_reads_slowly_but_steadily_is_not_one_that_reads_nothing(
+def test_a_client_that_reads_slowly_but_steadily_is_not_disconnected(
     app: Daemon, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The kernel takes more from us only when much of what it holds is gone."""
+    """The kernel accepts more only when much of its buffer is free."""
     app.route("/large", endpoint="large")(lambda: bytes(30_000_000))
 
-    def look_after_long_silence() -> None:
+    def check_after_long_silence() -> None:
         channel._last_activity -= 1000
         server.clients._next_sweep = 0.0
         server.wake()
@@ -231,19 +231,19 @@ def test_a_client_that_reads_slowly_but_steadily_is_not_one_that_reads_nothing(
         sock.sendall(PING.replace(b"ping", b"large"))
         client.wait_until(lambda: any(c.total_outbufs_len for c in server.active_channels.values()))
         (channel,) = server.active_channels.values()
-        # What is on its way arrives, and then nothing more.
-        client.wait_until(lambda: channel._in_flight and not channel.is_received())
+        # Data in transit arrives, and then nothing more.
+        client.wait_until(lambda: channel._in_flight and not channel.check_received())
         while unacknowledged(channel.socket) >= channel._in_flight:
             sock.recv(1000)
-        look_after_long_silence()
+        check_after_long_silence()
         assert channel.connected
-        client.wait_until(lambda: not channel.is_received())
-        look_after_long_silence()
+        client.wait_until(lambda: not channel.check_received())
+        check_after_long_silence()
         assert not channel.connected
     assert any("Connections closed whose clients read nothing" in m for m in caplog.messages)
 
 
-def test_idle_clients_of_a_passed_socket_are_let_go_soon(
+def test_idle_clients_of_a_passed_socket_are_disconnected_soon(
     app: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("daemonkit.web.server.LAST_REQUEST_TIMEOUT", 0.1)
@@ -271,9 +271,9 @@ def test_an_idle_connection_is_closed_after_a_while_and_a_busy_one_is_not(
         answered.sendall(PING.replace(b"/ping", b"/slow"))
         read.sendall(EVENT[:-1])
         client.wait_until(lambda: is_closed(idle) and is_closed(silent))
-        # It looks again.
-        looks = server.clients._next_sweep
-        client.wait_until(lambda: server.clients._next_sweep != looks)
+        # After another check.
+        sweep = server.clients._next_sweep
+        client.wait_until(lambda: server.clients._next_sweep != sweep)
 
         assert not is_closed(answered)
         assert not is_closed(read)
@@ -282,7 +282,7 @@ def test_an_idle_connection_is_closed_after_a_while_and_a_busy_one_is_not(
         assert ask(read, EVENT[-1:]).startswith(b"HTTP/1.1 200 OK")
 
 
-def test_blank_lines_are_no_sign_of_life(app: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blank_lines_do_not_count_as_activity(app: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("daemonkit.web.clients.IDLE_TIMEOUT", 0.3)
     with serving(app) as (client, _), connect(client) as sock:
         until = time.monotonic() + 30

@@ -27,7 +27,7 @@ INTERIM = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Side:
-    """A daemon that takes events one of the two ways, and the events that it has handled."""
+    """A daemon that accepts events in one of the two ways, and the events that it has handled."""
 
     def __init__(self, app: Daemon, client: Client) -> None:
         self.app, self.client = app, client
@@ -38,9 +38,9 @@ class Side:
         assert self.app._assembly.parts is not None
         return self.app._assembly.parts.server._listener
 
-    def talk(self, *pieces: bytes) -> bytes:
-        """Send the pieces, each when the one before has been read, and then a last request;
-        returns all answers but for their dates."""
+    def exchange(self, *pieces: bytes) -> bytes:
+        """Send the pieces, each once the previous one has been read, then a last request; returns
+        all answers without their dates."""
         with connect(self.client) as sock:
             for piece in pieces:
                 sock.sendall(piece)
@@ -50,11 +50,11 @@ class Side:
                 sock.sendall(LAST)
                 sock.shutdown(socket.SHUT_WR)
             except OSError:
-                pass  # It has refused the first one and closed.
+                pass  # The server has refused the first one and closed the connection.
             return without_dates(read_all(sock))
 
     def fast_events(self) -> int:
-        """How many events the lane has taken."""
+        """How many events the lane has accepted."""
         count: int = self.client.status()["http"]["fast_events"]
         return count
 
@@ -91,7 +91,7 @@ def same_both_ways(fast: Side, slow: Side, *pieces: bytes, interim: bytes = b"")
     """interim: what to leave out of the comparison."""
     for side in (fast, slow):
         side.events.clear()
-    answers = [side.talk(*pieces).replace(interim, b"") for side in (fast, slow)]
+    answers = [side.exchange(*pieces).replace(interim, b"") for side in (fast, slow)]
 
     assert answers[0] == answers[1]
     assert answers[0].startswith(b"HTTP/1.")
@@ -99,7 +99,7 @@ def same_both_ways(fast: Side, slow: Side, *pieces: bytes, interim: bytes = b"")
 
 
 def handled(side: Side) -> str:
-    """The events that the handler has been given; as text, in which 1 is not true."""
+    """The events that the handler got, as text, in which 1 and true differ."""
 
     parts = side.app._assembly.parts
     assert parts is not None
@@ -114,10 +114,10 @@ def test_both_ways_answer_the_same(fast: Side, slow: Side, data: bytes) -> None:
 
 
 @pytest.mark.parametrize("in_memory", [backlog.READY_EVENTS, 0], ids=["direct", "from the file"])
-def test_a_durable_queue_answers_the_same_and_gives_the_same_events(
+def test_a_durable_queue_answers_the_same_and_delivers_the_same_events(
     slow: Side, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_memory: int
 ) -> None:
-    """One after the other: a second and third time all those is too long a time."""
+    """One after the other: to repeat all of them would take too long."""
     monkeypatch.setattr(backlog, "READY_EVENTS", in_memory)
     sides = make(True, str(tmp_path / "events.db"))
     durable = next(sides)
@@ -127,7 +127,7 @@ def test_a_durable_queue_answers_the_same_and_gives_the_same_events(
     assert list(sides) == []
 
 
-def test_what_is_sent_while_a_turn_is_read_is_committed_with_it(tmp_path: Path) -> None:
+def test_requests_that_arrive_during_an_iteration_are_committed_with_it(tmp_path: Path) -> None:
     app = Daemon("app")
     with running(app, {"master": {"queue": str(tmp_path / "events.db")}}) as client:
         assert app._assembly.parts is not None
@@ -157,8 +157,9 @@ def test_what_is_sent_while_a_turn_is_read_is_committed_with_it(tmp_path: Path) 
     assert commits == [2]
 
 
-def test_both_ways_answer_the_same_but_for_an_interim_answer(fast: Side, slow: Side) -> None:
-    """Waitress leaves it out while the request before is in work; the lane is done with that."""
+def test_both_ways_answer_the_same_except_for_an_interim_answer(fast: Side, slow: Side) -> None:
+    """Waitress omits it while the previous request is in work; in the lane, that is already
+    done."""
     same_both_ways(fast, slow, ONE + request(b"{}", "Expect: 100-continue") + ONE, interim=INTERIM)
 
 
@@ -174,10 +175,10 @@ def test_both_ways_answer_the_same_in_three_pieces(fast: Side, slow: Side, name:
         same_both_ways(fast, slow, data[:first], data[first : first + 1], data[first + 1 :])
 
 
-def test_the_lane_is_really_taken(fast: Side) -> None:
+def test_plain_events_really_take_the_lane(fast: Side) -> None:
     before = fast.fast_events()
     plain = [request(b"[1]"), request(b"1\n2", NDJSON), request(b"{}", "Connection: keep-alive")]
-    fast.talk(b"".join(plain))
+    fast.exchange(b"".join(plain))
 
     assert fast.fast_events() - before == 4
 
@@ -185,24 +186,24 @@ def test_the_lane_is_really_taken(fast: Side) -> None:
 def test_a_flood_of_pipelined_events_stays_in_the_lane(fast: Side) -> None:
     """However the reads cut them into pieces."""
     before, count = fast.fast_events(), 900
-    answers = fast.talk(ONE * count)
+    answers = fast.exchange(ONE * count)
 
     assert answers.count(b"HTTP/1.1 200 OK") == count + 1
     assert fast.fast_events() - before == count
 
 
-def test_a_batch_of_many_lines_is_decoded_elsewhere(fast: Side) -> None:
+def test_a_batch_of_many_lines_is_left_to_flask(fast: Side) -> None:
     before = fast.fast_events()
-    fast.talk(request(b"1\n2" + b"\n" * 1000, NDJSON))
+    fast.exchange(request(b"1\n2" + b"\n" * 1000, NDJSON))
     assert fast.fast_events() == before
 
-    fast.talk(request(b"1\n2" + b"\n" * 999, NDJSON))
+    fast.exchange(request(b"1\n2" + b"\n" * 999, NDJSON))
     assert fast.fast_events() == before + 2
 
 
-def test_blank_lines_between_requests_lead_nobody_out_of_the_lane(fast: Side) -> None:
+def test_blank_lines_between_requests_do_not_leave_the_lane(fast: Side) -> None:
     before = fast.fast_events()
-    fast.talk((b"\r\n" + ONE) * 3)
+    fast.exchange((b"\r\n" + ONE) * 3)
 
     assert fast.fast_events() - before == 3
 
@@ -226,24 +227,22 @@ REQUESTS = st.builds(
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.just(ONE) | REQUESTS, min_size=1, max_size=3))
-def test_both_ways_answer_the_same_whatever_comes(
-    fast: Side, slow: Side, datas: list[bytes]
-) -> None:
+def test_both_ways_answer_any_request_the_same(fast: Side, slow: Side, datas: list[bytes]) -> None:
     same_both_ways(fast, slow, b"".join(datas), interim=INTERIM)
 
 
-def test_a_full_queue_and_a_stopping_daemon_are_told_the_same_way() -> None:
+def test_both_ways_refuse_the_same_when_full_or_stopping() -> None:
     answers = []
     for fast_events in (True, False):
         app = Daemon("app")
         app.route("/last", endpoint="last")(lambda: "last")
         with full(app, fast_events=fast_events) as client:
             side = Side(app, client)
-            found = [side.talk(ONE + ONE), side.talk(request(b"1\n2", NDJSON))]
-            found += [side.talk(request(b"1", NDJSON))]
+            found = [side.exchange(ONE + ONE), side.exchange(request(b"1\n2", NDJSON))]
+            found += [side.exchange(request(b"1", NDJSON))]
             assert app._assembly.parts is not None
             app._assembly.parts.intake.close()
-            found += [side.talk(ONE + ONE), side.talk(request(b"1\n2", NDJSON))]
+            found += [side.exchange(ONE + ONE), side.exchange(request(b"1\n2", NDJSON))]
             answers.append((found, client.status()["events"]["refused"]))
 
     assert answers[0] == answers[1]
@@ -257,8 +256,8 @@ def test_a_full_queue_and_a_stopping_daemon_are_told_the_same_way() -> None:
     assert stopping.count(b"\r\nRetry-After: 5\r\n") == 2
 
 
-def test_what_finds_room_is_taken_and_the_rest_of_the_turn_refused() -> None:
-    """Pipelined, so that all of it comes in one turn of the loop."""
+def test_requests_that_find_room_are_accepted_and_the_rest_of_the_iteration_refused() -> None:
+    """Pipelined, so that all of it arrives in one iteration of the loop."""
     app = Daemon("app")
     entered: list[Any] = []
 
@@ -291,7 +290,7 @@ def test_a_message_that_holds_a_secret_is_redacted() -> None:
     assert answer.json()["message"] == "The event *** HIDDEN *** is full (1 events)"
 
 
-def test_a_handler_that_wants_to_know_is_told_who_sent_each() -> None:
+def test_a_handler_that_takes_meta_gets_the_sender_of_each_event() -> None:
     app = Daemon("app")
     seen: list[Any] = []
     app.add_event_handler(lambda event, meta: seen.append((event, meta)))
@@ -414,7 +413,7 @@ def test_a_body_over_max_request_size_is_left_to_flask() -> None:
     assert lane.take(request(b"1234")) == request(b"1234")
 
 
-def test_a_blocker_is_looked_for_once_an_iteration(lane: Lane) -> None:
+def test_the_blocker_is_checked_once_per_iteration(lane: Lane) -> None:
     lane.take(ONE * 3)
     lane.blocker = "an error handler of your own"
     lane.take(ONE)

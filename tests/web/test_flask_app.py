@@ -42,7 +42,7 @@ def own_route(app: Daemon, seen: list[str]) -> None:
 
 def own_view(app: Daemon, seen: list[str]) -> None:
     app.flask.seal()
-    app.flask.view_functions["daemonkit._events"] = lambda: seen.append("/events") or "mine"  # type: ignore[func-returns-value]
+    app.flask.view_functions["daemonkit./events"] = lambda: seen.append("/events") or "mine"  # type: ignore[func-returns-value]
 
 
 def own_request_class(app: Daemon, seen: list[str]) -> None:
@@ -92,7 +92,7 @@ WATCHERS: dict[str, Callable[[Daemon, list[str]], Any]] = {
 
 
 @pytest.mark.parametrize("watch", WATCHERS.values(), ids=WATCHERS)
-def test_whoever_wants_to_see_events_requests_sees_them(
+def test_functions_that_flask_calls_see_requests_to_events(
     watch: Callable[[Daemon, list[str]], Any],
 ) -> None:
     app, seen = Daemon("app"), list[str]()
@@ -100,13 +100,13 @@ def test_whoever_wants_to_see_events_requests_sees_them(
     with running(app) as client:
         assert client.post("/events", data=b"1").status_code == 200
         assert "/events" in seen
-        told = client.status()["http"]
-        assert told["fast_events"] == 0
-        assert told["fast_lane"].startswith("closed: a")
+        shown = client.status()["http"]
+        assert shown["fast_events"] == 0
+        assert shown["fast_lane"].startswith("closed: a")
 
 
-def test_a_hook_that_comes_later_sees_the_next_request() -> None:
-    """Flask allows it until its first request, and the lane's are none of Flask's."""
+def test_a_hook_added_later_sees_the_next_request() -> None:
+    """Flask allows it until its first request, and it doesn't see those in the lane."""
     app, seen = Daemon("app"), list[str]()
     with running(app) as client:
         client.post("/events", data=b"1")
@@ -119,7 +119,7 @@ def test_a_hook_that_comes_later_sees_the_next_request() -> None:
 
 
 def patch_flask(name: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Do what tools do that trace requests; returns what they see."""
+    """Patch Flask as tracing tools do; returns the calls that they see."""
     seen: list[str] = []
     real = getattr(flask.Flask, name)
 
@@ -131,11 +131,11 @@ def patch_flask(name: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
-ON_THE_WAY = ["__call__", "wsgi_app", "full_dispatch_request"]
+DISPATCH_METHODS = ["__call__", "wsgi_app", "full_dispatch_request"]
 
 
-@pytest.mark.parametrize("name", [*ON_THE_WAY, "make_response"])
-def test_a_tool_that_has_patched_flask_s_class_sees_events_requests(
+@pytest.mark.parametrize("name", [*DISPATCH_METHODS, "make_response"])
+def test_a_tool_that_has_patched_flask_s_class_sees_requests_to_events(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = patch_flask(name, monkeypatch)
@@ -146,8 +146,10 @@ def test_a_tool_that_has_patched_flask_s_class_sees_events_requests(
         assert client.status()["http"]["fast_lane"] == "closed: a patch of Flask's classes"
 
 
-@pytest.mark.parametrize("name", ON_THE_WAY)
-def test_so_does_one_that_patches_it_later(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", DISPATCH_METHODS)
+def test_a_tool_that_patches_flask_s_class_later_sees_requests_to_events(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with running(Daemon("app")) as client:
         client.post("/events", data=b"1")
         seen = patch_flask(name, monkeypatch)
@@ -181,7 +183,7 @@ def test_a_cookie_that_flask_renews_is_renewed() -> None:
         (lambda flask_app: setattr(flask_app.url_map, "host_matching", True), 404),
     ],
 )
-def test_limits_set_for_flask_hold(change: Callable[[Any], Any], status: int) -> None:
+def test_limits_set_for_flask_apply(change: Callable[[Any], Any], status: int) -> None:
     app = Daemon("app")
     change(app.flask)
     with running(app) as client:
@@ -191,14 +193,14 @@ def test_limits_set_for_flask_hold(change: Callable[[Any], Any], status: int) ->
 
 
 @pytest.mark.parametrize("error", [QueueFull, Unavailable])
-def test_an_error_handler_of_the_users_own_answers(error: type[Exception]) -> None:
+def test_the_user_s_error_handler_answers(error: type[Exception]) -> None:
     app = Daemon("app")
     app.flask.errorhandler(error)(lambda error: ("mine", 418))
     with full(app) as client:
         assert client.post("/events", data=b"1").text == "mine"
 
 
-def test_so_does_one_on_the_blueprint() -> None:
+def test_the_blueprint_s_error_handler_answers() -> None:
     app = Daemon("app")
     app.blueprint.errorhandler(BatchTooLarge)(lambda error: ("mine", 418))
     with full(app) as client:
@@ -208,8 +210,8 @@ def test_so_does_one_on_the_blueprint() -> None:
 
 
 @pytest.mark.parametrize("body", [b"nope", b"1"])
-def test_an_answer_of_flask_leaves_the_lane_open(body: bytes) -> None:
-    """Flask notes what it has looked for, hooks and error handlers, even when there are none."""
+def test_an_answer_by_flask_leaves_the_lane_open(body: bytes) -> None:
+    """Flask's lookups of hooks and error handlers leave entries even when there are none."""
     app = Daemon("app")
     with running(app) as client:
         client.post("/events", data=body, headers={"Connection": "close"})

@@ -13,9 +13,9 @@ from .raw import connect, read_all
 
 
 @pytest.mark.parametrize("count", [5, 300])
-def test_who_waits_to_be_let_in_when_it_stops_is_still_answered(app: Daemon, count: int) -> None:
-    """Closing the listening socket would reset those in its backlog; they may be more than are let
-    in at once."""
+def test_clients_in_the_backlog_at_the_stop_are_still_answered(app: Daemon, count: int) -> None:
+    """Closing the listening socket would reset those in its backlog, which may be more than are
+    accepted at once."""
     with serving(app) as (client, server), ExitStack() as stack:
         release = keep_busy(server)
         socks = [stack.enter_context(connect(client)) for _ in range(count)]
@@ -33,8 +33,10 @@ def test_who_waits_to_be_let_in_when_it_stops_is_still_answered(app: Daemon, cou
 
 
 @pytest.mark.parametrize("order", [("admit", "drain"), ("drain", "admit")])
-def test_a_passed_socket_that_drains_lets_nobody_in(app: Daemon, order: tuple[str, str]) -> None:
-    """Whichever comes first, when a signal comes during the start."""
+def test_a_draining_passed_socket_accepts_no_connections(
+    app: Daemon, order: tuple[str, str]
+) -> None:
+    """In either order, when a signal arrives during the start."""
     with serving(app) as (_, server):
         server._is_passed, server.is_open = True, False
         assert not server.admits
@@ -43,7 +45,7 @@ def test_a_passed_socket_that_drains_lets_nobody_in(app: Daemon, order: tuple[st
         assert not server.admits
 
 
-def test_a_failure_to_take_a_connection_is_logged_and_later_ones_are_taken(
+def test_a_failure_to_accept_a_connection_is_logged_and_later_ones_are_accepted(
     app: Daemon, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("daemonkit.web.listener.PAUSE", 0.05)
@@ -58,4 +60,4 @@ def test_a_failure_to_take_a_connection_is_logged_and_later_ones_are_taken(
 
         monkeypatch.setattr(TcpWSGIServer, "accept", fail_once)
         assert client.get("/ping").text == "OK\n"
-    assert caplog.messages.count("Taking a connection failed") == 1
+    assert caplog.messages.count("Accepting a connection failed") == 1

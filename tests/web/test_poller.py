@@ -110,7 +110,7 @@ def test_a_forgotten_descriptor_is_not_reported(poller: Poller, pairs: Any) -> N
     poller.forget(left.fileno())
     assert poller.wait(0) == []
 
-    # Its number may be used again.
+    # Its number may be reused.
     poller.recheck(Item(left))
     assert poller.wait(0) == [(left.fileno(), READ)]
 
@@ -179,7 +179,7 @@ def test_the_timeout_is_in_seconds(
 def test_the_last_item_is_checked_before_each_wait_and_after_all_others(
     poller: Poller, pairs: Any
 ) -> None:
-    """Checked before one of them, it would miss the change that follows from that check."""
+    """If it were checked before one of them, it would miss a change that this check causes."""
     checked: list[Any] = []
     items = [Item(pairs()[0], checked) for _ in range(20)]
     poller.last = items[7]
@@ -193,5 +193,5 @@ def test_the_last_item_is_checked_before_each_wait_and_after_all_others(
         now = checked[iteration * 20 : (iteration + 1) * 20]
         assert now[-1] is items[7]
         assert set(now) == set(items)
-    # In the fourth, no other was rechecked.
+    # Before the fourth wait, no other was rechecked.
     assert checked[60:] == [items[7]]

@@ -54,7 +54,7 @@ def all_threads_waiting(app: Daemon) -> Iterator[tuple[Client, Server]]:
 
 
 def closed(caplog: pytest.LogCaptureFixture) -> int:
-    """How many connections were closed because nobody read there."""
+    """How many connections were closed because nothing was read."""
     return sum(int(found[1]) for m in caplog.messages if (found := NOTHING_READ.match(m)))
 
 
@@ -69,7 +69,7 @@ def test_ping_and_ready_find_a_thread_while_all_others_wait_for_clients(
         monkeypatch.setattr("daemonkit.web.clients.IDLE_TIMEOUT", 0.2)
         server._listener.clients._next_sweep = 0.0
         server._listener.wake()
-        # And then the others do, too.
+        # Then the others do, too.
         assert client.get("/status").status_code == 200
         client.wait_until(lambda: closed(caplog) == 4)
 
@@ -100,12 +100,12 @@ def test_a_client_that_reads_slowly_gets_all_of_its_answer(
         while chunk := sock.recv(1_000_000):
             got += len(chunk)
             if got > (pauses + 1) * 50_000_000:
-                # Another look at who reads nothing.
+                # Another check for clients that read nothing.
                 pauses += 1
-                looked = server.clients._next_sweep
+                sweep = server.clients._next_sweep
                 server.clients._next_sweep = 0.0
                 server.wake()
-                client.wait_until(lambda: server.clients._next_sweep not in (0.0, looked))  # noqa: B023
+                client.wait_until(lambda: server.clients._next_sweep not in (0.0, sweep))  # noqa: B023
 
     assert got > 500_000_000
 
@@ -139,7 +139,7 @@ def test_a_probe_that_hangs_leaves_the_other_one_its_thread(
     assert client.exit_status == 0
 
 
-def test_a_thread_that_cannot_be_started_leaves_nobody_to_wait_for(
+def test_a_thread_that_cannot_be_started_is_not_waited_for(
     app: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also if it is only the third of them."""
@@ -159,7 +159,7 @@ def test_a_thread_that_cannot_be_started_leaves_nobody_to_wait_for(
 
 
 class Job:
-    """A connection in the pool's queue, whose request takes until it is released."""
+    """A connection in the pool's queue, whose request lasts until it is released."""
 
     def __init__(self, path: str, error: BaseException | None = None) -> None:
         self.requests = [SimpleNamespace(path=path)]
@@ -188,7 +188,7 @@ def pool() -> Iterator[Pool]:
 
 
 def serve(pool: Pool, *jobs: Job) -> list[str]:
-    """Have an idle pool serve them at the same time; returns the threads they are served by."""
+    """Let an idle pool serve them at the same time; returns the threads that do."""
     until = time.monotonic() + 10
     while pool.active_count or not all(c._waiters for c in pool._reserves.values()):  # type: ignore[attr-defined]
         assert time.monotonic() < until, "the pool doesn't become idle"

@@ -200,7 +200,7 @@ def test_an_error_before_the_head_is_sent_can_still_be_answered(adjustments: Any
     ],
     ids=repr,
 )
-def test_whatever_a_route_raises_becomes_an_exception(
+def test_any_base_exception_in_a_route_becomes_an_exception(
     adjustments: Any, monkeypatch: pytest.MonkeyPatch, error: BaseException, expected: str
 ) -> None:
     def fail(self: Any) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import flask
 import pytest
+from werkzeug.exceptions import Gone, HTTPException
 
 from daemonkit import Daemon, InvalidEvent, PingError, QueueFull, Secret
 from daemonkit.testing import Client, running
@@ -89,9 +90,7 @@ def test_an_event_is_accepted_whatever_a_hook_has_read_of_it(
     assert events == [{"Hello": "World"}, large]
 
 
-def test_a_body_that_a_hook_has_put_in_its_place_is_the_event(
-    app: Daemon, events: list[Any]
-) -> None:
+def test_a_body_that_a_hook_replaces_is_the_event(app: Daemon, events: list[Any]) -> None:
     def replace() -> None:
         flask.request._cached_data = flask.request.get_data().upper()
 
@@ -103,8 +102,10 @@ def test_a_body_that_a_hook_has_put_in_its_place_is_the_event(
     assert events == ["EVENT"]
 
 
-def test_a_middleware_may_replace_the_body_by_a_bare_stream(app: Daemon, events: list[Any]) -> None:
-    """With no more than PEP 3333 asks for."""
+def test_middleware_may_replace_the_body_with_a_minimal_stream(
+    app: Daemon, events: list[Any]
+) -> None:
+    """With only what PEP 3333 requires."""
 
     class Bare:
         def __init__(self, inner: Any) -> None:
@@ -168,7 +169,9 @@ def test_ndjson_is_accepted_as_a_batch(
     assert events == list(range(count))
 
 
-def test_one_bad_line_of_ndjson_and_none_is_queued(client: Client, events: list[Any]) -> None:
+def test_with_one_invalid_line_of_ndjson_no_event_is_queued(
+    client: Client, events: list[Any]
+) -> None:
     answer = client.post("/events", data=b"1\n2\n{\n4\n", headers=NDJSON)
 
     assert answer.status_code == 400
@@ -191,14 +194,16 @@ def test_one_bad_line_of_ndjson_and_none_is_queued(client: Client, events: list[
         (b"1e999", "1e999 is too large a number: line 1 column 1 (char 0)"),
     ],
 )
-def test_invalid_json_is_answered_400_with_the_place(client: Client, body: bytes, why: str) -> None:
+def test_invalid_json_is_answered_400_with_the_position(
+    client: Client, body: bytes, why: str
+) -> None:
     answer = client.post("/events", data=body, headers={"Content-Length": str(len(body))})
 
     assert answer.status_code == 400
     assert answer.json() == {"message": f"Invalid JSON: {why}", "result": False}
 
 
-def test_a_body_at_the_limit_is_taken_and_one_over_it_answered_413(client: Client) -> None:
+def test_a_body_at_the_limit_is_accepted_and_one_over_it_gets_413(client: Client) -> None:
     fits = client.post("/events", data=b'"%s"' % (b"x" * 998))
     over = client.post("/events", data=b'"%s"' % (b"x" * 999))
     chunked = client.post("/events", data=iter([b'"%s"' % (b"x" * 2000)]))
@@ -282,13 +287,13 @@ def test_put_event_checks_what_http_checks(app: Daemon) -> None:
         app.put_event(date(2020, 1, 1))
 
 
-# Routes of users
+# The user's routes
 
 
 @pytest.mark.parametrize(
     "error", [ValueError("secret"), SystemExit(3), KeyboardInterrupt(), MemoryError()]
 )
-def test_whatever_a_users_route_raises_is_500_in_the_envelope_and_logged(
+def test_any_exception_in_a_users_route_is_500_in_the_envelope_and_logged(
     app: Daemon, error: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
     @app.route("/bad")
@@ -312,8 +317,10 @@ def test_whatever_a_users_route_raises_is_500_in_the_envelope_and_logged(
     for answer in answers:
         assert answer.status_code == 500
         assert answer.json() == {"message": "Internal Server Error", "result": False}
-    logged = [record for record in caplog.records if record.exc_info]
+    logged = [record.getMessage() for record in caplog.records if record.exc_info]
     assert len(logged) == 3
+    if isinstance(error, Exception):
+        assert logged[:2] == ["GET /bad failed", "GET /none failed"]
 
 
 def test_users_error_handlers_win_over_the_librarys(app: Daemon) -> None:
@@ -333,6 +340,45 @@ def test_users_error_handlers_win_over_the_librarys(app: Daemon) -> None:
         answers = [client.get(path) for path in ("/zero", "/value", "/nowhere")]
 
     assert [answer.text for answer in answers] == ["ZeroDivisionError", "other", "NotFound"]
+
+
+def test_a_handler_for_every_exception_leaves_the_librarys_errors_alone(app: Daemon) -> None:
+    """As in Flask, a handler for a class wins over one for its base class."""
+    app.errorhandler(Exception)(lambda error: ("mine", 499))
+    with running(app) as client:
+        assert client.post("/events", data=b"{").status_code == 400
+        assert client.post("/events", data=b"1").json() == RECEIVED
+        assert client.get("/events").text == "mine"
+        assert client.status()["http"]["fast_lane"] == "open"
+
+
+def test_an_http_error_that_a_handler_or_a_view_returns_is_in_the_envelope(app: Daemon) -> None:
+    """Flask's documentation has such a handler, to pass HTTP errors through."""
+
+    @app.errorhandler(Exception)
+    def handler(error: Exception) -> Any:
+        return error if isinstance(error, HTTPException) else ("mine", 499)
+
+    app.route("/zero", endpoint="zero")(lambda: 1 / 0)
+    app.route("/gone", endpoint="gone")(lambda: Gone("no more"))
+    client = app.flask.test_client()
+
+    assert client.get("/zero").text == "mine"
+    assert client.get("/nowhere").get_json() == {"message": "Not found: /nowhere", "result": False}
+    assert client.get("/gone").get_json() == {"message": "no more", "result": False}
+
+
+def test_receivers_of_flasks_signal_see_an_exception(app: Daemon) -> None:
+    seen: list[Any] = []
+
+    def receive(sender: Any, exception: Any, **_: Any) -> None:
+        seen.append(type(exception))
+
+    app.route("/zero", endpoint="zero")(lambda: 1 / 0)
+    with flask.got_request_exception.connected_to(receive, app.flask):
+        assert app.flask.test_client().get("/zero").status_code == 500
+
+    assert seen == [ZeroDivisionError]
 
 
 def test_users_routes_may_answer_and_refuse_as_in_flask(app: Daemon) -> None:
@@ -390,6 +436,15 @@ def test_a_users_route_wins_over_the_librarys_and_hooks_see_every_request(app: D
     assert seen == ["/status", "/events"]
 
 
+def test_a_view_may_have_any_name(app: Daemon) -> None:
+    for path in ("events", "status", "ping", "ready"):
+        app.get(f"/{path}", endpoint=f"_{path}")(lambda: "mine")
+    client = app.flask.test_client()
+
+    assert client.get("/status").text == "mine"
+    assert client.post("/events", data=b"1").get_json() == RECEIVED
+
+
 def test_the_flask_app_is_one_and_can_be_tested_without_a_server(app: Daemon) -> None:
     app.route("/hello")(lambda: "hi")
     client = app.flask.test_client()
@@ -428,7 +483,7 @@ def test_status_has_the_keys_of_the_original(app: Daemon) -> None:
     assert 0 < message["uptime"] < 10
 
 
-def test_a_failing_field_hides_no_other_and_all_is_valid_json(
+def test_a_failing_field_hides_no_other_and_the_answer_is_valid_json(
     app: Daemon, caplog: pytest.LogCaptureFixture
 ) -> None:
     app.add_status_field(lambda: 1 / 0, name="broken")
@@ -462,7 +517,7 @@ def test_a_status_override_that_raises_still_shows_the_rest() -> None:
     assert message["name"] == "Broken"
 
 
-def test_secrets_do_not_get_out_through_status_ping_or_errors(
+def test_secrets_do_not_leak_through_status_ping_or_errors(
     app: Daemon, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app.add_status_field(lambda: {"url": "http://x:hush@y", "hush": Secret("hush")}, name="leak")
@@ -516,7 +571,7 @@ def raising(error: BaseException) -> Callable[[], Any]:
         (answer(object()), 500, "The health check failed\n"),
     ],
 )
-def test_ping_answers_what_the_check_says(
+def test_ping_answers_what_the_check_returns(
     app: Daemon, check: Callable[[], Any], code: int, text: str
 ) -> None:
     app.add_ping_check(check)
@@ -541,10 +596,10 @@ def test_an_exception_in_the_check_is_logged(app: Daemon, caplog: pytest.LogCapt
     assert str(record.exc_info[1]) == "internals"
 
 
-def test_the_default_check_notices_that_the_event_processor_is_gone(app: Daemon) -> None:
+def test_the_default_check_notices_that_the_event_processor_has_died(app: Daemon) -> None:
     with running(app) as client:
         assert app._assembly.parts is not None
-        # Nothing but a defect of ours can end it.
+        # Only a bug of ours can end it.
         app._assembly.parts.queue.close()
         app._assembly.parts.processor.join(5)
         got = client.get("/ping")

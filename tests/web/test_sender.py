@@ -20,10 +20,10 @@ from .connections import EVENT, PING, ask, serving
 from .raw import connect, read_all, read_until
 
 
-def test_the_loop_does_not_turn_while_a_thread_is_sending(
+def test_the_loop_does_not_spin_while_a_thread_is_sending(
     app: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It would find the socket writable each time, and keep the interpreter from that thread."""
+    """It would find the socket writable each time, and keep that thread from running."""
     entered, release = threading.Event(), threading.Event()
     real = Channel.send
 
@@ -35,21 +35,21 @@ def test_the_loop_does_not_turn_while_a_thread_is_sending(
 
     with serving(app) as (client, server), connect(client) as sock:
         monkeypatch.setattr(Channel, "send", send)
-        turns: list[int] = []
-        real_tend = server.run_due
-        server.run_due = lambda at_most: turns.append(1) or real_tend(at_most)
+        iterations: list[int] = []
+        real_run_due = server.run_due
+        server.run_due = lambda at_most: iterations.append(1) or real_run_due(at_most)
         sock.sendall(PING)
         entered.wait(10)
-        # Time enough for thousands of turns.
+        # Long enough for thousands of iterations.
         release.wait(0.2)
-        count = len(turns)
+        count = len(iterations)
         release.set()
         assert read_until(sock, b"OK\n")
 
     assert count < 20
 
 
-def test_a_request_costs_the_loop_one_turn_and_its_answer_one_call_into_the_kernel(
+def test_a_request_costs_one_loop_iteration_and_its_answer_one_system_call(
     app: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent: list[int] = []
@@ -62,12 +62,12 @@ def test_a_request_costs_the_loop_one_turn_and_its_answer_one_call_into_the_kern
     with serving(app) as (client, server), connect(client) as sock:
         ask(sock, PING)
         monkeypatch.setattr(Channel, "send", send)
-        turns: list[int] = []
-        real_tend = server.run_due
-        server.run_due = lambda at_most: turns.append(1) or real_tend(at_most)
+        iterations: list[int] = []
+        real_run_due = server.run_due
+        server.run_due = lambda at_most: iterations.append(1) or real_run_due(at_most)
         for _ in range(20):
             ask(sock, PING)
-        count = len(turns)
+        count = len(iterations)
 
     assert len(sent) == 20
     assert count <= 20 + 2
@@ -76,7 +76,7 @@ def test_a_request_costs_the_loop_one_turn_and_its_answer_one_call_into_the_kern
 def test_a_connection_that_was_not_read_for_a_while_is_read_again(
     app: Daemon, slow: tuple[threading.Event, threading.Event]
 ) -> None:
-    """One request is read ahead of an answer that takes long, and what comes behind it is left."""
+    """One request is read ahead while an answer takes long, and what follows is not read."""
     entered, release = slow
     with serving(app) as (client, server), connect(client) as sock:
         sock.sendall(PING.replace(b"/ping", b"/slow"))
@@ -97,7 +97,8 @@ def test_a_connection_that_was_not_read_for_a_while_is_read_again(
 def test_everything_is_sent_whatever_the_sizes_and_however_slowly_it_is_read(
     app: Daemon, tmp_path: Path
 ) -> None:
-    """Nothing may be left unsent while the loop isn't looking; such a client would wait for ever."""
+    """Nothing may be left unsent while the loop doesn't wait for the socket; the client would wait
+    forever."""
     block = bytes(range(256)) * 16_000
     (tmp_path / "block").write_bytes(block)
 
@@ -120,7 +121,7 @@ def test_everything_is_sent_whatever_the_sizes_and_however_slowly_it_is_read(
             sock.settimeout(20)
             sock.connect((client.host, client.port))
             for _ in range(8):
-                # Pipelined, so that answers queue up behind each other.
+                # Pipelined, so that answers queue up.
                 asked = [
                     (rng.choice(("bytes", "file")), rng.choice((0, 100, 9_000, 300_000, 4_000_000)))
                     for _ in range(rng.randint(1, 3))
@@ -172,12 +173,12 @@ def _read_answer(answers: Any, rng: random.Random) -> bytes:
     body = b""
     while len(body) < length:
         if rng.random() < 0.02:
-            time.sleep(0.002)  # A reader is slow.
+            time.sleep(0.002)  # The reader is slow.
         body += answers.read(min(length - len(body), rng.choice((1, 1000, 60_000))))
     return body
 
 
-def test_a_connection_keeps_nothing_of_what_it_has_sent(app: Daemon) -> None:
+def test_a_connection_keeps_nothing_that_it_has_sent(app: Daemon) -> None:
     app.route("/large", endpoint="large")(lambda: bytes(15_000_000))
     with serving(app) as (client, server), connect(client) as sock:
         ask(sock, EVENT)
@@ -194,7 +195,7 @@ def test_a_connection_keeps_nothing_of_what_it_has_sent(app: Daemon) -> None:
 def test_a_file_that_becomes_shorter_while_it_is_sent_ends_the_connection(
     app: Daemon, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Waitress would wait for the rest of it, in a loop that never rests."""
+    """Waitress would busy-wait for the rest of it."""
     file = tmp_path / "file"
     file.write_bytes(bytes(20_000_000))
     app.route("/file", endpoint="file")(lambda: flask.send_file(file))
@@ -211,27 +212,27 @@ def test_a_file_that_becomes_shorter_while_it_is_sent_ends_the_connection(
     )
 
 
-def test_a_fast_download_leaves_the_others_their_turns(
+def test_a_fast_download_does_not_starve_other_clients(
     app: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However much the socket takes."""
+    """Even if the socket accepts everything."""
     sent: dict[int, int] = {}
-    turns: list[int] = []
+    iterations: list[int] = []
 
     def send(self: Channel, data: Any, do_close: bool = True) -> int:
-        sent[len(turns)] = sent.get(len(turns), 0) + len(data)
+        sent[len(iterations)] = sent.get(len(iterations), 0) + len(data)
         return len(data)
 
     with serving(app) as (client, server), connect(client) as sock:
         ask(sock, EVENT)
         (channel,) = server.active_channels.values()
-        real_tend = server.run_due
-        server.run_due = lambda at_most: turns.append(1) or real_tend(at_most)
+        real_run_due = server.run_due
+        server.run_due = lambda at_most: iterations.append(1) or real_run_due(at_most)
         with channel.outbuf_lock:
             channel.outbufs[-1].append(bytes(30_000_000))
             channel.total_outbufs_len += 30_000_000
         monkeypatch.setattr(Channel, "send", send)
-        server.look_again(channel)
+        server.recheck(channel)
         client.wait_until(lambda: not channel.total_outbufs_len)
         monkeypatch.undo()
 
@@ -243,7 +244,7 @@ def test_a_fast_download_leaves_the_others_their_turns(
 def test_a_client_that_only_stops_sending_gets_its_answers(
     app: Daemon, tmp_path: Path, durable: bool
 ) -> None:
-    """Although the end is seen in the very turn in which its events are taken (`nc -N`)."""
+    """Although the end is seen in the iteration that reads its events (`nc -N`)."""
     options = {"queue": str(tmp_path / "events.db")} if durable else {}
     with serving(app, **options) as (client, _):
         for count in (1, 10):
@@ -254,8 +255,8 @@ def test_a_client_that_only_stops_sending_gets_its_answers(
     assert client.exit_status == 0
 
 
-def test_what_is_to_be_sent_is_sent_by_one_thread_at_a_time(app: Daemon) -> None:
-    """A pool thread may still send an interim answer when no request is in work any more."""
+def test_only_one_thread_sends_at_a_time(app: Daemon) -> None:
+    """A pool thread may still send an interim answer when no request is in work."""
     with serving(app) as (client, server), connect(client) as sock:
         ask(sock, EVENT)
         (channel,) = [
@@ -270,8 +271,8 @@ def test_what_is_to_be_sent_is_sent_by_one_thread_at_a_time(app: Daemon) -> None
         assert not flush.is_alive()
 
 
-def test_an_answer_that_does_not_fit_is_sent_on_when_there_is_room(app: Daemon) -> None:
-    """So many pipelined requests that the client's window and the server's buffer are full."""
+def test_an_answer_that_does_not_fit_is_continued_when_there_is_room(app: Daemon) -> None:
+    """Enough pipelined requests to fill the client's window and the server's buffer."""
     with serving(app) as (client, server), socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         sock.settimeout(10)
@@ -290,7 +291,7 @@ def test_an_answer_that_does_not_fit_is_sent_on_when_there_is_room(app: Daemon) 
         client.wait_until(lambda: client.status()["events"]["handled"] == count)
 
 
-def test_a_client_that_is_gone_before_its_answer_harms_nobody(app: Daemon) -> None:
+def test_a_client_that_disconnects_before_its_answer_does_no_harm(app: Daemon) -> None:
     app.on_event(lambda event: None)
     with serving(app) as (client, server):
         for _ in range(20):

@@ -41,7 +41,7 @@ def client(app: Daemon) -> Iterator[Client]:
         yield client
 
 
-def talk(client: Client, data: bytes) -> bytes:
+def exchange(client: Client, data: bytes) -> bytes:
     """Send bytes and read until the server closes."""
     with connect(client) as sock:
         sock.sendall(data)
@@ -61,7 +61,7 @@ REQUEST_IN_BODY = b"GET /status HTTP/1.1\r\nHost: x\r\n\r\n"
 def test_a_post_without_a_length_is_411_and_its_body_is_not_the_next_request(
     client: Client,
 ) -> None:
-    answer = talk(client, NO_LENGTH + REQUEST_IN_BODY)
+    answer = exchange(client, NO_LENGTH + REQUEST_IN_BODY)
 
     assert b"\r\nConnection: close\r\n" in answer
     assert parse(answer) == (
@@ -73,8 +73,8 @@ def test_a_post_without_a_length_is_411_and_its_body_is_not_the_next_request(
     )
 
 
-def test_nor_is_it_on_a_users_route(client: Client) -> None:
-    answer = talk(client, NO_LENGTH.replace(b"/events", b"/form") + REQUEST_IN_BODY)
+def test_a_post_to_a_users_route_without_a_length_closes_the_connection(client: Client) -> None:
+    answer = exchange(client, NO_LENGTH.replace(b"/events", b"/form") + REQUEST_IN_BODY)
 
     assert answer.startswith(b"HTTP/1.1 200 OK\r\nConnection: close\r\n")
     assert answer.endswith(b"\r\n\r\nformed")
@@ -155,7 +155,7 @@ def test_a_malformed_request_is_refused_in_the_envelope_and_closed(
     status: bytes,
     message: str,
 ) -> None:
-    assert parse(talk(client, request_bytes)) == (status, {"message": message, "result": False})
+    assert parse(exchange(client, request_bytes)) == (status, {"message": message, "result": False})
     assert client.status()["events"]["received"] == 0
     assert [record for record in caplog.records if record.exc_info] == []
 
@@ -163,7 +163,7 @@ def test_a_malformed_request_is_refused_in_the_envelope_and_closed(
 def test_pipelined_requests_are_answered_in_order(client: Client) -> None:
     event = b"POST /events HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n1"
     last = b"GET /who HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
-    answer = talk(client, event + event + last)
+    answer = exchange(client, event + event + last)
 
     assert answer.count(b"HTTP/1.1 200 OK") == 3
     assert answer.endswith(b"\r\n\r\n127.0.0.1")
@@ -199,15 +199,15 @@ def test_expect_100_continue_is_answered(client: Client) -> None:
         (b"Content-Length: 99999999\r\n", b"413 Request Entity Too Large"),
     ],
 )
-def test_what_is_refused_is_not_asked_to_continue(
+def test_a_refused_request_is_not_asked_to_continue(
     client: Client, headers: bytes, status: bytes
 ) -> None:
     head = b"POST /events HTTP/1.1\r\nExpect: 100-continue\r\n"
 
-    assert talk(client, head + headers + b"\r\n").startswith(b"HTTP/1.1 " + status)
+    assert exchange(client, head + headers + b"\r\n").startswith(b"HTTP/1.1 " + status)
 
 
-def test_out_of_descriptors_it_waits_and_says_so_once(
+def test_out_of_descriptors_accepting_pauses_and_is_logged_once(
     app: Daemon, client: Client, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level("INFO")
@@ -223,10 +223,10 @@ def test_out_of_descriptors_it_waits_and_says_so_once(
     monkeypatch.setattr(TcpWSGIServer, "accept", out)
 
     assert client.get("/ping").text == "OK\n"
-    # The last one finds nobody else waiting.
+    # The last one finds no other thread waiting.
     assert len(tried) == 5, "it does not spin"
-    told = [m for m in caplog.messages if "accepted" in m]
-    assert told == [
+    messages = [m for m in caplog.messages if "accepted" in m]
+    assert messages == [
         "No connections can be accepted: Too many open files",
         "Connections are accepted again",
     ]
@@ -255,7 +255,7 @@ def test_keep_alive_clients_do_not_keep_it_from_stopping(app: Daemon) -> None:
     assert client.exit_status == 0, "the stop ran into its deadline"
 
 
-def test_a_client_that_does_not_read_its_answer_is_let_go(
+def test_a_client_that_does_not_read_its_answer_is_disconnected(
     app: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("daemonkit.web.server.UNREAD_TIMEOUT", 0.2)
@@ -272,7 +272,7 @@ def test_a_client_that_does_not_read_its_answer_is_let_go(
     assert client.exit_status == 0, "the stop ran into its deadline"
 
 
-def test_a_refused_client_that_never_closes_is_let_go(
+def test_a_refused_client_that_never_closes_is_disconnected(
     app: Daemon, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("daemonkit.web.channel.LINGER", 0.1)
@@ -288,7 +288,7 @@ def test_descriptors_past_1024_are_served(client: Client) -> None:
     spare = [os.dup(0) for _ in range(1100)]
     try:
         request = b"GET /ping HTTP/1.1\r\nConnection: close\r\n\r\n"
-        assert talk(client, request).endswith(b"OK\n")
+        assert exchange(client, request).endswith(b"OK\n")
     finally:
         for fd in spare:
             os.close(fd)
@@ -303,7 +303,7 @@ def test_two_hundred_idle_clients_do_not_keep_ping_waiting(client: Client) -> No
             sock.close()
 
 
-def test_a_failing_turn_of_the_loop_is_logged_and_the_next_serves(
+def test_a_failing_loop_iteration_is_logged_and_the_next_one_serves(
     app: Daemon, client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert app._assembly.parts is not None
@@ -349,7 +349,7 @@ def test_a_request_in_flight_at_stop_is_answered(
 def test_an_answer_is_read_to_its_end_although_the_client_has_sent_more(
     app: Daemon, slow: tuple[threading.Event, threading.Event]
 ) -> None:
-    """Closing with that unread would reset the connection and throw away what is under way."""
+    """Closing with that unread would reset the connection and discard what is in transit."""
     _, release = slow
     app.route("/large", endpoint="large")(lambda: (release.wait(10), b"x" * 3_000_000)[1])
     more = b"POST /events HTTP/1.1\r\nContent-Length: 1\r\n\r\n1"
@@ -385,7 +385,7 @@ def test_pool_threads_that_take_long_to_end_are_waited_for(
     assert client.exit_status == 0
 
 
-def test_what_comes_while_it_stops_is_answered_and_the_connection_closed(
+def test_requests_during_the_stop_are_answered_and_the_connection_closed(
     app: Daemon, slow: tuple[threading.Event, threading.Event]
 ) -> None:
     entered, release = slow
@@ -407,7 +407,7 @@ def test_what_comes_while_it_stops_is_answered_and_the_connection_closed(
     assert result == ["done"]
 
 
-def test_a_request_that_outlives_the_deadline_is_named_and_given_up(
+def test_a_request_that_outlives_the_deadline_is_named_and_abandoned(
     app: Daemon,
     slow: tuple[threading.Event, threading.Event],
     caplog: pytest.LogCaptureFixture,
@@ -426,8 +426,8 @@ def test_a_request_that_outlives_the_deadline_is_named_and_given_up(
     assert sum("release.wait(10)" in report for report in reports) == 1
 
 
-def test_a_body_of_the_wrong_type_is_500_and_no_empty_reply(app: Daemon) -> None:
-    """The head has not been sent by then, although it goes with the first part."""
+def test_a_body_of_the_wrong_type_is_500_and_not_an_empty_reply(app: Daemon) -> None:
+    """The head has not been sent by then, although it is sent with the first part."""
     real = app.flask.wsgi_app
 
     def middleware(environ: Any, start_response: Any) -> Any:
@@ -438,12 +438,12 @@ def test_a_body_of_the_wrong_type_is_500_and_no_empty_reply(app: Daemon) -> None
 
     app.flask.wsgi_app = middleware  # type: ignore[method-assign]
     with running(app) as client:
-        answer = talk(client, b"GET /wrong HTTP/1.1\r\nHost: x\r\n\r\n")
+        answer = exchange(client, b"GET /wrong HTTP/1.1\r\nHost: x\r\n\r\n")
 
     assert answer.startswith(b"HTTP/1.1 500 Internal Server Error\r\n")
 
 
-def test_a_refused_client_that_is_gone_leaves_no_traceback(
+def test_a_refused_client_that_disconnects_leaves_no_traceback(
     app: Daemon, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")

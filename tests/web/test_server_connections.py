@@ -25,7 +25,7 @@ def test_while_draining_each_answer_says_that_the_connection_is_closed(
         socks = [stack.enter_context(connect(client)) for _ in range(4)]
         for sock in socks:
             assert b"Connection: close" not in ask(sock, EVENT)
-        # The beginning of an event is there already.
+        # The beginning of an event has already arrived.
         socks[0].sendall(EVENT[:-1])
         client.wait_until(lambda: server.clients.receiving)
         app.stop()
@@ -45,10 +45,10 @@ def test_while_draining_each_answer_says_that_the_connection_is_closed(
     assert answers[3].rindex(b"Connection: close") > answers[3].rindex(b"HTTP/1.")
 
 
-def test_what_is_refused_while_stopping_says_that_the_connection_is_closed(
+def test_a_refusal_while_stopping_says_that_the_connection_is_closed(
     app: Daemon, slow: tuple[threading.Event, threading.Event]
 ) -> None:
-    """A request that comes at the very end is answered, too, and nothing is reset."""
+    """A request that arrives at the very end is answered, too, and nothing is reset."""
     entered, release = slow
     with serving(app) as (client, server), ExitStack() as stack:
         busy, *socks = (stack.enter_context(connect(client)) for _ in range(4))
@@ -83,7 +83,7 @@ def test_a_request_that_is_still_being_sent_when_it_stops_is_answered(app: Daemo
     assert client.exit_status == 0
 
 
-def test_one_that_is_never_sent_does_not_hold_up_the_stop(
+def test_a_request_that_is_never_completed_does_not_hold_up_the_stop(
     app: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("daemonkit.web.server.UNSENT_TIMEOUT", 0.2)
@@ -95,7 +95,7 @@ def test_one_that_is_never_sent_does_not_hold_up_the_stop(
     assert client.exit_status == 0
 
 
-def test_while_draining_status_says_that_events_take_the_long_way(app: Daemon) -> None:
+def test_while_draining_status_says_that_the_lane_is_closed(app: Daemon) -> None:
     with serving(app, drain_delay=20, shutdown_timeout=30) as (client, server):
         app.stop()
         client.wait_until(lambda: server.draining)
@@ -105,7 +105,7 @@ def test_while_draining_status_says_that_events_take_the_long_way(app: Daemon) -
     assert shown == "closed: the daemon is draining"
 
 
-def test_idle_connections_cost_no_turn_of_the_loop(
+def test_idle_connections_are_not_checked_in_each_iteration(
     app: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
@@ -129,7 +129,7 @@ def test_idle_connections_cost_no_turn_of_the_loop(
     assert len(set(asked)) <= 2
 
 
-def test_without_connections_the_loop_sleeps_for_good(app: Daemon) -> None:
+def test_without_connections_the_loop_sleeps_indefinitely(app: Daemon) -> None:
     with serving(app) as (client, server):
         assert client.get("/ping").text == "OK\n"
         client.wait_until(lambda: not server.active_channels)

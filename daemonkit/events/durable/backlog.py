@@ -18,7 +18,7 @@ from .store import Store
 
 READY_EVENTS = 10_000
 READY_BYTES = 16 * 1024 * 1024
-"""Limits of what waits in memory."""
+"""Limits for the events that wait in memory."""
 LONGEST_WAIT = 366 * 86_400.0
 """Seconds, for a file in which somebody has edited the time of a retry."""
 AT_ONCE = 1000
@@ -66,7 +66,7 @@ class Backlog:
         return self._in_flight.scheduled
 
     def hand_over(self, batch: Batch, stored: StoredBatch) -> None:
-        """Let takers have a batch that was just written."""
+        """Make a batch that was just written available to consumers."""
         waiting, in_flight = self.waiting, self._in_flight
         if (
             not self.is_loaded
@@ -77,10 +77,10 @@ class Backlog:
             self.is_loaded = False
             self._on_disk += stored.events
             if not waiting.ready:
-                waiting.look_again()
+                waiting.request_load()
 
     def _add_batch(self, batch: Batch, stored: StoredBatch) -> bool:
-        # First, for a taker may be done with it before we return.
+        # First: a consumer may be done with it before we return.
         self._in_flight.add_batch(stored, stored.events, set())
         ids = range(stored.id, stored.id + stored.events)
         if self._add(batch.events, stored, batch.peers, ids):
@@ -90,13 +90,13 @@ class Backlog:
         return False
 
     def close(self) -> None:
-        """Give takers nothing more; the events stay in the file."""
+        """Hand out nothing more; the events stay in the file."""
         ready = self.waiting.ready
         self.waiting.close(drain=False)
         self._on_disk += ready
 
     def load_if_needed(self) -> None:
-        """Load the next events from the file, unless takers still have some or want none."""
+        """Load the next events from the file, unless some are ready or the queue is closed."""
         if self.waiting.ready or self.waiting.closed:
             return
         handled = dict(self._store.handled(self._loaded))
@@ -110,16 +110,16 @@ class Backlog:
     def _load_batch(self, stored: StoredBatch, handled: set[int]) -> int:
         damaged: dict[int, InvalidEvent] = {}
 
-        def otherwise(number: int, line: bytes) -> list[Event]:
+        def fallback(number: int, line: bytes) -> list[Event]:
             try:
                 return [decode(line)]
             except InvalidEvent as error:
                 damaged[number] = error
                 return [None]
 
-        events = decode_each(stored.texts(), otherwise)
+        events = decode_each(stored.texts(), fallback)
         count = len(events) - len(handled)
-        # Copied, for it grows.
+        # Copied, because it grows.
         self._in_flight.add_batch(stored, len(events), set(handled))
         self._loaded = stored.id
         # Before they count as ready: a brief undercount is harmless.
@@ -217,7 +217,7 @@ class Backlog:
         self._on_disk = store.count(self._loaded)
         self.is_loaded = not self._on_disk
         self.next_id = max(self.next_id, store.next_id())
-        self.waiting.look_again()
+        self.waiting.request_load()
 
     def oldest(self) -> float | None:
         """When the oldest event that waits in memory was received, in Unix seconds; without

@@ -17,7 +17,7 @@ APPLICATION = 0x646B6576
 CHECK_SECONDS = 0.2
 """The most time for checking a file at startup; damage usually shows at once."""
 CHECK_STEPS = 10_000
-"""Instructions of SQLite's virtual machine between two looks at the clock."""
+"""Instructions of SQLite's virtual machine between two checks of the clock."""
 PAGE_SIZE = 8192
 
 MIGRATIONS = (

@@ -72,7 +72,7 @@ class Editor:
     def events(self, states: Collection[State]) -> Iterator[Stored]:
         """The events in these states, oldest first, without those added meanwhile.
 
-        Each event comes once, in the state that it has when its turn comes.
+        Each event is listed once, in the state that it has when it is read.
         """
         after, last = -1, self._store.newest()
         while after < last:
@@ -174,7 +174,7 @@ class Editor:
     def _for_each_failed(
         self, states: Collection[State], change: Callable[[Sequence[int]], None]
     ) -> int:
-        # By id, for a retried event may become a dead letter again at once.
+        # By id, since a retried event may become a dead letter again at once.
         changed, after, last = 0, -1, self._store.newest()
         while True:
             with self._store.transaction():

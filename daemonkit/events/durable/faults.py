@@ -19,7 +19,7 @@ LOG_INTERVAL = 10.0
 
 
 class Fault:
-    """One kind of fault: logged when it begins, now and then while it lasts, and when it ends.
+    """One kind of fault: logged when it begins, at intervals while it lasts, and when it ends.
 
     over: the log line at the end; changed: called at the beginning and the end; refuses: the class
     of the error that refuses events.
@@ -47,10 +47,10 @@ class Fault:
         tolerable: a restart would not help; error: a bug of our own, logged with its traceback.
         """
         problem = Problem(text, tolerable)
-        is_news, self.problem = problem != self.problem, problem
-        if is_news:
+        is_new, self.problem = problem != self.problem, problem
+        if is_new:
             self._changed()
-        if self._limit.allow() is not None or is_news:
+        if self._limit.allow() is not None or is_new:
             self._logger.error("%s", _capitalized(text), exc_info=error)
         return self._refusal(problem)
 

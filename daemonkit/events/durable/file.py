@@ -163,7 +163,7 @@ class File:
         return self.reserve.take() or self._unused() >= self.reserve.size
 
     def ensure_room(self) -> bool:
-        """The same, with room for more events beside it."""
+        """The same, with room for more events, too."""
         more = SPARE_PAGES * self._page
         return self.reserve.take_with(more) or self._unused() >= self.reserve.size + more
 
@@ -174,16 +174,16 @@ class File:
         """Copy the write-ahead log into the file if possible."""
         try:
             self.store.checkpoint()
-        # Then the log grows.
+        # The log grows then.
         except sqlite3.Error:
             pass
 
     def distrust_log(self) -> None:
-        """Have the log restarted before the next write, for the disk may lack parts of it."""
+        """Have the log restarted before the next write: the disk may lack parts of it."""
         self._is_doubtful = True
 
     def restart_log_if_doubtful(self) -> None:
-        """Without this, everything written after the missing parts would be lost with them.
+        """Restart the log: everything written after missing parts would be lost with them.
 
         May raise sqlite3.Error.
         """
@@ -213,7 +213,7 @@ class File:
 
 
 def is_io_error(error: BaseException) -> bool:
-    """Whether the disk has failed, for whatever reason."""
+    """Whether SQLite reports an error of the disk."""
     return isinstance(error, sqlite3.Error | StartError) and "disk I/O error" in str(error)
 
 

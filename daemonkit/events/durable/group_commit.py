@@ -132,7 +132,7 @@ class GroupCommit:
         finally:
             with self.lock:
                 self._last = len(puts)
-                self._hand_on()
+                self._promote_next()
             for put in puts:
                 put.resume()
 
@@ -149,9 +149,9 @@ class GroupCommit:
                 self.puts.remove(put)
                 self.announced -= put.count
             if self._writer is put:
-                self._hand_on()
+                self._promote_next()
 
-    def _hand_on(self) -> None:
+    def _promote_next(self) -> None:
         """Make the thread of the next put the writer."""
         self._writer = self.puts[0] if self.puts else None
         if self._writer is not None:

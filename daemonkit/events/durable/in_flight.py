@@ -169,7 +169,7 @@ class InFlight:
         self._in_retry.add(id)
 
     def reschedule(self, events: Sequence[Due]) -> list[Due]:
-        """Drop the retries of other events; returns those that are new or have changed, but for
+        """Drop the retries of other events; returns those that are new or have changed, except
         those in work."""
         for id in self._due.keys() - {event.id for event in events}:
             del self._due[id]
@@ -194,8 +194,8 @@ class InFlight:
         self._note_failed(Failed(id, failure_of(error, Entry(None), str), None))
 
     def collect(self) -> None:
-        """Take in the results that threads have noted until now."""
-        # They may go on appending.
+        """Collect the results that threads have recorded so far."""
+        # They may append more meanwhile.
         handled = self.handled[: len(self.handled)]
         failures = self._new_failures[: len(self._new_failures)]
         self.collected += len(handled) + len(failures)

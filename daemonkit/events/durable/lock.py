@@ -40,7 +40,7 @@ class FileLock:
             os.ftruncate(self._fd, 0)
             owner = plain(f"process {os.getpid()} ({name}, since {since})\n")
             os.pwrite(self._fd, owner.encode(), 0)
-        # On a full disk the lock has no name.
+        # On a full disk the lock file doesn't name its owner.
         except OSError:
             pass
 
@@ -49,7 +49,7 @@ class FileLock:
         self._child.forget()
         try:
             os.ftruncate(self._fd, 0)
-        # The disk is failing; without the lock nobody reads the name.
+        # The disk is failing; nobody reads the name once the lock is released.
         except OSError:
             pass
         os.close(self._fd)

@@ -25,7 +25,7 @@ from .in_flight import InFlight
 from .writer import Writer, Written
 
 ACK_DELAY = 0.04
-"""Seconds until results are saved, together with those that come meanwhile."""
+"""Seconds until results are saved, together with those that arrive meanwhile."""
 CHECK_INTERVAL = 0.5
 """Seconds between two checks for changes of the file by others."""
 STATUS_TIMEOUT = 0.1
@@ -70,7 +70,7 @@ class DurableQueue(Bounded, ThreadedPart):
         self._forked = ForkFlag()
         self._dirty = threading.Event()
         self._is_dirty = False
-        """Whether the thread was asked to save; cheaper than asking the event."""
+        """Whether a save was requested; cheaper to read than the event."""
         self._closing = threading.Event()
         self._file = File(path, name, disk, logger)
         self._faults = FileFaults(self._file.path, logger, changed)
@@ -91,7 +91,7 @@ class DurableQueue(Bounded, ThreadedPart):
             logger.info("%d events wait in %s", len(self), path)
 
     def close(self) -> None:
-        """Give takers nothing more; waiting events stay in the file for the next start."""
+        """Hand out nothing more; waiting events stay in the file for the next start."""
         self._closing.set()
         with self._group.lock:
             self._backlog.close()
@@ -213,7 +213,7 @@ class DurableQueue(Bounded, ThreadedPart):
                     result = read()
                     self._faults.unreadable.end()
                     return result
-                # Any error: otherwise it would be tried again at once, for ever.
+                # Any error: otherwise it would be retried at once, forever.
                 except Exception as error:
                     self._faults.read_failed(error)
                 finally:
@@ -319,7 +319,7 @@ class DurableQueue(Bounded, ThreadedPart):
         ]
 
     def lost_at_exit(self) -> int:
-        """None, for they are in the file."""
+        """None: they are in the file."""
         return 0
 
     def counters(self) -> dict[str, Any]:

@@ -138,7 +138,7 @@ def numbers_in(ranges: Ranges) -> set[int]:
 def ranges_of(numbers: Iterable[int]) -> Ranges:
     """The ranges that contain these numbers and no others."""
     ordered = sorted(set(numbers))
-    # The common case, and a hot one: this runs for every `ack_batch` events.
+    # The common case on a hot path: this runs for every `ack_batch` events.
     if ordered and ordered[-1] - ordered[0] < len(ordered):
         return [(ordered[0], ordered[-1])]
     ranges: Ranges = []

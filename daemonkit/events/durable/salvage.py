@@ -23,7 +23,7 @@ def salvage(path: str, lost: Callable[[], None]) -> Iterator[Stored]:
         found = [(id, _waiting) for id in store.reachable("batches")]
         found += [(id, _failed) for id in store.reachable("failed")]
         found.sort(key=lambda item: item[0])
-        # The failed events of a batch come between the others.
+        # The failed events of a batch are between the others.
         for _, group in groupby(found, key=lambda item: batch_of(item[0])):
             events: list[Stored] = []
             for id, read in group:

@@ -197,7 +197,7 @@ class Store(Database):
         return self._failed_where(condition, after, last, limit)
 
     def failed_among(self, ids: Sequence[int]) -> list[int]:
-        """Those of these ids that are failed events."""
+        """Which of these ids are failed events."""
         return self._failed_where(_IN_LIST, json.dumps(ids))
 
     def count_failed(self, states: Collection[State]) -> int:

@@ -46,11 +46,11 @@ class Writer:
         """Write and publish events; returns the refusal if that isn't possible."""
         try:
             refusal = self._try_to_write(puts)
-        # A bug of ours must not end the thread that writes for others.
+        # A bug of our own must not end a thread that writes for others.
         except Exception as error:
             refusal = self._failed(error)
         if refusal is not None and self._faults.unwritable.problem:
-            # The queue's thread tries again, for there may be no more puts that would.
+            # The queue's thread retries, since there may be no further puts that would.
             self._needs_sync = True
         return refusal
 
@@ -155,6 +155,6 @@ class Writer:
         if not problem:
             return None
         if self._faults.lost.problem is None:
-            # A file that was moved lacks what is in its log only.
+            # A moved file lacks what is only in its log.
             self._file.checkpoint()
         return self._faults.file_is_lost(problem)

@@ -13,7 +13,7 @@ from aiohttp import web
 
 queue: asyncio.Queue[Any] = asyncio.Queue()
 count = 0
-# Encoded once, as it is always the same; a response itself can't be sent twice.
+# Encoded once, since it is always the same; a response can't be sent twice.
 RECEIVED = json.dumps({"message": "Event received", "result": True}).encode()
 
 

@@ -1,4 +1,4 @@
-"""A thread that computes in pure Python beside a server, where the benchmark asks for one."""
+"""A thread that computes in pure Python beside a server, if the benchmark requests one."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import os
 import threading
 
 PACE = "BENCHMARK_PACE"
-"""The variable with the descriptor of the memory in which the thread shows its pace."""
+"""The variable with the descriptor of the memory in which the thread counts its rounds."""
 SIZE = 16
 ROUNDS, THREAD = 0, 1
 """Its words: how many rounds are done, and the thread's id."""
 
 
 def shared_words(descriptor: int) -> memoryview:
-    """That memory."""
+    """The words in that memory."""
     return memoryview(mmap.mmap(descriptor, SIZE)).cast("Q")
 
 
 def is_wanted() -> bool:
-    """Whether the benchmark asks for such a thread."""
+    """Whether the benchmark requests such a thread."""
     return PACE in os.environ
 
 

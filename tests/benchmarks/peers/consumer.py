@@ -1,4 +1,4 @@
-"""What the peers with threads share: a queue, and a thread that counts what comes out of it."""
+"""Shared by the peers with threads: a queue, and a thread that counts its events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Daemonkit that knows when it has handled its first event and the last one so far."""
+"""Daemonkit that records when it handled its first and its latest event."""
 
 from time import perf_counter
 from typing import Any

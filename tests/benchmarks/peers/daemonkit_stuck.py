@@ -1,4 +1,4 @@
-"""Daemonkit with a handler that never gets done, so that every event stays in the queue."""
+"""Daemonkit with a handler that never returns, so that every event stays in the queue."""
 
 from threading import Event
 from typing import Any

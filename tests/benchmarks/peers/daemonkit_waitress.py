@@ -1,4 +1,4 @@
-"""Daemonkit's own Flask app on plain waitress: the long way without daemonkit's server."""
+"""Daemonkit's own Flask app on plain waitress, without daemonkit's server."""
 
 import logging
 import sys

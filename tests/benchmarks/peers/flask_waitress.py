@@ -1,4 +1,4 @@
-"""The hand-written Flask app on waitress, with as many threads and connections as it is told."""
+"""The hand-written Flask app on waitress, with the given numbers of threads and connections."""
 
 import logging
 import sys
@@ -9,7 +9,7 @@ from .computing import start_if_wanted
 from .flask_app import app
 
 if __name__ == "__main__":
-    # Or it would log nearly every request, as one that waits for a thread.
+    # It would warn about nearly every request, because it waits for a thread.
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
     start_if_wanted()
     port, threads, connections = map(int, sys.argv[1:])

@@ -16,7 +16,7 @@ from .asgi import serve
 
 queue: asyncio.Queue[Any] = asyncio.Queue()
 count = 0
-# A response that is always the same can be made once; it holds no state of a request.
+# The response is always the same and holds no state of a request.
 RECEIVED = JSONResponse({"message": "Event received", "result": True})
 
 

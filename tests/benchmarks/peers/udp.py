@@ -1,4 +1,4 @@
-"""What the peers over UDP share: the socket, and how they end."""
+"""Shared by the peers over UDP: the socket, and how they end."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from typing import NoReturn
 
 BUFFER = 4 * 1024 * 1024
-"""Bytes of the socket's receive buffer; what daemonkit asks for by default."""
+"""Bytes of the socket's receive buffer; daemonkit's default."""
 SO_RCVBUFFORCE = 33
 """socket(7); Python has no name for it."""
 
@@ -22,7 +22,7 @@ def bind(port: str) -> socket.socket:
 
 
 def enlarge(sock: socket.socket) -> None:
-    """Give it the buffer, beyond the system's limit where this process may."""
+    """Set the buffer, beyond the system's limit if the process has the right to."""
     try:
         sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER)
     except PermissionError:
@@ -30,7 +30,7 @@ def enlarge(sock: socket.socket) -> None:
 
 
 def show_count(count: int) -> None:
-    """Print the consumer's count, as the last thing before the end."""
+    """Print the consumer's count, as the last line of the output."""
     print(json.dumps({"count": count}), flush=True)
 
 

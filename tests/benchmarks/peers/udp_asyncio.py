@@ -1,4 +1,4 @@
-"""An asyncio DatagramProtocol; `--uvloop` has uvloop run it."""
+"""An asyncio DatagramProtocol; with `--uvloop` on uvloop."""
 
 from __future__ import annotations
 

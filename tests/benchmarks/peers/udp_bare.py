@@ -1,4 +1,4 @@
-"""The best-written loop of `recv` and `decode` over UDP, with a thread that counts each event."""
+"""An optimized loop of `recv` and `decode` over UDP, with a thread that counts each event."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Consumer(threading.Thread):
 
 
 def receive(port: str, queue: SimpleQueue[list[Any] | None]) -> None:
-    """Hand over what the socket holds, in lists."""
+    """Put the events of the datagrams on `queue`, in lists."""
     sock = bind(port)
     sock.setblocking(False)
     poll = select.poll()
@@ -45,7 +45,7 @@ def receive(port: str, queue: SimpleQueue[list[Any] | None]) -> None:
         poll.poll()
         datagrams: list[bytes] = []
         append = datagrams.append
-        # Reading first and decoding then is faster than both in turn.
+        # Reading all of them first, then decoding, is faster than alternating.
         try:
             for _ in range(READ_AT_ONCE):
                 append(recv(LARGEST_DATAGRAM))
@@ -58,7 +58,7 @@ def receive(port: str, queue: SimpleQueue[list[Any] | None]) -> None:
 
 
 def valid(datagrams: list[bytes]) -> Iterator[Any]:
-    """The events of those that hold one."""
+    """The events in those that are valid."""
     for data in datagrams:
         try:
             yield json.loads(data)

@@ -21,7 +21,7 @@ def path(tmp_path: Path) -> str:
 
 @pytest.fixture
 def opened(path: str) -> Iterator[Open]:
-    """Opens the queue, and closes the one that is open before, as a restart does."""
+    """Opens the queue after closing the open one, as a restart does."""
     queues: list[DurableQueue] = []
 
     def open_it(**options: Any) -> DurableQueue:

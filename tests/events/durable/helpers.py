@@ -1,4 +1,4 @@
-"""What the tests of the durable queue share."""
+"""Shared by the tests of the durable queue."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def add_failed(store: Store, id: int, due: float | None, line: bytes = b"1") -> 
 
 
 def open_files(path: str) -> list[str]:
-    """The queue's files that this process has open."""
+    """The queue's files that this process has opened."""
     found = []
     for fd in os.listdir("/proc/self/fd"):
         with suppress(OSError):

@@ -49,7 +49,7 @@ def test_large_events_are_not_all_kept_in_memory(
     assert [entry.event[0] for entry in take(queue, 5)] == list("01234")
 
 
-def test_a_waiting_taker_gets_events_that_are_only_in_the_file(
+def test_a_waiting_consumer_gets_events_that_are_only_in_the_file(
     opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backlog, "READY_BYTES", 1000)
@@ -57,16 +57,16 @@ def test_a_waiting_taker_gets_events_that_are_only_in_the_file(
     queue.put_many(batch("x" * 2000))
     queue.get()
     got: list[Entry] = []
-    taker = threading.Thread(target=lambda: got.append(queue.get()))
-    taker.start()
+    consumer = threading.Thread(target=lambda: got.append(queue.get()))
+    consumer.start()
     until(lambda: queue._waiting.consumers)
     queue.put_many(batch(2))
-    taker.join(10)
+    consumer.join(10)
 
     assert events_of(got) == [2]
 
 
-def test_metadata_is_kept_if_the_handler_wants_it(opened: Open) -> None:
+def test_meta_is_kept_if_the_handler_takes_it(opened: Open) -> None:
     before = time.time()
     queue = opened(with_meta=True)
     queue.put_many(batch(1, 2, source="udp", peers=["a:1", "b:2"]))
@@ -83,7 +83,7 @@ def test_metadata_is_kept_if_the_handler_wants_it(opened: Open) -> None:
     assert before <= read[0].meta.received.timestamp() <= time.time()
 
 
-def test_attempts_go_on_after_a_new_start(opened: Open) -> None:
+def test_attempts_are_counted_across_a_restart(opened: Open) -> None:
     queue = opened()
     queue.put_many(batch(1))
     queue.fail(queue.get(), FAILURE, 0.05)
@@ -126,7 +126,7 @@ def test_a_line_that_was_damaged_in_the_file_is_a_dead_letter(opened: Open, path
         "UPDATE batches SET peers = 1, source = x'ff', received = 9e999, count = CAST(3 AS TEXT)",
     ],
 )
-def test_what_was_changed_in_the_file_keeps_no_event_from_being_handled(
+def test_edits_of_the_file_keep_no_event_from_being_handled(
     opened: Open, path: str, change: str
 ) -> None:
     opened(with_meta=True).put_many(batch(1, 2, 3, peers=["a:1", "b:2", "c:3"]))
@@ -142,7 +142,7 @@ def test_what_was_changed_in_the_file_keeps_no_event_from_being_handled(
     assert rows(path, "SELECT id, line FROM failed") == [(1000, b"1")]
 
 
-def test_a_failed_event_that_was_edited_by_hand_is_tried_again(opened: Open, path: str) -> None:
+def test_a_failed_event_that_was_edited_by_hand_is_retried(opened: Open, path: str) -> None:
     queue = opened()
     queue.put_many(batch([1]))
     queue.fail(queue.get(), FAILURE, 60)
@@ -166,7 +166,7 @@ def test_a_failed_event_that_was_edited_by_hand_is_tried_again(opened: Open, pat
     until(lambda: queue.counters()["dead"] == 1)
 
 
-def test_reading_from_the_file_stops_at_so_many_bytes(
+def test_reading_from_the_file_stops_at_the_limit_of_bytes(
     opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for text in "abcdef":
@@ -191,10 +191,10 @@ def test_loaded_events_are_counted_once(opened: Open, monkeypatch: pytest.Monkey
     queue.put_many(batch(10))
 
 
-def test_a_retry_waits_for_its_own_back_off_at_most(
+def test_a_retry_waits_no_longer_than_its_back_off(
     opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """More than an hour as well, and no longer when the clock was set back."""
+    """Longer than an hour, too, but no longer because the clock was set back."""
     waits: list[float] = []
     monkeypatch.setattr(waiting.Waiting, "put_back", lambda self, entry, delay: waits.append(delay))
     now = time.time()
@@ -209,8 +209,8 @@ def test_a_retry_waits_for_its_own_back_off_at_most(
     assert waits == [pytest.approx(7200, abs=60)] * 2
 
 
-def test_an_event_that_becomes_due_long_ago_or_never_is_tried(opened: Open, path: str) -> None:
-    """The clock was set meanwhile, or somebody has edited the file."""
+def test_an_event_due_long_ago_is_retried_before_one_due_far_ahead(opened: Open, path: str) -> None:
+    """The clock was set meanwhile, or the file was edited."""
     queue = opened()
     queue.put_many(batch(1, 2))
     for entry in take(queue, 2):
@@ -221,7 +221,7 @@ def test_an_event_that_becomes_due_long_ago_or_never_is_tried(opened: Open, path
     assert queue.get().event == 2
 
 
-def test_what_another_process_adds_is_handled_and_no_id_is_used_twice(
+def test_events_added_by_another_process_are_handled_and_no_id_is_used_twice(
     opened: Open, other: Callable[[], Store]
 ) -> None:
     queue, store = opened(), other()
@@ -235,7 +235,7 @@ def test_what_another_process_adds_is_handled_and_no_id_is_used_twice(
     assert len({entry.id for entry in entries}) == 4
 
 
-def test_what_another_process_adds_is_noticed_without_a_put(
+def test_events_added_by_another_process_are_noticed_without_a_put(
     opened: Open, other: Callable[[], Store]
 ) -> None:
     queue, store = opened(), other()
@@ -245,7 +245,7 @@ def test_what_another_process_adds_is_noticed_without_a_put(
     assert queue.get().event == 2
 
 
-def test_what_another_process_drops_is_not_handled(
+def test_events_dropped_by_another_process_are_not_handled(
     opened: Open, other: Callable[[], Store]
 ) -> None:
     queue, store = opened(), other()
@@ -264,9 +264,7 @@ def test_what_another_process_drops_is_not_handled(
     until(lambda: store.ids(10**9) == set())
 
 
-def test_another_process_can_have_a_dead_letter_tried_again(
-    opened: Open, other: Callable[[], Store]
-) -> None:
+def test_another_process_can_retry_a_dead_letter(opened: Open, other: Callable[[], Store]) -> None:
     queue, store = opened(), other()
     queue.put_many(batch(1))
     queue.fail(queue.get(), FAILURE._replace(attempts=3), None)
@@ -280,7 +278,7 @@ def test_another_process_can_have_a_dead_letter_tried_again(
     until(lambda: store.value("SELECT count(*) FROM failed") == 0)
 
 
-def test_an_event_that_another_process_wants_tried_earlier_is_tried_once(
+def test_an_event_that_another_process_reschedules_earlier_is_retried_once(
     opened: Open, other: Callable[[], Store], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queue, store = opened(), other()
@@ -298,12 +296,12 @@ def test_an_event_that_another_process_wants_tried_earlier_is_tried_once(
     store.db.execute("UPDATE failed SET due = ?", (time.time(),))
     queue.done([queue.get()])
 
-    # The time that it was due first is still in memory, and leads to nothing.
+    # The first due time is still in memory, and has no effect.
     assert len(scheduled) == 2
     assert queue._backlog.read_again(scheduled[0]) is None
 
 
-def test_a_dead_letter_is_tried_again_though_the_rest_of_its_batch_was_dropped(
+def test_a_dead_letter_is_retried_although_the_rest_of_its_batch_was_dropped(
     opened: Open, other: Callable[[], Store]
 ) -> None:
     queue, store = opened(), other()
@@ -338,7 +336,7 @@ def test_a_drop_is_not_undone_by_an_acknowledgement_of_the_same_batch(
     assert len(opened()) == 0
 
 
-def test_what_was_dropped_while_it_was_in_work_does_not_come_back_when_it_fails(
+def test_an_event_dropped_while_in_work_does_not_come_back_when_it_fails(
     opened: Open, other: Callable[[], Store]
 ) -> None:
     queue, store = opened(ack_batch=1), other()
@@ -407,7 +405,7 @@ def test_the_age_of_the_oldest_event_is_known_in_memory_and_on_disk(
     assert queue.counters()["oldest_age"] is None
 
 
-def test_a_batch_that_takers_may_not_have_any_more_takes_no_memory(store: Store) -> None:
+def test_a_batch_written_after_the_close_takes_no_memory(store: Store) -> None:
     in_flight = InFlight(store)
     queue = Backlog(store, waiting.Waiting(lambda entry: entry), in_flight, lambda: False)
     queue.close()

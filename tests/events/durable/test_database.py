@@ -63,7 +63,7 @@ def test_a_newer_format_is_left_alone(path: str) -> None:
         DurableQueue(path, LOGGER)
 
 
-def test_an_older_format_is_brought_to_the_present_one_with_its_events(
+def test_an_older_format_is_migrated_with_its_events(
     path: str,
     opened: Open,
     monkeypatch: pytest.MonkeyPatch,
@@ -127,7 +127,7 @@ def test_a_locked_database_is_an_error(path: str) -> None:
 
 def test_checking_a_large_file_ends_in_time(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     filled(path, 100_000)
-    # The last page, which a check that isn't interrupted reaches.
+    # The last page, which only an uninterrupted check reaches.
     with open(path, "r+b") as file:
         file.seek(-database.PAGE_SIZE, os.SEEK_END)
         file.write(b"\xa5" * database.PAGE_SIZE)
@@ -175,18 +175,18 @@ def test_several_processes_may_add_to_a_new_file_at_once(
     editor.close()
 
 
-def test_a_file_that_another_process_is_creating_is_not_taken_for_a_foreign_one(
+def test_a_file_that_another_process_is_creating_is_not_mistaken_for_a_foreign_one(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     value = Store.value
 
-    def make_it_after_the_first_look(self: Store, statement: str, *arguments: Any) -> Any:
+    def create_after_the_first_check(self: Store, statement: str, *arguments: Any) -> Any:
         found = value(self, statement, *arguments)
         monkeypatch.setattr(Store, "value", value)
         Store(path, create=False, busy_timeout=5).close()
         return found
 
-    monkeypatch.setattr(Store, "value", make_it_after_the_first_look)
+    monkeypatch.setattr(Store, "value", create_after_the_first_check)
     editor = Editor(path, create=True)
 
     assert editor.count(STATES) == 0

@@ -19,9 +19,7 @@ def ids(editor: Editor, *states: str) -> list[int]:
     return [event.id for event in editor.events(states or STATES)]  # type: ignore[arg-type]
 
 
-def test_events_come_oldest_first_without_those_that_are_handled(
-    store: Store, editor: Editor
-) -> None:
+def test_events_are_listed_oldest_first_without_handled_ones(store: Store, editor: Editor) -> None:
     add(store, 1000, b"0", b"1", b"2")
     store.mark_handled(1000, [0, 1])
     add_failed(store, 1001, None, b"1")
@@ -36,7 +34,7 @@ def test_events_come_oldest_first_without_those_that_are_handled(
     assert editor.count(STATES) == 4
 
 
-def test_all_is_known_of_an_event(store: Store, editor: Editor) -> None:
+def test_an_event_is_found_with_everything_known_about_it(store: Store, editor: Editor) -> None:
     add(store, 1000, b"0", b"[1]", peers='["::1:5", "::1:6"]')
     add_failed(store, 1500, 9e9, b"{}")
 
@@ -62,7 +60,7 @@ def test_a_failed_event_that_was_edited_by_hand_is_shown(
     assert list(salvage(path, pytest.fail)) == [shown]
 
 
-def test_an_event_behind_a_large_batch_is_found(store: Store, editor: Editor) -> None:
+def test_an_event_after_a_large_batch_is_found(store: Store, editor: Editor) -> None:
     add(store, 1000, b'"%s"' % (b"x" * editor_module.BYTES_AT_ONCE))
     add(store, 2000, b"0")
     found = editor.find(2000)
@@ -73,7 +71,7 @@ def test_an_event_behind_a_large_batch_is_found(store: Store, editor: Editor) ->
 
 
 @pytest.mark.parametrize(("at_once", "size"), [(1, 10**6), (2, 10**6), (3, 10**6), (100, 1)])
-def test_each_event_is_given_once_however_small_the_steps_are(
+def test_each_event_is_listed_once_however_small_the_steps_are(
     store: Store, editor: Editor, monkeypatch: pytest.MonkeyPatch, at_once: int, size: int
 ) -> None:
     monkeypatch.setattr(editor_module, "AT_ONCE", at_once)
@@ -90,7 +88,7 @@ def test_each_event_is_given_once_however_small_the_steps_are(
     assert ids(editor, "waiting", "dead") == [id for id in expected if id % STRIDE != 3]
 
 
-def test_reading_slowly_keeps_nobody_from_the_file_and_leaves_out_what_comes_later(
+def test_slow_reading_does_not_block_the_file_and_leaves_out_later_events(
     store: Store, editor: Editor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(editor_module, "AT_ONCE", 1)
@@ -100,12 +98,12 @@ def test_reading_slowly_keeps_nobody_from_the_file_and_leaves_out_what_comes_lat
     next(events)
     add(store, 3000, b"0")
 
-    # The log could not begin anew beside a reader.
+    # The log could not be restarted while there is a reader.
     assert store.db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone() == (0, 0, 0)
     assert [event.id for event in events] == [2000]
 
 
-def test_an_event_that_fails_just_now_is_given_once(
+def test_an_event_that_fails_meanwhile_is_listed_once(
     store: Store, editor: Editor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add(store, 1000, b"0", b"1")
@@ -122,7 +120,7 @@ def test_an_event_that_fails_just_now_is_given_once(
     assert ids(editor) == [1000, 1001]
 
 
-def test_what_failed_is_tried_again_as_if_for_the_first_time(store: Store, editor: Editor) -> None:
+def test_failed_events_are_retried_as_if_for_the_first_time(store: Store, editor: Editor) -> None:
     add(store, 1000, b"0")
     add_failed(store, 1500, 9e9)
     add_failed(store, 1600, None)
@@ -139,7 +137,7 @@ def test_what_failed_is_tried_again_as_if_for_the_first_time(store: Store, edito
     assert ids(editor, "dead") == [1700]
 
 
-def test_all_dead_letters_are_tried_again_once(
+def test_all_dead_letters_are_retried_once(
     store: Store, editor: Editor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(editor_module, "AT_ONCE", 2)
@@ -201,7 +199,7 @@ def test_all_of_some_states_are_dropped(
     assert editor.drop_all(STATES) == editor.count(STATES) == 0
 
 
-def test_what_is_added_comes_last(store: Store, editor: Editor) -> None:
+def test_added_events_come_last(store: Store, editor: Editor) -> None:
     add(store, 1000, b"0")
     add_failed(store, 3002, None)
     editor.add([b"1", b"2"])

@@ -72,7 +72,7 @@ def test_a_fault_is_reported_at_its_beginning_and_its_end(
     assert len(changes) == 2
 
 
-def test_a_fault_that_lasts_is_logged_now_and_then(
+def test_a_fault_that_lasts_is_logged_at_intervals(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(faults_module, "LOG_INTERVAL", 0.0)

@@ -43,7 +43,7 @@ def test_a_thread_that_is_interrupted_leaves_the_writing_to_the_next(
     def gather() -> None:
         if not interrupted:
             interrupted.append(True)
-            # Until another one waits for its turn.
+            # Until another thread waits.
             until(lambda: len(queue._group.puts) == 2)
             raise KeyboardInterrupt
         real()
@@ -88,7 +88,9 @@ def test_a_commit_waits_a_moment_for_threads_that_shared_the_last_one(opened: Op
     assert len(commits) == 1
 
 
-def test_what_threads_put_is_all_there_and_each_one_in_its_order(opened: Open) -> None:
+def test_events_put_by_several_threads_are_all_there_and_in_each_thread_s_order(
+    opened: Open,
+) -> None:
     queue = opened()
 
     def put(thread: int) -> None:
@@ -114,7 +116,7 @@ def test_more_events_than_fit_into_a_batch_are_split(opened: Open, path: str) ->
     assert events_of(take(opened(), 2500)) == list(range(2500))
 
 
-def test_a_thread_that_puts_alone_waits_for_nobody() -> None:
+def test_a_lone_writer_does_not_wait() -> None:
     commits: list[int] = []
 
     def write(puts: Sequence[Pending]) -> None:
@@ -123,7 +125,7 @@ def test_a_thread_that_puts_alone_waits_for_nobody() -> None:
             group.settle(puts, None)
 
     group = GroupCommit(write, OwnedLock())
-    # It waits for this when it waits for others.
+    # What it waits on, if it waits for others.
     group._complete.wait = pytest.fail  # type: ignore[assignment]
     for _ in range(3):
         with group.lock:
@@ -138,7 +140,7 @@ def pending(*batches: Batch) -> list[Pending]:
     return [Pending(batch, len(batch.events)) for batch in batches]
 
 
-def test_puts_become_few_batches_in_their_order() -> None:
+def test_puts_become_few_batches_in_order() -> None:
     a, b, udp = batch(1, 2), batch(3), batch(4, source="udp")
     large = batch(*range(1500))
 

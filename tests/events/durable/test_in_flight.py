@@ -67,9 +67,7 @@ def test_bytes_are_counted_until_a_batch_is_handled(store: Store, in_flight: InF
     assert in_flight.received(1002) == 50.0
 
 
-def test_results_that_could_not_be_written_are_written_again(
-    store: Store, in_flight: InFlight
-) -> None:
+def test_results_that_could_not_be_written_are_retried(store: Store, in_flight: InFlight) -> None:
     done(in_flight, [1000])
     in_flight.fail(Entry(None, id=2000), FAILURE, None)
     in_flight.collect()
@@ -84,7 +82,9 @@ def test_results_that_could_not_be_written_are_written_again(
     assert store.failed(2000) is not None
 
 
-def test_a_retry_goes_from_scheduled_to_work_to_handled(store: Store, in_flight: InFlight) -> None:
+def test_a_retry_goes_from_scheduled_to_in_work_to_handled(
+    store: Store, in_flight: InFlight
+) -> None:
     add_failed(store, 3000, 9e9)
     in_flight.schedule(3000, 9e9)
     assert in_flight.is_scheduled(3000, 9e9)
@@ -101,7 +101,7 @@ def test_a_retry_goes_from_scheduled_to_work_to_handled(store: Store, in_flight:
     assert in_flight.reschedule([Due(3000, 9e9, 1.0)]) == [(3000, 9e9, 1.0)]
 
 
-def test_a_retry_that_fails_again_is_scheduled_anew(store: Store, in_flight: InFlight) -> None:
+def test_a_retry_that_fails_is_scheduled_again(store: Store, in_flight: InFlight) -> None:
     add_failed(store, 3000, 9e9)
     in_flight.schedule(3000, 9e9)
     in_flight.begin_retry(3000)
@@ -125,7 +125,7 @@ def test_scheduled_retries_follow_the_file(in_flight: InFlight) -> None:
     assert in_flight.scheduled == 1
 
 
-def test_what_is_missing_in_the_file_is_dropped(store: Store, in_flight: InFlight) -> None:
+def test_batches_missing_in_the_file_are_dropped(store: Store, in_flight: InFlight) -> None:
     done(in_flight, [1000])
     in_flight.collect()
 
@@ -156,7 +156,7 @@ def test_a_damaged_event_is_a_dead_letter(store: Store, in_flight: InFlight) -> 
     assert store.handled() == [(1000, [(1, 1)])]
 
 
-def test_something_is_written_if_that_is_asked_for(store: Store, in_flight: InFlight) -> None:
+def test_touch_writes_something_in_any_case(store: Store, in_flight: InFlight) -> None:
     statements: list[str] = []
     store.db.set_trace_callback(statements.append)
     in_flight.write(NEWEST)

@@ -43,7 +43,7 @@ os._exit(0)
     command = [sys.executable, "-c", program, path]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None
-        # Then it has let go of the lock, which the fork gave it.
+        # By then it has released the lock that it inherited from the fork.
         assert parent.stdout.readline() == b"forked\n"
         assert parent.wait(10) == 0
         FileLock(path, "next").release()

@@ -19,7 +19,7 @@ def test_lines_come_in_lists_that_fit_into_a_batch() -> None:
     ]
 
 
-def test_a_list_ends_at_so_many_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_list_ends_at_the_limit_of_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ndjson, "BYTES_AT_ONCE", 10)
     found = list(read_lines(io.BytesIO(b"123\n" * 9)))
 
@@ -40,7 +40,9 @@ def test_an_invalid_line_is_named_after_those_before_it() -> None:
         next(found)
 
 
-def test_a_line_may_have_so_many_bytes_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_may_have_as_many_bytes_as_the_limit_and_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(ndjson, "LONGEST_LINE", 10)
     assert list(read_lines(io.BytesIO(b"1234567890"))) == [([b"1234567890"], 10)]
 

@@ -50,7 +50,7 @@ def test_events_come_out_in_order_and_are_in_the_file_until_handled(
     until(lambda: rows(path, "SELECT * FROM batches") == [])
 
 
-def test_what_was_not_handled_comes_again_and_nothing_else(opened: Open) -> None:
+def test_only_unhandled_events_are_taken_again_after_a_restart(opened: Open) -> None:
     queue = opened()
     queue.put_many(batch(*range(10)))
     queue.put_many(batch(*range(10, 20)))
@@ -62,7 +62,7 @@ def test_what_was_not_handled_comes_again_and_nothing_else(opened: Open) -> None
     assert events_of(take(again, 10)) == [3, 4, 12, *range(13, 20)]
 
 
-def test_an_id_is_never_used_again(opened: Open) -> None:
+def test_an_id_is_never_reused(opened: Open) -> None:
     queue = opened()
     queue.put_many(batch(1))
     (first,) = take(queue, 1)
@@ -73,7 +73,7 @@ def test_an_id_is_never_used_again(opened: Open) -> None:
     assert take(again, 1)[0].id > first.id
 
 
-def test_results_are_saved_soon_though_nothing_else_happens(
+def test_results_are_saved_soon_although_nothing_else_happens(
     opened: Open, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(queue_module, "CHECK_INTERVAL", 60.0)
@@ -84,7 +84,7 @@ def test_results_are_saved_soon_though_nothing_else_happens(
     until(lambda: rows(path, "SELECT * FROM batches") == [])
 
 
-def test_a_taker_waits_when_as_many_as_may_be_are_not_yet_known_to_the_file(
+def test_a_consumer_waits_when_ack_batch_results_are_unsaved(
     opened: Open, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(queue_module, "ACK_DELAY", 60.0)
@@ -98,7 +98,7 @@ def test_a_taker_waits_when_as_many_as_may_be_are_not_yet_known_to_the_file(
     assert rows(path, "SELECT * FROM handled") == [(1000, "[[0, 3]]")]
 
 
-def test_the_size_counts_what_the_file_has_too(opened: Open) -> None:
+def test_queue_size_includes_events_only_in_the_file(opened: Open) -> None:
     opened().put_many(batch(1, 2))
     queue = opened(size=3)
 
@@ -135,7 +135,7 @@ def test_a_put_after_the_stop_is_refused(opened: Open) -> None:
         queue.put_many(batch(1))
 
 
-def test_batches_are_handed_over_as_lists(opened: Open) -> None:
+def test_batches_are_passed_as_lists(opened: Open) -> None:
     queue = opened()
     queue.put_many(batch(1, 2, 3))
 
@@ -143,7 +143,7 @@ def test_batches_are_handed_over_as_lists(opened: Open) -> None:
     assert events_of(queue.get_batch(2, 0)) == [3]
 
 
-def test_a_failed_event_is_tried_again_when_due_and_counts_its_attempts(
+def test_a_failed_event_is_retried_when_due_and_counts_its_attempts(
     opened: Open, path: str
 ) -> None:
     queue = opened(with_meta=True)
@@ -214,7 +214,7 @@ def test_a_dead_letter_keeps_everything_known_about_it(opened: Open, path: str) 
     }
 
 
-def test_an_event_that_fails_again_stays_one(opened: Open, path: str) -> None:
+def test_an_event_that_fails_again_stays_one_row(opened: Open, path: str) -> None:
     queue = opened()
     queue.put_many(batch(1))
     queue.fail(queue.get(), FAILURE, 0)
@@ -231,7 +231,7 @@ def test_an_event_that_fails_again_stays_one(opened: Open, path: str) -> None:
 
 @pytest.mark.usefixtures("checks_often")
 @pytest.mark.parametrize("place", ["load_if_needed", "catch_up_if_changed"])
-def test_whatever_a_read_raises_is_a_problem_until_it_works(
+def test_any_exception_in_a_read_is_a_problem_until_it_works(
     opened: Open, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     monkeypatch.setattr(queue_module, "AFTER_FAILURE", 0.02)
@@ -247,17 +247,17 @@ def test_whatever_a_read_raises_is_a_problem_until_it_works(
 
     monkeypatch.setattr(queue._backlog, place, read)
     taken: list[Entry] = []
-    taker = threading.Thread(target=lambda: taken.append(queue.get()))
-    taker.start()
+    consumer = threading.Thread(target=lambda: taken.append(queue.get()))
+    consumer.start()
     (problem,) = until(queue.problems)
     assert problem.text.startswith("the event queue's file can't be read: OSError: no (")
     failing.clear()
     until(lambda: queue.problems() == [])
-    taker.join(10)
+    consumer.join(10)
     assert events_of(taken) == [1]
 
 
-def test_takers_get_nothing_after_a_stop(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_consumers_get_nothing_after_a_stop(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backlog, "READY_EVENTS", 3)
     queue = opened(ack_batch=1)
     for n in range(5):
@@ -266,12 +266,12 @@ def test_takers_get_nothing_after_a_stop(opened: Open, monkeypatch: pytest.Monke
     take(queue, 2)
     got: list[Any] = []
 
-    def taker() -> None:
+    def consumer() -> None:
         with suppress(waiting.QueueClosed):
             got.append(queue.get())
 
-    # It waits for the file, to read what isn't in memory, when the stop comes.
-    thread = threading.Thread(target=taker)
+    # At the stop it waits for the file, to read what isn't in memory.
+    thread = threading.Thread(target=consumer)
     with queue._lock:
         thread.start()
         queue.close()
@@ -310,7 +310,7 @@ def test_a_log_handler_that_puts_an_event_for_each_error_is_refused(
     assert len(refused) == 1
 
 
-def test_a_forked_child_puts_nothing(opened: Open) -> None:
+def test_a_forked_child_cannot_put_events(opened: Open) -> None:
     queue = opened()
     queue._forked.is_child = True
 
@@ -337,7 +337,7 @@ def test_an_unreadable_file_is_a_problem_even_when_idle(
     until(lambda: queue.problems() == [])
 
 
-def test_takers_wait_while_results_can_not_be_saved(
+def test_consumers_wait_while_results_cannot_be_saved(
     opened: Open, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
     monkeypatch.setattr(queue_module, "AFTER_FAILURE", 0.02)
@@ -346,14 +346,14 @@ def test_takers_wait_while_results_can_not_be_saved(
     disk = BrokenDisk(queue, monkeypatch)
     disk.error = "disk I/O error"
     entries = take(queue, 2)
-    taker = threading.Thread(target=queue.done, args=(entries,))
-    taker.start()
+    consumer = threading.Thread(target=queue.done, args=(entries,))
+    consumer.start()
     until(queue.problems)
-    assert taker.is_alive()
+    assert consumer.is_alive()
     disk.error = None
-    taker.join(10)
+    consumer.join(10)
 
-    assert not taker.is_alive()
+    assert not consumer.is_alive()
     assert queue.problems() == []
     assert rows(path, "SELECT * FROM handled") == [(1000, "[[0, 1]]")]
 

@@ -63,7 +63,7 @@ def test_free_space_is_bounded_and_found_by_trying(
     ("number", "fits"),
     [(errno.ENOSPC, False), (errno.EDQUOT, False), (errno.EFBIG, False), (errno.EIO, True)],
 )
-def test_only_a_lack_of_space_counts_as_one(
+def test_only_a_lack_of_space_counts_as_a_full_disk(
     path: str, monkeypatch: pytest.MonkeyPatch, number: int, fits: bool
 ) -> None:
     def fail(fd: int, offset: int, size: int) -> None:

@@ -9,7 +9,7 @@ from daemonkit.events.durable.store import MAX_ID, STATES, Store
 from .helpers import add
 
 
-def test_what_is_handled_of_a_batch_is_not_counted(path: str) -> None:
+def test_handled_events_of_a_batch_are_not_counted(path: str) -> None:
     store = Store(path, create=True, busy_timeout=1)
     store.add(StoredBatch(1000, 5, 1.0, "http", None, b"1\n2\n3\n4\n5"))
     store.add(StoredBatch(2000, 1, 1.0, "http", None, b"6"))
@@ -21,9 +21,7 @@ def test_what_is_handled_of_a_batch_is_not_counted(path: str) -> None:
     store.close()
 
 
-def test_what_a_daemon_marks_does_not_bring_back_what_was_dropped(
-    store: Store, editor: Editor
-) -> None:
+def test_marks_of_a_daemon_do_not_bring_back_dropped_events(store: Store, editor: Editor) -> None:
     add(store, 1000, b"0", b"1", b"2")
     editor.drop([1002])
     store.mark_handled(1000, [0])
@@ -38,7 +36,7 @@ def test_what_a_daemon_marks_does_not_bring_back_what_was_dropped(
     assert store.count() == 0
 
 
-def test_marks_of_a_batch_that_is_gone_count_for_nothing(store: Store, editor: Editor) -> None:
+def test_marks_of_a_missing_batch_are_ignored(store: Store, editor: Editor) -> None:
     add(store, 1000, b"0", b"1")
     store.mark_handled(1000, [0])
     store.remove([1000])
@@ -63,7 +61,7 @@ def test_a_row_is_read_as_it_was_written(store: Store) -> None:
     assert store.batch(2000) is store.failed(1000) is None
 
 
-def test_ids_go_on_after_the_newest_batch_is_removed(store: Store) -> None:
+def test_ids_continue_after_the_newest_batch_is_removed(store: Store) -> None:
     add(store, 1000, b"1")
     add(store, 2000, b"2")
     store.remove([1000], with_newest=False)

@@ -15,7 +15,7 @@ from daemonkit.events.durable import queue as queue_module
 from .helpers import FAILURE, BrokenDisk, Open, batch, edit, rows, take, until
 
 
-def test_a_put_takes_the_acknowledgements_along(
+def test_a_put_also_writes_the_acknowledgements(
     opened: Open, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(queue_module, "ACK_DELAY", 60.0)
@@ -27,7 +27,7 @@ def test_a_put_takes_the_acknowledgements_along(
     assert [id for (id,) in rows(path, "SELECT id FROM batches")] == [2000]
 
 
-def test_what_was_acknowledged_without_a_sync_is_synced_soon(
+def test_acknowledgements_without_a_sync_are_synced_soon(
     opened: Open, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queue = opened(ack_batch=1)
@@ -61,7 +61,7 @@ def test_a_failed_event_missing_from_its_batch_does_not_block_others(
 
 
 @pytest.mark.parametrize("where", ["error", "traceback", "peer"])
-def test_a_lone_surrogate_in_what_is_kept_of_a_failure_is_escaped(
+def test_a_lone_surrogate_in_a_recorded_failure_is_escaped(
     opened: Open, path: str, where: str
 ) -> None:
     queue, text = opened(), "no \ud800"
@@ -74,9 +74,7 @@ def test_a_lone_surrogate_in_what_is_kept_of_a_failure_is_escaped(
     assert rows(path, f"SELECT {where} FROM failed") == [("no \\ud800",)]
 
 
-def test_a_failure_that_can_not_be_stored_keeps_no_other_from_being_saved(
-    opened: Open, path: str
-) -> None:
+def test_a_failure_that_cannot_be_stored_does_not_block_others(opened: Open, path: str) -> None:
     queue = opened()
     queue.put_many(batch(1, 2, 3))
     entries = take(queue, 3)
@@ -93,7 +91,7 @@ def test_a_failure_that_can_not_be_stored_keeps_no_other_from_being_saved(
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), sqlite3.DataError("no"), OSError("no")])
-def test_whatever_a_save_raises_is_a_problem_until_it_works(
+def test_any_exception_in_a_save_is_a_problem_until_it_works(
     opened: Open, path: str, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     monkeypatch.setattr(queue_module, "AFTER_FAILURE", 0.02)
@@ -117,7 +115,7 @@ def test_whatever_a_save_raises_is_a_problem_until_it_works(
     assert rows(path, "SELECT * FROM batches") == []
 
 
-def test_events_are_refused_while_the_file_can_not_be_written(
+def test_events_are_refused_while_the_file_cannot_be_written(
     opened: Open, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, path: str
 ) -> None:
     caplog.set_level("INFO")
@@ -157,7 +155,7 @@ def test_events_are_refused_while_the_disk_is_full(
     assert caplog.messages == ["T" + message, "The disk of the event queue has space again"]
 
 
-def test_what_is_acknowledged_after_the_disk_has_failed_needs_nothing_from_before(
+def test_events_acknowledged_after_a_disk_failure_need_nothing_written_before(
     opened: Open, monkeypatch: pytest.MonkeyPatch, path: str, tmp_path: Path
 ) -> None:
     queue = opened()
@@ -167,7 +165,7 @@ def test_what_is_acknowledged_after_the_disk_has_failed_needs_nothing_from_befor
     with pytest.raises(Unavailable):
         queue.put_many(batch(2))
     disk.error = None
-    # Another process that reads keeps the log from being begun again.
+    # A reader in another process keeps the log from being restarted.
     reader = sqlite3.connect(path, isolation_level=None)
     reader.execute("BEGIN")
     reader.execute("SELECT * FROM batches").fetchall()
@@ -181,7 +179,7 @@ def test_what_is_acknowledged_after_the_disk_has_failed_needs_nothing_from_befor
     assert rows(path, "SELECT lines FROM batches") == [(b"1",), (b"4",)]
 
 
-def test_so_is_what_is_acknowledged_first_after_the_disk_has_failed(
+def test_the_first_results_saved_after_a_disk_failure_need_nothing_written_before(
     opened: Open, monkeypatch: pytest.MonkeyPatch, path: str, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(queue_module, "AFTER_FAILURE", 0.02)
@@ -198,7 +196,7 @@ def test_so_is_what_is_acknowledged_first_after_the_disk_has_failed(
     assert rows(str(alone), "SELECT count FROM batches") == [(2,)]
 
 
-def test_a_full_file_refuses_with_the_name_of_the_limit_and_removes_what_is_handled(
+def test_a_full_file_refuses_with_the_name_of_the_limit_and_removes_handled_events(
     opened: Open,
 ) -> None:
     queue = opened(disk=1024 * 1024)

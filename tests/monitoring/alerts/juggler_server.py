@@ -1,4 +1,5 @@
-"""A real local HTTP server that plays Juggler: it can accept, refuse, fail, hang, or talk nonsense."""
+"""A local HTTP server in the role of Juggler: it can accept, refuse, fail, hang, or send
+nonsense."""
 
 from __future__ import annotations
 
@@ -32,7 +33,7 @@ class FakeJuggler:
 def _handler(juggler: FakeJuggler) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-        # One segment an answer: two would wait for the peer's delayed acknowledgement.
+        # One segment per answer: two would wait for the peer's delayed acknowledgement.
         wbufsize = -1
 
         def do_POST(self) -> None:

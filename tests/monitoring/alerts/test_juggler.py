@@ -97,7 +97,7 @@ def test_a_reply_accepts_the_alert_or_says_why_not(
 
 
 @pytest.mark.parametrize("code", [408, 429, 500, 503])
-def test_a_reply_that_says_not_now_asks_for_a_retry(juggler: FakeJuggler, code: int) -> None:
+def test_a_reply_that_says_not_now_leads_to_a_retry(juggler: FakeJuggler, code: int) -> None:
     juggler.reply = (code, b"")
     with (
         Juggler("app", juggler.url, 5).connect() as post,
@@ -106,7 +106,7 @@ def test_a_reply_that_says_not_now_asks_for_a_retry(juggler: FakeJuggler, code: 
         post(ALERT)
 
 
-def test_no_reply_within_the_timeout_asks_for_a_retry(juggler: FakeJuggler) -> None:
+def test_no_reply_within_the_timeout_leads_to_a_retry(juggler: FakeJuggler) -> None:
     juggler.reply = None
     with (
         Juggler("app", juggler.url, 0.1).connect() as post,
@@ -115,7 +115,9 @@ def test_no_reply_within_the_timeout_asks_for_a_retry(juggler: FakeJuggler) -> N
         post(ALERT)
 
 
-def test_an_absent_juggler_gets_the_alert_when_it_comes(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unavailable_juggler_gets_the_alert_once_it_is_back(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     port = free_port()
     backend = Juggler("app", f"http://127.0.0.1:{port}/events", 5)
     outbox = Outbox(backend, logging.getLogger("test"), retry=(0.01, 0.05))
@@ -132,7 +134,7 @@ def test_an_absent_juggler_gets_the_alert_when_it_comes(caplog: pytest.LogCaptur
     ]
 
 
-def test_a_hung_juggler_does_not_stop_the_daemon_from_stopping(
+def test_a_hung_juggler_does_not_keep_the_daemon_from_stopping(
     juggler: FakeJuggler, caplog: pytest.LogCaptureFixture
 ) -> None:
     juggler.reply = None

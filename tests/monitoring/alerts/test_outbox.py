@@ -53,7 +53,7 @@ def backend() -> FakeBackend:
 
 @pytest.fixture
 def make_outbox(backend: FakeBackend) -> Iterator[MakeOutbox]:
-    """Make an outbox, and stop it when the test is over."""
+    """Make an outbox, and stop it after the test."""
     made: list[Outbox] = []
 
     def make(retry: tuple[float, float] = (0.01, 0.05)) -> Outbox:
@@ -187,7 +187,7 @@ def test_a_full_outbox_drops_the_oldest_and_logs_the_first(
     ]
 
 
-def test_an_alert_dropped_while_it_is_posted_takes_no_other_with_it(
+def test_an_alert_dropped_while_it_is_posted_removes_no_other(
     outbox: Outbox, backend: FakeBackend
 ) -> None:
     backend.released.clear()
@@ -238,7 +238,7 @@ def test_stopping_tries_an_unavailable_backend_once_more_and_logs_what_is_left(
     ]
 
 
-def test_an_attempt_that_was_under_way_at_the_stop_is_not_the_last_one(
+def test_an_attempt_in_progress_at_the_stop_is_not_the_last_one(
     outbox: Outbox, backend: FakeBackend
 ) -> None:
     backend.released.clear()
