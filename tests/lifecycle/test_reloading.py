@@ -57,8 +57,9 @@ def test_a_reload_applies_new_values_and_keeps_the_old_ones_when_the_file_is_wro
 
 
 def test_systemd_is_told_when_a_reload_begins_and_when_it_has_ended(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("DEBUG")  # A reload sets it, and this takes it back.
     app = Daemon("app")
     told: list[str] = []
     app.add_reload_hook(lambda: told.append("hook"))

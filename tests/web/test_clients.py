@@ -87,7 +87,7 @@ def test_ten_of_those_who_read_nothing_are_named(caplog: pytest.LogCaptureFixtur
         def __init__(self, number: int) -> None:
             self.peer = f"peer{number}"
 
-        def is_received(self) -> bool:
+        def check_received(self) -> bool:
             return False
 
         def drop(self) -> None:
