@@ -177,7 +177,8 @@ def test_a_slave_that_does_not_stop_is_named_with_its_stack(
     assert client.exit_status == 4
     report = next(m for m in caplog.messages if m.startswith("The thread stubborn (slaves)"))
     assert "release.wait(30)" in report
-    assert "Stopped by the deadline of 0.5 s; still running: stubborn" in caplog.messages
+    # On a busy machine, an idle thread may be late, too.
+    assert "Stopped by the deadline of 0.5 s; still running: stubborn" in caplog.text
 
 
 def test_a_slave_that_is_being_created_when_stopping_begins_does_not_run(app: Daemon) -> None:
