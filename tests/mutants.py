@@ -26,7 +26,16 @@ from queue import SimpleQueue
 from typing import NamedTuple
 
 ROOT = Path(__file__).parent.parent
-COPIED = ["daemonkit", "tests", "docs", ".ci", "README.md", "CONTRIBUTING.md", "pyproject.toml"]
+COPIED = [
+    "daemonkit",
+    "tests",
+    "docs",
+    ".ci",
+    "README.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "pyproject.toml",
+]
 OUTPUT = "output.txt"
 TARGET = 0.9
 TIMEOUT = 120
