@@ -14,7 +14,7 @@ from typing import Any
 from .callables import refuse_unrun, require_function
 from .config.defaults import Settings
 from .config.in_force import COMMAND_LINE, ConfigInForce
-from .config.lint import warnings_for
+from .config.lint import log_warnings
 from .config.loading import ConfigSource, Given, Override
 from .events.codec import beginning, normalize
 from .exceptions import DaemonkitError, PingError, RegistrationError
@@ -242,9 +242,7 @@ class Daemon(Registrars):
             signals.request_stop()
             signals.join(1.0)
         lifecycle = self._lifecycle
-        deadline = (
-            Deadline(Settings().shutdown_timeout) if lifecycle is None else lifecycle.deadline
-        )
+        deadline = lifecycle.deadline if lifecycle else Deadline(Settings().shutdown_timeout)
         exit_watch.arm(deadline, STOPPED_BY_DEADLINE)
         flush_stdout()
         if status:
@@ -266,8 +264,7 @@ class Daemon(Registrars):
         self._config.validate(self._hooks.validate)
         if self._config.now.source is None:
             self.logger.warning("Config file is not specified")
-        for warning in warnings_for(self._config.now):
-            self.logger.warning("%s", warning)
+        log_warnings(self._config.now, self.logger)
         self.logger.debug("Starting")
         self._started, self._started_clock = datetime.now(), time.monotonic()
         program = Program(

@@ -108,7 +108,9 @@ def test_only_what_few_runs_need_is_imported_inside_a_function(module: str) -> N
 
 @pytest.mark.parametrize("module", MODULES)
 def test_no_module_is_longer_than_350_lines(module: str) -> None:
-    assert len(_file(module).read_text("utf-8").splitlines()) <= 350
+    # Parts are assembled in lifecycle/, not by the Daemon.
+    most = 299 if module == "app" else 350
+    assert len(_file(module).read_text("utf-8").splitlines()) <= most
 
 
 def test_every_module_has_a_test_module_in_the_mirrored_place() -> None:

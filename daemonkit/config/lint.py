@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 from difflib import SequenceMatcher
@@ -47,6 +48,12 @@ def warnings_for(config: Config) -> list[str]:
             for name in dict.fromkeys(_shown_secrets(options, hidden))
         ),
     ]
+
+
+def log_warnings(config: Config, logger: logging.Logger) -> None:
+    """Log each likely mistake."""
+    for warning in warnings_for(config):
+        logger.warning("%s", warning)
 
 
 def _is_nearly_the_section(key: str, value: Any) -> bool:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from ..config.in_force import ConfigInForce
-from ..config.lint import warnings_for
+from ..config.lint import log_warnings
 from ..exceptions import ConfigError
 from ..monitoring.health import Health
 from ..monitoring.systemd_notifier import SystemdNotifier
@@ -70,8 +70,7 @@ class Reloader:
             return
         for level, line in reload.report():
             self._logger.log(level, "%s", line)
-        for warning in warnings_for(self._config.now):
-            self._logger.warning("%s", warning)
+        log_warnings(self._config.now, self._logger)
         logging.getLogger().setLevel(self._config.settings.log_level)
         failed = 0
         for hook in self._hooks:

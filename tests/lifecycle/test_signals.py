@@ -16,6 +16,17 @@ from daemonkit.lifecycle.signals import Coalesced, Signals
 from daemonkit.text import error_text
 
 
+def blocked_by_sigusr2() -> tuple[Signals, threading.Event, threading.Event]:
+    """Signals whose action for SIGUSR2 sets the first event and waits for the second."""
+    acting, release = threading.Event(), threading.Event()
+
+    def act() -> None:
+        acting.set()
+        release.wait(30)
+
+    return Signals({signal.SIGUSR2: act}), acting, release
+
+
 def test_a_signal_becomes_a_call_on_another_thread_while_the_main_thread_is_busy() -> None:
     called = threading.Event()
     names: list[str] = []
@@ -95,13 +106,7 @@ def test_a_signal_arrives_although_another_library_has_replaced_the_descriptor(
 def test_signals_that_the_pipe_has_no_room_for_are_dropped_in_silence(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    acting, release = threading.Event(), threading.Event()
-
-    def act() -> None:
-        acting.set()
-        release.wait(30)
-
-    signals = Signals({signal.SIGUSR2: act})
+    signals, acting, release = blocked_by_sigusr2()
     signals.start()
     # Not by a signal: the first one installs the descriptor again.
     os.write(signals._write_fd, bytes([signal.SIGUSR2]))
@@ -121,13 +126,7 @@ def test_signals_that_the_pipe_has_no_room_for_are_dropped_in_silence(
 
 
 def test_join_tells_whether_the_action_that_runs_has_ended() -> None:
-    acting, release = threading.Event(), threading.Event()
-
-    def act() -> None:
-        acting.set()
-        release.wait(30)
-
-    signals = Signals({signal.SIGUSR2: act})
+    signals, acting, release = blocked_by_sigusr2()
     signals.start()
     os.kill(os.getpid(), signal.SIGUSR2)
     assert acting.wait(30)

@@ -30,24 +30,22 @@ def test_a_closed_reserve_leaves_no_descriptor(path: str) -> None:
     assert open_files(path) == []
 
 
-def test_a_reserve_is_a_fifth_of_a_small_disk(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reserve_module, "free_bytes", lambda path, most: min(most, 1000))
-    reserve = Reserve(path, 100_000)
-    reserve.close()
-
-    assert reserve.size == 200
-
-
-def test_on_a_full_disk_the_reserve_keeps_the_size_that_it_has(
-    path: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("free", "before", "size"),
+    [(1000, 0, 200), (0, 5000, 5000)],
+    ids=["a fifth of a small disk", "on a full disk what it has"],
+)
+def test_a_reserve_has_the_size_that_the_disk_allows(
+    path: str, free: int, before: int, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with open(path + "-reserve", "wb") as file:
-        file.write(bytes(5000))
-    monkeypatch.setattr(reserve_module, "free_bytes", lambda path, most: 0)
+    if before:
+        with open(path + "-reserve", "wb") as file:
+            file.write(bytes(before))
+    monkeypatch.setattr(reserve_module, "free_bytes", lambda path, most: min(most, free))
     reserve = Reserve(path, 100_000)
     reserve.close()
 
-    assert reserve.size == 5000
+    assert reserve.size == size
 
 
 def test_free_space_is_bounded_and_found_by_trying(
