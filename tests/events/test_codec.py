@@ -20,14 +20,7 @@ from daemonkit.events.codec import (
     normalize,
 )
 
-JSON = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-)
+from ..json_values import json_values
 
 
 @pytest.mark.parametrize(
@@ -102,7 +95,7 @@ def test_invalid_json_is_refused_with_the_position(data: bytes, message: str) ->
 
 
 @settings(deadline=None)
-@given(JSON)
+@given(json_values(max_leaves=30))
 def test_json_values_round_trip(event: object) -> None:
     assert decode(json.dumps(event).encode()) == event
 

@@ -18,6 +18,7 @@ from daemonkit.events.memory import MemoryQueue
 from daemonkit.testing import Client, running
 from daemonkit.web.fast_lane import MAX_BATCH, MAX_BODY, MAX_GATHERED, FastLane, Head, read_head
 
+from ..json_values import json_values
 from .connections import full
 from .corpus import BATCHES, CHUNKED, CORPUS, HEADERS, LIMIT, LINES, NDJSON, ONE, request
 from .raw import connect, read_all
@@ -208,11 +209,7 @@ def test_blank_lines_between_requests_do_not_leave_the_lane(fast: Side) -> None:
     assert fast.fast_events() - before == 3
 
 
-JSON_TEXTS = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
-    max_leaves=5,
-).map(lambda value: json.dumps(value).encode())
+JSON_TEXTS = json_values(finite=False, max_leaves=5).map(lambda value: json.dumps(value).encode())
 TOKENS = st.text("abcXYZ019-_!~", min_size=1, max_size=8)
 VALUES = st.text(st.characters(max_codepoint=255, exclude_characters="\r\n"), max_size=12)
 FIELDS = st.sampled_from(HEADERS) | st.builds("{}: {}".format, TOKENS, VALUES)
