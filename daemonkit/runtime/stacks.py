@@ -9,6 +9,8 @@ import traceback
 from types import CodeType, FrameType
 from typing import Any
 
+_COLLECTIONS_OFF = threading.Lock()
+
 
 def stack_of(thread: threading.Thread) -> str:
     """A thread's current stack, formatted like a traceback."""
@@ -21,13 +23,15 @@ def _frames() -> dict[int, FrameType]:
     With Python 3.11, a garbage collection inside `sys._current_frames` can deadlock with a thread
     that is just being started (CPython issue 106883).
     """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        return sys._current_frames()
-    finally:
-        if was_enabled:
-            gc.enable()
+    # Two at once could switch collections on too early, or leave them off.
+    with _COLLECTIONS_OFF:
+        was_enabled = gc.isenabled()
+        gc.disable()
+        try:
+            return sys._current_frames()
+        finally:
+            if was_enabled:
+                gc.enable()
 
 
 def awaited_in(coroutine: Any) -> str:

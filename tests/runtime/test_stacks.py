@@ -3,11 +3,14 @@ from __future__ import annotations
 import gc
 import sys
 import threading
+import time
 from collections.abc import Generator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from daemonkit.runtime import stacks as stacks_module
 from daemonkit.runtime.stacks import awaited_in, bottom_of, stack_of, stacks
 
 
@@ -93,3 +96,37 @@ def test_nothing_is_collected_while_frames_are_gathered(
         assert gc.isenabled() == enabled
     finally:
         gc.enable()
+
+
+def test_threads_that_ask_at_once_do_not_switch_it_on_early(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[bool] = []
+    gather = sys._current_frames
+
+    def disable() -> None:
+        gc.disable()
+        time.sleep(0.0001)  # another thread's turn
+
+    def current_frames() -> Any:
+        seen.append(gc.isenabled())
+        return gather()
+
+    def ask() -> None:
+        for _ in range(50):
+            stack_of(threading.current_thread())
+
+    monkeypatch.setattr(
+        stacks_module,
+        "gc",
+        SimpleNamespace(isenabled=gc.isenabled, disable=disable, enable=gc.enable),
+    )
+    monkeypatch.setattr(sys, "_current_frames", current_frames)
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert seen == [False] * 200
+    assert gc.isenabled()
