@@ -17,6 +17,14 @@ from daemonkit.text import plain
 
 SETTLE = 20.0
 
+# These start processes or read files.
+ELSEWHERE = (
+    "tests/functional/",
+    "tests/test_benchmarks.py",
+    "tests/test_docs.py",
+    "tests/test_layers.py",
+)
+
 # On a busy machine, generating examples is slow, too. In CI as elsewhere, each run makes others.
 settings.register_profile(
     "busy",
@@ -53,10 +61,11 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave generated examples out of the coverage: making them is slow when it is traced, and
-    other tests cover the same lines."""
+    """Leave out of the coverage what is slow when it is traced, and runs no lines of its own here:
+    generated examples, and tests of other processes, pages and source files."""
     for item in items:
-        if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+        generated = getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
+        if generated or item.nodeid.startswith(ELSEWHERE):
             item.add_marker("no_cover")
 
 
