@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, overload
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, TypeVar, overload
 
 from .callables import accepts, check_options, function_name, require_function
-from .events.entry import RetryPolicy
+from .events.entry import NO_RETRIES, RetryPolicy
 from .exceptions import RegistrationError
 from .hooks import HookRegistrars, bare_or_called, check_function
 from .routing import RouteRegistrars
@@ -56,8 +56,7 @@ class HandlerOptions(TypedDict, total=False):
     backoff: float | tuple[float, float]
 
 
-@dataclass(frozen=True)
-class HandlerSpec:
+class HandlerSpec(NamedTuple):
     """The event handler as it was registered; see `Daemon.add_event_handler`."""
 
     function: EventHandler
@@ -65,7 +64,7 @@ class HandlerSpec:
     batch: int | None = None
     linger: float = 0.0
     timeout: float | None = None
-    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    retry: RetryPolicy = NO_RETRIES
     with_meta: bool = False
 
     def overridden_by(self, method: Callable[..., Any]) -> HandlerSpec:
@@ -77,7 +76,7 @@ class HandlerSpec:
                 f"the event handler takes meta, but {method.__qualname__} doesn't: add a second "
                 "parameter and pass it on"
             )
-        return replace(self, function=method, with_meta=with_meta)
+        return self._replace(function=method, with_meta=with_meta)
 
 
 @dataclass

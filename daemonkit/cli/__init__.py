@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import platform
+from importlib import import_module
 from importlib.metadata import version
 
 import click
 
 from .._version import __version__
-from .events import events as events_command
-from .run import run as run_command
-from .systemd import systemd as systemd_command
+
+COMMANDS = ("events", "run", "systemd")
+"""Each is a function in a module of its name."""
+
+
+class _Commands(click.Group):
+    """Imports a command when it is needed: a start needs only `run`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(f".{cmd_name}", __name__), cmd_name)
+        return command
 
 
 def _show_version(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
@@ -20,7 +34,7 @@ def _show_version(context: click.Context, _option: click.Parameter, wanted: bool
         context.exit()
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--version",
     is_flag=True,
@@ -31,8 +45,3 @@ def _show_version(context: click.Context, _option: click.Parameter, wanted: bool
 )
 def main() -> None:
     """Run and manage daemons made with daemonkit."""
-
-
-main.add_command(events_command)
-main.add_command(run_command)
-main.add_command(systemd_command)

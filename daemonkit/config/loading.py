@@ -24,8 +24,7 @@ ConfigSource = str | os.PathLike[str] | Mapping[str, Any] | None
 """A YAML file's path, a mapping of the same form, or None for the defaults alone."""
 
 
-@dataclass(frozen=True)
-class Override:
+class Override(NamedTuple):
     """One value given on the command line.
 
     key: dotted path, such as `master.port`; text: the value; option: what to name in an error;

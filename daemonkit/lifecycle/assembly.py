@@ -11,7 +11,6 @@ from flask import Blueprint
 
 from ..config.defaults import Settings
 from ..config.in_force import ConfigInForce
-from ..events.durable.queue import DurableQueue
 from ..events.entry import Batch, EventQueue
 from ..events.intake import Intake
 from ..events.memory import MemoryQueue
@@ -240,6 +239,9 @@ class Assembly:
         settings, before = self._settings, self.queue
         if settings.queue is None:
             return before
+        # With SQLite, it takes a thirtieth of the time to start, which others save.
+        from ..events.durable.queue import DurableQueue  # noqa: PLC0415
+
         assert isinstance(before, MemoryQueue)
         durable = DurableQueue(
             settings.queue,

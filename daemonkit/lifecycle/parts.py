@@ -6,8 +6,8 @@ import logging
 import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from ..events.entry import EventQueue
 from ..events.intake import Intake
@@ -22,8 +22,7 @@ from ..web.flask_app import WebApp
 from ..web.server import Server
 
 
-@dataclass(frozen=True)
-class Parts:
+class Parts(NamedTuple):
     """The running parts of a daemon."""
 
     queue: EventQueue
@@ -55,8 +54,7 @@ class Parts:
         return self.queue.lost_at_exit() + self.processor.in_work
 
 
-@dataclass(frozen=True)
-class Program:
+class Program(NamedTuple):
     """The functions and hooks of the user's program, as the lifecycle calls them.
 
     shutdown: set to stop the daemon; run: called in the main thread; stop_reason:
@@ -72,9 +70,8 @@ class Program:
     wait_for_reload: Callable[[float], object]
 
 
-@dataclass(frozen=True)
-class Host:
+class Host(NamedTuple):
     """What the process gives its daemon: the environment, and the sockets passed by systemd."""
 
-    environ: Mapping[str, str] = field(default_factory=dict)
+    environ: Mapping[str, str] = MappingProxyType({})
     sockets: Sequence[socket.socket] = ()

@@ -7,8 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..exceptions import RegistrationError
 from ..text import describe
@@ -23,8 +22,7 @@ JITTER = 0.5
 together. With the defaults a crash loop gives up after at most 46.5 s of waiting."""
 
 
-@dataclass(frozen=True)
-class RestartPolicy:
+class RestartPolicy(NamedTuple):
     """How a slave is restarted.
 
     restart: "on-failure", "always" or "never"; backoff: the first and the longest wait before a

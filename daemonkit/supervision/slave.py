@@ -79,7 +79,7 @@ class SlaveOptions(TypedDict, total=False):
 
 
 OPTIONS = frozenset(SlaveOptions.__annotations__)
-POLICY_OPTIONS = frozenset(RestartPolicy.__dataclass_fields__)
+POLICY_OPTIONS = frozenset(RestartPolicy._fields)
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from flask import Blueprint, Flask, Response, make_response, request
 from werkzeug.exceptions import (
@@ -34,8 +33,7 @@ EVENTS_ENDPOINT = "daemonkit./events"
 LIBRARY_ENDPOINTS = {None, *(f"daemonkit./{name}" for name in ROUTES)}
 
 
-@dataclass(frozen=True)
-class Views:
+class Views(NamedTuple):
     """What the routes call: plain callables, so that nothing here knows the daemon."""
 
     intake: Callable[[], Intake]

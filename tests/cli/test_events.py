@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from daemonkit import Daemon
 from daemonkit.cli import main
+from daemonkit.cli.events import events
 from daemonkit.cli.formatting import table
 from daemonkit.cli.queue_options import QueueSource
 from daemonkit.events.durable import editor as editor_module
@@ -464,7 +465,7 @@ def test_a_terminal_sees_a_bar(path: str, monkeypatch: pytest.MonkeyPatch) -> No
     Path("in").write_bytes(b"1\n" * 3000)
     terminal = Terminal()
     monkeypatch.setattr("sys.stderr", terminal)
-    import_ = main.commands["events"].commands["import"]  # type: ignore[attr-defined]
+    import_ = events.commands["import"]
     with click.Context(import_, obj=QueueSource(path, None)) as context:
         context.invoke(import_, file="in", queue=None, config=None)
 
