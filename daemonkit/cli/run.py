@@ -10,7 +10,8 @@ import click
 
 from .options import daemon_options, load_configured
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# In this order: once SIGTERM has its handler, SIGINT has, too.
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 IGNORED_SIGNALS = (signal.SIGHUP, signal.SIGUSR1)
 BLOCKED_SIGNALS = (*STOP_SIGNALS, signal.SIGHUP)
 """Signals that every daemon handles; the user's module may handle SIGUSR1 itself."""
@@ -32,12 +33,14 @@ def run(app: str, config: str | None, assignments: tuple[str, ...], **short: str
 
     # An import may take long, and the daemon handles signals only from start() on.
     early = dict.fromkeys(STOP_SIGNALS, stop_early) | dict.fromkeys(IGNORED_SIGNALS, _ignore)
+    before = {number: signal.getsignal(number) for number in early}
     daemon = None
     try:
         with _outlasting(received):
-            before = {number: signal.signal(number, handler) for number, handler in early.items()}
             try:
                 with _outlasting(received):
+                    for number, handler in early.items():
+                        signal.signal(number, handler)
                     daemon = load_configured(app, config, assignments, short)
             finally:
                 # Signals wait here until start() unblocks them.

@@ -60,6 +60,26 @@ def test_a_signal_that_the_import_swallows_stops_before_the_start(
     assert result.output == "daemonkit: stopped before the start\n"
 
 
+def test_a_ctrl_c_between_the_first_handlers_stops_before_the_start(
+    started: list[Daemon], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_handler = signal.signal
+
+    def set_and_interrupt(number: int, handler: Any) -> Any:
+        old = set_handler(number, handler)
+        if number == signal.SIGTERM:
+            monkeypatch.setattr(signal, "signal", set_handler)
+            signal.raise_signal(signal.SIGINT)
+        return old
+
+    monkeypatch.setattr(signal, "signal", set_and_interrupt)
+    result = invoke("run", "mymod:app")
+
+    assert result.output == "daemonkit: stopped before the start\n"
+    assert (result.exit_code, started) == (0, [])
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
 def test_signals_wait_for_the_start_and_no_longer_than_the_daemon(
     started: list[Daemon], monkeypatch: pytest.MonkeyPatch
 ) -> None:
