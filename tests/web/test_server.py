@@ -421,9 +421,9 @@ def test_a_request_that_outlives_the_deadline_is_named_and_abandoned(
     release.set()
 
     assert client.exit_status == 4
-    # On a busy machine, an idle thread of the pool may be late, too.
+    # On a busy machine, an idle thread may be late, too, and the deadline report this one again.
     reports = [m for m in caplog.messages if " did not stop in time" in m]
-    assert sum("release.wait(10)" in report for report in reports) == 1
+    assert any("release.wait(10)" in report for report in reports)
 
 
 def test_a_body_of_the_wrong_type_is_500_and_not_an_empty_reply(app: Daemon) -> None:
