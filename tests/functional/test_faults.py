@@ -737,8 +737,7 @@ def test_sigusr1_logs_every_stack_whatever_the_level_and_changes_nothing(run_app
 
 
 def stacks_of(daemon: Process) -> str:
-    """Ask for the stacks and wait for them: a flood of signals would leave a daemon on a busy
-    machine no time to start."""
+    """Ask for the stacks and wait for them, so that requests don't pile up."""
     logged = daemon.out.count("received SIGUSR1: ")
     daemon.send_signal(signal.SIGUSR1)
     daemon.wait_until(lambda: daemon.out.count("received SIGUSR1: ") > logged)

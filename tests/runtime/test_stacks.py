@@ -74,18 +74,22 @@ def test_a_coroutine_s_stack_includes_what_it_awaits() -> None:
     assert text.index("the outer line") < text.index("the innermost line")
 
 
-@pytest.mark.parametrize("enabled", [True, False])
-def test_nothing_is_collected_while_frames_are_gathered(
-    monkeypatch: pytest.MonkeyPatch, enabled: bool
-) -> None:
-    seen: list[bool] = []
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether collections were on, each time frames were gathered."""
+    found: list[bool] = []
     gather = sys._current_frames
 
     def current_frames() -> Any:
-        seen.append(gc.isenabled())
+        found.append(gc.isenabled())
         return gather()
 
     monkeypatch.setattr(sys, "_current_frames", current_frames)
+    return found
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_nothing_is_collected_while_frames_are_gathered(seen: list[bool], enabled: bool) -> None:
     if not enabled:
         gc.disable()
     try:
@@ -99,18 +103,11 @@ def test_nothing_is_collected_while_frames_are_gathered(
 
 
 def test_threads_that_ask_at_once_do_not_switch_it_on_early(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, seen: list[bool]
 ) -> None:
-    seen: list[bool] = []
-    gather = sys._current_frames
-
     def disable() -> None:
         gc.disable()
         time.sleep(0.0001)  # another thread's turn
-
-    def current_frames() -> Any:
-        seen.append(gc.isenabled())
-        return gather()
 
     def ask() -> None:
         for _ in range(50):
@@ -121,7 +118,6 @@ def test_threads_that_ask_at_once_do_not_switch_it_on_early(
         "gc",
         SimpleNamespace(isenabled=gc.isenabled, disable=disable, enable=gc.enable),
     )
-    monkeypatch.setattr(sys, "_current_frames", current_frames)
     threads = [threading.Thread(target=ask) for _ in range(4)]
     for thread in threads:
         thread.start()

@@ -423,7 +423,7 @@ def test_a_request_that_outlives_the_deadline_is_named_and_abandoned(
     assert client.exit_status == 4
     # On a busy machine, an idle thread may be late, too, and the deadline report this one again.
     reports = [m for m in caplog.messages if " did not stop in time" in m]
-    assert any("release.wait(10)" in report for report in reports)
+    assert sum("release.wait(10)" in report for report in reports) in (1, 2)
 
 
 def test_a_body_of_the_wrong_type_is_500_and_not_an_empty_reply(app: Daemon) -> None:
