@@ -10,8 +10,9 @@ from typing import Any
 
 from ..system.log import log_safely
 from .fast_lane import LINE
-from .request import ErrorTask, Parser, RequestTimeout, Task
+from .request import Parser, RequestTimeout
 from .sender import Sender
+from .task import ErrorTask, Task
 
 LINGER = 2.0
 """Seconds of reading after a refusal, so that a client that is still sending can read it."""
@@ -27,6 +28,8 @@ class Channel(Sender):
     request: Any
     partial = b""
     """The beginning of a request that only the fast lane has seen, not waitress's parser."""
+    blank = 0
+    """Bytes of blank lines that the fast lane has skipped since the last request."""
     _partial_began = 0.0
     _lingers = False
 

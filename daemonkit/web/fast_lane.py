@@ -18,6 +18,8 @@ from ..events.intake import Intake
 from ..exceptions import BatchTooLarge, InvalidEvent, Unavailable
 from .responses import CONTENT_TYPE, NDJSON, RECEIVED, SERVER, batch_received, envelope
 
+MAX_BLANK = 16
+"""Bytes of blank lines before a request."""
 MAX_HEAD = 2048
 MAX_BODY = 64 * 1024
 MAX_BATCH = 32 * 1024
@@ -33,13 +35,14 @@ _END = b"\r\n\r\n"
 LINE = b"POST /events HTTP/1.1\r\n"
 _HEAD = re.compile(re.escape(LINE) + rb"(?:[A-Za-z0-9-]+:[ -~]*\r\n)+\r\n")
 _FIELDS = re.compile(
-    rb"\n(host|content-length|content-type|connection|cookie|expect|transfer-encoding):([^\r]*)"
+    rb"\n(host|content-length|content-type|content-encoding|connection|cookie|expect"
+    rb"|transfer-encoding):([^\r]*)"
 )
 _HOST = re.compile(
     rb"(?:(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}|\[[0-9a-f:.]{2,45}\])(?::[0-9]{1,5})?"
 )
 # Cookies, because Flask may set one in return.
-_FLASK_ONLY = {b"cookie", b"expect", b"transfer-encoding"}
+_FLASK_ONLY = {b"content-encoding", b"cookie", b"expect", b"transfer-encoding"}
 
 
 class Head(NamedTuple):
@@ -78,6 +81,8 @@ class Connection(Protocol):
     """What the fast lane uses of a connection."""
 
     partial: bytes
+    blank: int
+    """Bytes of blank lines since the last request."""
     answer_pending: bool
 
     @property
@@ -132,9 +137,10 @@ class FastLane:
         """
         start, size = 0, len(data)
         while start < size:
-            if data.startswith(b"\r\n", start):
+            if data.startswith(b"\r\n", start) and connection.blank < MAX_BLANK:
                 # Some clients send a line break after a body (RFC 9112 section 2.2).
                 start += 2
+                connection.blank += 2
                 continue
             # The cheaper check first.
             if not _may_be_event(data[start : start + len(LINE)]) or not self._check_open():
@@ -222,6 +228,7 @@ class FastLane:
         except InvalidEvent:
             return False
         connection.answer_pending = True
+        connection.blank = 0
         self._taken.append((connection, size))
         return True
 

@@ -18,8 +18,8 @@ from .fast_lane import FastLane
 from .listener import Listener
 from .poller import Poller
 from .pool import Pool
-from .request import Application, with_fork_guard
 from .responses import SERVER
+from .task import Application, with_fork_guard
 
 READ_SIZE = 16 * 1024
 """Bytes read from one connection before the others have their turn."""

@@ -101,7 +101,7 @@ def test_a_thousand_idle_clients_and_as_many_slow_ones_keep_nobody_waiting(run_a
             for number in range(2000):
                 sock = stack.enter_context(socket.create_connection((daemon.host, daemon.port)))
                 if number % 4 == 0:
-                    sock.sendall(b"POST /events HTTP/1.1\r\nContent-Length: 9\r\n\r\n")
+                    sock.sendall(b"POST /events HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n")
             daemon.send_event(1)
             counters = daemon.status()["http"]
     finally:

@@ -1,0 +1,188 @@
+"""Answers one request, and corrects waitress where it deviates from HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from waitress import task
+from waitress.buffers import ReadOnlyFileBasedBuffer
+from waitress.utilities import build_http_date
+
+from ..runtime.forks import ForkGuard
+from .responses import CONTENT_TYPE, envelope
+
+Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+BODYLESS_METHODS = ("GET", "HEAD", "OPTIONS", "TRACE", "CONNECT")
+JOIN_LIMIT = 64 * 1024
+"""Bytes. A body's first part up to this size is sent together with the head; a larger one isn't
+worth the copy."""
+
+
+class _AnswerTask(task.Task):
+    """Sends an answer whose end the client can tell, so that the connection stays open.
+
+    The head and the first part of the body are sent in one system call.
+    """
+
+    def build_response_header(self) -> bytes:
+        """The status line and header fields, which decide how the body ends (RFC 9112)."""
+        headers = [
+            (name, value)
+            for name, value in self._named_headers()
+            if self.has_body or name != "Content-Length"
+        ]
+        names = {name for name, _ in headers}
+        if self.has_body and "Content-Length" not in names:
+            if self.content_length is not None:
+                headers.append(("Content-Length", str(self.content_length)))
+            elif self.version == "1.1":
+                headers.append(("Transfer-Encoding", "chunked"))
+                self.chunked_response = True
+            else:
+                # Only the connection's end tells the body's.
+                self.close_on_finish = True
+        self.close_on_finish |= self._closes()
+        if self.close_on_finish:
+            headers.append(("Connection", "close"))
+        elif self.version == "1.0":
+            headers.append(("Connection", "keep-alive"))
+        ident = self.channel.server.adj.ident
+        headers.append(("Via" if "Server" in names else "Server", ident))
+        if "Date" not in names:
+            headers.append(("Date", build_http_date(self.start_time)))
+        self.response_headers = sorted(headers, key=lambda header: header[0])
+        lines = [f"{name}: {value}" for name, value in self.response_headers]
+        head = "\r\n".join([f"HTTP/{self.version} {self.status}", *lines, "", ""])
+        return head.encode("latin-1")
+
+    def _named_headers(self) -> Iterator[tuple[str, str]]:
+        """The application's header fields with their usual capitals; not what it says about the
+        connection, which isn't its own to decide."""
+        for name, value in self.response_headers:
+            usual = "-".join(part.capitalize() for part in name.split("-"))
+            if usual != "Connection":
+                yield usual, value
+
+    def _closes(self) -> bool:
+        connection = self.request.headers.get("CONNECTION")
+        return bool(connection == "close" or (self.version == "1.0" and connection != "keep-alive"))
+
+    def write(self, data: bytes) -> None:
+        if self.wrote_header and self._is_head:
+            return
+        channel = self.channel
+        if self.wrote_header or len(data) > JOIN_LIMIT:
+            super().write(data)
+            return
+        parts: list[bytes] = []
+        channel.gathered = parts
+        try:
+            super().write(b"" if self._is_head else data)
+            head_and_data = b"".join(parts)
+        except BaseException:
+            # The head isn't sent yet, so an error can still be answered.
+            self.wrote_header: bool = False
+            raise
+        finally:
+            channel.gathered = None
+        channel.write_soon(head_and_data)
+
+    def finish(self) -> None:
+        if not self.wrote_header:
+            self.write(b"")
+        # The answer to HEAD has no body, and so no end of one (RFC 9112 section 6.3).
+        self.chunked_response &= not self._is_head
+        super().finish()
+
+    @property
+    def _is_head(self) -> bool:
+        return bool(self.request.command == "HEAD")
+
+
+class Task(_AnswerTask, task.WSGITask):
+    """Answers a request through the WSGI application."""
+
+    def execute(self) -> None:
+        # About the server as a whole (RFC 9110 section 9.3.7).
+        if self.request.path == "*":
+            self.complete, self.content_length = True, 0
+            return
+        try:
+            super().execute()
+        except Exception:
+            raise
+        # Waitress logs an Exception and answers 500; at any other it leaks the connection.
+        except BaseException as error:
+            raise RuntimeError(f"a route raised {type(error).__name__}: {error}") from error
+
+    def build_response_header(self) -> bytes:
+        # A body sent without a length would be read as the next request.
+        request = self.request
+        unframed = (
+            request.command not in BODYLESS_METHODS and "CONTENT_LENGTH" not in request.headers
+        )
+        if unframed or (self.channel.server.draining and self.channel.is_last(request)):
+            request.headers["CONNECTION"] = "close"
+        return super().build_response_header()
+
+
+def with_fork_guard(application: Application) -> Application:
+    """Wrap a WSGI application so that a child it forks exits and sends no second answer."""
+    guard = ForkGuard()
+
+    def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        try:
+            body = application(environ, start_response)
+        finally:
+            guard.end_child()
+        # These run no user code when iterated, and waitress checks for their types.
+        is_ready = isinstance(body, list | tuple | ReadOnlyFileBasedBuffer)
+        return body if is_ready else _GuardedBody(body, guard)
+
+    return answer
+
+
+class _GuardedBody:
+    """A body whose parts user code produces, a generator for example, which may fork."""
+
+    def __init__(self, parts: Any, guard: ForkGuard) -> None:
+        self._parts = parts
+        self._guard = guard
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            for part in self._parts:
+                self._guard.end_child()
+                yield part
+        except BaseException as error:
+            self._guard.end_child(error)
+            raise
+        self._guard.end_child()
+
+    def close(self) -> None:
+        try:
+            if hasattr(self._parts, "close"):
+                self._parts.close()
+        finally:
+            self._guard.end_child()
+
+
+class ErrorTask(_AnswerTask, task.ErrorTask):
+    """Sends waitress's own error answers as the library's JSON."""
+
+    def execute(self) -> None:
+        error = self.request.error
+        limit = self.channel.adj.max_request_body_size - 1
+        messages = {
+            413: f"The body is over the limit of {limit} bytes (max_request_size)",
+            431: "The request's headers are too large",
+            500: "Internal Server Error",
+        }
+        body = envelope(messages.get(error.code, f"{error.reason}: {error.body}"), False)
+        self.status = f"{error.code} {error.reason}"
+        self.response_headers.append(("Content-Type", CONTENT_TYPE))
+        self.set_close_on_finish()
+        self.content_length = len(body)
+        self.write(body)
