@@ -31,6 +31,8 @@ class Channel(Sender):
     blank = 0
     """Bytes of blank lines that the fast lane has skipped since the last request."""
     _partial_began = 0.0
+    _read_was_full = False
+    """Whether the last read returned as much as it could."""
     _lingers = False
 
     @property
@@ -104,6 +106,7 @@ class Channel(Sender):
         except OSError:
             self.handle_close()
             return
+        self._read_was_full = len(data) == self.adj.recv_bytes
         # Data alone doesn't count as activity: a request has its own deadline.
         if data:
             self.received(data)
@@ -146,7 +149,9 @@ class Channel(Sender):
             self.server.clients.receiving.pop(self)
             return
         was_held_up = self._began is not None and self.last_activity > self._began
-        if self.requests or self.total_outbufs_len or was_held_up:
+        # The server is what is slow then: it has more to read than it read at once.
+        is_behind = self._read_was_full and self.has_unread()
+        if self.requests or self.total_outbufs_len or was_held_up or is_behind:
             # It is not read while the previous request is being answered.
             self._partial_began = time.monotonic()
             if self.request is not None:

@@ -47,13 +47,16 @@ class Clients:
         self._idle: Channel | None = None
         self._next_sweep: float | None = None
 
-    def run_due(self, now: float) -> list[float]:
-        """Do what is due; returns when this is to be called again, in monotonic seconds."""
+    def run_due(self, now: float, polled_at: float) -> list[float]:
+        """Do what is due; returns when this is to be called again, in monotonic seconds.
+
+        polled_at: when it was last checked which connections can be read.
+        """
         dues: list[float | None] = []
         if self.lingering:
             dues.append(self._close_lingering(now))
         if self.receiving:
-            dues.append(self._time_out_slow(now))
+            dues.append(self._time_out_slow(polled_at))
         if self._next_sweep is not None:
             if now >= self._next_sweep:
                 self._next_sweep = self._close_idle(now)
@@ -77,10 +80,11 @@ class Clients:
             channel.handle_close()
         return min(self.lingering.values(), default=None)
 
-    def _time_out_slow(self, now: float) -> float | None:
+    def _time_out_slow(self, polled_at: float) -> float | None:
+        # What arrived while the loop was busy may complete a request.
         while self.receiving:
             channel, began = next(iter(self.receiving.items()))
-            if now < began + self._request_timeout:
+            if polled_at < began + self._request_timeout:
                 return began + self._request_timeout
             channel.time_out(self._request_timeout)
         return None

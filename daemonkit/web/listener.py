@@ -59,6 +59,8 @@ class Listener(TcpWSGIServer):
         self._limit = connection_limit
         self._limits = {kind: RateLimit(LOG_INTERVAL) for kind in ("shed", "full")}
         self._paused_until: float | None = None
+        self.polled_at = 0.0
+        """When the loop last looked which connections can be read, in monotonic seconds."""
         self.loop_thread = 0
         self._trigger_lock = threading.Lock()
         self._trigger_closed = False
@@ -71,7 +73,7 @@ class Listener(TcpWSGIServer):
         """Do what is due; returns the seconds until something is due again, at most `at_most`, or
         None for never."""
         now = time.monotonic()
-        dues = self.clients.run_due(now)
+        dues = self.clients.run_due(now, self.polled_at)
         if at_most is not None:
             dues.append(now + at_most)
         if self._paused_until is not None and self._is_paused(now):

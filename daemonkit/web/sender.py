@@ -12,6 +12,27 @@ from ..system.sockets import format_address, unacknowledged
 
 SEND_AT_ONCE = 1024 * 1024
 """Bytes sent on one connection before the others get their turn."""
+WORTH_HOLDING = 64 * 1024
+"""Bytes. Unsent data from this size is held; less is copied, together with what follows."""
+
+
+class _HeldBytes:
+    """Bytes to be sent that aren't copied, with the methods of waitress's buffers that are used."""
+
+    def __init__(self, data: memoryview) -> None:
+        self._left = data
+
+    def __len__(self) -> int:
+        return len(self._left)
+
+    def get(self, size: int) -> memoryview:
+        return self._left[:size]
+
+    def skip(self, size: int, _prune: bool) -> None:
+        self._left = self._left[size:]
+
+    def close(self) -> None:
+        self._left = memoryview(b"")
 
 
 class Sender(HTTPChannel):
@@ -121,16 +142,27 @@ class Sender(HTTPChannel):
             if sent == len(data):
                 return False
             data = memoryview(data)[sent:]
+        self.total_outbufs_len += len(data)
+        if len(data) >= WORTH_HOLDING:
+            # The application may change anything but bytes after this call.
+            whole = data.obj if isinstance(data, memoryview) else data
+            held = memoryview(data if isinstance(whole, bytes) else bytes(data))
+            self.outbufs += [_HeldBytes(held), OverflowableBuffer(self.adj.outbuf_overflow)]
+            self.current_outbuf_count = 0
+        else:
+            self._copy(data)
+        if is_first:
+            self._in_flight = unacknowledged(self.socket)
+        return is_first
+
+    def _copy(self, data: Any) -> None:
+        """Append data to the last buffer."""
         # A buffer that has held so much never shrinks.
         if self.current_outbuf_count >= self.adj.outbuf_high_watermark:
             self.outbufs.append(OverflowableBuffer(self.adj.outbuf_overflow))
             self.current_outbuf_count = 0
         self.outbufs[-1].append(data)
         self.current_outbuf_count += len(data)
-        self.total_outbufs_len += len(data)
-        if is_first:
-            self._in_flight = unacknowledged(self.socket)
-        return is_first
 
     def _flush_outbufs_below_high_watermark(self) -> None:
         with self.outbuf_lock:

@@ -12,8 +12,9 @@ import pytest
 
 from daemonkit import Daemon
 from daemonkit.web.channel import Channel
+from daemonkit.web.server import READ_SIZE
 
-from .connections import EVENT, PING, ask, is_closed, serving
+from .connections import EVENT, PING, ask, is_closed, keep_busy, serving
 from .raw import connect, read_all, read_until
 
 
@@ -95,6 +96,30 @@ def test_a_fresh_request_gets_its_full_time(app: Daemon) -> None:
             client.wait_until(lambda: server.clients.receiving)
             assert ask(sock, EVENT[-1:]).startswith(b"HTTP/1.1 200 OK")
         assert client.status()["http"]["timed_out"] == 0
+
+
+def test_a_request_that_arrived_while_the_loop_was_busy_does_not_time_out(app: Daemon) -> None:
+    with serving(app, request_timeout=0.2) as (client, server), connect(client) as sock:
+        sock.sendall(EVENT[:-1])
+        client.wait_until(lambda: server.clients.receiving)
+        (began,) = server.clients.receiving.values()
+        release = keep_busy(server)
+        sock.sendall(EVENT[-1:])
+        client.wait_until(lambda: time.monotonic() > began + 0.2)
+        release()
+
+        assert read_until(sock, b"\n").startswith(b"HTTP/1.1 200 OK")
+
+
+def test_an_upload_that_the_loop_is_too_slow_to_read_does_not_time_out(app: Daemon) -> None:
+    body = b'"%s"' % (b"x" * 30 * READ_SIZE)
+    head = EVENT.replace(b"2\r\n\r\n{}", b"%d\r\n\r\n" % len(body))
+    with serving(app, request_timeout=0.1) as (client, server), connect(client) as sock:
+        # Each read takes a tenth of the time that the whole request has.
+        real, server.run_due = server.run_due, lambda most: time.sleep(0.01) or real(most)
+        sock.sendall(head + body)
+
+        assert read_until(sock, b"\n").startswith(b"HTTP/1.1 200 OK")
 
 
 def test_a_request_after_a_slow_route_does_not_time_out(

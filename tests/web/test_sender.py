@@ -4,6 +4,7 @@ import random
 import socket
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -188,7 +189,7 @@ def test_a_connection_keeps_nothing_that_it_has_sent(app: Daemon) -> None:
         left = 15_000_000
         while left > 0:
             left -= len(sock.recv(1_000_000))
-        client.wait_until(lambda: channel.outbufs[0].buf is None)
+        client.wait_until(lambda: getattr(channel.outbufs[0], "buf", channel) is None)
         assert len(channel.outbufs) == 1
 
 
@@ -300,3 +301,53 @@ def test_a_client_that_disconnects_before_its_answer_does_no_harm(app: Daemon) -
                 sock.sendall(EVENT * 20)
         assert client.get("/ping").text == "OK\n"
         client.wait_until(lambda: not server.active_channels)
+
+
+def test_a_large_answer_is_not_copied(app: Daemon) -> None:
+    size = 64 * 2**20
+    whole = b"x" * size
+    app.route("/large")(lambda: whole)
+    with serving(app) as (client, _), connect(client) as sock:
+        tracemalloc.start()
+        try:
+            sock.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            received = 0
+            while part := sock.recv(2**16):
+                received += len(part)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+
+    assert received > size
+    assert peak < size / 4
+
+
+@pytest.mark.parametrize("make", [bytes, bytearray, memoryview])
+def test_what_an_application_changes_after_sending_it_is_sent_unchanged(
+    app: Daemon, make: Any
+) -> None:
+    app.flask.wsgi_app = _Reusing(make)  # type: ignore[method-assign]
+    with serving(app) as (client, _), connect(client) as sock:
+        sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        client.wait_until(lambda: app.flask.wsgi_app.is_done)  # type: ignore[attr-defined]
+        body = read_all(sock).partition(b"\r\n\r\n")[2]
+
+    assert body == b"".join(bytes([65 + number]) * _Reusing.SIZE for number in range(4))
+
+
+class _Reusing:
+    """A WSGI application that fills one buffer again and again."""
+
+    SIZE = 2**20
+
+    def __init__(self, make: Any) -> None:
+        self._make = make
+        self.is_done = False
+
+    def __call__(self, _: Any, start_response: Any) -> Iterator[Any]:
+        start_response("200 OK", [])
+        buffer = bytearray(self.SIZE)
+        for number in range(4):
+            buffer[:] = bytes([65 + number]) * self.SIZE
+            yield self._make(buffer) if self._make is not bytearray else buffer
+        self.is_done = True
