@@ -16,7 +16,7 @@ from .config.defaults import Settings
 from .config.in_force import COMMAND_LINE, ConfigInForce
 from .config.lint import log_warnings
 from .config.loading import ConfigSource, Given, Override
-from .events.codec import beginning, normalize
+from .events.codec import beginning
 from .exceptions import DaemonkitError, PingError, RegistrationError
 from .lifecycle.assembly import Assembly
 from .lifecycle.exit import Deadline, ExitWatch, exit_now, flush_stdout
@@ -102,7 +102,7 @@ class Daemon(Registrars):
     def _configure(self, given: Given) -> None:
         self._check_unstarted()
         self._config.load(given)
-        self._assembly.resize_queue()
+        self._assembly.apply_limits()
 
     @property
     def config(self) -> dict[str, Any]:
@@ -188,9 +188,9 @@ class Daemon(Registrars):
 
         Raises QueueFull when there is no room, Unavailable (its base class) when the daemon is
         stopping or the queue's disk is not available, and InvalidEvent (a ValueError) for what
-        isn't a JSON value.
+        isn't a JSON value, or EventTooLarge for one over `max_event_size`.
         """
-        self._assembly.intake.put_many(normalize(event), "app")
+        self._assembly.intake.put_value(event)
 
     def send_event_to_juggler(self, host: str, service: str, status: str, description: str) -> None:
         """Queue an event for the monitoring system Juggler; returns at once.

@@ -55,6 +55,10 @@ class InvalidEvent(DaemonkitError, ValueError):
     """An event that is not JSON as defined by RFC 8259."""
 
 
+class EventTooLarge(InvalidEvent):
+    """An event of more bytes than `max_event_size`, or of too many values."""
+
+
 class Unavailable(DaemonkitError):
     """Not accepting work now: the daemon is starting or stopping, or the disk is not available.
 

@@ -50,6 +50,14 @@ class Settings:
         None, PATH_OR_NONE, "File that keeps events until handled; without it, memory does."
     )
     queue_size: int = _setting(100_000, whole(1), "How many events may wait in the queue.")
+    queue_memory: int = _setting(
+        256 * 2**20,
+        size(2**20),
+        "Memory that waiting events may use; when exceeded, 503.",
+    )
+    max_event_size: int = _setting(
+        2**20, size(1), "Largest event, as JSON text; a larger one gets 413."
+    )
     queue_max_disk: int = _setting(
         2**30, size(2**20), "Largest size of the file `queue`, dead letters included."
     )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from itertools import accumulate
 from typing import Any
 
 from ..exceptions import BatchTooLarge, QueueFull, Unavailable
+from .entry import Batch, Load
 from .waiting import Waiting
 
 
@@ -16,14 +19,16 @@ def daemon_stopping() -> Unavailable:
 class Bounded:
     """The base of the event queues.
 
-    size: the most events that may wait; it may be changed. with_meta, keep_lines: whether the event
-    processor needs each event's circumstances, and its text for retries.
+    size: the most events that may wait; memory_limit: the most bytes that they may use; both may be
+    changed. with_meta, keep_lines: whether the event processor needs each event's circumstances,
+    and its text for retries.
     """
 
     name = "event queue"
 
-    def __init__(self, size: int, waiting: Waiting) -> None:
+    def __init__(self, size: int, waiting: Waiting, memory_limit: float = math.inf) -> None:
         self.size = size
+        self.memory_limit = memory_limit
         self.with_meta = False
         self.keep_lines = False
         self._waiting = waiting
@@ -45,28 +50,59 @@ class Bounded:
         is handed out alone. Raises QueueClosed."""
         return self._waiting.get_batch(limit, linger)
 
-    def room(self) -> int:
-        """How many events can be added now."""
-        return 0 if self._waiting.closed else max(0, self.size - len(self))
+    def load_of(self, batch: Batch) -> Load:
+        """What events would take."""
+        return Load(len(batch.events))
 
-    def refusal_of(self, count: int) -> Unavailable | BatchTooLarge:
-        """The error that refuses `count` events for lack of room."""
-        if count > self.size:
+    def _memory_used(self) -> float:
+        """Bytes that the waiting events use, where that is bounded."""
+        return 0
+
+    def room(self) -> Load:
+        """What can be added now."""
+        left = self.memory_limit - self._memory_used()
+        return Load(0 if self._waiting.closed else max(0, self.size - len(self)), left)
+
+    def refusal_of(self, load: Load) -> Unavailable | BatchTooLarge:
+        """The error that refuses events for lack of room."""
+        if load.events > self.size:
             return BatchTooLarge(
-                f"{count} events at once are more than the queue holds (queue_size is {self.size})"
+                f"{load.events} events at once are more than the queue holds "
+                f"(queue_size is {self.size})"
             )
-        return self._refusal()
+        if load.memory > self.memory_limit:
+            return BatchTooLarge(
+                f"it would take {_mebibytes(load.memory)} of memory, more than all waiting events "
+                f"may use (queue_memory is {_mebibytes(self.memory_limit)})"
+            )
+        return self._refusal(load)
 
-    def _refusal(self) -> Unavailable:
+    def _refusal(self, load: Load) -> Unavailable:
         if self._waiting.closed:
             return daemon_stopping()
-        return QueueFull(f"The event queue is full ({self.size} events)")
+        room = self.room()
+        if load.memory <= room.memory or room.events == 0:
+            return QueueFull(f"The event queue is full ({self.size} events)")
+        return QueueFull(
+            f"The event queue is full: waiting events use {_mebibytes(self._memory_used())} of "
+            f"memory (queue_memory is {_mebibytes(self.memory_limit)})"
+        )
 
-    def _check_room(self, count: int) -> None:
-        if self.room() < count:
-            raise self.refusal_of(count)
+    def _check_room(self, load: Load) -> None:
+        if not load.fits(self.room()):
+            raise self.refusal_of(load)
 
-    def _room_for_some(self, count: int) -> tuple[int, Unavailable | None]:
-        """How many of `count` events can be added, and the refusal of the others."""
-        fits = min(self.room(), count)
-        return fits, self._refusal() if fits < count else None
+    def _room_for_some(self, batch: Batch) -> tuple[int, Unavailable | None]:
+        """How many of the events can be added, and the refusal of the others."""
+        load, room = self.load_of(batch), self.room()
+        if load.fits(room):
+            return load.events, None
+        fits = min(load.events, room.events)
+        if load.memory > room.memory:
+            sizes = accumulate(self.load_of(batch.part(n, n + 1)).memory for n in range(fits))
+            fits = sum(1 for size in sizes if size <= room.memory)
+        return fits, self._refusal(load)
+
+
+def _mebibytes(size: float) -> str:
+    return f"{size / 2**20:,.0f} MiB"

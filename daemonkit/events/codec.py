@@ -10,18 +10,22 @@ import json
 import math
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple
 
-from ..exceptions import InvalidEvent
+from ..exceptions import EventTooLarge, InvalidEvent
 from ..types import Event
 
 MAX_DEPTH = 200
+MAX_VALUES = 200_000
+"""Values in an event from outside. Decoding them keeps the interpreter from all other threads for a
+tenth of a second."""
 _WHITESPACE = " \t\r\n"
 BOM = b"\xef\xbb\xbf"
 _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 _NOT_BRACKETS = bytes(set(range(256)) - set(b'[{]}"'))
+_STEPS_AT_ONCE = 65536
 # The closing quote is optional: retrying at each later quote would take quadratic time.
 _STRING = r'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)'
 _NUMBER = r"-?(?:Infinity|(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][-+]?\d+)?)|NaN"
@@ -34,28 +38,41 @@ class Decoded(NamedTuple):
     lines: list[bytes]
 
 
-def decode(data: bytes) -> Event:
-    """Decode one JSON value; raises InvalidEvent with the reason and the position."""
+def decode(data: bytes, limit: int | None = None) -> Event:
+    """Decode one JSON value; raises InvalidEvent with the reason and the position.
+
+    limit: the most bytes of an event from outside, which may not have too many values either
+    (EventTooLarge); None for one that was accepted before.
+    """
+    if limit is not None and len(data) > limit:
+        raise EventTooLarge(f"an event of {len(data)} bytes is over max_event_size ({limit} bytes)")
     event = _decode_short(data)
-    return _decode(data.removeprefix(BOM), "the body is empty") if event is _UNDECODED else event
+    if event is not _UNDECODED:
+        return event
+    if limit is not None:
+        _refuse_if_too_many(data)
+    return _decode(data.removeprefix(BOM), "the body is empty")
 
 
-def decode_one(data: bytes) -> Decoded:
-    """Decode one JSON value and keep its text; raises InvalidEvent."""
-    return Decoded([decode(data)], [data])
+def decode_one(data: bytes, limit: int | None = None) -> Decoded:
+    """Decode one JSON value and keep its text; see `decode`."""
+    return Decoded([decode(data, limit)], [data])
 
 
 def decode_each(
-    items: Iterable[bytes], fallback: Callable[[int, bytes], list[Event]]
+    items: Sequence[bytes],
+    fallback: Callable[[int, bytes], list[Event]],
+    limit: int | None = None,
 ) -> list[Event]:
     """Decode one JSON value per item.
 
-    fallback: called with the number and the bytes of an item that the fast path does not decode;
-    returns a list of its value, an empty list to leave it out, or raises.
+    fallback: called with the number and the bytes of an item that the fast path does not decode, or
+    that is over the limit; returns a list of its value, an empty list to leave it out, or raises.
     """
     events: list[Event] = []
+    all_fit = limit is None or max(map(len, items), default=0) <= limit
     for number, data in enumerate(items):
-        event = _decode_short(data)
+        event = _decode_short(data) if all_fit or len(data) <= (limit or 0) else _UNDECODED
         if event is _UNDECODED:
             events += fallback(number, data)
         else:
@@ -63,22 +80,22 @@ def decode_each(
     return events
 
 
-def decode_lines(data: bytes) -> Decoded:
+def decode_lines(data: bytes, limit: int | None = None) -> Decoded:
     """Decode NDJSON, one value per line; empty lines are left out. Raises InvalidEvent with the
-    line number."""
+    line number; see `decode`."""
 
     def fallback(number: int, line: bytes) -> list[Event]:
         line = line.rstrip(b" \t\r")
         try:
-            return [_decode(line, "")] if line else []
+            return [decode(line, limit)] if line else []
         except InvalidEvent as error:
-            raise InvalidEvent(f"line {number + 1}: {error}") from None
+            raise type(error)(f"line {number + 1}: {error}") from None
 
     lines = data.removeprefix(BOM).split(b"\n")
     if not lines[-1]:
         # The last line is usually terminated, too.
         lines.pop()
-    events = decode_each(lines, fallback)
+    events = decode_each(lines, fallback, limit)
     if not events:
         raise InvalidEvent("the body is empty")
     if len(events) < len(lines):
@@ -86,8 +103,17 @@ def decode_lines(data: bytes) -> Decoded:
     return Decoded(events, lines)
 
 
-def normalize(value: Any) -> Decoded:
-    """Turn a Python value into an event as if it had been received as JSON; raises InvalidEvent."""
+def count_lines(data: bytes) -> int:
+    """How many lines of NDJSON are not empty."""
+    data = data.translate(None, b" \t\r")
+    while b"\n\n" in data:
+        data = data.replace(b"\n\n", b"\n")
+    data = data.strip(b"\n")
+    return data.count(b"\n") + bool(data)
+
+
+def normalize(value: Any, limit: int | None = None) -> Decoded:
+    """Turn a Python value into an event as if it had been received as JSON; see `decode`."""
     try:
         text = json.dumps(value, allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -98,7 +124,7 @@ def normalize(value: Any) -> Decoded:
     # Not left to `decode`: a position in this text means nothing to the caller.
     if _depth(data) > MAX_DEPTH:
         raise InvalidEvent(_TOO_DEEP)
-    return decode_one(data)
+    return decode_one(data, limit)
 
 
 def beginning(event: Event, limit: int = 200) -> str:
@@ -169,12 +195,35 @@ def _decode(data: bytes, when_empty: str) -> Event:
         raise InvalidEvent(f"a whole number of more than {limit} digits: {where}") from None
 
 
+def _refuse_if_too_many(data: bytes) -> None:
+    """Raise EventTooLarge for more than MAX_VALUES elements and members, at all levels."""
+    # An upper bound first: each value follows a comma or is the first in its container.
+    if data.count(b",") + data.count(b"[") + data.count(b"{") <= MAX_VALUES:
+        return
+    outside = b'"'.join(_unescaped(data).translate(None, b" \t\r\n").split(b'"')[::2])
+    containers = outside.count(b"[") + outside.count(b"{")
+    empty = outside.count(b"[]") + outside.count(b"{}")
+    if outside.count(b",") + containers - empty > MAX_VALUES:
+        raise EventTooLarge(f"an event of more than {MAX_VALUES} values")
+
+
+def _unescaped(data: bytes) -> bytes:
+    """The text without escaped quotes, so that the others begin and end strings."""
+    return data.replace(b"\\\\", b"").replace(b'\\"', b"") if b"\\" in data else data
+
+
 def _depth(data: bytes) -> int:
     """The nesting depth of brackets outside strings, counted in C."""
-    if b"\\" in data:
-        data = data.replace(b"\\\\", b"").replace(b'\\"', b"")
-    outside = b"".join(data.translate(None, _NOT_BRACKETS).split(b'"')[::2])
-    return max(accumulate(memoryview(outside.translate(_STEPS)).cast("b")), default=0)
+    outside = b"".join(_unescaped(data).translate(None, _NOT_BRACKETS).split(b'"')[::2])
+    steps = memoryview(outside.translate(_STEPS)).cast("b")
+    depth = deepest = 0
+    # In parts, between which other threads may run.
+    for start in range(0, len(steps), _STEPS_AT_ONCE):
+        depths = list(accumulate(steps[start : start + _STEPS_AT_ONCE], initial=depth))
+        depth, deepest = depths[-1], max(deepest, max(depths))
+        if deepest > MAX_DEPTH:
+            break
+    return deepest
 
 
 def _shorten(literal: str) -> str:

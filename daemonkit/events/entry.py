@@ -117,18 +117,37 @@ def meta_of(source: Source, peer: str | None, received: float, attempt: int = 1)
     return EventMeta(source, peer, datetime.fromtimestamp(received, timezone.utc), attempt)
 
 
+class Load(NamedTuple):
+    """What a queue is to hold, or has room for.
+
+    memory: bytes beyond what is too little to count.
+    """
+
+    events: int
+    memory: float = 0
+
+    def fits(self, room: Load) -> bool:
+        """Whether there is room for it."""
+        return self.events <= room.events and self.memory <= room.memory
+
+    def without(self, load: Load) -> Load:
+        """What is left of this room."""
+        return Load(self.events - load.events, self.memory - load.memory)
+
+
 class EventQueue(Component, Protocol):
     """Holds events until the event processor takes them, and failed ones until their retry.
 
     is_durable: events survive the process, and `done` must be called for handled ones; with_meta,
     keep_lines: set by the event processor if it needs each event's circumstances, or its text for
-    retries; size: the most events that may wait.
+    retries; size: the most events that may wait; memory_limit: the most bytes that they may use.
     """
 
     is_durable: bool
     with_meta: bool
     keep_lines: bool
     size: int
+    memory_limit: float
 
     def __len__(self) -> int:
         """How many events are waiting."""
@@ -147,11 +166,14 @@ class EventQueue(Component, Protocol):
         """Add the first events, as many as there is room for; returns their number and the refusal
         of the others."""
 
-    def room(self) -> int:
-        """How many events can be added now."""
+    def load_of(self, batch: Batch) -> Load:
+        """What events would take."""
 
-    def refusal_of(self, count: int) -> Unavailable | BatchTooLarge:
-        """The error that refuses `count` events for lack of room."""
+    def room(self) -> Load:
+        """What can be added now."""
+
+    def refusal_of(self, load: Load) -> Unavailable | BatchTooLarge:
+        """The error that refuses events for lack of room."""
 
     def get(self) -> Any:
         """Wait for an event and take it, as it is or as an Entry; raises QueueClosed."""

@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
+from typing import Any
 
 from ..exceptions import BatchTooLarge, QueueFull, Unavailable
 from ..types import Source
 from .bounded import daemon_stopping
-from .codec import Decoded
-from .entry import Batch, EventQueue
+from .codec import Decoded, count_lines, decode_lines, decode_one, normalize
+from .entry import Batch, EventQueue, Load
+
+LARGE = 64 * 1024
+"""Bytes. Larger bodies are decoded one after the other: decoding keeps the interpreter from all
+other threads, and several at once would keep it from them for as long as all of them take."""
 
 
 class Intake:
     """Puts events on the queue.
 
-    Senders are looked up only if the event handler needs them.
+    max_event_size: the most bytes of an event; it may be changed. Senders are looked up only if the
+    event handler needs them.
     """
 
-    def __init__(self, queue: EventQueue) -> None:
+    def __init__(self, queue: EventQueue, max_event_size: int) -> None:
+        self.max_event_size = max_event_size
         self._queue = queue
         self._refusal: Callable[[], Unavailable] | None = None
         self._stopping = False
+        self._decoding = threading.Lock()
         self._starting_thread = 0
         self._lock = threading.Lock()
         self._received = 0
@@ -56,6 +65,26 @@ class Intake:
         self._stopping = True
         self._refusal = daemon_stopping
 
+    # Decoding
+
+    def decode_one(self, data: bytes) -> Decoded:
+        """Decode an event; raises InvalidEvent."""
+        with self._decoding if len(data) > LARGE else nullcontext():
+            return decode_one(data, self.max_event_size)
+
+    def decode_lines(self, data: bytes) -> Decoded:
+        """Decode a batch, one event a line; raises InvalidEvent, or BatchTooLarge if the queue
+        could never hold it."""
+        size = self._queue.size
+        # Decoding them only to refuse them would take much time and memory.
+        if data.count(b"\n") > size and (count := count_lines(data)) > size:
+            self._count(0, count)
+            raise self._queue.refusal_of(Load(count))
+        with self._decoding if len(data) > LARGE else nullcontext():
+            return decode_lines(data, self.max_event_size)
+
+    # Putting
+
     def put_many(self, decoded: Decoded, source: Source, peer: str | None = None) -> None:
         """Queue all events or none; raises Unavailable or BatchTooLarge."""
         events, lines = decoded
@@ -68,6 +97,10 @@ class Intake:
             self._count(0, count)
             raise
         self._count(count, 0)
+
+    def put_value(self, value: Any) -> None:
+        """Queue a value of the program's own; raises InvalidEvent, Unavailable or BatchTooLarge."""
+        self.put_many(normalize(value, self.max_event_size), "app")
 
     def put_each(
         self,
@@ -107,14 +140,16 @@ class Intake:
         self, batch: Batch, counts: Sequence[int]
     ) -> tuple[list[Unavailable | BatchTooLarge | None], Batch]:
         """The refusal of each request that finds no room, and the events of the others."""
-        room = self._queue.room()
+        queue, room, start = self._queue, self._queue.room(), 0
         refusals: list[Unavailable | BatchTooLarge | None] = []
         for count in counts:
-            if count <= room:
-                room -= count
+            load = queue.load_of(batch.part(start, start + count))
+            start += count
+            if load.fits(room):
+                room = room.without(load)
                 refusals.append(None)
             else:
-                refusals.append(self._queue.refusal_of(count))
+                refusals.append(queue.refusal_of(load))
         pairs = zip(refusals, counts, strict=True)
         fits = [refusal is None for refusal, count in pairs for _ in range(count)]
         return refusals, batch.selected(fits)

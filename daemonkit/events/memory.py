@@ -2,86 +2,81 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from itertools import repeat
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..exceptions import Unavailable
 from ..text import timestamp
 from ..types import EventMeta, Problem
 from .bounded import Bounded
 from .codec import beginning, decode
-from .entry import Batch, Entry, FailedAttempt
+from .entry import Batch, Entry, FailedAttempt, Load
+from .footprint import SMALL, Arrivals, footprint
 from .waiting import Waiting
 
 DEAD_LETTERS = 100
 """How many are kept; after that the oldest are dropped."""
 LONGEST_EVENT = 10_000
 """Characters of a dead letter's event that are shown."""
-AGE_STEP = 0.1
-"""Seconds: the accuracy of the oldest event's age."""
-
-
-class Arrival(NamedTuple):
-    """The event numbered `first`, and all up to the next Arrival, arrived at `when`.
-
-    when: monotonic seconds.
-    """
-
-    first: int
-    when: float
 
 
 class MemoryQueue(Bounded):
     """A bounded first-in-first-out queue for many producers and consumers.
 
-    size: the most events that may wait; it may be changed.
+    size: the most events that may wait; memory_limit: the most bytes that they may use; both may be
+    changed.
     """
 
     is_durable = False
 
-    def __init__(self, size: int) -> None:
-        super().__init__(size, Waiting(_prepare_retry))
+    def __init__(self, size: int, memory_limit: float = math.inf) -> None:
+        super().__init__(size, Waiting(self._prepare_retry), memory_limit)
         self._lock = threading.Lock()
-        self._arrivals: deque[Arrival] = deque()
+        self._arrivals = Arrivals()
+        self._retrying_memory = 0
         self._retried = 0
         self._dead = 0
         self._dead_letters: deque[dict[str, Any]] = deque(maxlen=DEAD_LETTERS)
 
     def put_many(self, batch: Batch) -> None:
         """Add all events or none; raises Unavailable, or BatchTooLarge if they can never fit."""
-        count = len(batch.events)
+        load = self.load_of(batch)
         # Under the lock, or an event could be added after the last consumer has left.
         with self._lock:
-            self._check_room(count)
-            self._add(batch, count)
+            self._check_room(load)
+            self._add(batch, load.events)
 
     def put_some(self, batch: Batch) -> tuple[int, Unavailable | None]:
         """Add the first events, as many as there is room for; returns their number and the refusal
         of the others."""
         count = len(batch.events)
         with self._lock:
-            fits, refusal = self._room_for_some(count)
+            fits, refusal = self._room_for_some(batch)
             if fits:
                 self._add(batch if fits == count else batch.part(0, fits), fits)
             return fits, refusal
 
     def _add(self, batch: Batch, count: int) -> None:
-        now, arrivals = time.monotonic(), self._arrivals
-        if not arrivals or now - arrivals[-1].when >= AGE_STEP:
-            self._drop_arrivals()
-            arrivals.append(Arrival(self._waiting.added, now))
+        keeps_texts = self.with_meta or self.keep_lines
+        number, now = self._waiting.added, time.monotonic()
+        self._arrivals.add(number, batch.lines, now, keeps_texts=keeps_texts)
         self._waiting.add(self._entries(batch), count)
 
-    def _drop_arrivals(self) -> None:
-        """Drop those that neither waiting events nor the next one may need."""
-        arrivals, oldest = self._arrivals, self._waiting.added - self._waiting.ready
-        while len(arrivals) > 1 and arrivals[1].first <= oldest:
-            arrivals.popleft()
+    def load_of(self, batch: Batch) -> Load:
+        """What events would take."""
+        size = sum(map(len, batch.lines))
+        return Load(len(batch.events), footprint(batch.lines) if size >= SMALL else 0)
+
+    def _memory_used(self) -> int:
+        added = self._waiting.added
+        self._arrivals.drop_taken(added - self._waiting.ready, added)
+        return self._arrivals.memory + self._retrying_memory
 
     def _entries(self, batch: Batch) -> Sequence[Any]:
         lines = batch.lines if self.keep_lines else repeat(None)
@@ -110,6 +105,10 @@ class MemoryQueue(Bounded):
             if delay is not None and not self._waiting.closed:
                 self._retried += 1
                 again = entry._replace(attempt=entry.attempt + 1, failed=failure.first_failed)
+                if entry.line is not None:
+                    # It is decoded anew, since the handler may have modified the event.
+                    again = again._replace(event=None)
+                    self._retrying_memory += len(entry.line)
                 self._waiting.put_back(again, delay)
                 return False
             self._dead += 1
@@ -148,15 +147,14 @@ class MemoryQueue(Bounded):
                 "retrying": self._waiting.retrying,
                 "retried": self._retried,
                 "dead": self._dead,
+                "memory": self._memory_used(),
                 "oldest_age": self._oldest_age(),
                 "dead_letters": list(self._dead_letters),
             }
 
     def _oldest_age(self) -> float | None:
-        if not self._waiting.ready:
-            return None
-        self._drop_arrivals()
-        return round(time.monotonic() - self._arrivals[0].when, 3)
+        oldest = self._arrivals.oldest
+        return None if oldest is None else round(time.monotonic() - oldest, 3)
 
     def lost_at_exit(self) -> int:
         """How many waiting events would be lost if the process ended now."""
@@ -166,6 +164,15 @@ class MemoryQueue(Bounded):
         """Let consumers drain the queue, then raise QueueClosed."""
         with self._lock:
             self._waiting.close(drain=True)
+
+    def _prepare_retry(self, entry: Entry) -> Entry:
+        event = entry.event
+        if entry.line is not None:
+            with self._lock:
+                self._retrying_memory -= len(entry.line)
+            event = decode(entry.line)
+        meta = None if entry.meta is None else entry.meta.of_attempt(entry.attempt)
+        return entry._replace(event=event, meta=meta)
 
     # It has no thread and no file.
 
@@ -181,10 +188,3 @@ class MemoryQueue(Bounded):
 
     def problems(self) -> list[Problem]:
         return []
-
-
-def _prepare_retry(entry: Entry) -> Entry:
-    # The handler may have modified the event.
-    event = entry.event if entry.line is None else decode(entry.line)
-    meta = None if entry.meta is None else entry.meta.of_attempt(entry.attempt)
-    return entry._replace(event=event, meta=meta)

@@ -9,7 +9,7 @@ import socket
 import time
 from typing import Any
 
-from ..exceptions import InvalidEvent
+from ..exceptions import EventTooLarge, InvalidEvent
 from ..runtime.part import ThreadedPart
 from ..runtime.ratelimit import RateLimit
 from ..system.log import log_safely
@@ -110,14 +110,14 @@ class UdpListener(ThreadedPart):
 
         def fallback(number: int, data: bytes) -> list[Event]:
             try:
-                return [decode(data)]
+                return [decode(data, self._intake.max_event_size)]
             # Nothing in a datagram may end the thread.
             except Exception as error:
                 invalid.add(number)
                 self._report_invalid(error, senders[number : number + 1])
                 return []
 
-        events = decode_each(datagrams, fallback)
+        events = decode_each(datagrams, fallback, self._intake.max_event_size)
         if events:
             if invalid:
                 senders = [s for number, s in enumerate(senders) if number not in invalid]
@@ -155,7 +155,9 @@ class UdpListener(ThreadedPart):
 
     def _report_invalid(self, error: Exception, sender: list[Any]) -> None:
         self._invalid += 1
-        if isinstance(error, InvalidEvent):
+        if isinstance(error, EventTooLarge):
+            self._report_datagram("invalid", sender, f"is refused: {error}")
+        elif isinstance(error, InvalidEvent):
             self._report_datagram("invalid", sender, f"is not valid JSON: {error}")
         else:
             self._report_datagram("error", sender, f"could not be decoded: {error!r}")

@@ -83,7 +83,8 @@ class Assembly:
         """The event queue: until the start, one in memory."""
         with self.lock:
             if self._queue is None:
-                self._queue = MemoryQueue(self._settings.queue_size)
+                settings = self._settings
+                self._queue = MemoryQueue(settings.queue_size, settings.queue_memory)
                 # The handler isn't known yet; it may want them.
                 self._queue.with_meta = self._queue.keep_lines = True
             return self._queue
@@ -93,7 +94,7 @@ class Assembly:
         """The one way to the queue."""
         with self.lock:
             if self._intake is None:
-                self._intake = Intake(self.queue)
+                self._intake = Intake(self.queue, self._settings.max_event_size)
             return self._intake
 
     @property
@@ -103,6 +104,7 @@ class Assembly:
             if self._web is None:
                 views = Views(
                     intake=lambda: self.intake,
+                    max_request_size=lambda: self._settings.max_request_size,
                     status=self._status,
                     ping=self._ping,
                     health=self._health,
@@ -122,11 +124,15 @@ class Assembly:
                 self._outbox = Outbox(juggler, self._logger, self._config.redact)
             return self._outbox
 
-    def resize_queue(self) -> None:
-        """Apply `queue_size` to a queue that was made before the configuration was known."""
+    def apply_limits(self) -> None:
+        """Apply the limits of events to what was made before the configuration was known."""
+        settings = self._settings
         with self.lock:
             if self._queue is not None:
-                self._queue.size = self._settings.queue_size
+                self._queue.size = settings.queue_size
+                self._queue.memory_limit = settings.queue_memory
+            if self._intake is not None:
+                self._intake.max_event_size = settings.max_event_size
 
     def events_left(self) -> int:
         """See `Parts.events_left`; 0 before there are parts."""

@@ -19,6 +19,8 @@ MAX_SIZE_DIGITS = 15
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _QUOTED = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*"'
 _EXTENSION = rb"[ \t]*;[ \t]*%b(?:[ \t]*=[ \t]*(?:%b|%b))?" % (_TOKEN, _TOKEN, _QUOTED)
+# Without extensions, as almost all are.
+_PLAIN_LINE = re.compile(rb"([1-9A-Fa-f][0-9A-Fa-f]{0,6})\r\n")
 _LINE = re.compile(rb"([0-9A-Fa-f]+)(?:%b)*" % _EXTENSION)
 _FORBIDDEN = {b"content-length", b"transfer-encoding", b"host"}
 """Fields that must not be trailers (RFC 9110 section 6.5.1)."""
@@ -65,7 +67,7 @@ class ChunkedBody:
         at = 0
         try:
             while not self.completed and at < len(data):
-                after = self._step(data, at)
+                after = self._read_whole(data, at) or self._step(data, at)
                 if after == at:
                     self._rest = data[at:]
                     break
@@ -76,6 +78,20 @@ class ChunkedBody:
             self._buffer.append(b"".join(self._parts))
             self._parts.clear()
         return (at if self.completed else len(data)) - kept
+
+    def _read_whole(self, data: bytes, at: int) -> int:
+        """Read a plain chunk that is there as a whole; returns the next position, 0 for others."""
+        line = _PLAIN_LINE.match(data, at) if self._step == self._read_size else None
+        if line is None:
+            return 0
+        begin = line.end()
+        size = int(line[1], 16)
+        end = begin + size
+        if data[end : end + 2] != _CRLF or self._length + size > self._limit:
+            return 0
+        self._parts.append(data[begin:end])
+        self._length += size
+        return end + len(_CRLF)
 
     # Each of these reads at a position, and returns the next one; the same one for lack of bytes.
 

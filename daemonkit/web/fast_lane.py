@@ -217,12 +217,12 @@ class FastLane:
         size = None
         try:
             if is_batch:
-                batch = decode_lines(body)
+                batch = decode_lines(body, self._intake.max_event_size)
                 size = len(batch.events)
                 events += batch.events
                 lines += batch.lines
             else:
-                events.append(decode(body))
+                events.append(decode(body, self._intake.max_event_size))
                 lines.append(body)
         # Flask's route decodes it again and answers with the error.
         except InvalidEvent:

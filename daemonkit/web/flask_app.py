@@ -14,7 +14,7 @@ from flask import Blueprint, Flask, Request, request, signals
 from werkzeug.exceptions import HTTPException
 from werkzeug.utils import cached_property
 
-from ..exceptions import BatchTooLarge, QueueFull, Unavailable
+from ..exceptions import BatchTooLarge, EventTooLarge, QueueFull, Unavailable
 from . import routes
 
 # An instance attribute that replaces one of these could see requests. Flask stores its own cached
@@ -90,7 +90,7 @@ class WebApp(Flask):
         # Before the user's handlers, so that theirs take precedence.
         routes.add_error_handlers(self, views)
         handlers = self.error_handler_spec[None][None]
-        errors = (Unavailable, QueueFull, BatchTooLarge)
+        errors = (Unavailable, QueueFull, BatchTooLarge, EventTooLarge)
         self._own_refusals = [(error, handlers.get(error)) for error in errors]
         self.url_build_error_handlers.append(self._build_url)
         self._own_attributes = frozenset(vars(self))

@@ -75,7 +75,7 @@ class Parser(HTTPRequestParser):
             raise Refused(text, 431, "Request Header Fields Too Large")
         if end < 0:
             # It would wait in vain for the empty line.
-            check_lines(self._head, known)
+            check_lines(self._head[max(0, known - 1) :].removeprefix(b"\n"))
             return size
         head = bytes(self._head[:end])
         self.headers_finished = True

@@ -16,13 +16,13 @@ from werkzeug.exceptions import (
 )
 
 from ..callables import refuse_unrun
-from ..events.codec import decode_lines, decode_one
 from ..events.intake import Intake
-from ..exceptions import BatchTooLarge, InvalidEvent, PingError, Unavailable
+from ..exceptions import BatchTooLarge, EventTooLarge, InvalidEvent, PingError, Unavailable
 from ..monitoring.health import Health
 from ..monitoring.status import jsonable
 from ..system.sockets import format_address
 from ..text import plain
+from .content import decoded
 from .responses import CONTENT_TYPE, NDJSON, RECEIVED, batch_received, envelope
 
 OK = "OK\n"
@@ -37,6 +37,7 @@ class Views(NamedTuple):
     """What the routes call: plain callables, so that nothing here knows the daemon."""
 
     intake: Callable[[], Intake]
+    max_request_size: Callable[[], int]
     status: Callable[[], Any]
     ping: Callable[[], Any]
     health: Health
@@ -55,13 +56,14 @@ class _LibraryRoutes:
             raise LengthRequired("A request to /events needs Content-Length or chunked framing")
         # Flask has no `request.remote_port`; the server puts it here.
         peer = format_address(request.remote_addr or "", request.environ.get("REMOTE_PORT", "0"))
-        data = _whole_body()
+        coding = request.headers.get("Content-Encoding", "")
+        data = decoded(_whole_body(), coding, self._views.max_request_size())
         intake = self._views.intake()
         if request.mimetype == NDJSON:
-            decoded = decode_lines(data)
-            intake.put_many(decoded, "http", peer)
-            return _answer(200, batch_received(len(decoded.events)))
-        intake.put_many(decode_one(data), "http", peer)
+            batch = intake.decode_lines(data)
+            intake.put_many(batch, "http", peer)
+            return _answer(200, batch_received(len(batch.events)))
+        intake.put_many(intake.decode_one(data), "http", peer)
         return _answer(200, RECEIVED)
 
     def status(self) -> Response:
@@ -145,6 +147,7 @@ def add_error_handlers(app: Flask, views: Views) -> None:
     app.errorhandler(InvalidEvent)(invalid)
     app.errorhandler(Unavailable)(unavailable)
     app.errorhandler(BatchTooLarge)(too_large)
+    app.errorhandler(EventTooLarge)(too_large)
 
 
 def http_error(error: HTTPException, views: Views) -> Any:

@@ -3,16 +3,19 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import re
 import time
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daemonkit import InvalidEvent
+from daemonkit import EventTooLarge, InvalidEvent
+from daemonkit.events import codec
 from daemonkit.events.codec import (
     Decoded,
     beginning,
+    count_lines,
     decode,
     decode_each,
     decode_lines,
@@ -227,3 +230,100 @@ def test_an_error_is_found_in_linear_time(data: bytes) -> None:
         decode(data)
 
     assert time.process_time() - before < 2
+
+
+# Limits for what comes from outside
+
+
+def refusal(data: bytes, limit: int = 10**9) -> str:
+    with pytest.raises(EventTooLarge) as caught:
+        decode(data, limit)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("limit", [5, 199, 200, 201, 1000])
+def test_an_event_may_have_as_many_bytes_as_the_limit(limit: int) -> None:
+    fits, over = (b'"%s"' % (b"x" * (size - 2)) for size in (limit, limit + 1))
+    text = f"an event of {limit + 1} bytes is over max_event_size ({limit} bytes)"
+
+    assert decode(fits, limit) == "x" * (limit - 2)
+    assert decode_lines(fits + b"\n1", limit).events == ["x" * (limit - 2), 1]
+    assert refusal(over, limit) == text
+    with pytest.raises(EventTooLarge, match=f"^line 2: {re.escape(text)}$"):
+        decode_lines(b"1\n" + over, limit)
+    with pytest.raises(EventTooLarge):
+        normalize("x" * (limit - 1), limit)
+    assert decode(over) == "x" * (limit - 1)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "[%s]",
+        "[ %s ]",
+        '{"a": [%s]}',
+        '{"[": [%s], "b\\"": "%%,,,"}',
+        '["\\\\", %s]',
+    ],
+)
+@pytest.mark.parametrize("element", ["1", "[]", "{}", '","', '"[1,2]"', "[ ]"])
+def test_an_event_has_few_enough_values(
+    monkeypatch: pytest.MonkeyPatch, form: str, element: str
+) -> None:
+    monkeypatch.setattr(codec, "MAX_VALUES", 300)
+    besides = count_values(json.loads((form % element).replace("%%", "%"))) - 1
+    fits, over = (
+        (form % ",".join([element] * count)).replace("%%", "%").encode()
+        for count in (300 - besides, 301 - besides)
+    )
+
+    assert count_values(decode(fits, 10**9)) == 300
+    assert refusal(over) == "an event of more than 300 values"
+    assert count_values(decode(over)) == 301
+
+
+def count_values(value: object) -> int:
+    """Elements and members at all levels."""
+    inner = value.values() if isinstance(value, dict) else value
+    parts = list(inner) if isinstance(inner, list) or isinstance(value, dict) else []
+    return len(parts) + sum(map(count_values, parts))
+
+
+@given(json_values(max_leaves=30), st.booleans())
+def test_values_are_counted_exactly(event: object, is_indented: bool) -> None:
+    data = json.dumps(event, indent=2 if is_indented else None).encode() + b" " * 200
+    count = count_values(event)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(codec, "MAX_VALUES", count)
+        assert decode(data, 10**9) == event
+        patch.setattr(codec, "MAX_VALUES", count - 1)
+        if count:
+            assert refusal(data) == f"an event of more than {count - 1} values"
+
+
+def test_the_most_values_are_decoded_in_a_fraction_of_a_second() -> None:
+    data = b"[" + b"[]," * (codec.MAX_VALUES - 1) + b"1]"
+
+    assert len(decode(data, 10**9)) == codec.MAX_VALUES
+    assert refusal(data[:-1] + b",1]") == "an event of more than 200000 values"
+
+
+@pytest.mark.parametrize(
+    ("data", "count"),
+    [
+        (b"", 0),
+        (b"\n \r\n\t\n", 0),
+        (b"1", 1),
+        (b"1\n2\n", 2),
+        (b"\n\n1\n\n\n \n2\r\n\r\n3", 3),
+        (b"\n" * 1000 + b"1" + b"\n" * 1001 + b"2", 2),
+    ],
+)
+def test_lines_are_counted_without_the_empty_ones(data: bytes, count: int) -> None:
+    assert count_lines(data) == count
+
+
+@pytest.mark.parametrize("data", [b"[" * 300 + b"]" * 200_000, b"]" * 200_000 + b"[" * 300])
+def test_more_closing_brackets_than_opening_ones_are_refused(data: bytes) -> None:
+    with pytest.raises(InvalidEvent):
+        decode(data)

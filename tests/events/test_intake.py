@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from daemonkit import QueueFull, Unavailable
+from daemonkit import BatchTooLarge, QueueFull, Unavailable
 from daemonkit.events.codec import Decoded
 from daemonkit.events.entry import Batch, Entry
+from daemonkit.events.footprint import SMALL, footprint
 from daemonkit.events.intake import Intake
 from daemonkit.events.memory import MemoryQueue
 
@@ -29,7 +30,7 @@ def requests(*batches: list[Any]) -> tuple[Decoded, list[int]]:
 
 @pytest.fixture
 def intake(queue: MemoryQueue) -> Intake:
-    return Intake(queue)
+    return Intake(queue, 2**20)
 
 
 def test_an_event_has_meta_only_if_the_handler_takes_it(intake: Intake, queue: MemoryQueue) -> None:
@@ -199,3 +200,29 @@ def test_another_queue_can_be_used(intake: Intake, queue: MemoryQueue) -> None:
     intake.put_many(decoded(1), "app")
 
     assert (len(queue), len(other)) == (0, 1)
+
+
+def test_a_batch_that_the_queue_could_never_hold_is_not_decoded(
+    intake: Intake, queue: MemoryQueue
+) -> None:
+    queue.size = 2
+    with pytest.raises(BatchTooLarge, match="^3 events at once are more"):
+        intake.decode_lines(b"not\nJSON\n\n\nat all\n")
+    assert intake.counters()["refused"] == 3
+    assert intake.decode_lines(b"\n1\n \n2\n").events == [1, 2]
+
+
+def test_each_request_is_refused_that_finds_no_memory(intake: Intake, queue: MemoryQueue) -> None:
+    large = "x" * SMALL
+    (line,) = decoded(large).lines
+    queue.size, queue.memory_limit = 100, 2.5 * footprint([line])
+    events, counts = requests([large], [large, large], [large], [1])
+    refusals = intake.put_each(events, counts, "http", list)
+
+    assert [type(refusal) for refusal in refusals] == [
+        type(None),
+        QueueFull,
+        type(None),
+        type(None),
+    ]
+    assert intake.counters() == {"received": 3, "refused": 2}

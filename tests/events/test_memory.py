@@ -8,6 +8,7 @@ import pytest
 from daemonkit import BatchTooLarge, QueueFull, Unavailable
 from daemonkit.events import memory
 from daemonkit.events.entry import Batch, Entry, FailedAttempt
+from daemonkit.events.footprint import GROUP, SMALL, footprint
 from daemonkit.events.memory import DEAD_LETTERS, MemoryQueue
 from daemonkit.events.waiting import QueueClosed
 
@@ -215,7 +216,7 @@ def test_a_queue_that_is_never_empty_still_knows_its_oldest_event(clock: Clock) 
         queue.get()
     clock.now += 3
 
-    assert len(queue._arrivals) <= 2, "also if nobody asks for the age"
+    assert len(queue._arrivals._groups) <= 2, "also if nobody asks for the age"
     assert ages(queue) == [3.0, None]
 
 
@@ -227,3 +228,69 @@ def test_events_put_within_a_tenth_of_a_second_share_their_age(clock: Clock) -> 
         clock.now += 1 / 128
 
     assert ages(queue) == [0.203] * 13 + [0.102] * 13 + [None]
+
+
+# Memory
+
+
+def lines_of(*texts: bytes) -> Batch:
+    return Batch(list(texts), list(texts))
+
+
+def test_waiting_events_may_use_so_much_memory() -> None:
+    line = b'"%s"' % (b"x" * GROUP)
+    size = footprint([line])
+    queue = MemoryQueue(100, 3.5 * size)
+    for _ in range(3):
+        queue.put_many(lines_of(line))
+    with pytest.raises(
+        QueueFull, match=r"waiting events use 3 MiB of memory \(queue_memory is 4 MiB\)$"
+    ):
+        queue.put_many(lines_of(line))
+    assert queue.counters()["memory"] == 3 * size
+    queue.get()
+    queue.put_many(lines_of(line))
+    assert [queue.get() for _ in range(3)] == [line] * 3
+    assert queue.counters()["memory"] == 0
+
+
+def test_an_event_that_needs_more_than_all_of_it_can_never_fit() -> None:
+    line = b'"%s"' % (b"x" * 2 * 2**20)
+    with pytest.raises(
+        BatchTooLarge,
+        match=r"^it would take 2 MiB of memory, more than all waiting events may use "
+        r"\(queue_memory is 1 MiB\)$",
+    ):
+        MemoryQueue(100, 2**20).put_many(lines_of(line))
+
+
+def test_small_events_fill_the_memory_too() -> None:
+    line = b'{"a": 1}'
+    queue = MemoryQueue(10**6, 100_000)
+    while queue.put_some(lines_of(line))[0]:
+        pass
+
+    assert queue.counters()["memory"] == pytest.approx(100_000, rel=0.3)
+    fits, refusal = queue.put_some(lines_of(line))
+    assert (fits, type(refusal)) == (0, QueueFull)
+
+
+def test_the_first_events_are_added_that_find_memory() -> None:
+    line = b'"%s"' % (b"x" * SMALL)
+    queue = MemoryQueue(100, 2.5 * footprint([line]))
+    fits, refusal = queue.put_some(lines_of(*[line] * 4))
+
+    assert (fits, type(refusal)) == (2, QueueFull)
+
+
+def test_events_that_wait_for_a_retry_use_memory() -> None:
+    line = b'"%s"' % (b"x" * SMALL)
+    queue = MemoryQueue(100, 1.5 * footprint([line]))
+    queue.keep_lines = True
+    queue.put_many(Batch([1], [line]))
+    queue.fail(queue.get(), failure(), 0)
+    assert queue.counters()["memory"] == len(line)
+    with pytest.raises(QueueFull):
+        queue.put_many(Batch([1], [line]))
+    assert queue.get().event == "x" * SMALL
+    assert queue.counters()["memory"] == 0

@@ -354,7 +354,7 @@ def test_only_the_first_datagram_has_its_sender_read_unless_all_are_wanted() -> 
         socket.socket(type=socket.SOCK_DGRAM) as sender,
     ):
         sock.bind(("127.0.0.1", 0))
-        listener = UdpListener(sock, Intake(queue), logging.getLogger("test"), None)
+        listener = UdpListener(sock, Intake(queue, 2**20), logging.getLogger("test"), None)
         found = []
         for with_meta in (False, True):
             queue.with_meta = with_meta

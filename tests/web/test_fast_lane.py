@@ -353,7 +353,7 @@ class Lane:
         self.queue = MemoryQueue(size)
         self.blocker = ""
         self.checks = 0
-        self.lane = FastLane(Intake(self.queue), self._find_blocker, str, limit)
+        self.lane = FastLane(Intake(self.queue, 2**20), self._find_blocker, str, limit)
         self.connection = Connection()
 
     def _find_blocker(self) -> str:

@@ -139,7 +139,7 @@ def test_large_bodies_and_files_need_no_temporary_folder(
         lambda: str(len(flask.request.files["file"].read()))
     )
     app.route("/large", endpoint="large")(lambda: b"x" * 20_000_000)
-    with running(app) as client:
+    with running(app, {"master": {"max_event_size": "10MiB"}}) as client:
         text = "x" * 5_000_000
         assert client.post("/events", json=text).json() == RECEIVED
         chunked = iter([b'"', text.encode(), b'"'])

@@ -17,8 +17,8 @@ from .rows import STRIDE, Due, StoredBatch, numbers_in
 from .store import Store
 
 READY_EVENTS = 10_000
-READY_BYTES = 16 * 1024 * 1024
-"""Limits for the events that wait in memory."""
+READY_MEMORY = 64 * 1024 * 1024
+"""The most events that wait in memory, and the most bytes that they use."""
 LONGEST_WAIT = 366 * 86_400.0
 """Seconds, for a file in which somebody has edited the time of a retry."""
 AT_ONCE = 1000
@@ -71,7 +71,7 @@ class Backlog:
         if (
             not self.is_loaded
             or waiting.ready >= READY_EVENTS
-            or in_flight.bytes >= READY_BYTES
+            or in_flight.memory >= READY_MEMORY
             or not self._add_batch(batch, stored)
         ):
             self.is_loaded = False
@@ -103,7 +103,7 @@ class Backlog:
         taken = 0
         for stored in self._store.batches(self._loaded):
             taken += self._load_batch(stored, numbers_in(handled.get(stored.id, [])))
-            if taken >= AT_ONCE or self._in_flight.bytes >= READY_BYTES:
+            if taken >= AT_ONCE or self._in_flight.memory >= READY_MEMORY:
                 return
         self.is_loaded, self._on_disk = True, 0
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from ...exceptions import InvalidEvent
 from ...text import error_text
 from ..entry import Entry, FailedAttempt, failure_of
+from ..footprint import RECORD, footprint
 from .rows import STRIDE, Due, StoredBatch, StoredFailure, batch_of, to_failure
 from .store import Store
 
@@ -27,12 +28,12 @@ class Failed(NamedTuple):
 class _Loaded:
     """A batch in memory. handled: numbers of its handled events, from 0; left: how many aren't."""
 
-    __slots__ = ("events", "handled", "left", "received", "size")
+    __slots__ = ("events", "handled", "left", "memory", "received")
 
     def __init__(self, batch: StoredBatch, events: int, handled: set[int]) -> None:
         self.events = events
         self.left = events - len(handled)
-        self.size = len(batch.lines)
+        self.memory = footprint([batch.lines]) + events * RECORD
         self.received = batch.received
         self.handled = handled
 
@@ -51,7 +52,8 @@ class InFlight:
         self.collected = 0
         """Results that were collected from these two and aren't written yet."""
         self._batches: dict[int, _Loaded] = {}
-        self.bytes = 0
+        self.memory = 0
+        """Bytes that the batches in memory use, about."""
         """The JSON of the batches in memory."""
         self._due: dict[int, float] = {}
         """Events scheduled for a retry, in Unix seconds."""
@@ -87,13 +89,13 @@ class InFlight:
     def add_batch(self, batch: StoredBatch, events: int, handled: set[int]) -> None:
         """Note that a batch is in memory."""
         self._batches[batch.id] = loaded = _Loaded(batch, events, handled)
-        self.bytes += loaded.size
+        self.memory += loaded.memory
         if handled:
             self._marked.add(batch.id)
 
     def remove_batch(self, id: int) -> None:
         """Note that a batch isn't in memory any more."""
-        self.bytes -= self._batches.pop(id).size
+        self.memory -= self._batches.pop(id).memory
         self._partly.discard(id)
 
     def received(self, id: int) -> float | None:

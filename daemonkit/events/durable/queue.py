@@ -15,7 +15,7 @@ from ...runtime.part import ThreadedPart
 from ...system.log import log_safely
 from ...types import Problem
 from ..bounded import Bounded
-from ..entry import Batch, Entry, FailedAttempt
+from ..entry import Batch, Entry, FailedAttempt, Load
 from ..waiting import Waiting
 from .backlog import Backlog
 from .faults import FileFaults
@@ -127,7 +127,7 @@ class DurableQueue(Bounded, ThreadedPart):
         count = len(batch.events)
         self._check_thread()
         with self._group.lock:
-            self._check_room(count)
+            self._check_room(Load(count))
             put = self._group.announce(batch, count)
         self._group.commit(put)
         if put.refusal is not None:
@@ -139,7 +139,7 @@ class DurableQueue(Bounded, ThreadedPart):
         count = len(batch.events)
         self._check_thread()
         with self._group.lock:
-            fits, refusal = self._room_for_some(count)
+            fits, refusal = self._room_for_some(batch)
             if not fits:
                 return 0, refusal
             put = self._group.announce(batch if fits == count else batch.part(0, fits), fits)

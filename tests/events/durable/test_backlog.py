@@ -40,7 +40,7 @@ def test_events_that_do_not_fit_into_memory_are_read_from_the_file_in_order(
 def test_large_events_are_not_all_kept_in_memory(
     opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backlog, "READY_BYTES", 1000)
+    monkeypatch.setattr(backlog, "READY_MEMORY", 2000)
     queue = opened()
     for n in range(5):
         queue.put_many(batch(str(n) * 600))
@@ -52,7 +52,7 @@ def test_large_events_are_not_all_kept_in_memory(
 def test_a_waiting_consumer_gets_events_that_are_only_in_the_file(
     opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backlog, "READY_BYTES", 1000)
+    monkeypatch.setattr(backlog, "READY_MEMORY", 2000)
     queue = opened()
     queue.put_many(batch("x" * 2000))
     queue.get()
@@ -166,12 +166,12 @@ def test_a_failed_event_that_was_edited_by_hand_is_retried(opened: Open, path: s
     until(lambda: queue.counters()["dead"] == 1)
 
 
-def test_reading_from_the_file_stops_at_the_limit_of_bytes(
+def test_reading_from_the_file_stops_at_the_limit_of_memory(
     opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for text in "abcdef":
         opened().put_many(batch(text * 600))
-    monkeypatch.setattr(backlog, "READY_BYTES", 1000)
+    monkeypatch.setattr(backlog, "READY_MEMORY", 2000)
     queue = opened()
     first = queue.get()
     assert queue._waiting.ready == 1
@@ -414,6 +414,6 @@ def test_a_batch_written_after_the_close_takes_no_memory(store: Store) -> None:
     store.add(row)
     queue.hand_over(put, row)
 
-    assert in_flight.bytes == 0
+    assert in_flight.memory == 0
     assert len(queue) == 2
     assert not queue.is_loaded

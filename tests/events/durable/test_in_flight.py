@@ -9,6 +9,7 @@ from daemonkit.events.durable.in_flight import InFlight
 from daemonkit.events.durable.rows import Due
 from daemonkit.events.durable.store import Store
 from daemonkit.events.entry import Entry
+from daemonkit.events.footprint import RECORD, footprint
 
 from .helpers import FAILURE, add, add_failed
 
@@ -53,16 +54,17 @@ def test_handled_events_are_marked_and_whole_batches_removed(
     save(store, in_flight)
     assert store.ids(NEWEST) == set()
     assert store.db.execute("SELECT * FROM handled").fetchall() == []
-    assert in_flight.bytes == 0
+    assert in_flight.memory == 0
 
 
-def test_bytes_are_counted_until_a_batch_is_handled(store: Store, in_flight: InFlight) -> None:
-    assert in_flight.bytes == 7
+def test_memory_is_counted_until_a_batch_is_handled(store: Store, in_flight: InFlight) -> None:
+    three, one = footprint([b"0\n1\n2"]) + 3 * RECORD, footprint([b"33"]) + RECORD
+    assert in_flight.memory == three + one
     assert in_flight.received(2000) == 50.0
     done(in_flight, [2000])
     in_flight.collect()
 
-    assert in_flight.bytes == 5
+    assert in_flight.memory == three
     assert in_flight.received(2000) is None
     assert in_flight.received(1002) == 50.0
 
@@ -130,7 +132,7 @@ def test_batches_missing_in_the_file_are_dropped(store: Store, in_flight: InFlig
     in_flight.collect()
 
     assert in_flight.drop_missing({2000}) == {1001, 1002}
-    assert in_flight.bytes == 2
+    assert in_flight.memory == footprint([b"33"]) + RECORD
     in_flight.fail(Entry(None, id=1001), FAILURE, None)
     assert save(store, in_flight) == []
 
