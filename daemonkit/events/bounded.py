@@ -29,6 +29,8 @@ class Bounded:
     def __init__(self, size: int, waiting: Waiting, memory_limit: float = math.inf) -> None:
         self.size = size
         self.memory_limit = memory_limit
+        self.accepted = 0
+        """How many events were added so far."""
         self.with_meta = False
         self.keep_lines = False
         self._waiting = waiting

@@ -140,7 +140,8 @@ class EventQueue(Component, Protocol):
 
     is_durable: events survive the process, and `done` must be called for handled ones; with_meta,
     keep_lines: set by the event processor if it needs each event's circumstances, or its text for
-    retries; size: the most events that may wait; memory_limit: the most bytes that they may use.
+    retries; size: the most events that may wait; memory_limit: the most bytes that they may use;
+    accepted: how many events were added so far.
     """
 
     is_durable: bool
@@ -148,6 +149,7 @@ class EventQueue(Component, Protocol):
     keep_lines: bool
     size: int
     memory_limit: float
+    accepted: int
 
     def __len__(self) -> int:
         """How many events are waiting."""
@@ -192,7 +194,7 @@ class EventQueue(Component, Protocol):
         """Store what `done` and `fail` reported; returns False if that is no longer possible."""
 
     def counters(self) -> dict[str, Any]:
-        """The queue's part of `/status`."""
+        """The queue's part of `/status`; among it `received` and `waiting`, of the same moment."""
 
     def problems(self) -> list[Problem]:
         """The queue's part of the health check."""

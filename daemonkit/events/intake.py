@@ -33,7 +33,6 @@ class Intake:
         self._decoding = threading.Lock()
         self._starting_thread = 0
         self._lock = threading.Lock()
-        self._received = 0
         self._refused = 0
 
     @property
@@ -78,7 +77,7 @@ class Intake:
         size = self._queue.size
         # Decoding them only to refuse them would take much time and memory.
         if data.count(b"\n") > size and (count := count_lines(data)) > size:
-            self._count(0, count)
+            self._count_refused(count)
             raise self._queue.refusal_of(Load(count))
         with self._decoding if len(data) > LARGE else nullcontext():
             return decode_lines(data, self.max_event_size)
@@ -94,9 +93,8 @@ class Intake:
             self._admit()
             self._queue.put_many(Batch(events, lines, source, peers))
         except Exception:
-            self._count(0, count)
+            self._count_refused(count)
             raise
-        self._count(count, 0)
 
     def put_value(self, value: Any) -> None:
         """Queue a value of the program's own; raises InvalidEvent, Unavailable or BatchTooLarge."""
@@ -133,7 +131,7 @@ class Intake:
         # For all of them: no room on the disk, not accepting events, or a put came in between.
         except Unavailable as error:
             refusals = [refusal or error for refusal in refusals]
-        self._count(taken, len(decoded.events) - taken)
+        self._count_refused(len(decoded.events) - taken)
         return refusals
 
     def _what_fits(
@@ -169,13 +167,12 @@ class Intake:
             accepted, refusal = self._queue.put_some(batch)
         except Unavailable as error:
             accepted, refusal = 0, error
-        self._count(accepted, len(events) - accepted)
+        self._count_refused(len(events) - accepted)
         return accepted, refusal
 
-    def _count(self, received: int, refused: int) -> None:
+    def _count_refused(self, count: int) -> None:
         with self._lock:
-            self._received += received
-            self._refused += refused
+            self._refused += count
 
     def _admit(self) -> None:
         refusal = self._refusal
@@ -186,7 +183,7 @@ class Intake:
 
     def counters(self) -> dict[str, int]:
         """Events received and refused since the start."""
-        return {"received": self._received, "refused": self._refused}
+        return {"received": self._queue.accepted, "refused": self._refused}
 
 
 def _daemon_starting() -> Unavailable:

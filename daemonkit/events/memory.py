@@ -67,6 +67,7 @@ class MemoryQueue(Bounded):
         number, now = self._waiting.added, time.monotonic()
         self._arrivals.add(number, batch.lines, now, keeps_texts=keeps_texts)
         self._waiting.add(self._entries(batch), count)
+        self.accepted += count
 
     def load_of(self, batch: Batch) -> Load:
         """What events would take."""
@@ -139,10 +140,11 @@ class MemoryQueue(Bounded):
         return [self.get() for _ in range(len(self))]
 
     def counters(self) -> dict[str, Any]:
-        """Events waiting, waiting for a retry, retried and dead, the age of the oldest in seconds,
-        and the dead letters."""
+        """Events received, waiting, waiting for a retry, retried and dead, the age of the oldest in
+        seconds, and the dead letters."""
         with self._lock:
             return {
+                "received": self.accepted,
                 "waiting": len(self),
                 "retrying": self._waiting.retrying,
                 "retried": self._retried,

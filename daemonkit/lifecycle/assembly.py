@@ -146,13 +146,14 @@ class Assembly:
     def counters(self) -> dict[str, Any]:
         """What `/status` shows of the parts other than slaves."""
         parts = self.parts
+        events = {
+            **self.intake.counters(),
+            **self.queue.counters(),
+            **(parts.processor.counters() if parts else {}),
+        }
         return {
-            "events_queue": len(self.queue),
-            "events": {
-                **self.intake.counters(),
-                **self.queue.counters(),
-                **(parts.processor.counters() if parts else {}),
-            },
+            "events_queue": events["waiting"],
+            "events": events,
             "http": parts.server.counters() if parts else {},
             "udp": parts.udp.counters() if parts else {},
             "juggler": self.outbox.counters(),

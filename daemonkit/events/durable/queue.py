@@ -167,6 +167,7 @@ class DurableQueue(Bounded, ThreadedPart):
         with self._group.lock:
             for batch, row in written:
                 self._backlog.hand_over(batch, row)
+                self.accepted += len(batch.events)
             self._group.settle(puts, None)
 
     # Taking
@@ -323,8 +324,8 @@ class DurableQueue(Bounded, ThreadedPart):
         return 0
 
     def counters(self) -> dict[str, Any]:
-        """Counts of waiting events, scheduled and past retries and dead letters, and the age of the
-        oldest waiting event in seconds."""
+        """Counts of received and waiting events, scheduled and past retries and dead letters, and
+        the age of the oldest waiting event in seconds."""
         oldest = self._backlog.oldest()
         # The disk may hang.
         if oldest is None and self._lock.acquire(timeout=STATUS_TIMEOUT):
@@ -333,8 +334,12 @@ class DurableQueue(Bounded, ThreadedPart):
                     oldest = self._backlog.oldest_on_disk()
             finally:
                 self._lock.release()
+        # Both of one moment, and without the events whose commit is under way: they may be refused.
+        with self._group.lock:
+            received, waiting = self.accepted, len(self._backlog)
         return {
-            "waiting": len(self),
+            "received": received,
+            "waiting": waiting,
             "retrying": self._backlog.retrying,
             "retried": self._backlog.retried,
             "dead": self._backlog.dead,

@@ -206,6 +206,7 @@ def test_a_dead_letter_keeps_everything_known_about_it(opened: Open, path: str) 
     )
     queue.done(entries[:1])
     assert opened().counters() == {
+        "received": 0,
         "waiting": 0,
         "retrying": 0,
         "retried": 0,
@@ -384,3 +385,24 @@ def test_a_thread_that_dies_is_a_problem(opened: Open) -> None:
     queue._stop_requested.clear()
 
     assert [problem.text for problem in queue.problems()] == ["the event queue is not running"]
+
+
+def test_an_event_counts_as_received_and_as_waiting_at_the_same_moment(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = opened()
+    seen: list[tuple[int, int, int]] = []
+
+    def look() -> None:
+        counters = queue.counters()
+        seen.append((len(queue), counters["received"], counters["waiting"]))
+
+    write, publish = queue._writer.write, queue._publish
+    monkeypatch.setattr(queue._writer, "write", lambda puts: look() or write(puts))
+    monkeypatch.setattr(queue._writer, "_publish", lambda *a: look() or publish(*a))
+    queue.put_many(batch(1, 2))
+    look()
+    take(queue, 1)
+    look()
+
+    assert seen == [(2, 0, 0), (2, 0, 0), (2, 2, 2), (1, 2, 1)]
