@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 Event = Any
 """Any JSON value; its structure is up to the user."""
@@ -23,18 +23,30 @@ ValidateHook = Callable[[dict[str, Any], dict[str, Any]], Any]
 HealthChangeHook = Callable[[Any], Any]
 
 
+class Origin(NamedTuple):
+    """Who sent an event: the client's address, and the name of its token, if any."""
+
+    peer: str | None
+    sender: str | None = None
+
+
+NOBODY = Origin(None)
+
+
 @dataclass(frozen=True, slots=True)
 class EventMeta:
     """The circumstances of one event.
 
-    source: how it arrived; peer: "address:port" of the sender, None for `put_event`;
-    received: when it was accepted, in UTC; attempt: 1 for the first call of the handler.
+    source: how it arrived; peer: "address:port" of the client, None for `put_event`; received: when
+    it was accepted, in UTC; attempt: 1 for the first call of the handler; sender: the name of the
+    token that it came with, None without one.
     """
 
     source: Source
     peer: str | None
     received: datetime
     attempt: int = 1
+    sender: str | None = None
 
     def of_attempt(self, attempt: int) -> EventMeta:
         """The same for another attempt."""

@@ -50,7 +50,8 @@ def details(event: Stored) -> Iterable[str]:
         "State": event.state,
         "Received": _local_time(event.received),
         "Source": event.source,
-        "Peer": event.peer,
+        "Peer": event.origin.peer,
+        "Sender": event.origin.sender,
     }
     if event.state != "waiting":
         facts |= {

@@ -17,6 +17,10 @@ SIZES = {"GiB": Decimal(2**30), "MiB": Decimal(2**20), "KiB": Decimal(2**10)}
 DURATIONS = {"ms": Decimal("0.001"), "s": Decimal(1), "m": Decimal(60), "h": Decimal(3600)}
 
 
+class BadValue(ValueError):
+    """Says itself what a value must be, and doesn't show it: it may hold secrets."""
+
+
 @dataclass(frozen=True)
 class Check(Generic[T]):
     """A kind of value.
@@ -33,6 +37,8 @@ class Check(Generic[T]):
         """Convert a value; raises ValueError with a message that follows the setting's name."""
         try:
             return self.convert(value)
+        except BadValue:
+            raise
         except (TypeError, ValueError, OverflowError):
             examples = f", such as {self.examples}" if self.examples else ""
             raise ValueError(f"must be {self.text}{examples}, not {describe(value)}") from None

@@ -10,10 +10,10 @@ import copy
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple, TypeVar
 
+from .access import ADDRESS_OR_NONE, HOST, HOSTS, INTAKE, NETWORKS, PROXIES, TOKENS
 from .checks import (
     BOOLEAN,
     PATH_OR_NONE,
-    TEXT,
     TEXTS,
     URL,
     Check,
@@ -38,10 +38,28 @@ class Settings:
     """The settings in force; an attribute's type is what its check returns."""
 
     host: str = _setting(
-        "::", TEXT, "Listening address; `::` means every IPv4 and IPv6 address.", option=True
+        "::", HOST, "Listening address; `::` is every IPv4 and IPv6 one.", option=True
     )
     port: int = _setting(
         5151, whole(0, 65535), "Port for HTTP and UDP; 0 picks a free one.", option=True
+    )
+    intake: list[str] = _setting(  # noqa: RUF009
+        ["http", "udp"], INTAKE, "Ways in which events may come."
+    )
+    admin: str | None = _setting(
+        None, ADDRESS_OR_NONE, "Address for `/status` and `/control`, which are then only there."
+    )
+    tokens: dict[str, Any] = _setting(  # noqa: RUF009
+        {}, TOKENS, "Who may do what; see [access control](access.md)."
+    )
+    allow_from: list[str] = _setting(  # noqa: RUF009
+        [], NETWORKS, "Networks of clients; others get 403, their datagrams are dropped."
+    )
+    trusted_proxies: list[str] = _setting(  # noqa: RUF009
+        [], PROXIES, "Proxies whose `X-Forwarded-*` fields are believed."
+    )
+    allowed_hosts: list[str] = _setting(  # noqa: RUF009
+        [], HOSTS, "Names by which clients may call the daemon; any by default."
     )
     hidden_opts: list[str] = _setting(  # noqa: RUF009
         [], TEXTS, "Options that `/status` hides: names, dotted paths or globs."

@@ -18,6 +18,8 @@ _SECRET_NAME = re.compile(
     r"(?:password|passwd|passphrase|secret|token|credential|(?:api|private|secret|access)key)(s?)$"
 )
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
+_TOKENS = {(SECTION, "tokens")}
+"""Where all secrets are known to be marked as such."""
 _ATTRIBUTES = {
     *("count", "expiry", "file", "header", "host", "id", "length", "lifetime", "limit", "name"),
     *("path", "port", "size", "timeout", "ttl", "type", "uri", "url", "user", "username"),
@@ -45,7 +47,7 @@ def warnings_for(config: Config) -> list[str]:
         *(
             f"the option {name!r} looks like a secret, and /status shows it: make it a !secret, or "
             f"name it in {SECTION}.hidden_opts"
-            for name in dict.fromkeys(_shown_secrets(options, hidden))
+            for name in dict.fromkeys(_shown_secrets(options, hidden | _TOKENS))
         ),
     ]
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from ..exceptions import ConfigError
 from ..text import describe
+from .access import parse_tokens, unix_path
 from .checks import PATH_OR_NONE
 from .defaults import SETTINGS, Settings
 from .secrets import Redactor, Secret, hide
@@ -246,13 +247,25 @@ def _checked(section: Mapping[Any, Any], tree: _Tree) -> dict[str, Any]:
         if check is PATH_OR_NONE and value is not None:
             path = str(origin.folder / value)
             master[name] = Secret(path) if isinstance(value, Secret) else path
+    _check_together(master, tree)
+    return master
+
+
+def _check_together(master: dict[str, Any], tree: _Tree) -> None:
+    """Raise ConfigError for settings that contradict each other."""
+    guarded = {right for token in parse_tokens(master["tokens"]) for right in token.rights}
+    takes_datagrams = "udp" in master["intake"] and unix_path(master["host"]) is None
+    if "send" in guarded and takes_datagrams and not master["allow_from"]:
+        raise tree.origin("tokens").error(
+            f"{SECTION}.tokens guards `send`, but a datagram carries no token; "
+            f"set {SECTION}.intake to [http], or {SECTION}.allow_from"
+        )
     delay, limit = master["drain_delay"], master["shutdown_timeout"]
     if delay >= limit:
         raise tree.origin("drain_delay").error(
             f"{SECTION}.drain_delay must be less than {SECTION}.shutdown_timeout ({limit:g}), "
             f"of which it is a part, not {describe(delay)}"
         )
-    return master
 
 
 def _unknown(name: Any) -> str:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 from ..exceptions import BatchTooLarge, Unavailable
 from ..text import error_text, traceback_text
-from ..types import Component, Event, EventMeta, Problem, Source
+from ..types import Component, Event, EventMeta, Origin, Problem, Source
 
 LONGEST_BACKOFF = 3600.0
 """Seconds: the default upper limit of the wait between two attempts."""
@@ -19,25 +19,25 @@ LONGEST_BACKOFF = 3600.0
 class Batch(NamedTuple):
     """Events that are queued together.
 
-    lines: the JSON text of each event as received; peers: the sender of each event, None if the
+    lines: the JSON text of each event as received; origins: who sent each event, None if the
     handler does not ask for it.
     """
 
     events: Sequence[Event]
     lines: Sequence[bytes] = ()
     source: Source = "app"
-    peers: Sequence[str | None] | None = None
+    origins: Sequence[Origin] | None = None
 
     def part(self, start: int, stop: int) -> Batch:
         """The events from `start` up to, but not including, `stop`."""
-        peers = None if self.peers is None else self.peers[start:stop]
-        return Batch(self.events[start:stop], self.lines[start:stop], self.source, peers)
+        origins = None if self.origins is None else self.origins[start:stop]
+        return Batch(self.events[start:stop], self.lines[start:stop], self.source, origins)
 
     def selected(self, flags: Sequence[bool]) -> Batch:
         """The events whose flag is true."""
         events, lines = list(compress(self.events, flags)), list(compress(self.lines, flags))
-        peers = None if self.peers is None else list(compress(self.peers, flags))
-        return Batch(events, lines, self.source, peers)
+        origins = None if self.origins is None else list(compress(self.origins, flags))
+        return Batch(events, lines, self.source, origins)
 
 
 class Entry(NamedTuple):
@@ -112,9 +112,10 @@ def failure_of(error: BaseException, entry: Entry, redact: Callable[[str], str])
     )
 
 
-def meta_of(source: Source, peer: str | None, received: float, attempt: int = 1) -> EventMeta:
+def meta_of(source: Source, origin: Origin, received: float, attempt: int = 1) -> EventMeta:
     """The circumstances of an event received at `received`, in Unix seconds."""
-    return EventMeta(source, peer, datetime.fromtimestamp(received, timezone.utc), attempt)
+    moment = datetime.fromtimestamp(received, timezone.utc)
+    return EventMeta(source, origin.peer, moment, attempt, origin.sender)
 
 
 class Load(NamedTuple):
@@ -195,6 +196,9 @@ class EventQueue(Component, Protocol):
 
     def counters(self) -> dict[str, Any]:
         """The queue's part of `/status`; among it `received` and `waiting`, of the same moment."""
+
+    def dead_letter(self, id: int) -> dict[str, Any] | None:
+        """Everything about a dead letter, None if there is none with this id."""
 
     def problems(self) -> list[Problem]:
         """The queue's part of the health check."""

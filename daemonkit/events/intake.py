@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from typing import Any
 
 from ..exceptions import BatchTooLarge, QueueFull, Unavailable
-from ..types import Source
+from ..types import NOBODY, Origin, Source
 from .bounded import daemon_stopping
 from .codec import Decoded, count_lines, decode_lines, decode_one, normalize
 from .entry import Batch, EventQueue, Load
@@ -21,8 +21,8 @@ other threads, and several at once would keep it from them for as long as all of
 class Intake:
     """Puts events on the queue.
 
-    max_event_size: the most bytes of an event; it may be changed. Senders are looked up only if the
-    event handler needs them.
+    max_event_size: the most bytes of an event; it may be changed. Who sent an event is looked up
+    only if the event handler needs it.
     """
 
     def __init__(self, queue: EventQueue, max_event_size: int) -> None:
@@ -36,8 +36,8 @@ class Intake:
         self._refused = 0
 
     @property
-    def needs_peers(self) -> bool:
-        """Whether the event handler needs the sender of each event."""
+    def needs_origins(self) -> bool:
+        """Whether the event handler needs to know who sent each event."""
         return self._queue.with_meta
 
     @property
@@ -84,14 +84,14 @@ class Intake:
 
     # Putting
 
-    def put_many(self, decoded: Decoded, source: Source, peer: str | None = None) -> None:
+    def put_many(self, decoded: Decoded, source: Source, origin: Origin = NOBODY) -> None:
         """Queue all events or none; raises Unavailable or BatchTooLarge."""
         events, lines = decoded
         count = len(events)
-        peers = [peer] * count if self.needs_peers else None
+        origins = [origin] * count if self.needs_origins else None
         try:
             self._admit()
-            self._queue.put_many(Batch(events, lines, source, peers))
+            self._queue.put_many(Batch(events, lines, source, origins))
         except Exception:
             self._count_refused(count)
             raise
@@ -105,18 +105,19 @@ class Intake:
         decoded: Decoded,
         counts: Sequence[int],
         source: Source,
-        peers: Callable[[], Iterable[str]],
+        origins: Callable[[], Iterable[Origin]],
     ) -> Sequence[Unavailable | BatchTooLarge | None]:
         """Queue the events of several requests, each all or none; returns the refusal of each, if
         any.
 
-        counts: how many events each request has; peers: called for the sender of each request if
-        the event handler needs it.
+        counts: how many events each request has; origins: called for who sent each request,
+        if the event handler needs it.
         """
         batch = Batch(*decoded, source)
-        if self.needs_peers:
-            pairs = zip(peers(), counts, strict=True)
-            batch = batch._replace(peers=[peer for peer, count in pairs for _ in range(count)])
+        if self.needs_origins:
+            pairs = zip(origins(), counts, strict=True)
+            repeated = [origin for origin, count in pairs for _ in range(count)]
+            batch = batch._replace(origins=repeated)
         refusals: list[Unavailable | BatchTooLarge | None] = [None] * len(counts)
         taken = 0
         try:
@@ -153,15 +154,15 @@ class Intake:
         return refusals, batch.selected(fits)
 
     def put_some(
-        self, decoded: Decoded, source: Source, peers: Callable[[], Iterable[str]]
+        self, decoded: Decoded, source: Source, origins: Callable[[], Iterable[Origin]]
     ) -> tuple[int, Unavailable | None]:
         """Queue the first events, as many as there is room for; returns their number and the
         refusal of the others.
 
-        peers: called for the sender of each event if the event handler needs it.
+        origins: called for who sent each event, if the event handler needs it.
         """
         events, lines = decoded
-        batch = Batch(events, lines, source, list(peers()) if self.needs_peers else None)
+        batch = Batch(events, lines, source, list(origins()) if self.needs_origins else None)
         try:
             self._admit()
             accepted, refusal = self._queue.put_some(batch)

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..exceptions import Unavailable
 from ..text import timestamp
-from ..types import EventMeta, Problem
+from ..types import NOBODY, EventMeta, Problem
 from .bounded import Bounded
 from .codec import beginning, decode
 from .entry import Batch, Entry, FailedAttempt, Load
@@ -83,10 +83,10 @@ class MemoryQueue(Bounded):
         lines = batch.lines if self.keep_lines else repeat(None)
         if self.with_meta:
             now = datetime.now(timezone.utc)
-            peers = repeat(None) if batch.peers is None else batch.peers
+            origins = repeat(NOBODY) if batch.origins is None else batch.origins
             return [
-                Entry(event, EventMeta(batch.source, peer, now), 0, 1, line)
-                for event, peer, line in zip(batch.events, peers, lines)  # noqa: B905
+                Entry(event, EventMeta(batch.source, peer, now, 1, sender), 0, 1, line)
+                for event, (peer, sender), line in zip(batch.events, origins, lines)  # noqa: B905
             ]
         if self.keep_lines:
             return [
@@ -153,6 +153,11 @@ class MemoryQueue(Bounded):
                 "oldest_age": self._oldest_age(),
                 "dead_letters": list(self._dead_letters),
             }
+
+    def dead_letter(self, id: int) -> dict[str, Any] | None:
+        """Everything about a dead letter, None if there is none with this id."""
+        with self._lock:
+            return next((letter for letter in self._dead_letters if letter["id"] == id), None)
 
     def _oldest_age(self) -> float | None:
         oldest = self._arrivals.oldest

@@ -7,6 +7,8 @@ import os
 import select
 import socket
 import time
+from collections.abc import Callable
+from itertools import compress
 from typing import Any
 
 from ..exceptions import EventTooLarge, InvalidEvent
@@ -14,7 +16,7 @@ from ..runtime.part import ThreadedPart
 from ..runtime.ratelimit import RateLimit
 from ..system.log import log_safely
 from ..system.sockets import format_address, kernel_drops, plain_address, set_receive_buffer
-from ..types import Event
+from ..types import Event, Origin
 from .codec import Decoded, decode, decode_each
 from .intake import Intake
 
@@ -30,11 +32,17 @@ LOG_INTERVAL = 10.0
 class UdpListener(ThreadedPart):
     """A thread that reads datagrams, decodes them and puts them on the queue; it never answers.
 
-    buffer: the size of the socket's receive buffer in bytes, None for the system's default.
+    buffer: the size of the socket's receive buffer in bytes, None for the system's default;
+    is_allowed: whether an address may send, None if every one may.
     """
 
     def __init__(
-        self, sock: socket.socket, intake: Intake, logger: logging.Logger, buffer: int | None
+        self,
+        sock: socket.socket,
+        intake: Intake,
+        logger: logging.Logger,
+        buffer: int | None,
+        is_allowed: Callable[[str], bool] | None = None,
     ) -> None:
         super().__init__("udp", "the UDP listener")
         sock.setblocking(False)
@@ -43,10 +51,12 @@ class UdpListener(ThreadedPart):
         self._intake = intake
         self._logger = logger
         self._wake_read, self._wake_write = os.pipe()
-        kinds = ("invalid", "refused", "error", "dropped")
+        self._is_allowed = is_allowed
+        kinds = ("denied", "invalid", "refused", "error", "dropped")
         self._limits = {kind: RateLimit(LOG_INTERVAL) for kind in kinds}
         self._senders_until = 0.0
         self._received = 0
+        self._denied = 0
         self._invalid = 0
         self._refused = 0
         self._drops = kernel_drops(sock)
@@ -71,11 +81,12 @@ class UdpListener(ThreadedPart):
             os.close(self._wake_write)
 
     def counters(self) -> dict[str, int | None]:
-        """Datagrams received, invalid, refused by the queue, and dropped by the kernel (None where
-        the kernel doesn't report it)."""
+        """Datagrams received, denied by `allow_from`, invalid, refused by the queue, and dropped by
+        the kernel (None where the kernel doesn't report it)."""
         drops = kernel_drops(self._socket) if self._socket.fileno() >= 0 else self._drops
         return {
             "received": self._received,
+            "denied": self._denied,
             "invalid": self._invalid,
             "refused": self._refused,
             "kernel_drops": drops,
@@ -106,6 +117,8 @@ class UdpListener(ThreadedPart):
     def _read_batch(self) -> bool:
         datagrams, senders, more = self._receive()
         self._received += len(datagrams)
+        if self._is_allowed is not None:
+            datagrams, senders = self._without_denied(datagrams, senders, self._is_allowed)
         invalid: set[int] = set()
 
         def fallback(number: int, data: bytes) -> list[Event]:
@@ -123,7 +136,7 @@ class UdpListener(ThreadedPart):
                 senders = [s for number, s in enumerate(senders) if number not in invalid]
                 datagrams = [d for number, d in enumerate(datagrams) if number not in invalid]
             accepted, refusal = self._intake.put_some(
-                Decoded(events, datagrams), "udp", lambda: map(_format_sender, senders)
+                Decoded(events, datagrams), "udp", lambda: map(_origin_of, senders)
             )
             if refusal is not None:
                 self._refused += len(events) - accepted
@@ -132,12 +145,27 @@ class UdpListener(ThreadedPart):
         self._report_drops()
         return more
 
+    def _without_denied(
+        self, datagrams: list[bytes], senders: list[Any], is_allowed: Callable[[str], bool]
+    ) -> tuple[list[bytes], list[Any]]:
+        """The datagrams whose senders are allowed; here all senders are known."""
+        flags = [is_allowed(plain_address(sender[0])) for sender in senders]
+        if all(flags):
+            return datagrams, senders
+        self._denied += flags.count(False)
+        self._report_datagram("denied", senders[flags.index(False) :], "is denied (allow_from)")
+        return list(compress(datagrams, flags)), list(compress(senders, flags))
+
     def _receive(self) -> tuple[list[bytes], list[Any], bool]:
         """Datagrams, the senders of the first ones, and whether there may be more."""
         datagrams: list[bytes] = []
         senders: list[Any] = []
         # Reading the sender's address costs half as much as reading the datagram.
-        with_senders = self._intake.needs_peers or time.monotonic() < self._senders_until
+        with_senders = (
+            self._is_allowed is not None
+            or self._intake.needs_origins
+            or time.monotonic() < self._senders_until
+        )
         receive, append = self._socket.recv, datagrams.append
         try:
             for _ in range(DATAGRAMS_AT_ONCE if with_senders else 1):
@@ -187,3 +215,7 @@ class UdpListener(ThreadedPart):
 
 def _format_sender(address: Any) -> str:
     return format_address(plain_address(address[0]), address[1])
+
+
+def _origin_of(address: Any) -> Origin:
+    return Origin(_format_sender(address))

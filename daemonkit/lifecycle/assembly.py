@@ -22,18 +22,21 @@ from ..monitoring.alerts.juggler import Juggler
 from ..monitoring.alerts.outbox import Outbox
 from ..monitoring.health import Health
 from ..monitoring.health_reporter import HealthReporter
+from ..monitoring.status import without_contents
 from ..monitoring.systemd_notifier import SystemdNotifier
 from ..registry import HandlerSpec, Registry
 from ..runtime.calls import call_hook
 from ..runtime.timer import Timer
 from ..supervision.supervisor import Supervisor
-from ..system import sockets
+from ..system.sockets import Sockets
 from ..system.systemd import NotifySocket, watchdog_seconds
 from ..types import Problem, SlaveMaster
+from ..web.access import READ, Access
 from ..web.fast_lane import FastLane
 from ..web.flask_app import WebApp
 from ..web.routes import Views
 from ..web.server import Server
+from .binding import bind_admin, bind_public
 from .parts import Host, Parts
 
 
@@ -75,6 +78,7 @@ class Assembly:
         self._intake: Intake | None = None
         self._web: WebApp | None = None
         self._outbox: Outbox | None = None
+        self._access: Access | None = None
 
     # Made when first needed
 
@@ -103,6 +107,8 @@ class Assembly:
         with self.lock:
             if self._web is None:
                 views = Views(
+                    access=lambda: self.access,
+                    dead_letter=lambda id: self.queue.dead_letter(id),
                     intake=lambda: self.intake,
                     max_request_size=lambda: self._settings.max_request_size,
                     status=self._status,
@@ -115,6 +121,14 @@ class Assembly:
             return self._web
 
     @property
+    def access(self) -> Access:
+        """Who may do what."""
+        with self.lock:
+            if self._access is None:
+                self._access = Access(self._settings)
+            return self._access
+
+    @property
     def outbox(self) -> Outbox:
         """The outbox for alerts."""
         with self.lock:
@@ -125,12 +139,13 @@ class Assembly:
             return self._outbox
 
     def apply_limits(self) -> None:
-        """Apply the limits of events to what was made before the configuration was known."""
+        """Apply the settings to what was made before the configuration was known."""
         settings = self._settings
         with self.lock:
             if self._queue is not None:
                 self._queue.size = settings.queue_size
                 self._queue.memory_limit = settings.queue_memory
+            self._access = None
             if self._intake is not None:
                 self._intake.max_event_size = settings.max_event_size
 
@@ -151,11 +166,13 @@ class Assembly:
             **self.queue.counters(),
             **(parts.processor.counters() if parts else {}),
         }
+        if READ not in self.access.guarded:
+            events = without_contents(events)
         return {
             "events_queue": events["waiting"],
             "events": events,
             "http": parts.server.counters() if parts else {},
-            "udp": parts.udp.counters() if parts else {},
+            "udp": parts.udp.counters() if parts and parts.udp else {},
             "juggler": self.outbox.counters(),
         }
 
@@ -180,7 +197,7 @@ class Assembly:
         return self.parts
 
     def _make(self, host: Host, give_up: Callable[[str], None]) -> Parts:
-        settings, health, logger = self._settings, self._health, self._logger
+        health, logger = self._health, self._logger
         timer = Timer(logger)
         queue = self._open_queue()
         processor = self._make_processor(queue, timer)
@@ -193,20 +210,23 @@ class Assembly:
             self.web.seal()
         except Exception as error:
             raise RegistrationError(f"cannot register the routes: {error}") from error
-        bound = self._bind(host)
+        bound, admin = self._bind(host), None
         try:
-            udp = UdpListener(bound.udp, self.intake, logger, settings.udp_receive_buffer)
-        except OSError:
-            bound.close()
+            admin = bind_admin(self._settings, logger)
+            udp = self._make_udp(bound)
+        except (OSError, StartError):
+            for opened in filter(None, (bound, admin)):
+                opened.close()
             raise
         source = ", on sockets passed by systemd" if host.sockets else ""
-        logger.info("Listening on %s%s", sockets.format_address(bound.host, bound.port), source)
+        logger.info("Listening on %s%s", bound.address, source)
         self._watch_health(timer)
         parts = Parts(
             queue=queue,
             intake=self.intake,
             web=self.web,
             server=self._make_server(bound, is_passed=bool(host.sockets)),
+            admin=None if admin is None else self._make_server(admin, is_admin=True),
             processor=processor,
             supervisor=supervisor,
             udp=udp,
@@ -231,15 +251,20 @@ class Assembly:
             timer.add(HealthReporter(self._health, report).run_due)
             self._health.add_listener(timer.wake)
 
-    def _bind(self, host: Host) -> sockets.Sockets:
+    def _bind(self, host: Host) -> Sockets:
         settings = self._settings
-        if host.sockets:
-            bound = sockets.adopt(host.sockets)
-            self._config.set_address(bound.host, bound.port)
-        else:
-            bound = sockets.bind(settings.host, settings.port, self._logger.warning)
-            self._config.set_address(settings.host, bound.port)
+        bound = bind_public(settings, host.sockets, self._logger.warning)
+        if bound.path is None:
+            self._config.set_address(bound.host if host.sockets else settings.host, bound.port)
         return bound
+
+    def _make_udp(self, bound: Sockets) -> UdpListener | None:
+        if bound.udp is None:
+            return None
+        settings = self._settings
+        is_allowed = self.access.allows_address if settings.allow_from else None
+        buffer = settings.udp_receive_buffer
+        return UdpListener(bound.udp, self.intake, self._logger, buffer, is_allowed)
 
     def _open_queue(self) -> EventQueue:
         """The configured queue, holding the events that were put before the start."""
@@ -292,12 +317,15 @@ class Assembly:
         timer.add(processor.run_due)
         return processor
 
-    def _make_server(self, bound: sockets.Sockets, *, is_passed: bool) -> Server:
+    def _make_server(
+        self, bound: Sockets, *, is_passed: bool = False, is_admin: bool = False
+    ) -> Server:
         settings = self._settings
         fast_lane = FastLane(
             self.intake,
             self.web.fast_lane_blocker,
             self._config.redact,
+            self.access,
             settings.max_request_size,
         )
         return Server(
@@ -305,7 +333,8 @@ class Assembly:
             bound.tcp,
             self._logger,
             is_passed=is_passed,
-            lane=fast_lane if settings.fast_events else None,
+            is_admin=is_admin,
+            lane=fast_lane if settings.fast_events and not is_admin else None,
             threads=settings.http_threads,
             max_request_size=settings.max_request_size,
             connection_limit=settings.connection_limit,

@@ -126,14 +126,16 @@ class Lifecycle:
         yield parts.notifier.start
         yield parts.timer.start
         yield parts.queue.start
-        yield parts.server.start
+        for server in parts.servers():
+            yield server.start
         yield self._call_start_hooks
         yield lambda: parts.web.open_or_close(None)
         yield parts.processor.start
         yield parts.intake.open
         yield parts.server.admit
         yield self._start_slaves
-        yield parts.udp.start
+        if parts.udp is not None:
+            yield parts.udp.start
 
     def _start_own_threads(self) -> None:
         """Start both now: when they are needed, there may be no thread available."""
@@ -201,7 +203,8 @@ class Lifecycle:
             self._health.enter(DRAINING if self._started.is_set() else STOPPING)
             if order.parts is not None:
                 order.parts.supervisor.abort_start()
-                order.parts.server.drain()
+                for server in order.parts.servers():
+                    server.drain()
             reason = self._failure or self._program.stop_reason()
             log_safely(self._logger, logging.INFO, "Stopping: %s", reason)
             # The other half is for what the main thread has to stop.

@@ -23,24 +23,26 @@ from ..web.server import Server
 
 
 class Parts(NamedTuple):
-    """The running parts of a daemon."""
+    """The running parts of a daemon. admin, udp: None if they are not configured."""
 
     queue: EventQueue
     intake: Intake
     web: WebApp
     server: Server
+    admin: Server | None
     processor: Processor
     supervisor: Supervisor
-    udp: UdpListener
+    udp: UdpListener | None
     outbox: Outbox
     timer: Timer
     notifier: SystemdNotifier
 
     def components(self) -> tuple[Component, ...]:
         """Those that run on threads; the order is that of the problems in `/ping`."""
-        return (
+        parts: tuple[Component | None, ...] = (
             self.timer,
             self.server,
+            self.admin,
             self.processor,
             self.supervisor,
             self.udp,
@@ -48,6 +50,11 @@ class Parts(NamedTuple):
             self.outbox,
             self.notifier,
         )
+        return tuple(part for part in parts if part is not None)
+
+    def servers(self) -> tuple[Server, ...]:
+        """Those for HTTP."""
+        return (self.server,) if self.admin is None else (self.server, self.admin)
 
     def events_left(self) -> int:
         """Events that wait, or that a handler hasn't returned from."""

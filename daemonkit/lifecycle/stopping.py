@@ -71,7 +71,7 @@ class StopOrder:
         return [
             Step(self._drain, self._senders),
             Step(self._wait_for_clients, self._clients),
-            self._stop(parts.udp),
+            *([self._stop(parts.udp)] if parts.udp else []),
             Step(self._close_intake, share=False),
             self._stop(parts.processor),
             self._stop(parts.supervisor),
@@ -82,10 +82,11 @@ class StopOrder:
             *(
                 self._stop(part, in_main=True, again=True)
                 for part in (parts.udp, parts.processor, parts.supervisor)
+                if part is not None
             ),
             # Not earlier, so that what is handled by now is never handled again.
             self._stop(parts.queue, in_main=True),
-            self._stop(parts.server, in_main=True),
+            *(self._stop(server, in_main=True) for server in parts.servers()),
             Step(self._report_end, in_main=True, share=False),
             self._stop(parts.notifier, in_main=True),
         ]

@@ -52,6 +52,24 @@ class Gatherer:
         return value
 
 
+def without_contents(events: Mapping[str, Any]) -> dict[str, Any]:
+    """The counters of events without what events contain, for those who needn't have a token."""
+    shown = dict(events)
+    if "dead_letters" in shown:
+        kept = ("id", "attempts", "first_failed", "last_failed")
+        shown["dead_letters"] = [
+            # Of the error only its type: the text may quote the event.
+            {**{key: letter[key] for key in kept}, "error": letter["error"].partition(":")[0]}
+            for letter in shown["dead_letters"]
+        ]
+    if "stalled" in shown:
+        shown["stalled"] = [
+            {key: value for key, value in call.items() if key != "event"}
+            for call in shown["stalled"]
+        ]
+    return shown
+
+
 def jsonable(value: Any, redact: Callable[[str], str]) -> Any:
     """Copy a value to plain JSON types; dates, sets, NaN and other objects become text.
 

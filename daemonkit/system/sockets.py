@@ -1,4 +1,4 @@
-"""A daemon's two sockets: TCP and UDP on one address and port."""
+"""A daemon's sockets: TCP and UDP on one address and port, or a Unix socket."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import errno
 import fcntl
 import os
 import socket
+import stat
 import struct
 import termios
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,26 +26,38 @@ RECEIVE_BUFFER = 4 * 1024 * 1024
 _SO_RCVBUFFORCE = 33
 _SO_MEMINFO = 55
 _MEMINFO = struct.Struct("9I")
+_CREDENTIALS = struct.Struct("3i")
+SOCKET_MODE = 0o660
 _COUNT = struct.Struct("i")
 _NO_IPV6 = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT}
 
 
 @dataclass
 class Sockets:
-    """Both sockets, bound; the TCP socket is listening."""
+    """The sockets, bound; the TCP or Unix socket is listening.
+
+    udp: None if no datagrams are taken; path: of a Unix socket.
+    """
 
     tcp: socket.socket
-    udp: socket.socket
+    udp: socket.socket | None
     host: str
     port: int
+    path: str | None = None
+
+    @property
+    def address(self) -> str:
+        """Where they listen, for the log."""
+        return f"unix:{self.path}" if self.path else format_address(self.host, self.port)
 
     def close(self) -> None:
         self.tcp.close()
-        self.udp.close()
+        if self.udp is not None:
+            self.udp.close()
 
 
-def adopt(given: Sequence[socket.socket]) -> Sockets:
-    """Use the sockets that systemd passed: one for TCP and one for UDP.
+def adopt(given: Sequence[socket.socket], *, with_udp: bool = True) -> Sockets:
+    """Use the sockets that systemd passed: one for TCP and, with `with_udp`, one for UDP.
 
     Raises StartError for any others, and closes them.
     """
@@ -53,41 +67,99 @@ def adopt(given: Sequence[socket.socket]) -> Sockets:
         for sock in given
         if sock.type in kinds and sock.family in (socket.AF_INET, socket.AF_INET6)
     }
-    if len(given) != 2 or len(found) != 2:
+    wanted = {"TCP", "UDP"} if with_udp else {"TCP"}
+    if len(given) != len(wanted) or found.keys() != wanted:
         names = ", ".join(f"{sock.family.name} {sock.type.name}" for sock in given)
         for sock in given:
             sock.close()
-        raise StartError(
-            "cannot start: systemd must pass one TCP and one UDP socket (ListenStream= and "
-            f"ListenDatagram= in the .socket unit), not {names}"
+        what = (
+            "one TCP and one UDP socket (ListenStream= and ListenDatagram= in the .socket unit)"
+            if with_udp
+            else "one TCP socket (ListenStream= in the .socket unit; intake has no udp)"
         )
-    tcp, udp = found["TCP"], found["UDP"]
+        raise StartError(f"cannot start: systemd must pass {what}, not {names}")
+    tcp = found["TCP"]
     try:
         tcp.listen(BACKLOG)
     except OSError as error:
         raise StartError(f"cannot listen on systemd's TCP socket: {error.strerror}") from None
-    return Sockets(tcp, udp, *tcp.getsockname()[:2])
+    return Sockets(tcp, found.get("UDP"), *tcp.getsockname()[:2])
 
 
-def bind(host: str, port: int, warn: Callable[[str], None]) -> Sockets:
-    """Bind TCP and UDP to `host` and `port`; 0 picks a port that is free for both.
+def bind(host: str, port: int, warn: Callable[[str], None], *, with_udp: bool = True) -> Sockets:
+    """Bind TCP, and UDP if it is wanted, to `host` and `port`; 0 picks a port that is free for
+    both.
 
     `::` includes IPv4, and falls back to 0.0.0.0 with a warning on a machine without IPv6.
     Raises StartError when an address can't be bound.
     """
     try:
-        return _bind_both(host, port)
+        return _bind_both(host, port, with_udp)
     except OSError as error:
         if host != ANY_ADDRESS or error.errno not in _NO_IPV6:
             raise _start_error(host, port, error) from None
     warn(f"no IPv6 on this machine: listening on {ANY_ADDRESS_V4} instead of {ANY_ADDRESS}")
     try:
-        return _bind_both(ANY_ADDRESS_V4, port)
+        return _bind_both(ANY_ADDRESS_V4, port, with_udp)
     except OSError as error:
         raise _start_error(ANY_ADDRESS_V4, port, error) from None
 
 
-def _bind_both(host: str, port: int) -> Sockets:
+def bind_unix(path: str) -> Sockets:
+    """Listen on a Unix socket that its owner and group may use, whatever the umask.
+
+    A socket file that nobody listens on is replaced. Raises StartError.
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _remove_stale(path)
+        # Before the file exists: the umask can only take away from this.
+        os.fchmod(sock.fileno(), SOCKET_MODE)
+        sock.bind(path)
+        os.chmod(path, SOCKET_MODE)
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        hint = "; is it running already?" if error.errno == errno.EADDRINUSE else ""
+        reason = error.strerror or error
+        raise StartError(f"cannot listen on unix:{path}: {reason}{hint}") from None
+    return Sockets(sock, None, "", 0, path)
+
+
+def _remove_stale(path: str) -> None:
+    """Remove a socket file that nobody listens on; raises OSError if somebody does."""
+    try:
+        is_socket = stat.S_ISSOCK(os.stat(path).st_mode)
+    except FileNotFoundError:
+        return
+    if not is_socket:
+        raise OSError(errno.EEXIST, "there is a file that is not a socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        # A listener with a full backlog doesn't accept at once, but it is alive.
+        probe.setblocking(False)
+        error = probe.connect_ex(path)
+    if error != errno.ECONNREFUSED:
+        raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+    os.unlink(path)
+
+
+def remove_socket_file(path: str) -> None:
+    """Remove the file of a Unix socket that was closed, unless somebody else listens there now."""
+    with suppress(OSError):
+        _remove_stale(path)
+
+
+def peer_user(sock: socket.socket) -> int | None:
+    """The user of a Unix socket's peer (unix(7), SO_PEERCRED), None if that is unknown."""
+    try:
+        found = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        _, user, _ = _CREDENTIALS.unpack(found)
+    except (OSError, struct.error):
+        return None
+    return int(user)
+
+
+def _bind_both(host: str, port: int, with_udp: bool) -> Sockets:
     try:
         info = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except UnicodeError:
@@ -99,7 +171,8 @@ def _bind_both(host: str, port: int) -> Sockets:
         try:
             tcp.listen(BACKLOG)
             found: int = tcp.getsockname()[1]
-            udp = _bound(family, socket.SOCK_DGRAM, (address[0], found, *address[2:]))
+            target = (address[0], found, *address[2:])
+            udp = _bound(family, socket.SOCK_DGRAM, target) if with_udp else None
         except OSError as error:
             tcp.close()
             # Only a port that the kernel picked can be replaced.

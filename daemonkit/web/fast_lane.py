@@ -16,6 +16,8 @@ from waitress.utilities import build_http_date
 from ..events.codec import Decoded, decode, decode_lines
 from ..events.intake import Intake
 from ..exceptions import BatchTooLarge, InvalidEvent, Unavailable
+from ..types import Origin
+from .access import Access, Client, Peer, last_of
 from .responses import CONTENT_TYPE, NDJSON, RECEIVED, SERVER, batch_received, envelope
 
 MAX_BLANK = 16
@@ -36,40 +38,61 @@ LINE = b"POST /events HTTP/1.1\r\n"
 _HEAD = re.compile(re.escape(LINE) + rb"(?:[A-Za-z0-9-]+:[ -~]*\r\n)+\r\n")
 _FIELDS = re.compile(
     rb"\n(host|content-length|content-type|content-encoding|connection|cookie|expect"
-    rb"|transfer-encoding):([^\r]*)"
+    rb"|transfer-encoding|authorization|origin|sec-fetch-site|x-forwarded-for|x-forwarded-host)"
+    rb":([^\r]*)",
+    re.IGNORECASE,
 )
 _HOST = re.compile(
     rb"(?:(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}|\[[0-9a-f:.]{2,45}\])(?::[0-9]{1,5})?"
 )
-# Cookies, because Flask may set one in return.
-_FLASK_ONLY = {b"content-encoding", b"cookie", b"expect", b"transfer-encoding"}
+# Cookies, because Flask may set one in return. The origin, because only browsers send it.
+_FLASK_ONLY = {
+    *(b"content-encoding", b"cookie", b"expect", b"origin", b"sec-fetch-site"),
+    b"transfer-encoding",
+}
 
 
 class Head(NamedTuple):
-    """What a request's head says about its body."""
+    """What a request's head says about its body, and about who sends it.
+
+    sender: the name of its token; forwarded_for: X-Forwarded-For of a trusted proxy, else "".
+    """
 
     length: int
     is_batch: bool
+    sender: str | None = None
+    forwarded_for: str = ""
 
 
-def read_head(head: bytes) -> Head | None:
-    """Read the head of a plain `POST /events`; None for any other request."""
+def read_head(head: bytes, access: Access, is_trusted: bool) -> Head | None:
+    """Read the head of a plain `POST /events`; None for any other request, or one to be refused.
+
+    is_trusted: whether it comes from a trusted proxy.
+    """
     if _HEAD.fullmatch(head) is None:
         return None
-    found = _FIELDS.findall(head.lower())
-    fields = {name: value.strip(b" ") for name, value in found}
+    found = _FIELDS.findall(head)
+    fields = {name.lower(): value.strip(b" ") for name, value in found}
     length = fields.get(b"content-length", b"")
     if (
         len(fields) < len(found)
         or not _FLASK_ONLY.isdisjoint(fields)
         or not (length.isdigit() and len(length) <= len(str(MAX_BODY)))
-        or _HOST.fullmatch(fields.get(b"host", b"")) is None
-        or fields.get(b"connection", b"keep-alive") != b"keep-alive"
+        or _HOST.fullmatch(fields.get(b"host", b"").lower()) is None
+        or fields.get(b"connection", b"keep-alive").lower() != b"keep-alive"
     ):
         return None
-    is_batch = fields.get(b"content-type", b"").partition(b";")[0].rstrip() == NDJSON.encode()
-    fits = int(length) <= (MAX_BATCH if is_batch else MAX_BODY)
-    return Head(int(length), is_batch) if fits else None
+    content_type = fields.get(b"content-type", b"").lower()
+    is_batch = content_type.partition(b";")[0].rstrip() == NDJSON.encode()
+    if int(length) > (MAX_BATCH if is_batch else MAX_BODY):
+        return None
+    texts = {name: value.decode() for name, value in fields.items()}
+    host = last_of(texts.get(b"x-forwarded-host", "")) if is_trusted else ""
+    may, sender = access.sender(texts.get(b"authorization", ""))
+    if not (may and access.takes_http and access.allows_host(host or texts[b"host"])):
+        return None
+    forwarded_for = texts.get(b"x-forwarded-for", "") if is_trusted else ""
+    return Head(int(length), is_batch, sender, forwarded_for)
 
 
 def _may_be_event(line: bytes) -> bool:
@@ -86,7 +109,7 @@ class Connection(Protocol):
     answer_pending: bool
 
     @property
-    def peer(self) -> str: ...
+    def other_end(self) -> Peer: ...
 
     def answer(self, data: bytes) -> None: ...
 
@@ -96,7 +119,8 @@ class FastLane:
     answers them.
 
     find_blocker: names what could see a request to `/events`, "" if nothing could; redact: hides
-    secrets in a message; max_request_size: bytes in a body.
+    secrets in a message; access: the settings for access control; max_request_size: bytes in a
+    body.
     """
 
     def __init__(
@@ -104,6 +128,7 @@ class FastLane:
         intake: Intake,
         find_blocker: Callable[[], str],
         redact: Callable[[str], str],
+        access: Access,
         max_request_size: int,
     ) -> None:
         self._intake = intake
@@ -112,11 +137,12 @@ class FastLane:
         self._limit = max_request_size
         self._is_open: bool | None = None
         self._counted = 0
+        self._access = access
         # Most clients send the same head each time.
         self._read_head = lru_cache(HEAD_CACHE_SIZE)(read_head)
-        self._taken: list[tuple[Connection, int | None]] = []
-        """Of each request to be answered, its connection, and the size of its batch: None if it is
-        a single event."""
+        self._taken: list[tuple[Connection, int | None, Head]] = []
+        """Of each request to be answered, its connection, the size of its batch (None if it is a
+        single event), and its head."""
         self._decoded = Decoded([], [])
         """The events of these requests."""
         self.accepted = 0
@@ -127,7 +153,7 @@ class FastLane:
 
     def state(self) -> str:
         """Whether it is open, or the reason why it is closed."""
-        blocker = self._find_blocker()
+        blocker = "intake has no http" if not self._access.takes_http else self._find_blocker()
         return f"closed: {blocker}" if blocker else "open"
 
     def take(self, connection: Connection, data: bytes) -> bytes:
@@ -136,6 +162,8 @@ class FastLane:
         An incomplete plain request is stored in `connection.partial`.
         """
         start, size = 0, len(data)
+        access = self._access
+        is_trusted = access.checks_clients and access.trusts(connection.other_end)
         while start < size:
             if data.startswith(b"\r\n", start) and connection.blank < MAX_BLANK:
                 # Some clients send a line break after a body (RFC 9112 section 2.2).
@@ -151,14 +179,18 @@ class FastLane:
                     connection.partial = data[start:]
                     return b""
                 break
-            head = self._read_head(data[start:body]) if body - start <= MAX_HEAD else None
+            if body - start > MAX_HEAD:
+                break
+            head = self._read_head(data[start:body], access, is_trusted)
             if head is None or head.length > self._limit:
+                break
+            if access.checks_clients and not access.allows(self._client(connection, head)):
                 break
             end = body + head.length
             if end > size:
                 connection.partial = data[start:]
                 return b""
-            if not self._accept(connection, head.is_batch, data[body:end]):
+            if not self._accept(connection, head, data[body:end]):
                 break
             start = end
         # Answers must be in the order of the requests.
@@ -187,14 +219,17 @@ class FastLane:
         decoded, self._decoded = self._decoded, Decoded([], [])
         refusals = self._intake.put_each(
             decoded,
-            [1 if size is None else size for _, size in taken],
+            [1 if size is None else size for _, size, _ in taken],
             "http",
-            lambda: [connection.peer for connection, _ in taken],
+            lambda: [
+                Origin(self._client(connection, head).shown, head.sender)
+                for connection, _, head in taken
+            ],
         )
         if (now := int(time.time())) != self._second:
             self._second, self._received = now, {}
         answers: dict[Connection, list[bytes]] = {}
-        for (connection, size), refusal in zip(taken, refusals, strict=True):
+        for (connection, size, _), refusal in zip(taken, refusals, strict=True):
             if refusal is None:
                 self.accepted += 1 if size is None else size
                 answer = self._received_answer(size)
@@ -210,13 +245,16 @@ class FastLane:
             self._is_open = not self._find_blocker()
         return self._is_open
 
-    def _accept(self, connection: Connection, is_batch: bool, body: bytes) -> bool:
-        if is_batch and body.count(b"\n") > MAX_LINES:
+    def _client(self, connection: Connection, head: Head) -> Client:
+        return self._access.client(connection.other_end, head.forwarded_for)
+
+    def _accept(self, connection: Connection, head: Head, body: bytes) -> bool:
+        if head.is_batch and body.count(b"\n") > MAX_LINES:
             return False
         events, lines = self._decoded
         size = None
         try:
-            if is_batch:
+            if head.is_batch:
                 batch = decode_lines(body, self._intake.max_event_size)
                 size = len(batch.events)
                 events += batch.events
@@ -229,7 +267,7 @@ class FastLane:
             return False
         connection.answer_pending = True
         connection.blank = 0
-        self._taken.append((connection, size))
+        self._taken.append((connection, size, head))
         return True
 
     def _received_answer(self, size: int | None) -> bytes:

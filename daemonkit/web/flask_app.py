@@ -173,11 +173,20 @@ class WebApp(Flask):
         self.logger.error("%s %s failed", request.method, request.path, exc_info=exc_info)
 
     def dispatch_request(self) -> Any:
-        if self.closed is not None and request.endpoint not in routes.LIBRARY_ENDPOINTS:
+        is_own = request.endpoint is None or request.endpoint in routes.ENDPOINTS
+        if self.closed is not None and not is_own:
             raise Unavailable(self.closed, retry_after=5)
         return super().dispatch_request()
 
     def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
         if not self.sealed:
             self.seal()
+        refused = self._views.access().admit(environ)
+        if refused is not None:
+            return routes.refusal(403, refused)(environ, start_response)
         return super().__call__(environ, start_response)
+
+    def preprocess_request(self) -> Any:
+        # Before the user's functions, which must not see what is refused.
+        routes.check_rights(self._views.access())
+        return super().preprocess_request()

@@ -6,6 +6,7 @@ import errno
 import logging
 import threading
 import time
+from socket import AF_UNIX
 from typing import Any
 
 from waitress.server import TcpWSGIServer
@@ -31,8 +32,8 @@ class Listener(TcpWSGIServer):
     """Waitress's server without its loop.
 
     poller: what the loop waits with; lane: the fast lane, None if disabled; is_passed: whether the
-    socket was passed to this process; connection_limit: most open connections;
-    request_timeout: seconds to send a request.
+    socket was passed to this process; is_admin: whether it is the admin listener; connection_limit:
+    most open connections; request_timeout: seconds to send a request.
     """
 
     channel_class = Channel
@@ -43,6 +44,7 @@ class Listener(TcpWSGIServer):
         poller: Poller,
         lane: FastLane | None,
         is_passed: bool,
+        is_admin: bool,
         connection_limit: int,
         request_timeout: float,
         *args: Any,
@@ -51,6 +53,7 @@ class Listener(TcpWSGIServer):
         self.poller = poller
         self.lane = lane
         self._is_passed = is_passed
+        self.is_admin = is_admin
         self.draining = False
         """Whether each answer says that its connection will be closed."""
         self.is_open = False
@@ -169,7 +172,15 @@ class Listener(TcpWSGIServer):
         super().del_channel(map)
 
     def fix_addr(self, addr: Any) -> Any:
-        return (plain_address(addr[0]), *addr[1:])
+        # A Unix socket's peer has no address.
+        return ("", 0) if self.family == AF_UNIX else (plain_address(addr[0]), *addr[1:])
+
+    def getsockname(self) -> Any:
+        return ("localhost", 0) if self.family == AF_UNIX else super().getsockname()
+
+    def set_socket_options(self, conn: Any) -> None:
+        if self.family != AF_UNIX:
+            super().set_socket_options(conn)
 
     def pull_trigger(self) -> None:
         # Waitress calls this after each request; a channel wakes the loop only if needed.

@@ -20,10 +20,14 @@ a hanging health check doesn't block readiness."""
 
 
 class Pool(ThreadedTaskDispatcher):
-    """Threads that take connections from one queue and answer the first request of each."""
+    """Threads that take connections from one queue and answer the first request of each.
 
-    def __init__(self) -> None:
+    name: the beginning of their names.
+    """
+
+    def __init__(self, name: str = "http") -> None:
         super().__init__()
+        self._name = name
         self.started: list[threading.Thread] = []
         """All threads ever started, including those that have ended."""
         self._worker_ids: set[int] = set()
@@ -35,7 +39,7 @@ class Pool(ThreadedTaskDispatcher):
         """Start `count` threads and the reserve threads."""
         self.set_thread_count(count)
         for path in PROBES:
-            self._start(f"http-{path[1:]}", self._serve_probes, path)
+            self._start(f"{self._name}-{path[1:]}", self._serve_probes, path)
 
     def add_task(self, channel: Any) -> None:
         reserve = self._reserves.get(_path(channel))
@@ -88,7 +92,7 @@ class Pool(ThreadedTaskDispatcher):
 
     def start_new_thread(self, target: Callable[[int], None], thread_no: int) -> None:
         try:
-            thread = self._start(f"http-{thread_no + 1}", target, thread_no)
+            thread = self._start(f"{self._name}-{thread_no + 1}", target, thread_no)
         except BaseException:
             # shutdown() waits for every number in this set.
             self.threads.discard(thread_no)

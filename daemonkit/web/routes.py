@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import flask
 from flask import Blueprint, Flask, Response, make_response, request
 from werkzeug.exceptions import (
+    BadRequest,
     HTTPException,
     InternalServerError,
     LengthRequired,
@@ -16,26 +18,45 @@ from werkzeug.exceptions import (
 )
 
 from ..callables import refuse_unrun
+from ..events.codec import decode
 from ..events.intake import Intake
 from ..exceptions import BatchTooLarge, EventTooLarge, InvalidEvent, PingError, Unavailable
 from ..monitoring.health import Health
 from ..monitoring.status import jsonable
-from ..system.sockets import format_address
 from ..text import plain
+from ..types import Origin
+from .access import CLIENT, CONTROL, PEER, READ, SEND, SENDER, Access
 from .content import decoded
 from .responses import CONTENT_TYPE, NDJSON, RECEIVED, batch_received, envelope
 
 OK = "OK\n"
-ROUTES = {"events": "POST", "status": "GET", "ping": "GET", "ready": "GET"}
-"""Each route's name, which is also its view's, and its method."""
+
+
+class Route(NamedTuple):
+    """A route of the library's own. right: what a request needs, None if nothing."""
+
+    method: str
+    right: str | None
+
+
+ROUTES = {
+    "events": Route("POST", SEND),
+    "status": Route("GET", READ),
+    "control/show": Route("POST", CONTROL),
+    "ping": Route("GET", None),
+    "ready": Route("GET", None),
+}
+"""By their paths, which are also the names of their views."""
 # The slash keeps them apart from the names of users' views.
+ENDPOINTS = {f"daemonkit./{path}": route for path, route in ROUTES.items()}
 EVENTS_ENDPOINT = "daemonkit./events"
-LIBRARY_ENDPOINTS = {None, *(f"daemonkit./{name}" for name in ROUTES)}
 
 
 class Views(NamedTuple):
     """What the routes call: plain callables, so that nothing here knows the daemon."""
 
+    access: Callable[[], Access]
+    dead_letter: Callable[[int], Mapping[str, Any] | None]
     intake: Callable[[], Intake]
     max_request_size: Callable[[], int]
     status: Callable[[], Any]
@@ -54,21 +75,33 @@ class _LibraryRoutes:
     def events(self) -> Response:
         if "CONTENT_LENGTH" not in request.environ:
             raise LengthRequired("A request to /events needs Content-Length or chunked framing")
-        # Flask has no `request.remote_port`; the server puts it here.
-        peer = format_address(request.remote_addr or "", request.environ.get("REMOTE_PORT", "0"))
+        if not self._views.access().takes_http:
+            raise NotFound("Events are not accepted over HTTP (intake)")
+        origin = Origin(request.environ[CLIENT].shown, flask.g.get(SENDER))
         coding = request.headers.get("Content-Encoding", "")
         data = decoded(_whole_body(), coding, self._views.max_request_size())
         intake = self._views.intake()
         if request.mimetype == NDJSON:
             batch = intake.decode_lines(data)
-            intake.put_many(batch, "http", peer)
+            intake.put_many(batch, "http", origin)
             return _answer(200, batch_received(len(batch.events)))
-        intake.put_many(intake.decode_one(data), "http", peer)
+        intake.put_many(intake.decode_one(data), "http", origin)
         return _answer(200, RECEIVED)
 
     def status(self) -> Response:
         shown = jsonable(self._views.status(), self._views.redact)
         return _answer(200, envelope(shown, True))
+
+    def control_show(self) -> Response:
+        """A dead letter with everything that is known about it."""
+        asked = decode(_whole_body())
+        id = asked.get("id") if isinstance(asked, dict) else None
+        if not isinstance(id, int) or isinstance(id, bool):
+            raise BadRequest('The body must be {"id": NUMBER}')
+        found = self._views.dead_letter(id)
+        if found is None:
+            raise NotFound(f"There is no dead letter {id}")
+        return _answer(200, envelope(jsonable(found, self._views.redact), True))
 
     def ping(self) -> Response:
         try:
@@ -109,9 +142,28 @@ class _LibraryRoutes:
 def add_routes(blueprint: Blueprint, views: Views) -> None:
     """Add the library's routes."""
     routes = _LibraryRoutes(views)
-    for name, method in ROUTES.items():
-        view = getattr(routes, name)
-        blueprint.add_url_rule(f"/{name}", f"/{name}", view, methods=[method])
+    for path, route in ROUTES.items():
+        view = getattr(routes, path.replace("/", "_"))
+        blueprint.add_url_rule(f"/{path}", f"/{path}", view, methods=[route.method])
+
+
+def check_rights(access: Access) -> None:
+    """Refuse the current request if it may not do what it asks for; raises HTTPException."""
+    peer = request.environ[PEER]
+    # There is no endpoint if the method is wrong.
+    route = (
+        ROUTES.get(request.path[1:])
+        if request.endpoint is None
+        else ENDPOINTS.get(request.endpoint)
+    )
+    # Everyone's probes are on both listeners.
+    is_for_all = route is not None and route.right is None
+    is_for_admin = route is not None and route.right in (READ, CONTROL)
+    if access.has_admin and not is_for_all and peer.is_admin is not is_for_admin:
+        raise NotFound
+    if route is not None and route.right is not None:
+        sender = access.check(route.right, peer, lambda name: request.headers.get(name, ""))
+        setattr(flask.g, SENDER, sender)
 
 
 def _whole_body() -> bytes:
@@ -161,6 +213,11 @@ def http_error(error: HTTPException, views: Views) -> Any:
     if isinstance(error, MethodNotAllowed):
         response.headers["Allow"] = ", ".join(sorted(error.valid_methods or ()))
     return response
+
+
+def refusal(code: int, message: str) -> Response:
+    """An answer that is given outside of Flask."""
+    return _answer(code, envelope(message, False))
 
 
 def _message(error: HTTPException) -> str:

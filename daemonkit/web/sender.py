@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import time
+from functools import cached_property
+from socket import AF_UNIX
 from typing import Any
 
 from waitress.buffers import OverflowableBuffer, ReadOnlyFileBasedBuffer
 from waitress.channel import ClientDisconnected, HTTPChannel
 
-from ..system.sockets import format_address, unacknowledged
+from ..config.access import UNIX
+from ..system.sockets import format_address, peer_user, unacknowledged
+from .access import Peer
 
 SEND_AT_ONCE = 1024 * 1024
 """Bytes sent on one connection before the others get their turn."""
@@ -73,10 +77,19 @@ class Sender(HTTPChannel):
     def last_activity(self, _: float) -> None:
         self._last_activity = time.monotonic()
 
+    @cached_property
+    def other_end(self) -> Peer:
+        """The other end of the connection."""
+        is_admin = self.server.is_admin
+        if self.socket.family == AF_UNIX:
+            return Peer(None, 0, peer_user(self.socket), is_admin)
+        return Peer(self.addr[0], self.addr[1], None, is_admin)
+
     @property
     def peer(self) -> str:
-        """The client's address and port."""
-        return format_address(self.addr[0], self.addr[1])
+        """The other end's address and port, for the log."""
+        address, port, *_ = self.other_end
+        return UNIX if address is None else format_address(address, port)
 
     def write_soon(self, data: Any) -> int:
         """Send data from a pool thread; waits while too much is unsent.

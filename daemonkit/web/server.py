@@ -14,6 +14,7 @@ from waitress.adjustments import Adjustments
 
 from ..runtime.part import ThreadedPart
 from ..system.log import log_safely
+from ..system.sockets import remove_socket_file
 from .fast_lane import FastLane
 from .listener import Listener
 from .poller import Poller
@@ -41,8 +42,9 @@ class Server(ThreadedPart):
     """The HTTP server: waitress's loop on one thread, and a pool of threads for requests.
 
     sock: a bound, listening socket, which this closes; is_passed: whether the socket was passed
-    to this process, so that its successor accepts the clients left in the backlog; lane: answers
-    events without the application, None if disabled; threads: size of the pool; max_request_size:
+    to this process, so that its successor accepts the clients left in the backlog; is_admin:
+    whether it is the admin listener; lane: answers events without the application, None if
+    disabled; threads: size of the pool; max_request_size:
     bytes in a body; connection_limit: most open connections; request_timeout: seconds that a client
     has to send a request.
     """
@@ -54,15 +56,19 @@ class Server(ThreadedPart):
         logger: logging.Logger,
         *,
         is_passed: bool = False,
+        is_admin: bool = False,
         lane: FastLane | None,
         threads: int,
         max_request_size: int,
         connection_limit: int,
         request_timeout: float,
     ) -> None:
-        super().__init__("http", "the HTTP server")
+        name = "admin" if is_admin else "http"
+        super().__init__(name, f"the {'admin' if is_admin else 'HTTP'} server")
+        self._is_admin = is_admin
         self._logger = logger
         self._socket = sock
+        self._path: str = sock.getsockname() if sock.family == socket.AF_UNIX else ""
         self.is_passed = is_passed
         self._application = application
         self._adjustments = Adjustments(
@@ -83,7 +89,7 @@ class Server(ThreadedPart):
         self._lane = lane
         self._connection_limit = connection_limit
         self._request_timeout = request_timeout
-        self._pool = Pool()
+        self._pool = Pool(name)
         self._listener: Listener | None = None
         self._poller = Poller()
         self._abandon = False
@@ -96,6 +102,7 @@ class Server(ThreadedPart):
             self._poller,
             self._lane,
             self.is_passed,
+            self._is_admin,
             self._connection_limit,
             self._request_timeout,
             with_fork_guard(self._application),
@@ -218,6 +225,8 @@ class Server(ThreadedPart):
         wasyncore.close_all(self._map)
         self._poller.close()
         self._socket.close()
+        if self._path:
+            remove_socket_file(self._path)
 
     def _run_once(self, listener: Listener, at_most: float | None) -> None:
         try:

@@ -10,6 +10,7 @@ from waitress.buffers import ReadOnlyFileBasedBuffer
 from waitress.utilities import build_http_date
 
 from ..runtime.forks import ForkGuard
+from .access import PEER
 from .responses import CONTENT_TYPE, envelope
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
@@ -28,13 +29,11 @@ class _AnswerTask(task.Task):
 
     def build_response_header(self) -> bytes:
         """The status line and header fields, which decide how the body ends (RFC 9112)."""
-        headers = [
-            (name, value)
-            for name, value in self._named_headers()
-            if self.has_body or name != "Content-Length"
-        ]
-        names = {name for name, _ in headers}
-        if self.has_body and "Content-Length" not in names:
+        # What the application says about the connection isn't its own to decide.
+        dropped = {"connection"} if self.has_body else {"connection", "content-length"}
+        headers = [field for field in self.response_headers if field[0].lower() not in dropped]
+        names = {name.lower() for name, _ in headers}
+        if self.has_body and "content-length" not in names:
             if self.content_length is not None:
                 headers.append(("Content-Length", str(self.content_length)))
             elif self.version == "1.1":
@@ -49,21 +48,13 @@ class _AnswerTask(task.Task):
         elif self.version == "1.0":
             headers.append(("Connection", "keep-alive"))
         ident = self.channel.server.adj.ident
-        headers.append(("Via" if "Server" in names else "Server", ident))
-        if "Date" not in names:
+        headers.append(("Via" if "server" in names else "Server", ident))
+        if "date" not in names:
             headers.append(("Date", build_http_date(self.start_time)))
-        self.response_headers = sorted(headers, key=lambda header: header[0])
+        self.response_headers = sorted(headers, key=lambda header: header[0].lower())
         lines = [f"{name}: {value}" for name, value in self.response_headers]
         head = "\r\n".join([f"HTTP/{self.version} {self.status}", *lines, "", ""])
         return head.encode("latin-1")
-
-    def _named_headers(self) -> Iterator[tuple[str, str]]:
-        """The application's header fields with their usual capitals; not what it says about the
-        connection, which isn't its own to decide."""
-        for name, value in self.response_headers:
-            usual = "-".join(part.capitalize() for part in name.split("-"))
-            if usual != "Connection":
-                yield usual, value
 
     def _closes(self) -> bool:
         connection = self.request.headers.get("CONNECTION")
@@ -116,6 +107,11 @@ class Task(_AnswerTask, task.WSGITask):
         # Waitress logs an Exception and answers 500; at any other it leaks the connection.
         except BaseException as error:
             raise RuntimeError(f"a route raised {type(error).__name__}: {error}") from error
+
+    def get_environment(self) -> dict[str, Any]:
+        environ: dict[str, Any] = super().get_environment()
+        environ[PEER] = self.channel.other_end
+        return environ
 
     def build_response_header(self) -> bytes:
         # A body sent without a length would be read as the next request.

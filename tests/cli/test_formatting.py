@@ -8,6 +8,7 @@ import pytest
 
 from daemonkit.cli.formatting import details, printable, table
 from daemonkit.events.durable.editor import Stored
+from daemonkit.types import Origin
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +22,7 @@ def _terminal() -> Iterator[None]:
 
 
 def stored(line: bytes = b"{}", **more: Any) -> Stored:
-    return Stored(1, "dead", 1_700_000_000.0, "http", "::1:5", line, **more)
+    return Stored(1, "dead", 1_700_000_000.0, "http", Origin("::1:5"), line, **more)
 
 
 def test_control_characters_are_escaped_as_in_json() -> None:

@@ -100,7 +100,10 @@ def test_signals_wait_for_the_start_and_no_longer_than_the_daemon(
     [
         (["--port", "x"], "--port: master.port must be an int 0..65535, not 'x' (str)"),
         (["--port", "99999"], "--port: master.port must be an int 0..65535, not 99999 (int)"),
-        (["--host", ""], "--host: master.host must be a string, not empty, not '' (str)"),
+        (
+            ["--host", ""],
+            "--host: master.host must be an address, or unix: and an absolute path, not '' (str)",
+        ),
         (["--set", "x"], "--set takes KEY=VALUE with a dotted KEY, not 'x'"),
         (
             ["--config", "nowhere.yaml"],

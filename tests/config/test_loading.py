@@ -71,8 +71,14 @@ def test_a_file_without_settings_leaves_the_defaults(written: Any, text: str) ->
             "master: {port: true}",
             "cfg.yaml:1: master.port must be an int 0..65535, not True (bool)",
         ),
-        ("master: {host: 1}", "cfg.yaml:1: master.host must be a string, not empty, not 1 (int)"),
-        ("master: {host: ''}", "cfg.yaml:1: master.host must be a string, not empty, not '' (str)"),
+        (
+            "master: {host: 1}",
+            "cfg.yaml:1: master.host must be an address, or unix: and an absolute path, not 1 (int)",
+        ),
+        (
+            "master: {host: ''}",
+            "cfg.yaml:1: master.host must be an address, or unix: and an absolute path, not '' (str)",
+        ),
         (
             "master: {hidden_opts: a}",
             "cfg.yaml:1: master.hidden_opts must be a list of strings, not 'a' (str)",

@@ -14,6 +14,7 @@ from daemonkit.events.entry import (
     failure_of,
     meta_of,
 )
+from daemonkit.types import Origin
 
 THEN = datetime(2017, 7, 14, 2, 40, tzinfo=timezone.utc)
 
@@ -22,18 +23,22 @@ def test_a_part_of_a_batch_keeps_its_circumstances() -> None:
     batch = Batch([1, 2, 3], [b"1", b"2", b"3"], "udp", ["a", "b", "c"])
 
     assert batch.part(1, 3) == Batch([2, 3], [b"2", b"3"], "udp", ["b", "c"])
-    assert batch._replace(peers=None).part(0, 1) == Batch([1], [b"1"], "udp", None)
+    assert batch._replace(origins=None).part(0, 1) == Batch([1], [b"1"], "udp", None)
 
 
 def test_selected_events_of_a_batch_keep_their_circumstances() -> None:
-    batch = Batch([1, 2, 3], [b"1", b"2", b"3"], "udp", ["a:1", "b:2", "c:3"])
+    batch = Batch([1, 2, 3], [b"1", b"2", b"3"], "udp", list(map(Origin, ["a:1", "b:2", "c:3"])))
 
-    assert batch.selected([True, False, True]) == Batch([1, 3], [b"1", b"3"], "udp", ["a:1", "c:3"])
+    assert batch.selected([True, False, True]) == Batch(
+        [1, 3], [b"1", b"3"], "udp", list(map(Origin, ["a:1", "c:3"]))
+    )
     assert Batch([1, 2]).selected([False, True]) == Batch([2], [])
 
 
 def test_the_meta_of_an_event_has_its_time_in_utc() -> None:
-    assert meta_of("http", "a:1", 1_500_000_000, 2) == EventMeta("http", "a:1", THEN, 2)
+    assert meta_of("http", Origin("a:1", "x"), 1_500_000_000, 2) == EventMeta(
+        "http", "a:1", THEN, 2, "x"
+    )
 
 
 def test_a_failure_is_described_with_its_secrets_hidden() -> None:

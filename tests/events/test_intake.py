@@ -13,6 +13,7 @@ from daemonkit.events.entry import Batch, Entry
 from daemonkit.events.footprint import SMALL, footprint
 from daemonkit.events.intake import Intake
 from daemonkit.events.memory import MemoryQueue
+from daemonkit.types import Origin
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def intake(queue: MemoryQueue) -> Intake:
 
 def test_an_event_has_meta_only_if_the_handler_takes_it(intake: Intake, queue: MemoryQueue) -> None:
     queue.with_meta = True
-    intake.put_many(decoded({"a": 1}), "udp", "[::1]:9")
+    intake.put_many(decoded({"a": 1}), "udp", Origin("[::1]:9"))
     queue.with_meta = False
     intake.put_many(decoded(None), "app")
     tagged = queue.get()
@@ -58,7 +59,9 @@ def test_of_several_events_those_that_find_room_are_accepted(
     intake: Intake, queue: MemoryQueue
 ) -> None:
     queue.with_meta = True
-    count, refusal = intake.put_some(decoded(1, 2, 3), "udp", lambda: ["a:1", "b:2", "c:3"])
+    count, refusal = intake.put_some(
+        decoded(1, 2, 3), "udp", lambda: list(map(Origin, ["a:1", "b:2", "c:3"]))
+    )
 
     assert count == 2
     assert str(refusal) == "The event queue is full (2 events)"
@@ -74,7 +77,7 @@ def test_each_request_is_queued_whole_or_not_at_all(intake: Intake, queue: Memor
     refusals = intake.put_each(
         *requests([1], [2, 3], [4, 5, 6], [7]),
         "http",
-        lambda: ["a:1", "b:2", "c:3", "d:4"],
+        lambda: list(map(Origin, ["a:1", "b:2", "c:3", "d:4"])),
     )
 
     assert [str(refusal) for refusal in refusals] == [
@@ -136,7 +139,9 @@ def test_events_without_room_on_the_disk_are_refused_together(
 
 def test_a_closed_intake_accepts_no_batch(intake: Intake) -> None:
     intake.close()
-    refusals = intake.put_each(*requests([1], [2, 3]), "http", lambda: ["a:1", "b:2"])
+    refusals = intake.put_each(
+        *requests([1], [2, 3]), "http", lambda: list(map(Origin, ["a:1", "b:2"]))
+    )
 
     assert [str(refusal) for refusal in refusals] == ["The daemon is stopping"] * 2
     assert intake.counters() == {"received": 0, "refused": 3}
@@ -151,7 +156,9 @@ def test_senders_are_looked_up_only_if_the_handler_takes_meta(
 
 def test_a_closed_intake_accepts_none_of_several(intake: Intake) -> None:
     intake.close()
-    count, refusal = intake.put_some(decoded(1, 2), "udp", lambda: ["a:1", "b:2"])
+    count, refusal = intake.put_some(
+        decoded(1, 2), "udp", lambda: list(map(Origin, ["a:1", "b:2"]))
+    )
 
     assert count == 0
     assert str(refusal) == "The daemon is stopping"

@@ -11,6 +11,7 @@ from daemonkit.events.entry import Batch, Entry, FailedAttempt
 from daemonkit.events.footprint import GROUP, SMALL, footprint
 from daemonkit.events.memory import DEAD_LETTERS, MemoryQueue
 from daemonkit.events.waiting import QueueClosed
+from daemonkit.types import Origin
 
 from ..clock import Clock
 
@@ -71,18 +72,19 @@ def test_a_closed_queue_accepts_nothing_and_is_not_full() -> None:
 
 def test_entries_have_only_what_the_processor_needs() -> None:
     queue = MemoryQueue(10)
-    batch = Batch([{"a": 1}], [b'{"a": 1}'], "udp", ["peer"])
+    batch = Batch([{"a": 1}], [b'{"a": 1}'], "udp", [Origin("peer", "token")])
     queue.put_many(batch)
     queue.keep_lines = True
     queue.put_many(batch)
     queue.with_meta = True
     queue.put_many(batch)
-    queue.put_many(batch._replace(peers=None))
+    queue.put_many(batch._replace(origins=None))
 
     assert queue.get() == {"a": 1}
     assert queue.get() == Entry({"a": 1}, None, 0, 1, b'{"a": 1}')
     entry, without_peer = queue.get(), queue.get()
     assert (entry.meta.source, entry.meta.peer, entry.line) == ("udp", "peer", b'{"a": 1}')
+    assert (entry.meta.sender, without_peer.meta.sender) == ("token", None)
     assert without_peer.meta.peer is None
 
 
@@ -117,7 +119,7 @@ def test_a_retry_counts_its_attempts_and_keeps_the_time_of_the_first_failure() -
 def test_a_retried_event_is_as_received() -> None:
     queue = MemoryQueue(10)
     queue.keep_lines = queue.with_meta = True
-    queue.put_many(Batch([{"a": 1}], [b'{"a": 1}'], "udp", ["peer"]))
+    queue.put_many(Batch([{"a": 1}], [b'{"a": 1}'], "udp", [Origin("peer", "token")]))
     entry = queue.get()
     entry.event.clear()
     queue.fail(entry, failure(), 0)

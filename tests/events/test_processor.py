@@ -19,7 +19,7 @@ from daemonkit.events.durable.queue import DurableQueue
 from daemonkit.events.entry import Batch, Entry, EventQueue, FailedAttempt, RetryPolicy
 from daemonkit.events.memory import MemoryQueue
 from daemonkit.events.processor import Processor
-from daemonkit.types import Problem
+from daemonkit.types import Origin, Problem
 
 from .conditions import until
 
@@ -30,7 +30,7 @@ def process(events: list[Any], handle: Callable[..., Any], **options: Any) -> Pr
     """Run events through a processor to the end."""
     queue = MemoryQueue(1000)
     processor = Processor(queue, handle, LOGGER, **options)
-    queue.put_many(Batch(events, (), "http", ["peer"] * len(events)))
+    queue.put_many(Batch(events, (), "http", [Origin("peer")] * len(events)))
     processor.start()
     processor.request_stop()
     assert processor.join(10)
@@ -266,7 +266,7 @@ def test_a_running_call_stalls_and_recovers_and_between_calls_there_is_no_stall(
     )
     assert processor._workers[0].heartbeat.age() == 0
     processor.start()
-    queue.put_many(Batch([7], (), "http", ["peer"]))
+    queue.put_many(Batch([7], (), "http", [Origin("peer")]))
     assert entered.wait(30)
     until(processor.problems)
     processor.run_due(time.monotonic())

@@ -75,6 +75,7 @@ def test_a_hostile_datagram_changes_a_counter_and_nothing_else(
         "received": len(HOSTILE),
         "invalid": len(HOSTILE),
         "refused": 0,
+        "denied": 0,
         "kernel_drops": 0,
     }
     assert events == [1]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from daemonkit import Daemon, QueueFull, RegistrationError, StartError
+from daemonkit import Daemon, QueueFull, RegistrationError, Secret, StartError
 from daemonkit.lifecycle.parts import Host
 from daemonkit.testing import running
 
@@ -126,16 +126,32 @@ def test_a_failing_event_is_retried_across_a_restart_and_then_kept(durable: dict
         assert client.get("/ping").status_code == 200
 
 
-def test_dead_letters_in_memory_are_shown() -> None:
-    app = Daemon("app")
-    app.on_event(lambda event: 1 / 0)
-    with running(app) as client:
-        client.send_event({"a": 1})
-        client.wait_until(lambda: client.status()["events"]["dead"])
-        (letter,) = client.status()["events"]["dead_letters"]
+READER = {"reader": {"token": Secret("r" * 16), "may": ["read"]}}
+AS_READER = {"Authorization": f"Bearer {'r' * 16}"}
 
-    assert letter["event"] == '{"a": 1}'
-    assert letter["error"] == "ZeroDivisionError: division by zero"
+
+@pytest.mark.parametrize("is_guarded", [False, True])
+def test_dead_letters_are_shown_whole_only_to_those_with_a_token(is_guarded: bool) -> None:
+    app = Daemon("app")
+    app.on_event(lambda event: {}[event])
+    with running(app, {"master": {"tokens": READER if is_guarded else {}}}) as client:
+
+        def events() -> dict[str, Any]:
+            shown = client.get("/status", headers=AS_READER).json()["message"]["events"]
+            assert isinstance(shown, dict)
+            return shown
+
+        client.send_event("the event")
+        client.wait_until(lambda: events()["dead"])
+        (letter,) = events()["dead_letters"]
+
+    assert (letter["id"], letter["attempts"]) == (1, 1)
+    assert letter["error"] == ("KeyError: 'the event'" if is_guarded else "KeyError")
+    if is_guarded:
+        assert letter["event"] == '"the event"'
+        assert letter["traceback"].startswith("Traceback")
+    else:
+        assert letter.keys() == {"id", "attempts", "first_failed", "last_failed", "error"}
 
 
 def test_a_file_is_used_by_one_daemon_at_a_time(durable: dict[str, Any]) -> None:

@@ -12,10 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daemonkit import Daemon, Secret
+from daemonkit.config.defaults import Settings
 from daemonkit.events.durable import backlog
 from daemonkit.events.intake import Intake
 from daemonkit.events.memory import MemoryQueue
 from daemonkit.testing import Client, running
+from daemonkit.web.access import Access, Peer
 from daemonkit.web.fast_lane import MAX_BATCH, MAX_BODY, MAX_GATHERED, FastLane, Head, read_head
 
 from ..json_values import json_values
@@ -307,11 +309,15 @@ def head(*fields: str) -> bytes:
     return "\r\n".join(["POST /events HTTP/1.1", *fields, "", ""]).encode("latin-1")
 
 
+def read(data: bytes) -> Head | None:
+    return read_head(data, Access(Settings()), False)
+
+
 def test_a_plain_head_is_read() -> None:
-    assert read_head(head("Host: a", "Content-Length: 7")) == Head(7, False)
-    assert read_head(head("host:a", "content-length:7", f"{NDJSON}; x")) == Head(7, True)
-    assert read_head(head("Host: a", f"Content-Length: {MAX_BATCH + 1}", NDJSON)) is None
-    assert read_head(head("Host: a", f"Content-Length: {MAX_BODY}")) == Head(MAX_BODY, False)
+    assert read(head("Host: a", "Content-Length: 7")) == Head(7, False)
+    assert read(head("host:a", "content-length:7", f"{NDJSON}; x")) == Head(7, True)
+    assert read(head("Host: a", f"Content-Length: {MAX_BATCH + 1}", NDJSON)) is None
+    assert read(head("Host: a", f"Content-Length: {MAX_BODY}")) == Head(MAX_BODY, False)
 
 
 @pytest.mark.parametrize(
@@ -328,16 +334,17 @@ def test_a_plain_head_is_read() -> None:
     ],
 )
 def test_any_other_head_is_left_to_waitress(fields: tuple[str, ...]) -> None:
-    assert read_head(head(*fields)) is None
+    assert read(head(*fields)) is None
 
 
 class Connection:
     """Records its answers."""
 
-    peer = "127.0.0.1:1"
+    other_end = Peer("127.0.0.1", 1)
 
     def __init__(self) -> None:
         self.partial = b""
+        self.blank = 0
         self.answer_pending = False
         self.answers: list[bytes] = []
 
@@ -353,7 +360,9 @@ class Lane:
         self.queue = MemoryQueue(size)
         self.blocker = ""
         self.checks = 0
-        self.lane = FastLane(Intake(self.queue, 2**20), self._find_blocker, str, limit)
+        self.lane = FastLane(
+            Intake(self.queue, 2**20), self._find_blocker, str, Access(Settings()), limit
+        )
         self.connection = Connection()
 
     def _find_blocker(self) -> str:

@@ -8,7 +8,7 @@ from itertools import repeat
 from typing import Any
 
 from ...exceptions import InvalidEvent
-from ...types import Event
+from ...types import NOBODY, Event, Origin
 from ..codec import decode, decode_each
 from ..entry import Batch, Entry, meta_of
 from ..waiting import Waiting
@@ -26,7 +26,7 @@ AT_ONCE = 1000
 
 
 class Backlog:
-    """Not thread-safe, except for `len`, `waiting` and `dropped`.
+    """Not thread-safe, except for `len`, `get`, `get_batch`, `waiting` and `dropped`.
 
     with_meta: returns whether the handler wants each event's metadata.
     """
@@ -83,11 +83,33 @@ class Backlog:
         # First: a consumer may be done with it before we return.
         self._in_flight.add_batch(stored, stored.events, set())
         ids = range(stored.id, stored.id + stored.events)
-        if self._add(batch.events, stored, batch.peers, ids):
+        if self._add(batch.events, stored, batch.origins, ids):
             self._loaded = stored.id
             return True
         self._in_flight.remove_batch(stored.id)
         return False
+
+    def get(self) -> Any:
+        """Wait for the oldest entry and take it; raises QueueClosed."""
+        while True:
+            entry = self.waiting.get()
+            # `dropped` is about first attempts only.
+            if not self.dropped or entry.failed is not None or entry.id not in self.dropped:
+                return entry
+            self.dropped.discard(entry.id)
+            self.waiting.forget(1)
+
+    def get_batch(self, limit: int, linger: float) -> list[Any]:
+        """Take up to `limit` entries, see `Waiting.get_batch`."""
+        while True:
+            entries = self.waiting.get_batch(limit, linger)
+            if self.dropped and entries[0].failed is None:
+                gone = self.dropped.intersection(entry.id for entry in entries)
+                entries = [entry for entry in entries if entry.id not in gone]
+                self.dropped.difference_update(gone)
+                self.waiting.forget(len(gone))
+            if entries:
+                return entries
 
     def close(self) -> None:
         """Hand out nothing more; the events stay in the file."""
@@ -128,11 +150,11 @@ class Backlog:
         for number, error in damaged.items():
             self._in_flight.note_damaged(stored.id + number, error)
         numbers = [n for n in range(len(events)) if n not in handled and n not in damaged]
-        senders = stored.senders() if self._with_meta() else None
+        origins = stored.origins() if self._with_meta() else None
         self._add(
             [events[n] for n in numbers],
             stored,
-            None if senders is None else [senders[n] for n in numbers],
+            None if origins is None else [origins[n] for n in numbers],
             [stored.id + n for n in numbers],
         )
         return count
@@ -141,14 +163,14 @@ class Backlog:
         self,
         events: Sequence[Event],
         stored: StoredBatch,
-        peers: Sequence[str | None] | None,
+        origins: Sequence[Origin] | None,
         ids: Sequence[int],
     ) -> bool:
         metas: Iterable[Any] = repeat(None)
         if self._with_meta():
             metas = (
-                meta_of(stored.source, peer, stored.received)
-                for peer in peers or [None] * len(events)
+                meta_of(stored.source, origin, stored.received)
+                for origin in origins or [NOBODY] * len(events)
             )
         # The same as `Entry(event, meta, id)`, three times as fast.
         fields = zip(events, metas, ids, repeat(1), repeat(None), repeat(None))
@@ -170,7 +192,7 @@ class Backlog:
             in_flight.note_damaged(id, error)
             return None
         attempt = event.attempts + 1
-        meta = meta_of(event.source, event.peer, event.received, attempt)
+        meta = meta_of(event.source, event.origin, event.received, attempt)
         return Entry(
             value, meta if self._with_meta() else None, id, attempt, None, event.first_failed
         )

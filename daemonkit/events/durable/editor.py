@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from ...types import Source
+from ...types import Origin, Source
 from .rows import STRIDE, StoredBatch, StoredFailure, batch_of
 from .store import STATES, State, Store
 
@@ -33,7 +33,7 @@ class Stored(NamedTuple):
     state: State
     received: float
     source: Source
-    peer: str | None
+    origin: Origin
     line: bytes
     attempts: int = 0
     due: float | None = None
@@ -187,11 +187,13 @@ class Editor:
 
 def failed_event(row: StoredFailure) -> Stored:
     """A failed event."""
-    return Stored(state="dead" if row.due is None else "retrying", **row._asdict())
+    fields = row._asdict()
+    del fields["peer"]
+    return Stored(state="dead" if row.due is None else "retrying", origin=row.origin, **fields)
 
 
 def split(batch: StoredBatch, handled: Collection[int]) -> Iterable[Stored]:
     """The unhandled events of a batch."""
-    for number, (line, peer) in enumerate(zip(batch.texts(), batch.senders(), strict=False)):
+    for number, (line, origin) in enumerate(zip(batch.texts(), batch.origins(), strict=False)):
         if number not in handled:
-            yield Stored(batch.id + number, "waiting", batch.received, batch.source, peer, line)
+            yield Stored(batch.id + number, "waiting", batch.received, batch.source, origin, line)

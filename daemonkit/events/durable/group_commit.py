@@ -168,14 +168,14 @@ def merged(puts: Sequence[Pending]) -> list[Batch]:
         elif (
             last is not None
             and last.source == batch.source
-            and (last.peers is None) == (batch.peers is None)
+            and (last.origins is None) == (batch.origins is None)
             and len(last.events) + put.count <= STRIDE
         ):
             batches[-1] = Batch(
                 [*last.events, *batch.events],
                 [*last.lines, *batch.lines],
                 last.source,
-                None if last.peers is None else [*last.peers, *(batch.peers or ())],
+                None if last.origins is None else [*last.origins, *(batch.origins or ())],
             )
         else:
             batches.append(batch)

@@ -30,6 +30,8 @@ CHECK_INTERVAL = 0.5
 """Seconds between two checks for changes of the file by others."""
 STATUS_TIMEOUT = 0.1
 """Seconds that `/status` waits for the file."""
+READ_TIMEOUT = 5.0
+"""Seconds that a request waits for the file."""
 AFTER_FAILURE = 1.0
 """Seconds until a failed read or write is tried again."""
 
@@ -173,26 +175,10 @@ class DurableQueue(Bounded, ThreadedPart):
     # Taking
 
     def get(self) -> Any:
-        dropped = self._backlog.dropped
-        while True:
-            entry = self._waiting.get()
-            # `dropped` is about first attempts only.
-            if not dropped or entry.failed is not None or entry.id not in dropped:
-                return entry
-            dropped.discard(entry.id)
-            self._waiting.forget(1)
+        return self._backlog.get()
 
     def get_batch(self, limit: int, linger: float) -> list[Any]:
-        dropped = self._backlog.dropped
-        while True:
-            entries = self._waiting.get_batch(limit, linger)
-            if dropped and entries[0].failed is None:
-                gone = dropped.intersection(entry.id for entry in entries)
-                entries = [entry for entry in entries if entry.id not in gone]
-                dropped.difference_update(gone)
-                self._waiting.forget(len(gone))
-            if entries:
-                return entries
+        return self._backlog.get_batch(limit, linger)
 
     def _refill(self) -> bool:
         """Load more events from the file; returns whether there were any."""
@@ -322,6 +308,19 @@ class DurableQueue(Bounded, ThreadedPart):
     def lost_at_exit(self) -> int:
         """None: they are in the file."""
         return 0
+
+    def dead_letter(self, id: int) -> dict[str, Any] | None:
+        """Everything about a dead letter, None if there is none with this id; raises Unavailable
+        if the file can't be read now."""
+        if not self._lock.acquire(timeout=READ_TIMEOUT):
+            raise Unavailable("The event queue is busy")
+        try:
+            row = None if self._file.is_closed else self._file.store.failed(id)
+        except sqlite3.Error as error:
+            raise Unavailable(f"The event queue can't be read: {error}") from None
+        finally:
+            self._lock.release()
+        return None if row is None or row.due is not None else row.shown()
 
     def counters(self) -> dict[str, Any]:
         """Counts of received and waiting events, scheduled and past retries and dead letters, and

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable
-from typing import NamedTuple
+from datetime import datetime
+from typing import Any, NamedTuple
 
-from ...text import plain
-from ...types import Source
+from ...text import plain, timestamp
+from ...types import NOBODY, Origin, Source
 from ..codec import BOM
 from ..entry import Batch, FailedAttempt
 
@@ -28,7 +29,8 @@ def batch_of(id: int) -> int:
 class StoredBatch(NamedTuple):
     """A row of `batches`.
 
-    received: Unix seconds; peers: JSON, the sender of each event; lines: NDJSON.
+    received: Unix seconds; peers: JSON, who sent each event: the peer, or the peer and the name of
+    its token; lines: NDJSON.
     """
 
     id: int
@@ -42,16 +44,16 @@ class StoredBatch(NamedTuple):
         """The JSON of each event."""
         return self.lines.split(b"\n")[: self.events]
 
-    def senders(self) -> list[str | None]:
-        """The sender of each event, None where unknown."""
+    def origins(self) -> list[Origin]:
+        """Who sent each event, as far as known."""
         try:
             found = json.loads(self.peers or "null")
         # Edited by hand, or damaged on the disk.
         except (ValueError, RecursionError):
             found = None
         if not isinstance(found, list) or len(found) != self.events:
-            return [None] * self.events
-        return [plain(peer) if isinstance(peer, str) else None for peer in found]
+            return [NOBODY] * self.events
+        return list(map(_origin_in, found))
 
 
 class Due(NamedTuple):
@@ -80,6 +82,27 @@ class StoredFailure(NamedTuple):
     traceback: str
     line: bytes
 
+    @property
+    def origin(self) -> Origin:
+        """Who sent the event; in `peer`, it is as in a batch, if there is more than the peer."""
+        try:
+            found = json.loads(self.peer or "null")
+        except (ValueError, RecursionError):
+            found = None
+        return _origin_in(found if isinstance(found, list) else self.peer)
+
+    def shown(self) -> dict[str, Any]:
+        """Everything about a dead letter."""
+        return {
+            "id": self.id,
+            "event": self.line.decode(errors="replace"),
+            "error": self.error,
+            "traceback": self.traceback,
+            "attempts": self.attempts,
+            "first_failed": timestamp(datetime.fromtimestamp(self.first_failed)),
+            "last_failed": timestamp(datetime.fromtimestamp(self.last_failed)),
+        }
+
     def failed_again(self, failure: FailedAttempt, due: float | None) -> StoredFailure:
         """The row after one more attempt."""
         return self._replace(
@@ -97,7 +120,7 @@ def to_row(batch: Batch, id: int) -> StoredBatch:
     if lines.count(b"\n") != len(batch.lines) - 1 or BOM in lines:
         # Outside of strings a line break is whitespace, and in strings JSON allows none.
         lines = b"\n".join(line.removeprefix(BOM).replace(b"\n", b" ") for line in batch.lines)
-    peers = None if batch.peers is None else json.dumps(batch.peers)
+    peers = None if batch.origins is None else json.dumps(list(map(_stored, batch.origins)))
     return StoredBatch(id, len(batch.lines), time.time(), batch.source, peers, lines)
 
 
@@ -111,7 +134,7 @@ def to_failure(
         attempts=0,
         received=batch.received,
         source=batch.source,
-        peer=batch.senders()[number],
+        peer=_peer_column(batch.origins()[number]),
         first_failed=failure.first_failed,
         last_failed=0.0,
         error="",
@@ -119,6 +142,23 @@ def to_failure(
         line=line,
     )
     return row.failed_again(failure, due)
+
+
+def _stored(origin: Origin) -> str | Origin | None:
+    return origin.peer if origin.sender is None else origin
+
+
+def _peer_column(origin: Origin) -> str | None:
+    stored = _stored(origin)
+    return json.dumps(stored) if isinstance(stored, Origin) else stored
+
+
+def _origin_in(value: object) -> Origin:
+    """What was stored; NOBODY if it was damaged."""
+    if isinstance(value, list) and len(value) == 2:
+        peer, sender = (plain(item) if isinstance(item, str) else None for item in value)
+        return Origin(peer, sender)
+    return Origin(plain(value)) if isinstance(value, str) else NOBODY
 
 
 def ranges_in(text: str) -> Ranges:

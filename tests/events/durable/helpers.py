@@ -17,6 +17,7 @@ from daemonkit.events.durable.queue import DurableQueue
 from daemonkit.events.durable.rows import StoredBatch, StoredFailure
 from daemonkit.events.durable.store import Store
 from daemonkit.events.entry import Batch, Entry, FailedAttempt
+from daemonkit.types import Origin
 
 LOGGER = logging.getLogger("test")
 FAILURE = FailedAttempt("ValueError: no", "Traceback ...", 1, 100.0, 100.0)
@@ -27,7 +28,12 @@ Open = Callable[..., DurableQueue]
 
 
 def batch(*events: Any, source: Any = "http", peers: Sequence[str] | None = None) -> Batch:
-    return Batch(events, [json.dumps(event).encode() for event in events], source, peers)
+    return Batch(
+        events,
+        [json.dumps(event).encode() for event in events],
+        source,
+        peers and list(map(Origin, peers)),
+    )
 
 
 def take(queue: DurableQueue, count: int) -> list[Entry]:

@@ -11,6 +11,7 @@ from daemonkit.events.durable.editor import Editor, Stored
 from daemonkit.events.durable.rows import STRIDE
 from daemonkit.events.durable.salvage import salvage
 from daemonkit.events.durable.store import STATES, Store
+from daemonkit.types import Origin
 
 from .helpers import FAILED_AT, add, add_failed
 
@@ -38,9 +39,9 @@ def test_an_event_is_found_with_everything_known_about_it(store: Store, editor: 
     add(store, 1000, b"0", b"[1]", peers='["::1:5", "::1:6"]')
     add_failed(store, 1500, 9e9, b"{}")
 
-    assert editor.find(1001) == Stored(1001, "waiting", 50.0, "http", "::1:6", b"[1]")
+    assert editor.find(1001) == Stored(1001, "waiting", 50.0, "http", Origin("::1:6"), b"[1]")
     assert editor.find(1500) == Stored(
-        1500, "retrying", 50.0, "udp", "::1", b"{}", 3, 9e9, *FAILED_AT
+        1500, "retrying", 50.0, "udp", Origin("::1"), b"{}", 3, 9e9, *FAILED_AT
     )
     assert editor.find(1002) is editor.find(999) is editor.find(2000) is None
 
@@ -53,7 +54,18 @@ def test_a_failed_event_that_was_edited_by_hand_is_shown(
         "UPDATE failed SET line = CAST(line AS TEXT), due = 'now', attempts = 'x', error = x'414243'"
     )
     shown = Stored(
-        1000, "retrying", 50.0, "udp", "::1", b'{"a": 1}', 0, 0.0, 100.0, 200.0, "ABC", FAILED_AT[3]
+        1000,
+        "retrying",
+        50.0,
+        "udp",
+        Origin("::1"),
+        b'{"a": 1}',
+        0,
+        0.0,
+        100.0,
+        200.0,
+        "ABC",
+        FAILED_AT[3],
     )
 
     assert list(editor.events(STATES)) == [shown]

@@ -154,8 +154,10 @@ def test_senders_are_merged_only_with_senders() -> None:
     known, unknown = batch(1, peers=["a:1"]), batch(2)
     other = batch(3, peers=["b:2"])
 
-    assert [one.peers for one in merged(pending(known, other))] == [["a:1", "b:2"]]
-    assert [one.peers for one in merged(pending(known, unknown))] == [["a:1"], None]
+    assert [one.origins for one in merged(pending(known, other))] == [
+        [("a:1", None), ("b:2", None)]
+    ]
+    assert [one.origins for one in merged(pending(known, unknown))] == [[("a:1", None)], None]
 
 
 def test_a_lock_knows_its_owner() -> None:

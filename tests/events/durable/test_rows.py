@@ -4,8 +4,16 @@ from typing import Any
 
 import pytest
 
-from daemonkit.events.durable.rows import StoredBatch, numbers_in, ranges_in, ranges_of, to_failure
+from daemonkit.events.durable.rows import (
+    StoredBatch,
+    numbers_in,
+    ranges_in,
+    ranges_of,
+    to_failure,
+    to_row,
+)
 from daemonkit.events.entry import Batch, FailedAttempt
+from daemonkit.types import NOBODY, Origin
 
 from .helpers import FAILURE, Open, events_of, take
 
@@ -46,8 +54,8 @@ def test_ranges_stay_within_a_batch() -> None:
 
 
 @pytest.mark.parametrize("peers", [None, "[1", "[]", '{"a": 1}', "[" * 10_000])
-def test_damaged_senders_are_unknown(peers: str | None) -> None:
-    assert StoredBatch(1000, 2, 1.0, "udp", peers, b"1\n2").senders() == [None, None]
+def test_damaged_origins_are_unknown(peers: str | None) -> None:
+    assert StoredBatch(1000, 2, 1.0, "udp", peers, b"1\n2").origins() == [NOBODY, NOBODY]
 
 
 def test_an_event_that_fails_becomes_a_row_and_keeps_its_first_failure() -> None:
@@ -57,3 +65,21 @@ def test_an_event_that_fails_becomes_a_row_and_keeps_its_first_failure() -> None
     again = row.failed_again(FailedAttempt("\ud800", "", 2, 0.0, 200.0), None)
 
     assert again == (1001, None, 2, 50.0, "udp", "b:2", 100.0, 200.0, "\\ud800", "", b"2")
+
+
+@pytest.mark.parametrize(
+    "origin", [NOBODY, Origin("[::1]:5"), Origin("1.2.3.4:5", "shop"), Origin(None, "shop")]
+)
+def test_who_sent_an_event_is_stored_with_it_and_with_its_failure(origin: Origin) -> None:
+    batch = to_row(Batch([1, 2], [b"1", b"2"], "http", [Origin("x"), origin]), 1000)
+    assert batch.origins() == [Origin("x"), origin]
+    failed = FailedAttempt("E", "", 1, 1.0, 1.0)
+    assert to_failure(batch, 1, b"2", failed, None).origin == origin
+
+
+@pytest.mark.parametrize("peer", ["[1", "[1, 2, 3]", "[" * 10_000, '{"a": 1}', "null", "12"])
+def test_a_damaged_peer_is_shown_as_it_is_or_unknown(peer: str) -> None:
+    batch = StoredBatch(1000, 1, 1.0, "udp", None, b"1")
+    row = to_failure(batch, 0, b"1", FailedAttempt("E", "", 1, 1.0, 1.0), None)
+
+    assert row._replace(peer=peer).origin in (Origin(peer), NOBODY)

@@ -1,0 +1,39 @@
+"""Opens the sockets that the settings ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from logging import Logger
+from socket import socket
+
+from ..config.access import split_address, unix_path
+from ..config.defaults import Settings
+from ..system.sockets import Sockets, adopt, bind, bind_unix
+
+
+def bind_public(
+    settings: Settings, passed: Sequence[socket], warn: Callable[[str], None]
+) -> Sockets:
+    """The sockets for events and everything else; passed: those from systemd, if any.
+
+    Raises StartError.
+    """
+    with_udp = "udp" in settings.intake
+    if passed:
+        return adopt(passed, with_udp=with_udp)
+    if (path := unix_path(settings.host)) is not None:
+        return bind_unix(path)
+    return bind(settings.host, settings.port, warn, with_udp=with_udp)
+
+
+def bind_admin(settings: Settings, logger: Logger) -> Sockets | None:
+    """The socket of the admin listener, None if there is none; raises StartError."""
+    if settings.admin is None:
+        return None
+    path = unix_path(settings.admin)
+    if path is None:
+        bound = bind(*split_address(settings.admin), logger.warning, with_udp=False)
+    else:
+        bound = bind_unix(path)
+    logger.info("Administration on %s", bound.address)
+    return bound

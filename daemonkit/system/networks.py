@@ -1,0 +1,72 @@
+"""Who is in which network, and who is behind a proxy."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+
+Address = IPv4Address | IPv6Address
+
+REMEMBERED = 4096
+"""Addresses whose membership is remembered."""
+# An address as proxies write it (RFC 7239 section 6): with a port, an IPv6 one in brackets.
+_WITH_PORT = re.compile(r"\[([^]]*)\](?::\d{1,5})?|([0-9.]+):\d{1,5}")
+
+
+def parse_address(text: str) -> Address | None:
+    """An IP address, None if it isn't one; an IPv4-mapped one as IPv4, and without a zone."""
+    try:
+        address = ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def is_loopback_address(text: str) -> bool:
+    """Whether an IP address is one of this machine's own loopback addresses."""
+    address = parse_address(text)
+    return address is not None and address.is_loopback
+
+
+class Networks:
+    """A set of networks: `address in networks`.
+
+    texts: networks such as `10.0.0.0/8`, or single addresses; raises ValueError for anything else.
+    """
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._networks = [ip_network(text) for text in texts]
+        self.contains = lru_cache(REMEMBERED)(self._contains)
+
+    def __bool__(self) -> bool:
+        return bool(self._networks)
+
+    def __contains__(self, address: str) -> bool:
+        return self.contains(address)
+
+    def _contains(self, text: str) -> bool:
+        address = parse_address(text)
+        return address is not None and any(
+            address.version == network.version and address in network for network in self._networks
+        )
+
+
+def forwarded_client(header: str, proxies: Networks) -> str | None:
+    """The client that X-Forwarded-For names: the right-most address that isn't a trusted proxy.
+
+    "" if the last proxy that is trusted named something else than an address; None if there are
+    only trusted proxies.
+    """
+    for part in reversed(header.split(",")):
+        text = part.strip()
+        if not text:
+            continue
+        found = _WITH_PORT.fullmatch(text)
+        address = parse_address((found[1] or found[2]) if found else text)
+        if address is None:
+            return ""
+        if str(address) not in proxies:
+            return str(address)
+    return None
