@@ -31,7 +31,8 @@ class _AnswerTask(task.Task):
         """The status line and header fields, which decide how the body ends (RFC 9112)."""
         # What the application says about the connection isn't its own to decide.
         dropped = {"connection"} if self.has_body else {"connection", "content-length"}
-        headers = [field for field in self.response_headers if field[0].lower() not in dropped]
+        given: list[tuple[str, str]] = list(self.response_headers)
+        headers = [field for field in given if field[0].lower() not in dropped]
         names = {name.lower() for name, _ in headers}
         if self.has_body and "content-length" not in names:
             if self.content_length is not None:
