@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from ..app import Daemon
+from ..config.yamlfile import named_by
 from .loader import names_file
 from .options import daemon_options, flag, load_configured
 from .queue_options import fail
@@ -96,9 +97,7 @@ def systemd(
     folder = os.getcwd()
     arguments = [sys.executable, "-m", "daemonkit", "run", _absolute_target(app)]
     if config is not None:
-        # /dev/stdin may be a file, but a different one in each process.
-        absolute = os.path.realpath if config.startswith("/dev/") else os.path.abspath
-        arguments += ["--config", absolute(config)]
+        arguments += ["--config", str(named_by(Path(os.path.abspath(config))))]
     for name, text in short.items():
         if text is not None:
             arguments += [flag(name), text]

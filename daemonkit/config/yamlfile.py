@@ -61,6 +61,11 @@ class Files:
             return data
 
 
+def named_by(path: Path) -> Path:
+    """The file that a descriptor's name stands for, such as /dev/stdin; another path as it is."""
+    return path.resolve() if path.parts[1:2] in (("dev",), ("proc",)) else path
+
+
 def parse_file(path: str | os.PathLike[str], section: str, files: Files, folder: Path) -> Document:
     """Read the YAML file at `path`, which is relative to `folder`.
 
@@ -74,7 +79,7 @@ def parse_file(path: str | os.PathLike[str], section: str, files: Files, folder:
         raise ConfigError(f"cannot read the configuration: {reason}", path) from None
     # A pipe is in no folder.
     if str(absolute) not in files.kept:
-        folder = absolute.parent
+        folder = named_by(absolute).parent
     return _parse(data, path, folder, _FileLoader, section, files)
 
 

@@ -254,6 +254,14 @@ def test_a_path_in_the_file_is_relative_to_the_file_s_folder(folders: tuple[Path
     assert absolute.queue == "/run/q.db"
 
 
+def test_a_file_named_by_its_descriptor_is_in_its_own_folder(folders: tuple[Path, Path]) -> None:
+    _, there = folders
+    with (there / "cfg.yaml").open() as file:
+        queue = load(f"/dev/fd/{file.fileno()}").settings.queue
+
+    assert queue == str(there / "q.db")
+
+
 def test_other_paths_are_relative_to_the_current_folder(
     folders: tuple[Path, Path], piped: Callable[[str], str]
 ) -> None:
