@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from ..app import Daemon
-from ..config.yamlfile import named_by
+from ..config.files import behind_descriptor
 from .loader import names_file
 from .options import daemon_options, flag, load_configured
 from .queue_options import fail
@@ -97,7 +97,7 @@ def systemd(
     folder = os.getcwd()
     arguments = [sys.executable, "-m", "daemonkit", "run", _absolute_target(app)]
     if config is not None:
-        arguments += ["--config", str(named_by(Path(os.path.abspath(config))))]
+        arguments += ["--config", str(behind_descriptor(Path(os.path.abspath(config))))]
     for name, text in short.items():
         if text is not None:
             arguments += [flag(name), text]

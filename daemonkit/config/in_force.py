@@ -15,6 +15,7 @@ from ..callables import accepts, function_name, refuse_unrun
 from ..exceptions import ConfigError
 from ..text import error_text
 from ..types import ValidateHook
+from .children import handed_down
 from .defaults import Settings
 from .loading import SECTION, Config, ConfigSource, Given, load
 from .secrets import Redactor
@@ -62,8 +63,9 @@ class ConfigInForce:
     """A daemon's configuration."""
 
     def __init__(self, source: ConfigSource) -> None:
+        self._handed_down = handed_down(os.environ)
         # Its files are shared: a pipe that one daemon has read can't be read by another.
-        self._given = COMMAND_LINE.get() or Given()
+        self._given = COMMAND_LINE.get() or self._handed_down or Given()
         self._base = Given(source) if self._given.source is None else self._given
         self._validators: Sequence[ValidateHook] = ()
         self._lock = threading.RLock()
@@ -90,12 +92,17 @@ class ConfigInForce:
         None, which keeps the present one.
         """
         with self._lock:
-            old = self._given
-            given = given or old
-            given = replace(given, overlay=given.overlay or old.overlay, files=old.files)
-            base = self._base if given.source is None else given
-            self._now = load(given, base)
-            self._given, self._base = given, base
+            self._load(given or self._given)
+            # `daemonkit run` does so after the import.
+            if self._handed_down is not None:
+                self._load(self._handed_down)
+
+    def _load(self, given: Given) -> None:
+        old = self._given
+        given = replace(given, overlay=given.overlay or old.overlay, files=old.files)
+        base = self._base if given.source is None else given
+        self._now = load(given, base)
+        self._given, self._base = given, base
 
     def validate(self, validators: Sequence[ValidateHook]) -> None:
         """Run `validators` now, and on every reload before it takes effect; raises ConfigError."""

@@ -15,8 +15,9 @@ from ..exceptions import ConfigError
 from ..text import describe
 from .checks import PATH_OR_NONE
 from .defaults import SETTINGS, Settings
+from .files import Files
 from .secrets import Redactor, Secret, hide
-from .yamlfile import Files, parse_file, parse_value
+from .yamlfile import parse_file, parse_value
 
 SECTION = "master"
 

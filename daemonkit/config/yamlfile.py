@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
-import threading
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any, NoReturn
 import yaml
 
 from ..exceptions import ConfigError
+from .files import Files, behind_descriptor
 from .secrets import Secret
 
 MAX_EXPANDED = 100_000
@@ -36,36 +35,6 @@ class Document:
     folder: Path
 
 
-class Files:
-    """Reads files, and keeps the content of those that can be read only once, such as pipes."""
-
-    def __init__(self) -> None:
-        self._kept: dict[str, bytes] = {}
-        self._lock = threading.Lock()
-
-    @property
-    def kept(self) -> list[str]:
-        """Paths that can't be read again."""
-        return list(self._kept)
-
-    def read(self, path: str | os.PathLike[str]) -> bytes:
-        """Return the content of a file, or the kept one; raises OSError and ValueError."""
-        name = os.fspath(path)
-        with self._lock:
-            if name in self._kept:
-                return self._kept[name]
-            with open(name, "rb") as file:
-                data = file.read()
-                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                    self._kept[name] = data
-            return data
-
-
-def named_by(path: Path) -> Path:
-    """The file that a descriptor's name stands for, such as /dev/stdin; another path as it is."""
-    return path.resolve() if path.parts[1:2] in (("dev",), ("proc",)) else path
-
-
 def parse_file(path: str | os.PathLike[str], section: str, files: Files, folder: Path) -> Document:
     """Read the YAML file at `path`, which is relative to `folder`.
 
@@ -79,7 +48,7 @@ def parse_file(path: str | os.PathLike[str], section: str, files: Files, folder:
         raise ConfigError(f"cannot read the configuration: {reason}", path) from None
     # A pipe is in no folder.
     if str(absolute) not in files.kept:
-        folder = named_by(absolute).parent
+        folder = behind_descriptor(absolute).parent
     return _parse(data, path, folder, _FileLoader, section, files)
 
 

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from daemonkit import ConfigError, Secret
-from daemonkit.config.yamlfile import Document, Files, parse_file
+from daemonkit.config.files import Files
+from daemonkit.config.yamlfile import Document, parse_file
 
 
 def parsed(path: str) -> Document:
@@ -173,14 +173,3 @@ def test_secrets_come_from_env_file_and_text(
     }
     assert sorted(document.secrets) == ["from env", "from file", "from file", "plain"]
     assert {type(secret) for secret in document.secrets} == {Secret}
-
-
-def test_a_file_is_read_again_and_a_pipe_is_kept(
-    piped: Callable[[str], str], tmp_path: Path
-) -> None:
-    files, file, pipe = Files(), tmp_path / "file", piped("once")
-    for content in ("one", "two"):
-        file.write_text(content)
-        assert (files.read(file), files.read(pipe)) == (content.encode(), b"once")
-
-    assert files.kept == [pipe]
