@@ -12,6 +12,7 @@ import click
 
 from ..app import Daemon
 from ..config.files import behind_descriptor
+from ..text import is_encodable
 from .loader import names_file
 from .options import daemon_options, flag, load_configured
 from .queue_options import fail
@@ -106,7 +107,11 @@ def systemd(
     daemon = load_configured(app, config, assignments, short)
     for path in daemon._config.read_once:
         fail(f"{path} can be read only once: copy its content to a file that the unit can name", 2)
-    click.echo(unit(daemon, arguments, user, folder), nl=False)
+    text = unit(daemon, arguments, user, folder)
+    if not is_encodable(text):
+        wrong = next(line for line in text.splitlines() if not is_encodable(line))
+        fail(f"systemd reads UTF-8 only, and this line of the unit isn't: {wrong}", 2)
+    click.echo(text, nl=False)
 
 
 def unit(daemon: Daemon, arguments: list[str], user: str | None, folder: str) -> str:

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from .checks import (
     BOOLEAN,
-    PATH_OR_NONE,
+    FILE,
+    QUEUE,
     TEXT,
     TEXTS,
     URL,
@@ -47,7 +48,7 @@ class Settings:
         [], TEXTS, "Options that `/status` hides: names, dotted paths or globs."
     )
     queue: str | None = _setting(
-        None, PATH_OR_NONE, "File that keeps events until handled; without it, memory does."
+        None, or_none(QUEUE), "File that keeps events until handled; without it, memory does."
     )
     queue_size: int = _setting(100_000, whole(1), "How many events may wait in the queue.")
     queue_max_disk: int = _setting(
@@ -96,7 +97,7 @@ class Settings:
         option=True,
     )
     log_file: str | None = _setting(
-        None, PATH_OR_NONE, "File to log to instead of stdout; reopened after rotation."
+        None, or_none(FILE), "File to log to instead of stdout; reopened after rotation."
     )
     log_format: str = _setting(
         "text",

@@ -8,8 +8,17 @@ import sys
 import threading
 from pathlib import Path
 
+from ..exceptions import StartError
+
 STARTED_BY = "from multiprocessing."
 """In the command of each process that multiprocessing starts anew, and of its fork server."""
+
+SPECIAL = {
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFBLK: "a block device",
+    stat.S_IFCHR: "a character device",
+}
 
 
 class Files:
@@ -41,6 +50,21 @@ class Files:
                 if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                     self._kept[name] = data
             return data
+
+
+def refuse_special(path: str, setting: str, *kinds: int) -> None:
+    """Raise StartError where a file can't be written like a regular one: opening a FIFO blocks.
+
+    setting: that names it; kinds: S_IFCHR and the like, which may be used nevertheless. Descriptors
+    such as /dev/stdout are open already. Folders are left to those who open them.
+    """
+    try:
+        kind = stat.S_IFMT(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        return
+    is_descriptor = os.path.realpath(path).startswith("/proc/")
+    if kind in SPECIAL and kind not in kinds and not is_descriptor:
+        raise StartError(f"{setting} must be a regular file, but {path} is {SPECIAL[kind]}")
 
 
 def is_started_anew() -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
@@ -17,6 +18,7 @@ from ..text import error_text
 from ..types import ValidateHook
 from .children import handed_down
 from .defaults import Settings
+from .files import refuse_special
 from .loading import SECTION, Config, ConfigSource, Given, load
 from .secrets import Redactor
 
@@ -84,6 +86,16 @@ class ConfigInForce:
     def settings(self) -> Settings:
         """The settings in force; raises ConfigError when the configuration is wrong."""
         return self.now.settings
+
+    def start_settings(self) -> Settings:
+        """The same, once the files that they name are of a kind that can be used; also raises
+        StartError."""
+        settings = self.settings
+        if settings.log_file is not None:
+            refuse_special(settings.log_file, f"{SECTION}.log_file", stat.S_IFCHR)
+        if settings.queue is not None:
+            refuse_special(settings.queue, f"{SECTION}.queue")
+        return settings
 
     def load(self, given: Given | None = None) -> None:
         """Load the configuration now; raises ConfigError.

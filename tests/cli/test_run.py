@@ -101,6 +101,12 @@ def test_signals_wait_for_the_start_and_no_longer_than_the_daemon(
         (["--port", "x"], "--port: master.port must be an int 0..65535, not 'x' (str)"),
         (["--port", "99999"], "--port: master.port must be an int 0..65535, not 99999 (int)"),
         (["--host", ""], "--host: master.host must be a string, not empty, not '' (str)"),
+        (["--set", "x=\udcff"], "--set x: not valid UTF-8"),
+        (["--set", "x=!secret \udcff"], "--set x: not valid UTF-8"),
+        (["--set", "\udcff=1"], "the KEY of --set is not valid UTF-8: '\\udcff'"),
+        (["--host", "\udcff"], "--host: not valid UTF-8"),
+        (["--port", "\udcff"], "--port: not valid UTF-8"),
+        (["--log-level", "\udcff"], "--log-level: not valid UTF-8"),
         (["--set", "x"], "--set takes KEY=VALUE with a dotted KEY, not 'x'"),
         (
             ["--config", "nowhere.yaml"],

@@ -125,6 +125,17 @@ def test_a_file_that_can_be_read_only_once_is_refused_in_a_unit(
         )
 
 
+def test_a_unit_that_systemd_could_not_read_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("daemonkit.cli.options.load_daemon", lambda target: Daemon("app"))
+    result = CliRunner().invoke(main, ["systemd", "mymod", "--user", "\udcff"])
+
+    assert (result.exit_code, result.stdout, result.stderr) == (
+        2,
+        "",
+        "daemonkit: systemd reads UTF-8 only, and this line of the unit isn't: User=\\udcff\n",
+    )
+
+
 def test_a_unit_names_the_file_that_stdin_was(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -184,6 +184,22 @@ def test_an_invalid_override_is_named(assignment: str, message: str) -> None:
     assert error_of({"x": 1}, assignment) == message
 
 
+def test_an_address_is_not_taken_for_a_mapping() -> None:
+    assert load_with("master.host=::").settings.host == "::"
+    assert load_with("a=- x", "b={c: 1}").config == {"a": "- x", "b": {"c": 1}}
+    assert load_with("a=b: !secret hush").config == {"a": {"b": "hush"}}
+
+
+@pytest.mark.parametrize(
+    "queue", [":memory:", "file:x.db", "file::memory:?cache=shared", "sqlite:///x.db"]
+)
+def test_a_queue_that_is_not_a_file_is_refused(queue: str) -> None:
+    assert error_of({"master": {"queue": queue}}) == (
+        "master.queue must be a file's path or null, such as events.db (or left out, to keep "
+        f"events in memory), not {queue!r} (str)"
+    )
+
+
 def test_the_last_override_wins() -> None:
     assert load_with("a=1", "a=2").config == {"a": 2}
 
