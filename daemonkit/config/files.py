@@ -22,9 +22,14 @@ SPECIAL = {
 
 
 class Files:
-    """Reads files, and keeps the content of those that can be read only once, such as pipes."""
+    """Reads files, and keeps the content of those that can be read only once, such as pipes.
+
+    Notes which environment variables the configuration names, and which files were read.
+    """
 
     def __init__(self) -> None:
+        self.variables: dict[str, None] = {}
+        self.paths: dict[str, None] = {}
         self._kept: dict[str, bytes] = {}
         self._lock = threading.Lock()
 
@@ -37,6 +42,7 @@ class Files:
         """Return the content of a file, or the kept one; raises OSError and ValueError."""
         name = os.fspath(path)
         with self._lock:
+            self.paths[name] = None
             if name in self._kept:
                 return self._kept[name]
             # Its parent has read them; a descriptor's number may mean another file here.
@@ -50,6 +56,11 @@ class Files:
                 if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                     self._kept[name] = data
             return data
+
+    def variable(self, name: str) -> str | None:
+        """Return an environment variable, None if it isn't set."""
+        self.variables[name] = None
+        return os.environ.get(name)
 
 
 def refuse_special(path: str, setting: str, *kinds: int) -> None:

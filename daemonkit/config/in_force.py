@@ -162,6 +162,16 @@ class ConfigInForce:
         """Paths that were read and can't be read again, such as pipes."""
         return self._given.files.kept
 
+    @property
+    def files(self) -> list[str]:
+        """Paths that were read."""
+        return list(self._given.files.paths)
+
+    @property
+    def variables(self) -> list[str]:
+        """Names of the environment variables that the configuration may read."""
+        return list(self._given.files.variables)
+
     def redact(self, text: str) -> str:
         """Replace the secrets in a text; none are known before the configuration is loaded."""
         return text if self._now is None else self._now.redact(text)

@@ -259,7 +259,7 @@ def _construct_env(loader: _FileLoader, node: yaml.Node) -> Any:
     if not 1 <= len(nodes) <= 2 or not isinstance(nodes[0], yaml.ScalarNode) or not nodes[0].value:
         raise _NodeError("!env takes NAME or [NAME, default]", node)
     name = nodes[0].value
-    text = os.environ.get(name)
+    text = loader.files.variable(name)
     if text is not None:
         try:
             origin = f"environment variable {name}"
@@ -285,11 +285,12 @@ def _read_secret(loader: _FileLoader, node: yaml.ScalarNode) -> str:
     text: str = node.value
     if text.startswith("env:"):
         name = text[len("env:") :]
-        if name not in os.environ:
+        value = loader.files.variable(name)
+        if value is None:
             raise _NodeError(f"the environment variable {name} is not set", node)
-        if not is_encodable(os.environ[name]):
+        if not is_encodable(value):
             raise _NodeError(f"the environment variable {name} is {NOT_UTF_8}", node)
-        return os.environ[name]
+        return value
     if text.startswith("file:"):
         path = text[len("file:") :]
         try:
