@@ -23,8 +23,8 @@ SWITCHES = ("on", "off", "yes", "no")
 """Names that YAML 1.1 takes for true and false: as keys they are texts."""
 NOT_UTF_8 = "not valid UTF-8"
 
-_MERGE, _INT, _FLOAT, _TEXT = (
-    f"tag:yaml.org,2002:{name}" for name in ("merge", "int", "float", "str")
+_MERGE, _INT, _FLOAT, _BOOL, _TEXT = (
+    f"tag:yaml.org,2002:{name}" for name in ("merge", "int", "float", "bool", "str")
 )
 
 
@@ -209,7 +209,7 @@ class _StrictLoader(yaml.SafeLoader):
             for key_node, _ in node.value if isinstance(node, yaml.MappingNode) else ():
                 if not isinstance(key_node, yaml.ScalarNode) or key_node.tag == _MERGE:
                     continue
-                if key_node.value.lower() in SWITCHES:
+                if key_node.tag == _BOOL and key_node.value.lower() in SWITCHES:
                     key_node.tag = _TEXT
                 key = self.construct_object(key_node)
                 if key in seen:

@@ -133,6 +133,7 @@ def test_a_large_file_without_aliases_is_not_a_bomb(
     [
         ("{on: 1, Off: 2, yes: 3, NO: 4}", {"on": 1, "Off": 2, "yes": 3, "NO": 4}),
         ("on:\n  push: yes", {"on": {"push": True}}),
+        ("{!env NO: 1}", {"text": 1}),
         ("{true: 1}", {True: 1}),
         ("a: =", {"a": "="}),
         ("=: 1", {"=": 1}),
@@ -144,8 +145,9 @@ def test_a_large_file_without_aliases_is_not_a_bomb(
     ],
 )
 def test_what_surprises_in_yaml_1_1_is_read_as_it_is_meant(
-    written: Any, text: str, value: Any
+    written: Any, monkeypatch: pytest.MonkeyPatch, text: str, value: Any
 ) -> None:
+    monkeypatch.setenv("NO", "text")
     assert parsed(written(text)).value == value
 
 
