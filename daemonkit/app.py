@@ -226,7 +226,7 @@ class Daemon(Registrars):
             # Before anything else is opened, which could get the number of a missing descriptor.
             host = Host(os.environ, take_sockets(os.environ))
             signals.start()
-            settings = self._config.settings
+            settings = self._config.start_settings()
             log.configure(
                 level=settings.log_level,
                 path=settings.log_file,

@@ -23,6 +23,15 @@ def plain(text: str) -> str:
     return str.encode(text, "utf-8", "backslashreplace").decode()
 
 
+def is_encodable(text: str) -> bool:
+    """Whether UTF-8 can encode a text; arguments may have lone surrogates (PEP 383)."""
+    try:
+        str.encode(text, "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def error_text(error: BaseException, redact: Callable[[str], str] = str) -> str:
     """An exception's type and message, plain and at most LONGEST_TEXT characters; never raises."""
     try:

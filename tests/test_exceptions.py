@@ -7,6 +7,7 @@ import pytest
 
 from daemonkit import (
     ConfigError,
+    Daemon,
     DaemonkitError,
     PingError,
     QueueFull,
@@ -15,6 +16,7 @@ from daemonkit import (
     Unavailable,
 )
 from daemonkit.exceptions import LoadError
+from daemonkit.testing import running
 
 
 @pytest.mark.parametrize(
@@ -53,3 +55,15 @@ def test_a_ping_error_has_a_message_and_a_code() -> None:
 def test_a_ping_error_needs_an_error_code(code: Any) -> None:
     with pytest.raises(ValueError, match=r"^a PingError's code must be an int 400..599, not "):
         PingError("x", code)
+
+
+def test_a_ping_error_with_a_lone_surrogate_is_answered_with_its_escape() -> None:
+    def check() -> None:
+        raise PingError("half \ud800", 502)
+
+    app = Daemon()
+    app.on_ping(check)
+    with running(app) as client:
+        answer = client.get("/ping")
+
+    assert (answer.status_code, answer.content) == (502, b"half \\ud800")

@@ -21,7 +21,15 @@ from ..events.durable.salvage import salvage
 from ..events.durable.store import MAX_ID, STATES, State
 from ..exceptions import InvalidEvent, StartError
 from .formatting import details, printable, table
-from .queue_options import fail, note, queue_command, queue_options, say, source_of
+from .queue_options import (
+    QueueSource,
+    fail,
+    note,
+    queue_command,
+    queue_options,
+    say,
+    source_of,
+)
 
 KINDS = {"waiting": "waiting event", "retrying": "event to be retried", "dead": "dead letter"}
 ID = click.IntRange(0, MAX_ID)
@@ -210,13 +218,22 @@ def _write(file: BinaryIO, events: Iterable[Stored]) -> int:
 
 @events.command("import")
 @click.argument("file")
+@click.option("--create", is_flag=True, help="With --config: create the queue's file if missing.")
 @queue_command
-def import_(path: str, file: str) -> None:
+@click.pass_obj
+def import_(given: QueueSource, path: str, file: str, create: bool) -> None:
     """Append the events of an NDJSON FILE, or - for stdin, to the queue.
 
     A file is checked first, and nothing is imported if a line is invalid.
     """
-    check_path(path, create=True)
+    # A configuration that names a missing file may be the wrong one; its daemon would get nothing.
+    create = create or given.queue is not None
+    if not create and not os.path.exists(path):
+        raise StartError(
+            f"there is no event queue {path}, which {given.config} names; "
+            "its daemon creates it, or use --create"
+        )
+    check_path(path, create=create)
     count = 0
     try:
         with _opened(file) as source:
@@ -226,7 +243,10 @@ def import_(path: str, file: str) -> None:
                     for _, read in read_lines(source):
                         show(read)
                 source.seek(0)
-            with closing(Editor(path, create=True)) as editor, _progress("Importing", size) as show:
+            with (
+                closing(Editor(path, create=create)) as editor,
+                _progress("Importing", size) as show,
+            ):
                 for lines, read in read_lines(source):
                     with _interrupt_deferred():
                         editor.add(lines)

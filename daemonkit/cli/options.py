@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
 import click
 
 from ..app import Daemon
+from ..config.children import hand_down
 from ..config.defaults import SETTINGS
 from ..config.in_force import COMMAND_LINE
 from ..config.loading import SECTION, Given, Override
@@ -51,6 +53,7 @@ def load_configured(
                 raw = isinstance(SETTINGS[name].default, str)
                 overrides.append(Override(f"{SECTION}.{name}", text, flag(name), raw))
         given = Given(config, tuple(overrides))
+        hand_down(given, os.environ)
         token = COMMAND_LINE.set(given)
         try:
             daemon = load_daemon(app)

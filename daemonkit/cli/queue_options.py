@@ -40,7 +40,10 @@ def source_of(queue: str | None, config: str | None) -> QueueSource:
 
 
 def queue_command(function: Callable[..., None]) -> Callable[..., None]:
-    """Pass the queue's path to `function`, and report its errors in one line."""
+    """Pass the queue's path to `function`, and report its errors in one line.
+
+    The context's object is the QueueSource of that path.
+    """
 
     @wraps(function)
     @click.pass_context
@@ -49,6 +52,7 @@ def queue_command(function: Callable[..., None]) -> Callable[..., None]:
     ) -> None:
         own = source_of(queue, config)
         source: QueueSource = own if any(own) else context.obj
+        context.obj = source
         with _errors_reported():
             path = source.queue or _configured(source.config)
         with _errors_reported(path):

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import pwd
 import re
 import stat
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import click
 
 from ..app import Daemon
+from ..config.files import behind_descriptor
+from ..text import is_encodable
 from .loader import names_file
 from .options import daemon_options, flag, load_configured
 from .queue_options import fail
@@ -22,6 +26,15 @@ STOP_MARGIN = 5
 RESTART_DELAY = 5
 """Seconds; enough to stay below systemd's limit of 5 starts in 10 s."""
 UNPRIVILEGED_PORTS = 1024
+MANAGED = {
+    "/var/lib": "StateDirectory",
+    "/var/log": "LogsDirectory",
+    "/var/cache": "CacheDirectory",
+}
+"""Folders below which systemd makes those of a service, owned by its user (systemd.exec(5))."""
+
+DYNAMIC_USERS = range(61184, 65520)
+"""User ids that DynamicUser= picks."""
 
 UNIT = """\
 # Made by `daemonkit systemd`; save it as /etc/systemd/system/{file}
@@ -38,7 +51,7 @@ Type=notify-reload
 NotifyAccess=main
 ExecStart={command}
 WorkingDirectory={folder}
-WatchdogSec={watchdog}
+{environment}WatchdogSec={watchdog}
 TimeoutStopSec={stop}
 Restart=on-failure
 RestartSec={restart}
@@ -96,9 +109,7 @@ def systemd(
     folder = os.getcwd()
     arguments = [sys.executable, "-m", "daemonkit", "run", _absolute_target(app)]
     if config is not None:
-        # /dev/stdin may be a file, but a different one in each process.
-        absolute = os.path.realpath if config.startswith("/dev/") else os.path.abspath
-        arguments += ["--config", absolute(config)]
+        arguments += ["--config", str(behind_descriptor(Path(os.path.abspath(config))))]
     for name, text in short.items():
         if text is not None:
             arguments += [flag(name), text]
@@ -107,36 +118,110 @@ def systemd(
     daemon = load_configured(app, config, assignments, short)
     for path in daemon._config.read_once:
         fail(f"{path} can be read only once: copy its content to a file that the unit can name", 2)
-    click.echo(unit(daemon, arguments, user, folder), nl=False)
+    text = unit(daemon, arguments, user, folder)
+    if not is_encodable(text):
+        wrong = next(line for line in text.splitlines() if not is_encodable(line))
+        fail(f"systemd reads UTF-8 only, and this line of the unit isn't: {wrong}", 2)
+    click.echo(text, nl=False)
 
 
 def unit(daemon: Daemon, arguments: list[str], user: str | None, folder: str) -> str:
     """The text of the unit file; arguments: the command, with absolute paths, run in `folder`."""
     settings = daemon._config.settings
+    name = re.sub(r"[^A-Za-z0-9:_.-]+", "-", daemon.name).strip("-") or "daemon"
     needed = [folder, sys.prefix, *(a for a in arguments if os.path.isabs(a))]
-    inaccessible = (
-        []
-        if user
-        else sorted({c for path in needed if (c := _inaccessible_folder(path)) is not None})
-    )
-    files = filter(None, (settings.log_file, settings.queue))
-    writable = sorted({str(Path(file).resolve().parent) for file in files})
+    needed += daemon._config.files
+    files = [Path(file).resolve() for file in (settings.log_file, settings.queue) if file]
+    # A device such as /dev/null is in no folder of the daemon's.
+    folders = sorted({str(file.parent) for file in files if not file.is_char_device()})
+    managed, writable = _managed(folders, user)
     return UNIT.format(
-        file=(re.sub(r"[^A-Za-z0-9:_.-]+", "-", daemon.name).strip("-") or "daemon") + ".service",
-        notes="".join(
-            f"# {path} is not accessible to other users: use --user, or move the daemon.\n"
-            for path in inaccessible
-        ),
+        file=f"{name}.service",
+        notes="".join(f"# {note}\n" for note in _notes(needed, writable, user, name)),
         description=_escape_percent(" ".join(daemon.name.split())),
         command=" ".join(quote(argument).replace("$", "$$") for argument in arguments),
         folder=_escape_percent(folder),
+        environment=_environment(daemon._config.variables, name),
         watchdog=WATCHDOG_SECONDS,
         stop=f"{settings.shutdown_timeout + STOP_MARGIN:g}",
         restart=RESTART_DELAY,
         user=f"User={_escape_percent(user)}" if user else "DynamicUser=yes",
         capabilities="CAP_NET_BIND_SERVICE" if 0 < settings.port < UNPRIVILEGED_PORTS else "",
-        writable=f"ReadWritePaths={' '.join(map(quote, writable))}\n" if writable else "",
+        writable="".join(
+            f"{key}={' '.join(map(quote, values))}\n"
+            for key, values in {**managed, "ReadWritePaths": writable}.items()
+            if values
+        ),
     )
+
+
+def _environment(variables: list[str], name: str) -> str:
+    if not variables:
+        return ""
+    names = " ".join(", ".join(variables).split())
+    return (
+        f"# Variables that the configuration reads, as lines NAME=VALUE: {names}\n"
+        f"EnvironmentFile=-/etc/{name}.env\n"
+    )
+
+
+def _managed(folders: Iterable[str], user: str | None) -> tuple[dict[str, list[str]], list[str]]:
+    """The names of the folders that systemd makes, by directive, and the paths of the others."""
+    managed: dict[str, list[str]] = {directive: [] for directive in MANAGED.values()}
+    others = []
+    for folder in folders:
+        top = next((top for top in MANAGED if folder.startswith(f"{top}/")), None)
+        # systemd changes the owner of everything in it.
+        if top is None or _belongs_to_another(folder, user):
+            others.append(folder)
+        else:
+            # Below it are those of a DynamicUser.
+            name = folder.removeprefix(f"{top}/").removeprefix("private/")
+            managed[MANAGED[top]].append(name)
+    return managed, others
+
+
+def _belongs_to_another(folder: str, user: str | None) -> bool:
+    try:
+        owner = os.stat(folder).st_uid
+    except OSError:
+        return False
+    return owner not in (0, _uid(user)) and owner not in DYNAMIC_USERS
+
+
+def _uid(user: str | None) -> int | None:
+    """None also for a user that this machine doesn't know."""
+    try:
+        return None if user is None else pwd.getpwnam(user).pw_uid
+    except KeyError:
+        return None
+
+
+def _notes(
+    needed: Iterable[str], writable: Iterable[str], user: str | None, name: str
+) -> Iterator[str]:
+    """What has to be done before the unit works."""
+    if user is None:
+        for path in sorted(set(filter(None, map(_inaccessible, needed)))):
+            yield f"{path} is not accessible to other users: use --user, or move the daemon."
+    for folder in writable:
+        if not os.path.isdir(folder):
+            yield f"{folder} does not exist: create it, or use /var/lib/{name}."
+        elif not _is_writable(folder, user):
+            other = "use --user" if user is None else f"change its owner to {user}"
+            yield (
+                f"{folder} is not writable for the service's user: {other}, or use "
+                f"/var/lib/{name}, which systemd makes."
+            )
+
+
+def _is_writable(folder: str, user: str | None) -> bool:
+    """Whether a user may create files in a folder; user: None for one made for the service."""
+    found, uid = os.stat(folder), _uid(user)
+    if user is None:
+        return bool(found.st_mode & stat.S_IWOTH)
+    # Its groups may allow it, and it may exist only where the unit is installed.
+    return uid in (None, 0, found.st_uid) or bool(found.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
 
 
 def quote(argument: str) -> str:
@@ -157,8 +242,9 @@ def _absolute_target(app: str) -> str:
     return (os.path.abspath(module) if names_file(module) else module) + colon + attr
 
 
-def _inaccessible_folder(path: str) -> str | None:
-    """The outermost folder above `path` that others may not enter, if any."""
+def _inaccessible(path: str) -> str | None:
+    """The outermost folder above `path` that others may not enter, or a file that they may not
+    read, if any."""
     for folder in reversed(Path(path).parents):
         try:
             mode = folder.stat().st_mode
@@ -166,4 +252,5 @@ def _inaccessible_folder(path: str) -> str | None:
             return str(folder)
         if not mode & stat.S_IXOTH:
             return str(folder)
-    return None
+    is_secret = os.path.isfile(path) and not os.stat(path).st_mode & stat.S_IROTH
+    return path if is_secret else None

@@ -26,12 +26,14 @@ class Check(Generic[T]):
     """A kind of value.
 
     text: describes it ("an int 0..65535"); convert: returns the value, or raises ValueError or
-    TypeError; examples: how it may be written, for error messages.
+    TypeError; examples: how it may be written, for error messages; is_path: whether a relative
+    value counts from the folder where it was given.
     """
 
     text: str
     convert: Callable[[Any], T]
     examples: str = ""
+    is_path: bool = False
 
     def __call__(self, value: Any) -> T:
         """Convert a value; raises ValueError with a message that follows the setting's name."""
@@ -102,7 +104,10 @@ def one_of(*names: str, fold: Callable[[str], str]) -> Check[str]:
 def or_none(check: Check[T]) -> Check[T | None]:
     """The same, or null."""
     return Check(
-        f"{check.text} or null", lambda v: None if v is None else check.convert(v), check.examples
+        f"{check.text} or null",
+        lambda value: None if value is None else check.convert(value),
+        check.examples,
+        check.is_path,
     )
 
 
@@ -148,8 +153,18 @@ def _url(value: Any) -> str:
     return _text(value)
 
 
+def _queue(value: Any) -> str:
+    # SQLite's names for databases in memory, and URLs.
+    if re.match(r":memory:|file:|[\w+.-]+://", _text(value)):
+        raise ValueError
+    return _text(value)
+
+
 TEXT = Check("a string, not empty", _text)
 URL = Check("an http or https URL", _url)
 TEXTS = Check("a list of strings", _texts)
 BOOLEAN = Check("true or false", _boolean)
-PATH_OR_NONE = or_none(Check("a file's path", _text))
+FILE = Check("a file's path", _text, is_path=True)
+QUEUE = Check(
+    "a file's path", _queue, "events.db (or left out, to keep events in memory)", is_path=True
+)

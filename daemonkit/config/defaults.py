@@ -13,7 +13,8 @@ from typing import Any, NamedTuple, TypeVar
 from .access import ADDRESS_OR_NONE, HOST, HOSTS, INTAKE, NETWORKS, PROXIES, TOKENS
 from .checks import (
     BOOLEAN,
-    PATH_OR_NONE,
+    FILE,
+    QUEUE,
     TEXTS,
     URL,
     Check,
@@ -65,7 +66,7 @@ class Settings:
         [], TEXTS, "Options that `/status` hides: names, dotted paths or globs."
     )
     queue: str | None = _setting(
-        None, PATH_OR_NONE, "File that keeps events until handled; without it, memory does."
+        None, or_none(QUEUE), "File that keeps events until handled; without it, memory does."
     )
     queue_size: int = _setting(100_000, whole(1), "How many events may wait in the queue.")
     queue_memory: int = _setting(
@@ -122,7 +123,7 @@ class Settings:
         option=True,
     )
     log_file: str | None = _setting(
-        None, PATH_OR_NONE, "File to log to instead of stdout; reopened after rotation."
+        None, or_none(FILE), "File to log to instead of stdout; reopened after rotation."
     )
     log_format: str = _setting(
         "text",

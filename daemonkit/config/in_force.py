@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
@@ -15,7 +16,9 @@ from ..callables import accepts, function_name, refuse_unrun
 from ..exceptions import ConfigError
 from ..text import error_text
 from ..types import ValidateHook
+from .children import handed_down
 from .defaults import Settings
+from .files import refuse_special
 from .loading import SECTION, Config, ConfigSource, Given, load
 from .secrets import Redactor
 
@@ -62,8 +65,9 @@ class ConfigInForce:
     """A daemon's configuration."""
 
     def __init__(self, source: ConfigSource) -> None:
+        self._handed_down = handed_down(os.environ)
         # Its files are shared: a pipe that one daemon has read can't be read by another.
-        self._given = COMMAND_LINE.get() or Given()
+        self._given = COMMAND_LINE.get() or self._handed_down or Given()
         self._base = Given(source) if self._given.source is None else self._given
         self._validators: Sequence[ValidateHook] = ()
         self._lock = threading.RLock()
@@ -83,6 +87,16 @@ class ConfigInForce:
         """The settings in force; raises ConfigError when the configuration is wrong."""
         return self.now.settings
 
+    def start_settings(self) -> Settings:
+        """The same, once the files that they name are of a kind that can be used; also raises
+        StartError."""
+        settings = self.settings
+        if settings.log_file is not None:
+            refuse_special(settings.log_file, f"{SECTION}.log_file", stat.S_IFCHR)
+        if settings.queue is not None:
+            refuse_special(settings.queue, f"{SECTION}.queue")
+        return settings
+
     def load(self, given: Given | None = None) -> None:
         """Load the configuration now; raises ConfigError.
 
@@ -90,12 +104,17 @@ class ConfigInForce:
         None, which keeps the present one.
         """
         with self._lock:
-            old = self._given
-            given = given or old
-            given = replace(given, overlay=given.overlay or old.overlay, files=old.files)
-            base = self._base if given.source is None else given
-            self._now = load(given, base)
-            self._given, self._base = given, base
+            self._load(given or self._given)
+            # `daemonkit run` does so after the import.
+            if self._handed_down is not None:
+                self._load(self._handed_down)
+
+    def _load(self, given: Given) -> None:
+        old = self._given
+        given = replace(given, overlay=given.overlay or old.overlay, files=old.files)
+        base = self._base if given.source is None else given
+        self._now = load(given, base)
+        self._given, self._base = given, base
 
     def validate(self, validators: Sequence[ValidateHook]) -> None:
         """Run `validators` now, and on every reload before it takes effect; raises ConfigError."""
@@ -142,6 +161,16 @@ class ConfigInForce:
     def read_once(self) -> list[str]:
         """Paths that were read and can't be read again, such as pipes."""
         return self._given.files.kept
+
+    @property
+    def files(self) -> list[str]:
+        """Paths that were read."""
+        return list(self._given.files.paths)
+
+    @property
+    def variables(self) -> list[str]:
+        """Names of the environment variables that the configuration may read."""
+        return list(self._given.files.variables)
 
     def redact(self, text: str) -> str:
         """Replace the secrets in a text; none are known before the configuration is loaded."""

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..exceptions import ConfigError
-from ..text import describe
+from ..text import describe, is_encodable
 from .access import parse_tokens, unix_path
-from .checks import PATH_OR_NONE
 from .defaults import SETTINGS, Settings
+from .files import Files
 from .secrets import Redactor, Secret, hide
-from .yamlfile import Files, parse_file, parse_value
+from .yamlfile import NOT_UTF_8, parse_file, parse_value
 
 SECTION = "master"
 
@@ -43,6 +43,8 @@ class Override(NamedTuple):
         key, equals, text = assignment.partition("=")
         if not equals or not all(key.split(".")):
             raise ConfigError(f"--set takes KEY=VALUE with a dotted KEY, not {assignment!r}")
+        if not is_encodable(key):
+            raise ConfigError(f"the KEY of --set is {NOT_UTF_8}: {key!r}")
         return cls(key, text, f"--set {key}")
 
 
@@ -157,6 +159,8 @@ class _Tree:
     def override(self, override: Override, folder: Path, files: Files) -> None:
         """Set one value."""
         value: Any = override.text
+        if not is_encodable(override.text):
+            raise ConfigError(NOT_UTF_8, override.option)
         if not override.raw:
             document = parse_value(override.text, override.option, files, folder)
             value = document.value
@@ -244,7 +248,7 @@ def _checked(section: Mapping[Any, Any], tree: _Tree) -> dict[str, Any]:
             master[name] = check(value)
         except ValueError as error:
             raise origin.error(f"{SECTION}.{name} {error}") from None
-        if check is PATH_OR_NONE and value is not None:
+        if check.is_path and value is not None:
             path = str(origin.folder / value)
             master[name] = Secret(path) if isinstance(value, Secret) else path
     _check_together(master, tree)

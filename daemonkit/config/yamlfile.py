@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import stat
-import threading
+import re
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +12,20 @@ from typing import Any, NoReturn
 import yaml
 
 from ..exceptions import ConfigError
+from ..text import is_encodable
+from .files import Files, behind_descriptor
 from .secrets import Secret
 
 MAX_EXPANDED = 100_000
 """Limit on the values of a document whose aliases are expanded."""
 
-_MERGE = "tag:yaml.org,2002:merge"
+SWITCHES = ("on", "off", "yes", "no")
+"""Names that YAML 1.1 takes for true and false: as keys they are texts."""
+NOT_UTF_8 = "not valid UTF-8"
+
+_MERGE, _INT, _FLOAT, _BOOL, _TEXT = (
+    f"tag:yaml.org,2002:{name}" for name in ("merge", "int", "float", "bool", "str")
+)
 
 
 @dataclass
@@ -36,31 +43,6 @@ class Document:
     folder: Path
 
 
-class Files:
-    """Reads files, and keeps the content of those that can be read only once, such as pipes."""
-
-    def __init__(self) -> None:
-        self._kept: dict[str, bytes] = {}
-        self._lock = threading.Lock()
-
-    @property
-    def kept(self) -> list[str]:
-        """Paths that can't be read again."""
-        return list(self._kept)
-
-    def read(self, path: str | os.PathLike[str]) -> bytes:
-        """Return the content of a file, or the kept one; raises OSError and ValueError."""
-        name = os.fspath(path)
-        with self._lock:
-            if name in self._kept:
-                return self._kept[name]
-            with open(name, "rb") as file:
-                data = file.read()
-                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                    self._kept[name] = data
-            return data
-
-
 def parse_file(path: str | os.PathLike[str], section: str, files: Files, folder: Path) -> Document:
     """Read the YAML file at `path`, which is relative to `folder`.
 
@@ -74,7 +56,7 @@ def parse_file(path: str | os.PathLike[str], section: str, files: Files, folder:
         raise ConfigError(f"cannot read the configuration: {reason}", path) from None
     # A pipe is in no folder.
     if str(absolute) not in files.kept:
-        folder = absolute.parent
+        folder = behind_descriptor(absolute).parent
     return _parse(data, path, folder, _FileLoader, section, files)
 
 
@@ -97,6 +79,8 @@ def _parse(
     def fail(message: str, line: int | None) -> NoReturn:
         raise ConfigError(message, origin, line if in_file else None) from None
 
+    if isinstance(data, str) and not is_encodable(data):
+        fail(NOT_UTF_8, None)
     try:
         loader = loader_class(data, folder, files)
     except yaml.reader.ReaderError as error:
@@ -110,6 +94,8 @@ def _parse(
         node = loader.get_single_node()
         if node is None:
             return Document(None, [], {}, 1, folder)
+        if isinstance(data, str) and _is_accidental(node, data):
+            return Document(data.strip(), [], {}, 1, folder)
         _check_aliases(node)
         loader.check_keys(node)
         value = loader.construct_document(node)
@@ -128,6 +114,12 @@ def _parse(
         fail(f"not valid YAML: {_one_line(error)}", loader.line + 1)
     finally:
         loader.dispose()
+
+
+def _is_accidental(node: yaml.Node, text: str) -> bool:
+    """Whether a value in one line, such as `::` or `- x`, is only by accident a mapping or list."""
+    is_block = isinstance(node, yaml.CollectionNode) and not node.flow_style
+    return is_block and "\n" not in text.strip() and not any(tag in text for tag in _TAGS)
 
 
 class _NodeError(Exception):
@@ -180,7 +172,11 @@ def _key_lines(root: yaml.Node, section: str) -> dict[str, int]:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """SafeLoader that refuses duplicate keys and knows the line of every error."""
+    """SafeLoader that refuses duplicate keys and ambiguous numbers, and knows the line of every
+    error.
+
+    Of YAML 1.1, which PyYAML reads, it leaves out what surprises those who know YAML 1.2.
+    """
 
     def __init__(self, data: bytes | str, folder: Path, files: Files) -> None:
         self.secrets: list[Secret] = []
@@ -213,11 +209,45 @@ class _StrictLoader(yaml.SafeLoader):
             for key_node, _ in node.value if isinstance(node, yaml.MappingNode) else ():
                 if not isinstance(key_node, yaml.ScalarNode) or key_node.tag == _MERGE:
                     continue
+                if key_node.tag == _BOOL and key_node.value.lower() in SWITCHES:
+                    key_node.tag = _TEXT
                 key = self.construct_object(key_node)
                 if key in seen:
                     first = f"first defined on line {seen[key]}"
                     raise _NodeError(f"duplicate key {key!r} ({first})", key_node)
                 seen[key] = key_node.start_mark.line + 1
+
+
+def _construct_number(loader: _StrictLoader, node: yaml.ScalarNode) -> Any:
+    text = loader.construct_scalar(node).replace("_", "")
+    digits = text.lstrip("+-")
+    if ":" in text:
+        raise _NodeError(
+            "a number with colons is ambiguous: quote it, or write it without them", node
+        )
+    if digits.startswith("0o"):
+        return int(text.replace("0o", "", 1), 8)
+    if re.fullmatch("0[0-7]+", digits) and int(digits, 8) != int(digits):
+        raise _NodeError(
+            "a number that begins with 0 is ambiguous: quote it if it is a text; otherwise begin "
+            "it with 0o if it is octal, or leave out the 0",
+            node,
+        )
+    is_int = node.tag == _INT
+    return loader.construct_yaml_int(node) if is_int else loader.construct_yaml_float(node)
+
+
+def _construct_text(loader: _StrictLoader, node: yaml.ScalarNode) -> str:
+    text: str = loader.construct_scalar(node)
+    return text
+
+
+for _tag in (_INT, _FLOAT):
+    _StrictLoader.add_constructor(_tag, _construct_number)
+_StrictLoader.add_implicit_resolver(_INT, re.compile("[-+]?0o[0-7]+$"), list("-+0"))
+# `=` and `<<` are texts; the latter merges mappings when it is a key.
+_StrictLoader.yaml_implicit_resolvers.pop("=")
+_StrictLoader.add_constructor(_MERGE, _construct_text)
 
 
 class _FileLoader(_StrictLoader):
@@ -229,7 +259,7 @@ def _construct_env(loader: _FileLoader, node: yaml.Node) -> Any:
     if not 1 <= len(nodes) <= 2 or not isinstance(nodes[0], yaml.ScalarNode) or not nodes[0].value:
         raise _NodeError("!env takes NAME or [NAME, default]", node)
     name = nodes[0].value
-    text = os.environ.get(name)
+    text = loader.files.variable(name)
     if text is not None:
         try:
             origin = f"environment variable {name}"
@@ -255,17 +285,32 @@ def _read_secret(loader: _FileLoader, node: yaml.ScalarNode) -> str:
     text: str = node.value
     if text.startswith("env:"):
         name = text[len("env:") :]
-        if name not in os.environ:
+        value = loader.files.variable(name)
+        if value is None:
             raise _NodeError(f"the environment variable {name} is not set", node)
-        return os.environ[name]
+        if not is_encodable(value):
+            raise _NodeError(f"the environment variable {name} is {NOT_UTF_8}", node)
+        return value
     if text.startswith("file:"):
         path = text[len("file:") :]
         try:
-            content = loader.files.read(loader.folder / path).decode("utf-8")
+            content = _decoded(loader.files.read(loader.folder / path))
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or _one_line(error)
             raise _NodeError(f"cannot read the secret file {path}: {reason}", node) from None
         return content.replace("\r\n", "\n").removesuffix("\n").removesuffix("\r")
+    return text
+
+
+def _decoded(data: bytes) -> str:
+    """The text of a secret file; raises ValueError."""
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ValueError(NOT_UTF_8) from None
+    # ASCII in UTF-16 is valid UTF-8.
+    if "\0" in text:
+        raise ValueError(f"{NOT_UTF_8}: it contains a null character")
     return text
 
 

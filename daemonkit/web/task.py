@@ -27,12 +27,13 @@ class _AnswerTask(task.Task):
     The head and the first part of the body are sent in one system call.
     """
 
+    response_headers: list[tuple[str, str]]
+
     def build_response_header(self) -> bytes:
         """The status line and header fields, which decide how the body ends (RFC 9112)."""
         # What the application says about the connection isn't its own to decide.
         dropped = {"connection"} if self.has_body else {"connection", "content-length"}
-        given: list[tuple[str, str]] = list(self.response_headers)
-        headers = [field for field in given if field[0].lower() not in dropped]
+        headers = [field for field in self.response_headers if field[0].lower() not in dropped]
         names = {name.lower() for name, _ in headers}
         if self.has_body and "content-length" not in names:
             if self.content_length is not None:

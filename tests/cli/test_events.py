@@ -342,6 +342,52 @@ def test_an_import_is_stored_in_batches_that_a_daemon_can_load(
     db.close()
 
 
+def test_an_import_finds_the_queue_of_a_configuration_from_any_folder(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("srv", "real", "elsewhere"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "real" / "cfg.yaml").write_text("master: {queue: x.db}")
+    # As given: a link is in its own folder.
+    (tmp_path / "srv" / "cfg.yaml").symlink_to("../real/cfg.yaml")
+    Editor("srv/x.db", create=True).close()
+    monkeypatch.chdir("elsewhere")
+    Path("in").write_bytes(b"1\n2\n")
+    for config in ("../srv/cfg.yaml", str(tmp_path / "srv" / "cfg.yaml")):
+        assert output_of(invoke("--config", config, "import", "in")) == (
+            0,
+            "2 events imported\n",
+            "",
+        )
+
+    assert exported("../srv/x.db") == ["1", "2"] * 2
+    assert os.listdir() == ["in"]
+    assert os.listdir("../real") == ["cfg.yaml"]
+
+
+@pytest.mark.parametrize("arguments", [["-c", "cfg.yaml", "import"], ["import", "-c", "cfg.yaml"]])
+def test_a_queue_that_only_a_configuration_names_is_not_created_unasked(
+    path: str, tmp_path: Path, arguments: list[str]
+) -> None:
+    Path("cfg.yaml").write_text("master: {queue: new.db}")
+    Path("in").write_bytes(b"1\n")
+    assert output_of(invoke(*arguments, "in")) == (
+        3,
+        "",
+        f"daemonkit: there is no event queue {tmp_path}/new.db, which cfg.yaml names; "
+        "its daemon creates it, or use --create\n",
+    )
+    assert not Path("new.db").exists()
+    assert invoke(*arguments, "in", "--create").stdout == "1 event imported\n"
+    assert invoke(*arguments, "in").stdout == "1 event imported\n"
+    assert exported("new.db") == ["1", "1"]
+
+
+def test_a_queue_named_by_its_file_is_created(path: str) -> None:
+    assert on("new.db", "import", "-", input=b"1\n") == "1 event imported\n"
+    assert exported("new.db") == ["1"]
+
+
 def test_an_invalid_line_refuses_the_whole_file(tmp_path: Path) -> None:
     path = str(tmp_path / "new.db")
     file = tmp_path / "in"

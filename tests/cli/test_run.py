@@ -104,6 +104,12 @@ def test_signals_wait_for_the_start_and_no_longer_than_the_daemon(
             ["--host", ""],
             "--host: master.host must be an address, or unix: and an absolute path, not '' (str)",
         ),
+        (["--set", "x=\udcff"], "--set x: not valid UTF-8"),
+        (["--set", "x=!secret \udcff"], "--set x: not valid UTF-8"),
+        (["--set", "\udcff=1"], "the KEY of --set is not valid UTF-8: '\\udcff'"),
+        (["--host", "\udcff"], "--host: not valid UTF-8"),
+        (["--port", "\udcff"], "--port: not valid UTF-8"),
+        (["--log-level", "\udcff"], "--log-level: not valid UTF-8"),
         (["--set", "x"], "--set takes KEY=VALUE with a dotted KEY, not 'x'"),
         (
             ["--config", "nowhere.yaml"],

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from click.testing import CliRunner
@@ -58,6 +59,106 @@ def test_the_folder_of_the_event_queue_can_be_written_to(tmp_path: Path) -> None
     ):
         text = unit(Daemon("a", {"master": master}), ["/p"], None, os.getcwd())
         assert lines(text, "ReadWritePaths") == [f"ReadWritePaths={' '.join(map(str, folders))}"]
+
+
+def unit_for(user: str | None = None, **master: str) -> str:
+    return unit(Daemon("bill", {"master": master}), ["/p"], user, "/")
+
+
+@pytest.mark.parametrize("user", [None, "root"])
+def test_systemd_makes_the_folders_below_its_own(user: str | None) -> None:
+    queue, log = "/var/lib/dk none/a/q.db", "/var/log/dk/x.log"
+    text = unit_for(user, queue=queue, log_file=log)
+
+    assert lines(text, "StateDirectory") == ['StateDirectory="dk none/a"']
+    assert lines(text, "LogsDirectory") == ["LogsDirectory=dk"]
+    assert lines(text, "ReadWritePaths") == lines(text, "# /var") == []
+    # There they are once the unit has run.
+    text = unit_for(queue="/var/lib/private/dk/q.db")
+    assert lines(text, "StateDirectory") == ["StateDirectory=dk"]
+    # Not all of /var/lib.
+    assert lines(unit_for(queue="/var/lib/q.db"), "StateDirectory") == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="changes the owner of a folder")
+def test_systemd_does_not_take_over_the_folder_of_another_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daemonkit.cli.systemd.MANAGED", {str(tmp_path): "StateDirectory"})
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    os.chown(folder, 12345, -1)
+    text = unit_for(queue=f"{folder}/q.db")
+    assert lines(text, "StateDirectory") == []
+    assert lines(text, "ReadWritePaths") == [f"ReadWritePaths={folder}"]
+    os.chown(folder, 61184, -1)
+    assert lines(unit_for(queue=f"{folder}/q.db"), "StateDirectory") == ["StateDirectory=theirs"]
+
+
+@pytest.mark.parametrize(
+    ("mode", "user", "note"),
+    [
+        (0o755, None, "is not writable for the service's user: use --user, or use /var/lib/bill, which systemd makes."),
+        (0o755, "nobody", "is not writable for the service's user: change its owner to nobody, or use /var/lib/bill, which systemd makes."),
+        (None, None, "does not exist: create it, or use /var/lib/bill."),
+        (0o777, None, None),
+        (0o777, "nobody", None),
+        (0o755, "root", None),
+        (0o755, "dk-unknown", None),
+    ],
+)  # fmt: skip
+def test_a_folder_that_the_service_could_not_write_to_is_noted(
+    tmp_path: Path, mode: int | None, user: str | None, note: str | None
+) -> None:
+    folder = tmp_path / "data"
+    if mode is not None:
+        folder.mkdir()
+        folder.chmod(mode)
+    text = unit_for(user, queue=f"{folder}/q.db")
+
+    assert lines(text, f"# {folder}") == ([f"# {folder} {note}"] if note else [])
+    assert lines(text, "ReadWritePaths") == [f"ReadWritePaths={folder}"]
+
+
+def test_a_device_needs_no_folder() -> None:
+    text = unit_for(log_file="/dev/null")
+
+    assert lines(text, "ReadWritePaths") == lines(text, "# /dev") == []
+
+
+def test_the_variables_that_the_configuration_reads_come_from_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DK_TOKEN", "hush-hush")
+    monkeypatch.delenv("DK_LEVEL", raising=False)
+    config = tmp_path / "cfg.yaml"
+    config.write_text("a: !secret env:DK_TOKEN\nb: [!env [DK_LEVEL, x], !env DK_TOKEN]\n")
+    text = unit(Daemon("bill", str(config)), ["/p"], None, "/")
+
+    assert lines(text, "EnvironmentFile") == ["EnvironmentFile=-/etc/bill.env"]
+    assert lines(text, "# Variables") == [
+        "# Variables that the configuration reads, as lines NAME=VALUE: DK_TOKEN, DK_LEVEL"
+    ]
+    assert "hush" not in text
+    assert lines(unit(Daemon("a", {}), ["/p"], None, "/"), "EnvironmentFile") == []
+
+
+def test_files_that_only_their_owner_may_read_are_noted() -> None:
+    # The folder that pytest creates for its user isn't accessible.
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        (folder / "token").write_text("hush")
+        (folder / "token").chmod(0o600)
+        (folder / "cfg.yaml").write_text("a: !secret file:token")
+        (folder / "cfg.yaml").chmod(0o644)
+        daemon = Daemon("bill", str(folder / "cfg.yaml"))
+        own, root = (unit(daemon, ["/p"], user, "/") for user in (None, "root"))
+
+    assert lines(own, f"# {folder}") == [
+        f"# {folder}/token is not accessible to other users: use --user, or move the daemon."
+    ]
+    assert lines(root, f"# {folder}") == []
 
 
 def test_a_unit_may_name_a_user_and_needs_no_capability_for_a_high_port(tmp_path: Path) -> None:
@@ -123,6 +224,17 @@ def test_a_file_that_can_be_read_only_once_is_refused_in_a_unit(
             f"daemonkit: {path} can be read only once: copy its content to a file that the unit can "
             "name\n",
         )
+
+
+def test_a_unit_that_systemd_could_not_read_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("daemonkit.cli.options.load_daemon", lambda target: Daemon("app"))
+    result = CliRunner().invoke(main, ["systemd", "mymod", "--user", "\udcff"])
+
+    assert (result.exit_code, result.stdout, result.stderr) == (
+        2,
+        "",
+        "daemonkit: systemd reads UTF-8 only, and this line of the unit isn't: User=\\udcff\n",
+    )
 
 
 def test_a_unit_names_the_file_that_stdin_was(

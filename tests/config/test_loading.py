@@ -190,6 +190,22 @@ def test_an_invalid_override_is_named(assignment: str, message: str) -> None:
     assert error_of({"x": 1}, assignment) == message
 
 
+def test_an_address_is_not_taken_for_a_mapping() -> None:
+    assert load_with("master.host=::").settings.host == "::"
+    assert load_with("a=- x", "b={c: 1}").config == {"a": "- x", "b": {"c": 1}}
+    assert load_with("a=b: !secret hush").config == {"a": {"b": "hush"}}
+
+
+@pytest.mark.parametrize(
+    "queue", [":memory:", "file:x.db", "file::memory:?cache=shared", "sqlite:///x.db"]
+)
+def test_a_queue_that_is_not_a_file_is_refused(queue: str) -> None:
+    assert error_of({"master": {"queue": queue}}) == (
+        "master.queue must be a file's path or null, such as events.db (or left out, to keep "
+        f"events in memory), not {queue!r} (str)"
+    )
+
+
 def test_the_last_override_wins() -> None:
     assert load_with("a=1", "a=2").config == {"a": 2}
 
@@ -258,6 +274,14 @@ def test_a_path_in_the_file_is_relative_to_the_file_s_folder(folders: tuple[Path
     assert Path(settings.queue or "").resolve() == there / "q.db"
     assert Path(settings.log_file or "").resolve() == there / "logs" / "a.log"
     assert absolute.queue == "/run/q.db"
+
+
+def test_a_file_named_by_its_descriptor_is_in_its_own_folder(folders: tuple[Path, Path]) -> None:
+    _, there = folders
+    with (there / "cfg.yaml").open() as file:
+        queue = load(f"/dev/fd/{file.fileno()}").settings.queue
+
+    assert queue == str(there / "q.db")
 
 
 def test_other_paths_are_relative_to_the_current_folder(

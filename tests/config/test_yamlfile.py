@@ -1,13 +1,14 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from daemonkit import ConfigError, Secret
-from daemonkit.config.yamlfile import Document, Files, parse_file
+from daemonkit.config.files import Files
+from daemonkit.config.yamlfile import Document, parse_file
 
 
 def parsed(path: str) -> Document:
@@ -27,6 +28,13 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{name}: &{name} [{', '.join(['*' + previous] * 10)}]\n"
     for previous, name in zip("abcdef", "bcdefg", strict=True)
 )
+
+
+LEADING_ZERO = (
+    "a number that begins with 0 is ambiguous: quote it if it is a text; otherwise begin it with "
+    "0o if it is octal, or leave out the 0"
+)
+COLONS = "a number with colons is ambiguous: quote it, or write it without them"
 
 
 @pytest.mark.parametrize(
@@ -78,6 +86,11 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
             "a: !secret file:nowhere",
             "cfg.yaml:1: cannot read the secret file nowhere: No such file or directory",
         ),
+        ("a: 1\nb: 017000", f"cfg.yaml:2: {LEADING_ZERO}"),
+        ("a: [-0_17]", f"cfg.yaml:1: {LEADING_ZERO}"),
+        ("017: x", f"cfg.yaml:1: {LEADING_ZERO}"),
+        ("a: 22:22", f"cfg.yaml:1: {COLONS}"),
+        ("a: 1:30.5", f"cfg.yaml:1: {COLONS}"),
         ("a: !secret ''", "cfg.yaml:1: the secret is empty"),
         ("a: !secret [x]", "cfg.yaml:1: !secret takes env:NAME, file:PATH or the text itself"),
     ],
@@ -113,6 +126,71 @@ def test_a_large_file_without_aliases_is_not_a_bomb(
     text = "a:\n" + "- 1\n" * 3000
 
     assert len(parsed(written(text)).value["a"]) == 3000
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("{on: 1, Off: 2, yes: 3, NO: 4}", {"on": 1, "Off": 2, "yes": 3, "NO": 4}),
+        ("on:\n  push: yes", {"on": {"push": True}}),
+        ("{!env NO: 1}", {"text": 1}),
+        ("{true: 1}", {True: 1}),
+        ("a: =", {"a": "="}),
+        ("=: 1", {"=": 1}),
+        ("a: [<<, '=']", {"a": ["<<", "="]}),
+        ("a: ['017', \"1:30\", 08, 0x1F, 0b11, 1_000]", {"a": ["017", "1:30", "08", 31, 3, 1000]}),
+        ("a: [0o17, -0o17, +0o1_7, 0, -0, 00, 07]", {"a": [15, -15, "+0o1_7", 0, 0, 0, 7]}),
+        ("a: [1.5, -0.5, .inf, 1_0.5]", {"a": [1.5, -0.5, float("inf"), 10.5]}),
+        ("a: [on, off, yes, no]", {"a": [True, False, True, False]}),
+    ],
+)
+def test_what_surprises_in_yaml_1_1_is_read_as_it_is_meant(
+    written: Any, monkeypatch: pytest.MonkeyPatch, text: str, value: Any
+) -> None:
+    monkeypatch.setenv("NO", "text")
+    assert parsed(written(text)).value == value
+
+
+@pytest.mark.parametrize("text", ["::", "fe80::", "- x", "a: b", "? x", " a: [b] "])
+def test_a_variable_is_a_mapping_or_list_only_if_it_is_meant(
+    written: Any, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setenv("DK_TEXT", text)
+    assert parsed(written("a: !env DK_TEXT")).value == {"a": text.strip()}
+    monkeypatch.setenv("DK_TEXT", "a: 1\nb: 2")
+    assert parsed(written("a: !env DK_TEXT")).value == {"a": {"a": 1, "b": 2}}
+
+
+@pytest.mark.parametrize("tag", ["!env ", "!secret env:"])
+def test_a_variable_that_is_not_utf_8_is_named(
+    written: Any, monkeypatch: pytest.MonkeyPatch, tag: str
+) -> None:
+    monkeypatch.setitem(os.environb, b"DK_BAD", b"\xff")
+    message = error_of(written(f"a: {tag}DK_BAD"))
+
+    assert message.startswith("cfg.yaml:1: ")
+    assert message.removeprefix("cfg.yaml:1: the ").endswith(
+        ("environment variable DK_BAD: not valid UTF-8", "variable DK_BAD is not valid UTF-8")
+    )
+
+
+@pytest.mark.parametrize("data", ["hush\n".encode("utf-8-sig"), b"hush\r\n"])
+def test_a_secret_file_s_byte_order_mark_is_dropped(
+    written: Any, tmp_path: Path, data: bytes
+) -> None:
+    (tmp_path / "token").write_bytes(data)
+
+    assert parsed(written("a: !secret file:token")).value == {"a": "hush"}
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-16-le", "utf-32"])
+def test_a_secret_file_in_another_encoding_is_refused(
+    written: Any, tmp_path: Path, encoding: str
+) -> None:
+    (tmp_path / "token").write_bytes("hush".encode(encoding))
+    message = error_of(written("a: !secret file:token"))
+
+    assert message.startswith("cfg.yaml:1: cannot read the secret file token: not valid UTF-8")
 
 
 def test_env_is_typed_as_yaml(written: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,14 +251,3 @@ def test_secrets_come_from_env_file_and_text(
     }
     assert sorted(document.secrets) == ["from env", "from file", "from file", "plain"]
     assert {type(secret) for secret in document.secrets} == {Secret}
-
-
-def test_a_file_is_read_again_and_a_pipe_is_kept(
-    piped: Callable[[str], str], tmp_path: Path
-) -> None:
-    files, file, pipe = Files(), tmp_path / "file", piped("once")
-    for content in ("one", "two"):
-        file.write_text(content)
-        assert (files.read(file), files.read(pipe)) == (content.encode(), b"once")
-
-    assert files.kept == [pipe]

@@ -381,6 +381,32 @@ def test_a_module_that_changes_the_current_folder_changes_no_path(
     assert list((folder / "sub").iterdir()) == []
 
 
+def test_a_value_that_a_validator_refuses_never_takes_effect(run_app: Run, tmp_path: Path) -> None:
+    daemon = run_app(
+        QUIET
+        + "@app.on_validate\ndef check(config, master):\n    if config['a'] < 0:\n"
+        + "        raise ValueError('a is negative')\n"
+        + "app.on_reload(lambda: os.write(1, b'hook saw %d\\n' % app.config['a']))\n",
+        "--config",
+        "cfg.yaml",
+        cfg__yaml="a: 1\n",
+    ).wait_ready()
+    config = tmp_path / "0" / "cfg.yaml"
+    config.write_text("a: -1\nmaster: {hidden_opts: [a]}\n")
+    daemon.send_signal(signal.SIGHUP)
+    daemon.wait_for(
+        "ERROR +Not reloaded, the old configuration stays: "
+        "cfg.yaml: check[(][)] refused the configuration: ValueError: a is negative\n"
+    )
+
+    assert daemon.status()["config"] == {"a": 1}
+    assert "hook saw" not in daemon.out
+    config.write_text("a: 2\n")
+    daemon.send_signal(signal.SIGHUP)
+    daemon.wait_for("hook saw 2\n")
+    assert daemon.stop() == 0
+
+
 def test_a_configuration_from_a_pipe_stays_in_force_over_a_reload(spawn: Run) -> None:
     command = (
         f"exec {sys.executable} -m daemonkit run mymod --port 0 --config <(printf 'a: 1') "

@@ -460,7 +460,10 @@ def verify(unit: Path) -> None:
 
 def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     (tmp_path / "mymod.py").write_text(APP)
-    (tmp_path / "cfg.yaml").write_text("master: {shutdown_timeout: 40, log_file: x.log}\n")
+    (tmp_path / "cfg.yaml").write_text(
+        "master: {shutdown_timeout: 40, log_file: x.log, queue: /var/lib/dk app/q.db}\n"
+        "home: !env HOME\n"
+    )
     done = subprocess.run(
         [sys.executable, "-m", "daemonkit", "systemd", "mymod:app", "--config", "cfg.yaml",
          "--port", "80", "--set", 'url=a "b" $c %d \\e'],
@@ -474,6 +477,8 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     assert "\nTimeoutStopSec=45\n" in done.stdout
     assert "\nWatchdogSec=30\n" in done.stdout
     assert f"\nReadWritePaths={tmp_path}\n" in done.stdout
+    assert '\nStateDirectory="dk app"\n' in done.stdout
+    assert "\nEnvironmentFile=-/etc/app.env\n" in done.stdout
     assert "\nAmbientCapabilities=CAP_NET_BIND_SERVICE\n" in done.stdout
     assert (
         f"ExecStart={sys.executable} -m daemonkit run mymod:app --config {tmp_path}/cfg.yaml "
