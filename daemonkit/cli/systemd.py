@@ -11,9 +11,11 @@ from pathlib import Path
 import click
 
 from ..app import Daemon
+from ..config.redaction import HIDDEN
+from ..config.secrets import redact
 from .loader import names_file
 from .options import daemon_options, flag, load_configured
-from .queue_options import fail
+from .queue_options import fail, note
 
 WATCHDOG_SECONDS = 30
 """Time without WATCHDOG=1 after which systemd restarts the daemon."""
@@ -107,7 +109,11 @@ def systemd(
     daemon = load_configured(app, config, assignments, short)
     for path in daemon._config.read_once:
         fail(f"{path} can be read only once: copy its content to a file that the unit can name", 2)
-    click.echo(unit(daemon, arguments, user, folder), nl=False)
+    text = unit(daemon, arguments, user, folder)
+    shown = redact(text)
+    click.echo(shown, nl=False)
+    if shown != text:
+        note(f"daemonkit: replace {HIDDEN} in the unit; better, use !secret env:NAME or file:PATH")
 
 
 def unit(daemon: Daemon, arguments: list[str], user: str | None, folder: str) -> str:

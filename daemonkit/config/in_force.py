@@ -17,7 +17,7 @@ from ..text import error_text
 from ..types import ValidateHook
 from .defaults import Settings
 from .loading import SECTION, Config, ConfigSource, Given, load
-from .secrets import Redactor
+from .secrets import redact
 
 T = TypeVar("T")
 
@@ -121,8 +121,6 @@ class ConfigInForce:
             fresh,
             master={**old.master, **live},
             read_master=old.read_master,
-            # An old secret stays redacted.
-            redact=Redactor(old.redact.secrets | fresh.redact.secrets),
         )
         _validate(merged, self._validators)
         with self._lock:
@@ -144,8 +142,8 @@ class ConfigInForce:
         return self._given.files.kept
 
     def redact(self, text: str) -> str:
-        """Replace the secrets in a text; none are known before the configuration is loaded."""
-        return text if self._now is None else self._now.redact(text)
+        """Replace the secrets in a text; none are known before a configuration is loaded."""
+        return redact(text)
 
 
 def _validate(config: Config, validators: Sequence[ValidateHook]) -> None:
@@ -153,10 +151,10 @@ def _validate(config: Config, validators: Sequence[ValidateHook]) -> None:
         try:
             refuse_unrun(validator(config.config, config.master))
         except ConfigError as error:
-            # A new secret isn't known to the log yet.
-            raise ConfigError(config.redact(str(error))) from error
+            # A surrounding program may print it.
+            raise ConfigError(redact(str(error))) from error
         except (Exception, SystemExit) as error:
-            text = " ".join(error_text(error, config.redact).split())
+            text = " ".join(error_text(error, redact).split())
             source = None if isinstance(config.source, Mapping) else config.source
             raise ConfigError(
                 f"{function_name(validator)}() refused the configuration: {text}", source

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,7 +16,8 @@ from ..exceptions import ConfigError
 from ..text import describe
 from .checks import PATH_OR_NONE
 from .defaults import SETTINGS, Settings
-from .secrets import Redactor, Secret, hide
+from .redaction import HIDDEN
+from .secrets import SECRETS, Secret, hide, secrets_in, without_password
 from .yamlfile import Files, parse_file, parse_value
 
 SECTION = "master"
@@ -41,7 +43,8 @@ class Override(NamedTuple):
         """Read `KEY=VALUE`, as given to `--set`; raises ConfigError."""
         key, equals, text = assignment.partition("=")
         if not equals or not all(key.split(".")):
-            raise ConfigError(f"--set takes KEY=VALUE with a dotted KEY, not {assignment!r}")
+            shown = re.sub(r"!secret\b.+", f"!secret {HIDDEN}", assignment, flags=re.DOTALL)
+            raise ConfigError(f"--set takes KEY=VALUE with a dotted KEY, not {shown!r}")
         return cls(key, text, f"--set {key}")
 
 
@@ -80,7 +83,6 @@ class Config:
     config: dict[str, Any]
     master: dict[str, Any]
     read_master: dict[str, Any]
-    redact: Redactor
     source: ConfigSource
 
     @cached_property
@@ -95,7 +97,10 @@ class Config:
     def visible(self) -> dict[str, Any]:
         """`config` and `master_config` as `/status` may show them."""
         shown = hide(self.tree(), self.settings.hidden_opts)
-        master = shown.pop(SECTION)
+        master = {
+            name: without_password(value) if isinstance(value, str) else value
+            for name, value in shown.pop(SECTION).items()
+        }
         return {"config": shown, "master_config": master}
 
 
@@ -118,7 +123,6 @@ class _Tree:
 
     def __init__(self) -> None:
         self.values: dict[str, Any] = {}
-        self.secrets: list[Secret] = []
         self._origins: dict[str, _Origin] = {}
 
     def read(self, source: ConfigSource, folder: Path, files: Files) -> None:
@@ -135,7 +139,6 @@ class _Tree:
                     document.line,
                 )
             self.values = document.value or {}
-            self.secrets += document.secrets
             self._origins = {
                 key: _Origin(name, line, document.folder) for key, line in document.lines.items()
             }
@@ -151,7 +154,7 @@ class _Tree:
         if section is not None and not isinstance(section, Mapping):
             self._origins[SECTION] = origin
         self.values = _merged(self.values, overlay)
-        self.secrets += _secrets_in(overlay)
+        SECRETS.add(s for s in secrets_in(overlay) if isinstance(s, Secret))
 
     def override(self, override: Override, folder: Path, files: Files) -> None:
         """Set one value."""
@@ -159,7 +162,6 @@ class _Tree:
         if not override.raw:
             document = parse_value(override.text, override.option, files, folder)
             value = document.value
-            self.secrets += document.secrets
         *parents, last = override.key.split(".")
         target = self.values
         for depth, name in enumerate(parents, 1):
@@ -202,7 +204,7 @@ def load(given: Given, base: Given | None = None) -> Config:
     tree.check_section()
     section = tree.values.pop(SECTION, None) or {}
     master = _checked(section, tree)
-    return Config(tree.values, master, master, Redactor(tree.secrets), base.source)
+    return Config(tree.values, master, master, base.source)
 
 
 def _merged(base: Mapping[Any, Any], overlay: Mapping[Any, Any]) -> dict[Any, Any]:
@@ -223,19 +225,12 @@ def _copied(value: Any) -> Any:
     return [_copied(item) for item in value] if isinstance(value, list) else value
 
 
-def _secrets_in(value: Any) -> list[Secret]:
-    if isinstance(value, Secret):
-        return [value]
-    is_mapping = isinstance(value, Mapping)
-    inner = value.values() if is_mapping else value if isinstance(value, list) else ()
-    return [secret for item in inner for secret in _secrets_in(item)]
-
-
 def _checked(section: Mapping[Any, Any], tree: _Tree) -> dict[str, Any]:
     """The section `master` over the defaults, every value checked."""
     master = {name: copy.copy(setting.default) for name, setting in SETTINGS.items()}
     for name, value in section.items():
         origin = tree.origin(name)
+        SECRETS.add(secrets_in(value))
         if name not in SETTINGS:
             raise origin.error(_unknown(name))
         check = SETTINGS[name].check
