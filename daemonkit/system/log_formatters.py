@@ -6,6 +6,7 @@ import json
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from datetime import datetime, timezone
 from typing import Any
 
@@ -22,7 +23,12 @@ _FORGING = (
 _IN_TEXT, _IN_NAME = re.compile(f"[{_FORGING}]"), re.compile(f"[\t\n{_FORGING}]")
 
 
-def _escaped(match: re.Match[str]) -> str:
+def _escaped(pattern: re.Pattern[str], text: str) -> str:
+    # Nearly every text is printable, which is faster to find out.
+    return text if text.isprintable() else pattern.sub(_escape, text)
+
+
+def _escape(match: re.Match[str]) -> str:
     return match[0].encode("unicode_escape").decode("ascii")
 
 
@@ -31,22 +37,22 @@ def message(text: object, arguments: Any, where: str = "") -> str:
 
     where: names the call if its arguments don't fit; they are left out, as they may be secrets.
     """
-    template = shown(text)
+    template: str = shown(text)
     if not arguments:
         return template
-    failure = ""
-    for fitting in _attempts(arguments):
-        try:
+    try:
+        return str(template % arguments)
+    # `__str__` and the like are the user's, and may raise anything.
+    except BaseException as error:
+        failure = type(error).__name__
+    for fitting in _placeholders(arguments):
+        with suppress(BaseException):
             return str(template % fitting)
-        # `__str__` and the like are the user's, and may raise anything.
-        except BaseException as error:
-            failure = failure or type(error).__name__
     return f"{template} (this line{where} could not be formatted: {failure})"
 
 
-def _attempts(arguments: Any) -> Iterator[Any]:
-    """The arguments as they are, then with placeholders."""
-    yield arguments
+def _placeholders(arguments: Any) -> Iterator[Any]:
+    """The arguments, with placeholders for those that can't be shown."""
     if isinstance(arguments, Mapping):
         yield {key: _safe(value) for key, value in arguments.items()}
         # `%s` of a mapping as the only argument.
@@ -95,12 +101,12 @@ class ColumnFormatter(_Formatter):
     def format(self, record: logging.LogRecord) -> str:
         parts = (self._message(record), self._traceback(record), self._stack(record))
         # A message from outside must not be able to forge a log line.
-        text = _IN_TEXT.sub(_escaped, "\n".join(filter(None, parts))).replace("\n", "\n  ")
+        text = _escaped(_IN_TEXT, "\n".join(filter(None, parts))).replace("\n", "\n  ")
         thread, name, level = map(self._column, (record.threadName, record.name, record.levelname))
         return f"{self.formatTime(record)} {thread:<23} {name:<31} {level:<11} {text}"
 
     def _column(self, text: object) -> str:
-        return _IN_NAME.sub(_escaped, self._redact(shown(text)))
+        return _escaped(_IN_NAME, self._redact(shown(text)))
 
 
 class JsonFormatter(_Formatter):
