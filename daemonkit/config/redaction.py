@@ -23,9 +23,10 @@ SHORTEST_CUT = 4
 
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-~")
 """What no encoding writes differently."""
+# Not compiled here: many daemons have no secrets.
 _SPACES = r"\t-\r\x1c-\x1f\x85\u2028\u2029"
-_BREAK = re.compile(rf"[ {_SPACES}]*[{_SPACES}][ {_SPACES}]*| {{2,}}")
-_PIECES = re.compile(rf"{_BREAK.pattern}|\\+|.", re.DOTALL)
+_BREAK = rf"[ {_SPACES}]*[{_SPACES}][ {_SPACES}]*| {{2,}}"
+_PIECE = rf"{_BREAK}|\\+|(?s:.)"
 _ASCII_SPACE = "(?:0[9a-dA-D]|1[c-fC-F]|20)"
 _ANY_BREAK = (
     rf"(?:[ {_SPACES}+]|%(?:{_ASCII_SPACE}|[cC]2%85|[eE]2%80%[aA][89])|\\(?:[fnrtv]|"
@@ -47,8 +48,8 @@ _OWN_SPELLINGS = {
     "%": ("%%",),
     "$": ("$$",),
 }
-_MARK = re.compile(rf"{re.escape(CUT)}|\u2026")
-_PART_OF_BREAK = re.compile(rf"(?:{_ANY_BREAK})?(?:\\[xu]?\w{{0,3}}|%\w?)?")
+_MARK = rf"{re.escape(CUT)}|\u2026"
+_PART_OF_BREAK = rf"(?:{_ANY_BREAK})?(?:\\[xu]?\w{{0,3}}|%\w?)?"
 
 
 @lru_cache(1024)
@@ -107,15 +108,14 @@ def _forms(secret: str) -> Iterator[_Form]:
     if len(text) < SHORTEST:
         return
     pieces = [
-        None if _BREAK.fullmatch(piece) else _spellings(piece) for piece in _PIECES.findall(text)
+        None if re.fullmatch(_BREAK, piece) else _spellings(piece)
+        for piece in re.findall(_PIECE, text)
     ]
     yield _Form(pieces, "", SHORTEST_CUT)
     for inner, rest in sorted(set(_base64(secret)) | set(_base64(text))):
-        yield _Form([_BASE64.get(c) or _spellings(c) for c in inner], rest, SHORTEST_BASE64)
-
-
-_BASE64 = {"+": _spellings("+") | {"-"}, "/": _spellings("/") | {"_"}}
-"""The characters in which the alphabets of base64 differ."""
+        # The alphabets of base64 differ in two characters.
+        others = {"+": {"-"}, "/": {"_"}}
+        yield _Form([_spellings(c) | others.get(c, set()) for c in inner], rest, SHORTEST_BASE64)
 
 
 def _base64(secret: str) -> Iterator[tuple[str, str]]:
@@ -135,7 +135,7 @@ def _base64(secret: str) -> Iterator[tuple[str, str]]:
 def _begins(piece: frozenset[str] | None, text: str) -> bool:
     """Whether a piece may begin with this text, which may be empty."""
     if piece is None:
-        return _PART_OF_BREAK.fullmatch(text) is not None
+        return re.fullmatch(_PART_OF_BREAK, text) is not None
     return any(spelling.startswith(text) for spelling in piece)
 
 
@@ -182,7 +182,7 @@ class Redactor:
             for start in re.finditer("".join(patterns[: form.shortest_cut]), text):
                 end = start.end()
                 for piece, pattern in list(zip(form.pieces, patterns))[form.shortest_cut :]:  # noqa: B905
-                    mark = _MARK.search(text, end)
+                    mark = re.compile(_MARK).search(text, end)
                     if mark and _begins(piece, text[end : mark.start()]):
                         found.append((start.start(), mark.start()))
                     if (whole := re.compile(pattern).match(text, end)) is None:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime, timezone
+from functools import cache
 from typing import Any
 
 from ..text import cannot_show, shown, traceback_text
@@ -20,12 +21,18 @@ _FORGING = (
     "\u061c\u200e\u200f\u202a-\u202e\u2066-\u206f"  # bidirectional controls
     "\u2028\u2029"  # separators of lines and paragraphs
 )
-_IN_TEXT, _IN_NAME = re.compile(f"[{_FORGING}]"), re.compile(f"[\t\n{_FORGING}]")
 
 
-def _escaped(pattern: re.Pattern[str], text: str) -> str:
+@cache
+def _pattern(others: str) -> re.Pattern[str]:
+    # Compiled when it is needed, since it takes a millisecond.
+    return re.compile(f"[{others}{_FORGING}]")
+
+
+def _escaped(text: str, others: str = "") -> str:
+    """The text, with what could forge a line escaped, and other characters that are given."""
     # Nearly every text is printable, which is faster to find out.
-    return text if text.isprintable() else pattern.sub(_escape, text)
+    return text if text.isprintable() else _pattern(others).sub(_escape, text)
 
 
 def _escape(match: re.Match[str]) -> str:
@@ -101,12 +108,12 @@ class ColumnFormatter(_Formatter):
     def format(self, record: logging.LogRecord) -> str:
         parts = (self._message(record), self._traceback(record), self._stack(record))
         # A message from outside must not be able to forge a log line.
-        text = _escaped(_IN_TEXT, "\n".join(filter(None, parts))).replace("\n", "\n  ")
+        text = _escaped("\n".join(filter(None, parts))).replace("\n", "\n  ")
         thread, name, level = map(self._column, (record.threadName, record.name, record.levelname))
         return f"{self.formatTime(record)} {thread:<23} {name:<31} {level:<11} {text}"
 
     def _column(self, text: object) -> str:
-        return _escaped(_IN_NAME, self._redact(shown(text)))
+        return _escaped(self._redact(shown(text)), "\t\n")
 
 
 class JsonFormatter(_Formatter):

@@ -10,6 +10,7 @@ from daemonkit import ConfigError, Secret
 from daemonkit.config import loading
 from daemonkit.config.defaults import SETTINGS
 from daemonkit.config.loading import Config, Given, Override
+from daemonkit.config.redaction import HIDDEN
 from daemonkit.config.secrets import redact
 
 
@@ -322,3 +323,15 @@ def test_units_are_numbers_once_loaded() -> None:
     shown = config.visible()["master_config"]
 
     assert (shown["queue_max_disk"], shown["shutdown_timeout"]) == (10 * 2**20, 300)
+
+
+def test_the_password_in_a_setting_s_url_is_hidden_and_known_as_a_secret() -> None:
+    url = "http://user:a%20long%20one@host/"
+    config = load({"master": {"juggler_url": url}})
+
+    assert config.settings.juggler_url == url
+    assert config.visible()["master_config"]["juggler_url"] == f"http://user:{HIDDEN}@host/"
+    assert redact("a%20long%20one, a long one") == f"{HIDDEN}, {HIDDEN}"
+    # Too short to be searched for in texts.
+    shown = load({"master": {"juggler_url": "http://user:pw@host/"}}).visible()
+    assert shown["master_config"]["juggler_url"] == f"http://user:{HIDDEN}@host/"

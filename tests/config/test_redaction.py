@@ -51,7 +51,7 @@ FORMS: dict[str, Write] = {
     "CRLF": lambda text: re.sub("\r?\n", "\r\n", text),
     "indented": lambda text: textwrap.indent(text, "    "),
     "indented by tabs": lambda text: textwrap.indent(text, "\t", lambda line: True),
-    "on one line": lambda text: " ".join(text.split()),
+    "on one line": lambda text: re.sub("[ \t\r\n]+", " ", text).strip(),
     "a word of a unit file": unit_quote,
 }
 BASE64 = {"base64": b64encode, "base64 for URLs": urlsafe_b64encode}
