@@ -16,6 +16,7 @@ from .config.defaults import Settings
 from .config.in_force import COMMAND_LINE, ConfigInForce
 from .config.lint import log_warnings
 from .config.loading import ConfigSource, Given, Override
+from .config.secrets import redact
 from .events.codec import beginning
 from .exceptions import DaemonkitError, PingError, RegistrationError
 from .lifecycle.assembly import Assembly
@@ -227,16 +228,11 @@ class Daemon(Registrars):
             host = Host(os.environ, take_sockets(os.environ))
             signals.start()
             settings = self._config.start_settings()
-            log.configure(
-                level=settings.log_level,
-                path=settings.log_file,
-                style=settings.log_format,
-                redact=self._config.redact,
-            )
-            set_switch_interval(settings.switch_interval)
-            status = self._run(host, exit_now)
+            with log.attached(self.name, settings, redact):
+                set_switch_interval(settings.switch_interval)
+                status = self._run(host, exit_now)
         except DaemonkitError as error:
-            print(f"{self.name}: {self._config.redact(str(error))}", file=sys.stderr)
+            print(redact(f"{self.name}: {error}"), file=sys.stderr)
             status = error.exit_status
         finally:
             signals.request_stop()
@@ -251,14 +247,15 @@ class Daemon(Registrars):
     def serve(self, started: threading.Event | None = None) -> int:
         """Run until shutdown inside another program, and return the exit status.
 
-        Unlike `start` it leaves signals, logging and the end of the process alone, and ignores what
-        systemd passes. started: set once the daemon is ready. Raises DaemonkitError when it can't
-        start.
+        Unlike `start` it leaves signals, others' lines in the log and the end of the process alone,
+        and ignores what systemd passes. started: set once the daemon is ready. Raises
+        DaemonkitError when it can't start.
         """
         self._freeze()
         if started is not None:
             self._health.add_listener(lambda: started.set() if self._health.is_ready else None)
-        return self._run(Host(), lambda _: None)
+        with log.attached(self.name, self._config.settings, redact, is_guest=True):
+            return self._run(Host(), lambda _: None)
 
     def _run(self, host: Host, exit_process: Callable[[int], Any]) -> int:
         self._config.validate(self._hooks.validate)

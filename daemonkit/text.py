@@ -5,16 +5,39 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable
 from datetime import datetime
+from types import TracebackType
 from typing import Any
 
 LONGEST_TEXT = 8000
 """The most characters of an error's text, or of its traceback, that are kept or shown."""
 
 
+CUT = "..."
+"""Marks where a text was cut; behind it, the redaction recognizes the beginning of a secret."""
+
+
+def shorten(text: str, limit: int = LONGEST_TEXT) -> str:
+    """The text, or its first `limit` characters and a mark."""
+    return text if len(text) <= limit else text[:limit] + CUT
+
+
 def describe(value: Any) -> str:
     """A value's repr, shortened, and its type, for an error message."""
-    text = repr(value)
-    return f"{text if len(text) <= 100 else text[:100] + '...'} ({type(value).__name__})"
+    return f"{shorten(repr(value), 100)} ({type(value).__name__})"
+
+
+def shown(value: object) -> str:
+    """A value's `str`, or a placeholder if that raises; never raises."""
+    try:
+        return str(value)
+    # It may be the user's, and may raise anything.
+    except BaseException as error:
+        return cannot_show(value, error)
+
+
+def cannot_show(value: object, error: BaseException) -> str:
+    """The placeholder for a value whose `str` or `repr` raises `error`."""
+    return f"({type(value).__name__} that can't be shown: {type(error).__name__})"
 
 
 def plain(text: str) -> str:
@@ -39,18 +62,56 @@ def error_text(error: BaseException, redact: Callable[[str], str] = str) -> str:
     except BaseException as worse:
         text = f"(its __str__ raises {type(worse).__name__})"
     name = type(error).__name__
-    # Redact before cutting: half a secret isn't recognized.
-    return redact(f"{name}: {text}" if text else name)[:LONGEST_TEXT]
+    return _beginning(f"{name}: {text}" if text else name, redact, LONGEST_TEXT)
 
 
-def traceback_text(error: BaseException, redact: Callable[[str], str]) -> str:
-    """An exception's traceback, plain; if it is long, its end, where the error is. Never raises."""
+def traceback_text(
+    error: BaseException, redact: Callable[[str], str], trace: TracebackType | None = None
+) -> str:
+    """An exception's traceback, plain and at most LONGEST_TEXT characters; never raises.
+
+    trace: in place of the exception's own. A long message is cut at its end, and what is above it
+    at the beginning: the error is where they meet.
+    """
     try:
-        text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        kind, trace = type(error), trace or error.__traceback__
+        text = plain("".join(traceback.format_exception(kind, error, trace)))
+        last = plain("".join(traceback.format_exception_only(kind, error)))
     # Notes and causes may be the user's classes.
     except BaseException as worse:
-        text = f"(formatting the traceback raises {type(worse).__name__})\n"
-    return redact(plain(text))[-LONGEST_TEXT:]
+        return redact(f"(formatting the traceback raises {type(worse).__name__})\n")
+    if len(text) <= LONGEST_TEXT:
+        return _ending(text, redact, LONGEST_TEXT)
+    # A group's message is followed by the exceptions in it.
+    if not text.endswith(last):
+        last = ""
+    above = text.removesuffix(last)
+    last = _beginning(last, redact, LONGEST_TEXT // 2)
+    return _ending(above, redact, LONGEST_TEXT - len(last)) + last
+
+
+def _beginning(text: str, redact: Callable[[str], str], limit: int) -> str:
+    """The redacted text, or its first characters and a mark: at most `limit` in all."""
+    # Redact before cutting: half a secret isn't recognized.
+    part = redact(text[: 3 * LONGEST_TEXT])
+    if len(text) > 3 * LONGEST_TEXT:
+        # Half a secret at the end of the part, too.
+        part = part[:-LONGEST_TEXT]
+    elif len(part) <= limit:
+        return part
+    mark = f"{CUT} (cut: {len(text)} characters)"
+    return part[: limit - len(mark)] + mark
+
+
+def _ending(text: str, redact: Callable[[str], str], limit: int) -> str:
+    """The redacted text, or a mark and its last characters: at most `limit` in all."""
+    part = redact(text[-3 * LONGEST_TEXT :])
+    if len(text) > 3 * LONGEST_TEXT:
+        part = part[LONGEST_TEXT:]
+    elif len(part) <= limit:
+        return part
+    mark = f"(cut: {len(text)} characters) {CUT}"
+    return mark + part[len(mark) - limit :]
 
 
 def timestamp(moment: datetime | None) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Generator, Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from daemonkit.config.secrets import SECRETS
 from daemonkit.text import plain
 
 SETTLE = 20.0
@@ -75,6 +77,13 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
     report = yield
     report.sections = [(name, plain(text)) for name, text in report.sections]
     return report
+
+
+@pytest.fixture(autouse=True)
+def _no_secret_outlives_the_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The secrets of a test's configuration would be redacted in other tests."""
+    monkeypatch.setattr(SECRETS, "_redactor", SECRETS._redactor)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
 
 
 def _sockets() -> set[str]:

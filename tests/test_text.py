@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from datetime import datetime
 from typing import Any
 
@@ -44,7 +45,11 @@ def test_a_plain_text_can_be_encoded_and_is_a_str(text: str, expected: str) -> N
         (Text("a \ud800"), "Wrong: a \\ud800"),
         (7, "Wrong: (its __str__ raises TypeError)"),
         (SystemExit(), "Wrong: (its __str__ raises SystemExit)"),
-        ("x" * 9000, "Wrong: ".ljust(LONGEST_TEXT, "x")),
+        (
+            "x" * 9000,
+            "Wrong: ".ljust(LONGEST_TEXT - len("... (cut: 9007 characters)"), "x")
+            + "... (cut: 9007 characters)",
+        ),
     ],
     ids=["empty", "surrogate", "no str", "raises", "long"],
 )
@@ -61,22 +66,63 @@ class Noted(Exception):
         raise ValueError
 
 
-def test_a_traceback_is_plain_keeps_its_end_and_may_fail_to_format() -> None:
-    error = ValueError("x" * 9000 + "\ud800")
-    text = traceback_text(error, str)
-
-    assert text == "x" * (LONGEST_TEXT - len("\\ud800\n")) + "\\ud800\n"
+def test_a_traceback_is_plain_and_may_fail_to_format() -> None:
+    assert traceback_text(ValueError("\ud800"), str) == "ValueError: \\ud800\n"
     assert traceback_text(Noted(), str) == "(formatting the traceback raises ValueError)\n"
 
 
-def test_texts_are_redacted_before_they_are_cut() -> None:
-    error = ValueError("x" * (LONGEST_TEXT - len("ValueError: ") - 1) + "secret")
+@pytest.mark.parametrize("depth", [0, 500])
+@pytest.mark.parametrize("length", [10, 9_000, 5_000_000])
+def test_a_long_traceback_keeps_where_the_error_is_and_what_it_says(
+    depth: int, length: int
+) -> None:
+    error = ValueError("begin" + "x" * length)
+    try:
+        fall(depth, error)
+    except ValueError:
+        text = traceback_text(error, str)
 
+    assert len(text) <= LONGEST_TEXT
+    assert "\n    raise error  # here\n" in text
+    assert "\nValueError: begin" + "x" * min(length, 3_000) in text
+    assert ("(cut: " in text) == (depth > 0 or length > 10)
+
+
+def fall(depth: int, error: Exception) -> None:
+    # On two lines, since Python folds those that are repeated.
+    if depth:
+        (rise if depth % 2 else fall)(depth - 1, error)
+    raise error  # here
+
+
+def rise(depth: int, error: Exception) -> None:
+    fall(depth, error)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.11 has exception groups")
+def test_a_long_exception_group_keeps_its_end() -> None:
+    group = ExceptionGroup("both", [ValueError("x" * 9_000), ValueError("last")])  # noqa: F821
+    text = traceback_text(group, str)
+
+    assert len(text) <= LONGEST_TEXT
+    assert "ValueError: last" in text
+
+
+CUTS = (LONGEST_TEXT, LONGEST_TEXT // 2, 3 * LONGEST_TEXT)
+
+
+@pytest.mark.parametrize("length", [LONGEST_TEXT, 10 * LONGEST_TEXT])
+@pytest.mark.parametrize("cut", [*CUTS, *(-cut for cut in CUTS)])
+def test_texts_are_redacted_before_they_are_cut(length: int, cut: int) -> None:
     def redact(text: str) -> str:
-        return text.replace("secret", "***")
+        return text.replace("$HUSH!", "*")
 
-    assert error_text(error, redact).endswith("x*")
-    assert "secret"[-3:] not in traceback_text(error, redact)
+    for position in range(cut - 60, cut + 60):
+        before = position if cut > 0 else max(0, length + position)
+        error = ValueError("x" * before + "$HUSH!" + "x" * (length - before))
+
+        assert not set("$HUS!") & set(error_text(error, redact).removeprefix("ValueError: "))
+        assert not set("$HUS!") & set(traceback_text(error, redact).removeprefix("ValueError: "))
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from ..config.children import hand_down
 from ..config.defaults import SETTINGS
 from ..config.in_force import COMMAND_LINE
 from ..config.loading import SECTION, Given, Override
+from ..config.secrets import redact
 from ..exceptions import DaemonkitError, LoadError
 from .loader import load_daemon
 
@@ -62,7 +63,7 @@ def load_configured(
         daemon._configure(given)
     except DaemonkitError as error:
         if isinstance(error, LoadError) and error.traceback:
-            click.echo(error.traceback, err=True, nl=False)
-        click.echo(f"daemonkit: {error}", err=True)
+            click.echo(redact(error.traceback), err=True, nl=False)
+        click.echo(redact(f"daemonkit: {error}"), err=True)
         raise SystemExit(error.exit_status) from None
     return daemon

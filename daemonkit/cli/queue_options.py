@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, NoReturn
 import click
 
 from ..config.loading import Given, load
+from ..config.secrets import redact
 from ..events.durable.database import Broken
 from ..exceptions import ConfigError, DaemonkitError, StartError
 from .formatting import printable
@@ -89,12 +90,12 @@ def fail(text: str, status: int = 1) -> NoReturn:
 
 
 def note(text: str) -> None:
-    """Write a line to stderr."""
-    click.echo(printable(text), err=True)
+    """Write a line to stderr, redacted."""
+    click.echo(printable(redact(text)), err=True)
 
 
 def say(lines: Iterable[str]) -> None:
-    """Write lines to stdout, with characters that it can't encode escaped."""
+    """Write lines to stdout, redacted, with characters that it can't encode escaped."""
     encoding = sys.stdout.encoding
     for line in lines:
-        click.echo(line.encode(encoding, "backslashreplace").decode(encoding))
+        click.echo(redact(line).encode(encoding, "backslashreplace").decode(encoding))

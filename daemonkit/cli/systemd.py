@@ -14,10 +14,12 @@ import click
 
 from ..app import Daemon
 from ..config.files import behind_descriptor
+from ..config.redaction import HIDDEN
+from ..config.secrets import redact
 from ..text import is_encodable
 from .loader import names_file
 from .options import daemon_options, flag, load_configured
-from .queue_options import fail
+from .queue_options import fail, note
 
 WATCHDOG_SECONDS = 30
 """Time without WATCHDOG=1 after which systemd restarts the daemon."""
@@ -122,7 +124,10 @@ def systemd(
     if not is_encodable(text):
         wrong = next(line for line in text.splitlines() if not is_encodable(line))
         fail(f"systemd reads UTF-8 only, and this line of the unit isn't: {wrong}", 2)
-    click.echo(text, nl=False)
+    shown = redact(text)
+    click.echo(shown, nl=False)
+    if shown != text:
+        note(f"daemonkit: replace {HIDDEN} in the unit; better, use !secret env:NAME or file:PATH")
 
 
 def unit(daemon: Daemon, arguments: list[str], user: str | None, folder: str) -> str:

@@ -20,7 +20,7 @@ from .children import handed_down
 from .defaults import Settings
 from .files import refuse_special
 from .loading import SECTION, Config, ConfigSource, Given, load
-from .secrets import Redactor
+from .secrets import redact
 
 T = TypeVar("T")
 
@@ -140,8 +140,6 @@ class ConfigInForce:
             fresh,
             master={**old.master, **live},
             read_master=old.read_master,
-            # An old secret stays redacted.
-            redact=Redactor(old.redact.secrets | fresh.redact.secrets),
         )
         _validate(merged, self._validators)
         with self._lock:
@@ -173,8 +171,8 @@ class ConfigInForce:
         return list(self._given.files.variables)
 
     def redact(self, text: str) -> str:
-        """Replace the secrets in a text; none are known before the configuration is loaded."""
-        return text if self._now is None else self._now.redact(text)
+        """Replace the secrets in a text; none are known before a configuration is loaded."""
+        return redact(text)
 
 
 def _validate(config: Config, validators: Sequence[ValidateHook]) -> None:
@@ -182,10 +180,10 @@ def _validate(config: Config, validators: Sequence[ValidateHook]) -> None:
         try:
             refuse_unrun(validator(config.config, config.master))
         except ConfigError as error:
-            # A new secret isn't known to the log yet.
-            raise ConfigError(config.redact(str(error))) from error
+            # A surrounding program may print it.
+            raise ConfigError(redact(str(error))) from error
         except (Exception, SystemExit) as error:
-            text = " ".join(error_text(error, config.redact).split())
+            text = " ".join(error_text(error, redact).split())
             source = None if isinstance(config.source, Mapping) else config.source
             raise ConfigError(
                 f"{function_name(validator)}() refused the configuration: {text}", source

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,7 +17,8 @@ from ..text import describe, is_encodable
 from .access import parse_tokens, unix_path
 from .defaults import SETTINGS, Settings
 from .files import Files
-from .secrets import Redactor, Secret, hide
+from .redaction import HIDDEN
+from .secrets import SECRETS, Secret, hide, secrets_in, without_password
 from .yamlfile import NOT_UTF_8, parse_file, parse_value
 
 SECTION = "master"
@@ -42,7 +44,8 @@ class Override(NamedTuple):
         """Read `KEY=VALUE`, as given to `--set`; raises ConfigError."""
         key, equals, text = assignment.partition("=")
         if not equals or not all(key.split(".")):
-            raise ConfigError(f"--set takes KEY=VALUE with a dotted KEY, not {assignment!r}")
+            shown = re.sub(r"!secret\b.+", f"!secret {HIDDEN}", assignment, flags=re.DOTALL)
+            raise ConfigError(f"--set takes KEY=VALUE with a dotted KEY, not {shown!r}")
         if not is_encodable(key):
             raise ConfigError(f"the KEY of --set is {NOT_UTF_8}: {key!r}")
         return cls(key, text, f"--set {key}")
@@ -83,7 +86,6 @@ class Config:
     config: dict[str, Any]
     master: dict[str, Any]
     read_master: dict[str, Any]
-    redact: Redactor
     source: ConfigSource
 
     @cached_property
@@ -98,7 +100,10 @@ class Config:
     def visible(self) -> dict[str, Any]:
         """`config` and `master_config` as `/status` may show them."""
         shown = hide(self.tree(), self.settings.hidden_opts)
-        master = shown.pop(SECTION)
+        master = {
+            name: without_password(value) if isinstance(value, str) else value
+            for name, value in shown.pop(SECTION).items()
+        }
         return {"config": shown, "master_config": master}
 
 
@@ -121,7 +126,6 @@ class _Tree:
 
     def __init__(self) -> None:
         self.values: dict[str, Any] = {}
-        self.secrets: list[Secret] = []
         self._origins: dict[str, _Origin] = {}
 
     def read(self, source: ConfigSource, folder: Path, files: Files) -> None:
@@ -138,7 +142,6 @@ class _Tree:
                     document.line,
                 )
             self.values = document.value or {}
-            self.secrets += document.secrets
             self._origins = {
                 key: _Origin(name, line, document.folder) for key, line in document.lines.items()
             }
@@ -154,7 +157,7 @@ class _Tree:
         if section is not None and not isinstance(section, Mapping):
             self._origins[SECTION] = origin
         self.values = _merged(self.values, overlay)
-        self.secrets += _secrets_in(overlay)
+        SECRETS.add(s for s in secrets_in(overlay) if isinstance(s, Secret))
 
     def override(self, override: Override, folder: Path, files: Files) -> None:
         """Set one value."""
@@ -164,7 +167,6 @@ class _Tree:
         if not override.raw:
             document = parse_value(override.text, override.option, files, folder)
             value = document.value
-            self.secrets += document.secrets
         *parents, last = override.key.split(".")
         target = self.values
         for depth, name in enumerate(parents, 1):
@@ -207,7 +209,7 @@ def load(given: Given, base: Given | None = None) -> Config:
     tree.check_section()
     section = tree.values.pop(SECTION, None) or {}
     master = _checked(section, tree)
-    return Config(tree.values, master, master, Redactor(tree.secrets), base.source)
+    return Config(tree.values, master, master, base.source)
 
 
 def _merged(base: Mapping[Any, Any], overlay: Mapping[Any, Any]) -> dict[Any, Any]:
@@ -228,19 +230,12 @@ def _copied(value: Any) -> Any:
     return [_copied(item) for item in value] if isinstance(value, list) else value
 
 
-def _secrets_in(value: Any) -> list[Secret]:
-    if isinstance(value, Secret):
-        return [value]
-    is_mapping = isinstance(value, Mapping)
-    inner = value.values() if is_mapping else value if isinstance(value, list) else ()
-    return [secret for item in inner for secret in _secrets_in(item)]
-
-
 def _checked(section: Mapping[Any, Any], tree: _Tree) -> dict[str, Any]:
     """The section `master` over the defaults, every value checked."""
     master = {name: copy.copy(setting.default) for name, setting in SETTINGS.items()}
     for name, value in section.items():
         origin = tree.origin(name)
+        SECRETS.add(secrets_in(value))
         if name not in SETTINGS:
             raise origin.error(_unknown(name))
         check = SETTINGS[name].check

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
+from urllib.parse import unquote
 
-HIDDEN = "*** HIDDEN ***"
-SHORTEST = 3
-"""Length of the shortest secret that is redacted in texts: a shorter one would match everywhere."""
+from ..system.uncaught import redact_uncaught
+from .redaction import HIDDEN, Redactor
+
+_USERINFO = (
+    re.compile(r"[^:/?#]*://([^/?#]*)@"),
+    # Not a valid URL: the password has a slash in it, for example.
+    re.compile(r"[^:/?#]*://([^/?#:\[]*:(?![0-9]*(?:[/?#]|$)).*)@", re.DOTALL),
+)
 
 
 class Secret(str):
@@ -22,31 +28,62 @@ class Secret(str):
         return repr(HIDDEN)
 
 
-class Redactor:
-    """Replaces every known secret in a text.
+class KnownSecrets:
+    """The secrets of the process: of every daemon in it, whether still in force or not."""
 
-    Secrets are also found in the escaped forms that `repr` and JSON give them.
-    """
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._redactor = Redactor()
 
-    def __init__(self, secrets: Iterable[str] = ()) -> None:
-        self.secrets = frozenset(map(str, secrets))
-        long_enough = (secret for secret in self.secrets if len(secret) >= SHORTEST)
-        forms = {form for secret in long_enough for form in _written_forms(secret)}
-        # The longest first: a secret may begin with another one.
-        longest_first = sorted(forms, key=lambda form: (-len(form), form))
-        self._pattern = re.compile("|".join(map(re.escape, longest_first))) if forms else None
+    def add(self, secrets: Iterable[str]) -> None:
+        """Redact these, too, from now on; also in uncaught exceptions."""
+        with self._lock:
+            known = self._redactor.secrets | frozenset(map(str, secrets))
+            if known != self._redactor.secrets:
+                self._redactor = Redactor(known)
+                redact_uncaught(self.redact)
 
-    def __call__(self, text: str) -> str:
-        return self._pattern.sub(HIDDEN, text) if self._pattern else text
+    def redact(self, text: str) -> str:
+        """Replace every secret in a text."""
+        return self._redactor(text)
 
 
-def _written_forms(secret: str) -> set[str]:
-    return {
-        secret,
-        repr(secret)[1:-1],
-        json.dumps(secret)[1:-1],
-        json.dumps(secret, ensure_ascii=False)[1:-1],
-    }
+SECRETS = KnownSecrets()
+"""Module-level, because any daemon's secret may get into any text of the process."""
+redact = SECRETS.redact
+
+
+def secrets_in(value: Any) -> Iterator[str]:
+    """The secrets in a configuration or a part of it, passwords in URLs included."""
+    if isinstance(value, Secret):
+        yield value
+    if isinstance(value, str):
+        password = password_in(value)
+        yield from {password, unquote(password)} - {""}
+    elif isinstance(value, Mapping | list):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from secrets_in(item)
+
+
+def password_in(url: str) -> str:
+    """The password in a URL, as it is written there; without one, the whole of its userinfo."""
+    begin, end = _span_of_password(url)
+    return url[begin:end]
+
+
+def without_password(url: str) -> str:
+    """The URL, with HIDDEN in place of its password."""
+    begin, end = _span_of_password(url)
+    return url[:begin] + HIDDEN + url[end:] if end else url
+
+
+def _span_of_password(url: str) -> tuple[int, int]:
+    for pattern in _USERINFO:
+        if found := pattern.match(url):
+            user, _, password = found[1].partition(":")
+            begin = found.start(1) + (len(user) + 1 if password else 0)
+            return begin, begin + len(password or user)
+    return 0, 0
 
 
 def hide(value: Any, patterns: list[str], path: tuple[str, ...] = ()) -> Any:

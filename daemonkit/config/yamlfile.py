@@ -14,7 +14,8 @@ import yaml
 from ..exceptions import ConfigError
 from ..text import is_encodable
 from .files import Files, behind_descriptor
-from .secrets import Secret
+from .redaction import HIDDEN, SHORTEST
+from .secrets import SECRETS, Secret
 
 MAX_EXPANDED = 100_000
 """Limit on the values of a document whose aliases are expanded."""
@@ -32,12 +33,11 @@ _MERGE, _INT, _FLOAT, _BOOL, _TEXT = (
 class Document:
     """The content of a text.
 
-    secrets: those in `value`; lines: of the keys at the top level and in one section; line: where
+    lines: of the keys at the top level and in one section; line: where
     the value begins; folder: where its relative paths begin.
     """
 
     value: Any
-    secrets: list[Secret]
     lines: dict[str, int]
     line: int
     folder: Path
@@ -93,25 +93,25 @@ def _parse(
     try:
         node = loader.get_single_node()
         if node is None:
-            return Document(None, [], {}, 1, folder)
+            return Document(None, {}, 1, folder)
         if isinstance(data, str) and _is_accidental(node, data):
-            return Document(data.strip(), [], {}, 1, folder)
+            return Document(data.strip(), {}, 1, folder)
         _check_aliases(node)
         loader.check_keys(node)
         value = loader.construct_document(node)
         lines = _key_lines(node, section)
-        return Document(value, loader.secrets, lines, node.start_mark.line + 1, folder)
+        return Document(value, lines, node.start_mark.line + 1, folder)
     except _NodeError as error:
         fail(error.message, error.line)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else loader.line + 1
-        fail(f"not valid YAML: {_one_line(error.problem or error)}", line)
+        fail(_invalid(error.problem or error.context or "", data), line)
     except RecursionError:
         fail("nested too deeply", loader.line + 1)
     # PyYAML also raises ValueError, AttributeError, IndexError and others.
     except Exception as error:
-        fail(f"not valid YAML: {_one_line(error)}", loader.line + 1)
+        fail(_invalid(str(error) or type(error).__name__, data), loader.line + 1)
     finally:
         loader.dispose()
 
@@ -120,6 +120,18 @@ def _is_accidental(node: yaml.Node, text: str) -> bool:
     """Whether a value in one line, such as `::` or `- x`, is only by accident a mapping or list."""
     is_block = isinstance(node, yaml.CollectionNode) and not node.flow_style
     return is_block and "\n" not in text.strip() and not any(tag in text for tag in _TAGS)
+
+
+def _invalid(reason: str, data: bytes | str) -> str:
+    """What is wrong with a document; quotes nothing of a secret, which may not be known yet."""
+    text = data.decode(errors="replace") if isinstance(data, bytes) else data
+    tags = re.findall(r"!secret\b.*", text)
+
+    def hidden(quoted: re.Match[str]) -> str:
+        is_secret = len(quoted[2]) >= SHORTEST and any(quoted[2] in tag for tag in tags)
+        return HIDDEN if is_secret else quoted[0]
+
+    return "not valid YAML: " + re.sub(r"""(['"])(.+?)\1""", hidden, " ".join(reason.split()))
 
 
 class _NodeError(Exception):
@@ -179,7 +191,6 @@ class _StrictLoader(yaml.SafeLoader):
     """
 
     def __init__(self, data: bytes | str, folder: Path, files: Files) -> None:
-        self.secrets: list[Secret] = []
         self.folder = folder
         self.files = files
         super().__init__(data)
@@ -191,7 +202,8 @@ class _StrictLoader(yaml.SafeLoader):
             raise
         # Scalars such as `2024-13-01` or `!!float ""` raise what their conversion raises.
         except Exception as error:
-            value = f" {node.value!r}" if isinstance(node, yaml.ScalarNode) else ""
+            is_shown = isinstance(node, yaml.ScalarNode) and node.tag != "!secret"
+            value = f" {node.value!r}" if is_shown else ""
             raise _NodeError(
                 f"not valid YAML: bad value{value}: {_one_line(error)}", node
             ) from None
@@ -277,7 +289,7 @@ def _construct_secret(loader: _FileLoader, node: yaml.Node) -> Secret:
     secret = Secret(_read_secret(loader, node))
     if not secret:
         raise _NodeError("the secret is empty", node)
-    loader.secrets.append(secret)
+    SECRETS.add([secret])
     return secret
 
 

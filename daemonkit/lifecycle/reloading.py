@@ -12,6 +12,7 @@ from ..exceptions import ConfigError
 from ..monitoring.health import Health
 from ..monitoring.systemd_notifier import SystemdNotifier
 from ..runtime.calls import call_hook
+from ..system.log import set_level
 from ..types import Hook
 from .signals import Coalesced
 
@@ -71,7 +72,7 @@ class Reloader:
         for level, line in reload.report():
             self._logger.log(level, "%s", line)
         log_warnings(self._config.now, self._logger)
-        logging.getLogger().setLevel(self._config.settings.log_level)
+        set_level(self._logger.name, self._config.settings.log_level)
         failed = 0
         for hook in self._hooks:
             # A stop hook may have closed what this hook would use.

@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..callables import refuse_unrun
-from ..config.secrets import HIDDEN, Secret
-from ..text import error_text
+from ..config.redaction import HIDDEN
+from ..config.secrets import Secret
+from ..text import cannot_show, error_text
 
 MAX_DEPTH = 100
 """Levels of nesting; a deeper value is shown as text."""
@@ -83,7 +84,7 @@ def _convert_safely(value: Any, redact: Callable[[str], str], above: tuple[int, 
         return _convert(value, redact, above)
     # A mapping's methods and `__str__` may be the user's, and may raise anything.
     except BaseException as error:
-        return f"({type(value).__name__} that can't be shown: {type(error).__name__})"
+        return cannot_show(value, error)
 
 
 def _convert(value: Any, redact: Callable[[str], str], above: tuple[int, ...]) -> Any:

@@ -7,6 +7,7 @@ import math
 import threading
 import time
 
+from ..config.secrets import redact
 from ..runtime.timer import Timer
 from ..system.systemd import NotifySocket
 from .health import DRAINING, RUNNING, STOPPING, Health
@@ -110,7 +111,7 @@ class SystemdNotifier(Timer):
             elif self._phase not in (DRAINING, STOPPING):
                 self._queue("STOPPING")
             self._phase = phase
-        status = " ".join(health.summary().split())
+        status = " ".join(redact(health.summary()).split())
         if status != self._status:
             self._status = status
             self._queue("STATUS", status)

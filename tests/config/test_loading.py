@@ -10,6 +10,8 @@ from daemonkit import ConfigError, Secret
 from daemonkit.config import loading
 from daemonkit.config.defaults import SETTINGS
 from daemonkit.config.loading import Config, Given, Override
+from daemonkit.config.redaction import HIDDEN
+from daemonkit.config.secrets import redact
 
 
 def load(source: Any = None, *overrides: Override, overlay: Any = None) -> Config:
@@ -164,7 +166,7 @@ def test_set_overrides_single_values_typed_as_yaml(written: Any) -> None:
         "a": {"z": 1, "b": {"c": [1, 2]}},
         "token": "hush",
     }
-    assert config.redact("hush") == "*** HIDDEN ***"
+    assert redact("hush") == "*** HIDDEN ***"
 
 
 @pytest.mark.parametrize(
@@ -173,6 +175,10 @@ def test_set_overrides_single_values_typed_as_yaml(written: Any) -> None:
         ("a", "--set takes KEY=VALUE with a dotted KEY, not 'a'"),
         ("=1", "--set takes KEY=VALUE with a dotted KEY, not '=1'"),
         ("a..b=1", "--set takes KEY=VALUE with a dotted KEY, not 'a..b=1'"),
+        (
+            "a !secret hush",
+            "--set takes KEY=VALUE with a dotted KEY, not 'a !secret *** HIDDEN ***'",
+        ),
         ("a=[", "--set a: not valid YAML: expected the node content, but found '<stream end>'"),
         (
             "master.port=x",
@@ -216,7 +222,7 @@ def test_a_mapping_is_copied_and_its_secrets_known() -> None:
     config.config["a"]["b"].append(1)
 
     assert source == {"a": {"b": ["hush"]}, "master": {"port": 0}}
-    assert config.redact("hush") == "*** HIDDEN ***"
+    assert redact("hush") == "*** HIDDEN ***"
 
 
 def test_the_visible_configuration_hides_what_hidden_opts_name() -> None:
@@ -252,7 +258,7 @@ def test_a_secret_is_hidden_wherever_it_is(written: Any) -> None:
     config = load(written("a: !secret one\nb: [{c: !secret two}]\n"))
 
     assert config.visible()["config"] == {"a": "*** HIDDEN ***", "b": [{"c": "*** HIDDEN ***"}]}
-    assert config.redact("one and two") == "*** HIDDEN *** and *** HIDDEN ***"
+    assert redact("one and two") == "*** HIDDEN *** and *** HIDDEN ***"
 
 
 @pytest.fixture
@@ -325,7 +331,7 @@ def test_an_overlay_is_merged_key_by_key(written: Any) -> None:
 
     assert (config.settings.port, config.settings.queue_size) == (2, 5)
     assert config.config == {"db": {"url": "x", "tags": [2], "token": "hush"}}
-    assert config.redact("hush") == "*** HIDDEN ***"
+    assert redact("hush") == "*** HIDDEN ***"
 
 
 @pytest.mark.parametrize("overlay", [{"master": {"port": "x"}}, {"master": 5}])
@@ -347,3 +353,15 @@ def test_units_are_numbers_once_loaded() -> None:
     shown = config.visible()["master_config"]
 
     assert (shown["queue_max_disk"], shown["shutdown_timeout"]) == (10 * 2**20, 300)
+
+
+def test_the_password_in_a_setting_s_url_is_hidden_and_known_as_a_secret() -> None:
+    url = "http://user:a%20long%20one@host/"
+    config = load({"master": {"juggler_url": url}})
+
+    assert config.settings.juggler_url == url
+    assert config.visible()["master_config"]["juggler_url"] == f"http://user:{HIDDEN}@host/"
+    assert redact("a%20long%20one, a long one") == f"{HIDDEN}, {HIDDEN}"
+    # Too short to be searched for in texts.
+    shown = load({"master": {"juggler_url": "http://user:pw@host/"}}).visible()
+    assert shown["master_config"]["juggler_url"] == f"http://user:{HIDDEN}@host/"

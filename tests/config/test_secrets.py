@@ -5,7 +5,16 @@ from typing import Any
 
 import pytest
 
-from daemonkit.config.secrets import HIDDEN, Redactor, Secret, hide
+from daemonkit.config.redaction import HIDDEN
+from daemonkit.config.secrets import (
+    SECRETS,
+    Secret,
+    hide,
+    password_in,
+    redact,
+    secrets_in,
+    without_password,
+)
 
 TREE: dict[str, Any] = {
     "password": "p0",
@@ -54,24 +63,44 @@ def test_a_secret_is_hidden_at_any_depth() -> None:
     assert hide({"a": [Secret("x")]}, []) == {"a": [HIDDEN]}
 
 
-def test_the_longest_secret_is_redacted_first() -> None:
-    assert Redactor(["abc", "abcdef", ""])("abcdef abc") == f"{HIDDEN} {HIDDEN}"
-
-
-def test_escaped_forms_are_redacted_too() -> None:
-    secret = 'line1\nline2 "й"'
-    redact = Redactor([secret])
-
-    assert redact(secret) == HIDDEN
-    assert redact(repr(secret)) == f"'{HIDDEN}'"
-    assert redact(json.dumps(secret)) == f'"{HIDDEN}"'
-    assert redact(json.dumps(secret, ensure_ascii=False)) == f'"{HIDDEN}"'
-
-
-def test_without_secrets_a_text_stays_as_it_is() -> None:
-    assert Redactor()("anything") == "anything"
-
-
 def test_a_secret_too_short_for_texts_is_still_hidden_as_a_value() -> None:
-    assert Redactor(["a"])("banana") == "banana"
+    SECRETS.add(["a"])
+
+    assert redact("banana") == "banana"
     assert hide({"x": Secret("a")}, []) == {"x": HIDDEN}
+
+
+def test_a_secret_that_was_added_once_stays_redacted() -> None:
+    SECRETS.add([Secret("hush")])
+    SECRETS.add(["quiet"])
+    SECRETS.add([])
+
+    assert redact("hush, quiet") == f"{HIDDEN}, {HIDDEN}"
+
+
+@pytest.mark.parametrize(
+    ("url", "password"),
+    [
+        ("http://user:hush@host/x?y@z#a@b", "hush"),
+        ("http://hush@host", "hush"),
+        ("http://user:@host", "user"),
+        ("redis://:hush@host:6379/0", "hush"),
+        ("http://user:hu@sh@host", "hu@sh"),
+        ("http://user:hu/sh#@host", "hu/sh#"),
+        ("http://user:a%20b@host", "a%20b"),
+        ("http://host:80/@x", ""),
+        ("http://host/@x", ""),
+        ("http://[::1]:80/a:b@x", ""),
+        ("user:hush@host", ""),
+        ("::", ""),
+    ],
+)
+def test_the_password_in_a_url_is_hidden(url: str, password: str) -> None:
+    assert password_in(url) == password
+    assert without_password(url) == (url.replace(password, HIDDEN, 1) if password else url)
+
+
+def test_the_secrets_of_a_configuration_are_found_at_any_depth() -> None:
+    value = {"a": [Secret("one")], "b": {"c": "http://u:two%20@host"}, "d": 5, "e": None}
+
+    assert sorted(secrets_in(value)) == ["one", "two ", "two%20"]

@@ -8,6 +8,8 @@ import pytest
 
 from daemonkit import ConfigError, Secret
 from daemonkit.config.files import Files
+from daemonkit.config.redaction import HIDDEN
+from daemonkit.config.secrets import redact
 from daemonkit.config.yamlfile import Document, parse_file
 
 
@@ -249,5 +251,5 @@ def test_secrets_come_from_env_file_and_text(
         "c": [{"d": "plain"}],
         "e": "from file",
     }
-    assert sorted(document.secrets) == ["from env", "from file", "from file", "plain"]
-    assert {type(secret) for secret in document.secrets} == {Secret}
+    assert [type(document.value[name]) for name in "abe"] == [Secret] * 3
+    assert redact("from env, from file, plain") == ", ".join([HIDDEN] * 3)

@@ -9,6 +9,8 @@ from collections.abc import Callable
 
 import pytest
 
+from daemonkit.config.redaction import HIDDEN
+from daemonkit.config.secrets import SECRETS
 from daemonkit.monitoring.health import DRAINING, RUNNING, STARTING, STOPPED, STOPPING, Health
 from daemonkit.monitoring.systemd_notifier import (
     EXTEND_EVERY,
@@ -102,6 +104,16 @@ def test_a_phase_that_was_missed_does_not_hide_the_stop(
     notifier.run_due(1.0)
 
     assert "STOPPING=1" in sock.take()
+
+
+def test_a_secret_in_a_problem_is_not_sent_to_systemd(
+    notifier: SystemdNotifier, sock: FakeSocket, health: Health
+) -> None:
+    SECRETS.add(["hush\nhush"])
+    health.add_source(lambda: [Problem("no login with hush\nhush")])
+    notifier.run_due(1.0)
+
+    assert sock.take() == [f"STATUS=starting; no login with {HIDDEN}"]
 
 
 def test_a_status_of_several_lines_becomes_one_and_only_changes_are_sent(

@@ -2,269 +2,237 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
-import shutil
-import sys
 import threading
 import warnings
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import NamedTuple
 
 import pytest
 
 from daemonkit import StartError
 from daemonkit.system import log
-from daemonkit.system.log import (
-    ColumnFormatter,
-    FileHandler,
-    JsonFormatter,
-    log_safely,
-    write_stderr,
-)
+from daemonkit.system.log import LIBRARY_LEVELS, attached, log_safely, set_level, write_stderr
+
+from .records import hide
 
 
-def record(message: str = "hello", *args: Any, **extra: Any) -> logging.LogRecord:
-    made = logging.makeLogRecord(
-        {"name": "app", "levelno": 20, "levelname": "INFO", "msg": message, "args": args, **extra}
-    )
-    made.threadName = extra.get("threadName", "worker")
-    return made
+class Settings(NamedTuple):
+    """What of the settings is about the log."""
+
+    log_file: str | None
+    log_level: str = "INFO"
+    log_format: str = "text"
 
 
-def hide(text: str) -> str:
-    return text.replace("hush", "*")
-
-
-def test_the_columns_are_those_of_the_original() -> None:
-    line = ColumnFormatter().format(record("Config file is not specified", threadName="MainThread"))
-
-    assert re.fullmatch(
-        r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} "
-        r"MainThread {14}app {29}INFO {8}Config file is not specified",
-        line,
-    )
-
-
-def test_a_name_longer_than_its_column_is_separated_from_the_next() -> None:
-    line = ColumnFormatter().format(record(threadName="t" * 40))
-
-    assert f" {'t' * 40} app " in line
-
-
-def test_secrets_are_redacted_in_message_and_traceback() -> None:
-    try:
-        raise ValueError("hush")
-    except ValueError:
-        made = record("say %s", "hush", exc_info=sys.exc_info(), stack_info="hush")
-
-    assert "hush" not in ColumnFormatter(hide).format(made)
-    made.exc_text = None
-    assert "hush" not in JsonFormatter(hide).format(made)
-
-
-def test_json_has_one_object_a_line_with_the_extras() -> None:
-    try:
-        raise ValueError("no")
-    except ValueError:
-        made = record("a\n%s", "b", exc_info=sys.exc_info(), request={"id": 5}, when=os)
-    line = JsonFormatter().format(made)
-    fields = json.loads(line)
-
-    assert "\n" not in line
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d", fields.pop("time"))
-    assert fields.pop("exception").endswith("ValueError: no")
-    assert fields == {
-        "level": "INFO",
-        "logger": "app",
-        "thread": "worker",
-        "message": "a\nb",
-        "request": {"id": 5},
-        "when": str(os),
-    }
-
-
-def test_an_extra_that_json_cannot_hold_is_text() -> None:
-    circle: dict[str, Any] = {}
-    circle["self"] = circle
-    fields = json.loads(JsonFormatter().format(record(nan=float("nan"), circle=circle)))
-
-    assert fields["nan"] == "nan"
-    assert fields["circle"] == "{'self': {...}}"
-
-
-@pytest.fixture
-def file_handler(tmp_path: Path) -> Iterator[FileHandler]:
-    (tmp_path / "logs").mkdir()
-    handler = FileHandler(str(tmp_path / "logs" / "app.log"))
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    yield handler
-    handler.close()
-
-
-def test_the_file_is_followed_through_logrotate(tmp_path: Path, file_handler: FileHandler) -> None:
-    path = tmp_path / "logs" / "app.log"
-    file_handler.handle(record("one"))
-    path.rename(tmp_path / "logs" / "app.log.1")
-    file_handler.handle(record("two"))
-
-    assert (tmp_path / "logs" / "app.log.1").read_text() == "one\n"
-    assert path.read_text() == "two\n"
-
-
-def test_a_removed_folder_is_recreated(tmp_path: Path, file_handler: FileHandler) -> None:
-    shutil.rmtree(tmp_path / "logs")
-    file_handler.handle(record("back"))
-
-    assert (tmp_path / "logs" / "app.log").read_text() == "back\n"
-
-
-def test_while_the_file_cannot_be_written_lines_go_to_stderr(
-    tmp_path: Path, file_handler: FileHandler, capfd: pytest.CaptureFixture[str]
-) -> None:
-    path = tmp_path / "logs" / "app.log"
-    shutil.rmtree(tmp_path / "logs")
-    (tmp_path / "logs").write_text("in the way")
-    file_handler.handle(record("one"))
-    file_handler.handle(record("two \ud800"))
-    (tmp_path / "logs").unlink()
-    file_handler.handle(record("three"))
-
-    assert capfd.readouterr().err == (
-        f"cannot log to {path}: File exists; logging to stderr meanwhile\n"
-        f"one\ntwo \\ud800\nlogging to {path} again\n"
-    )
-    assert path.read_text() == "three\n"
-
-
-def test_a_second_failure_is_reported_like_the_first(
-    tmp_path: Path, file_handler: FileHandler, capfd: pytest.CaptureFixture[str]
-) -> None:
-    folder = tmp_path / "logs"
-    for _ in range(2):
-        shutil.rmtree(folder)
-        folder.write_text("in the way")
-        file_handler.handle(record("one"))
-        folder.unlink()
-        file_handler.handle(record("two"))
-    lines = capfd.readouterr().err.splitlines()
-
-    assert [line.split()[0] for line in lines] == ["cannot", "one", "logging"] * 2
-
-
-def test_a_full_disk_does_not_raise_into_the_caller(
-    tmp_path: Path, file_handler: FileHandler, capfd: pytest.CaptureFixture[str]
-) -> None:
-    path = tmp_path / "logs" / "app.log"
-    path.unlink()
-    path.symlink_to("/dev/full")
-    file_handler.handle(record("one"))
-
-    assert capfd.readouterr().err.endswith("logging to stderr meanwhile\none\n")
-
-
-def test_a_lone_surrogate_is_logged(tmp_path: Path, file_handler: FileHandler) -> None:
-    file_handler.handle(record("\ud800"))
-
-    assert (tmp_path / "logs" / "app.log").read_text() == "\\ud800\n"
-
-
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def _logging_restored() -> Iterator[None]:
     root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+    names = (None, "first", "second", "first.slave", *LIBRARY_LEVELS)
+    handlers, levels = root.handlers[:], {name: logging.getLogger(name).level for name in names}
     yield
-    for handler in root.handlers:
+    for handler in set(root.handlers) - set(handlers):
         handler.close()
-    root.handlers[:], _ = handlers, root.setLevel(level)
+    root.handlers[:] = handlers
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
     logging.captureWarnings(False)
 
 
-@pytest.mark.usefixtures("_logging_restored")
-def test_configure_writes_json_to_a_file_at_the_chosen_level(tmp_path: Path) -> None:
+def lines(path: Path) -> list[str]:
+    """The messages in a log file."""
+    return [line.split(maxsplit=5)[-1] for line in path.read_text().splitlines()]
+
+
+def test_a_file_gets_json_at_the_chosen_level(tmp_path: Path) -> None:
     path = tmp_path / "app.log"
-    log.configure(level="WARNING", path=str(path), style="json", redact=hide)
-    logging.getLogger("x").info("not this")
-    thread = threading.Thread(
-        target=lambda: logging.getLogger("x").warning("this, hush"), name="slave-1"
-    )
-    thread.start()
-    thread.join()
+    with attached("app", Settings(str(path), "WARNING", "json"), hide):
+        logging.getLogger("x").info("not this")
+        thread = threading.Thread(
+            target=lambda: logging.getLogger("x").warning("this, hush"), name="slave-1"
+        )
+        thread.start()
+        thread.join()
     fields = json.loads(path.read_text())
 
     assert (fields["message"], fields["thread"]) == ("this, *", "slave-1")
 
 
-@pytest.mark.usefixtures("_logging_restored")
+def test_without_a_file_lines_go_to_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+    with attached("app", Settings(None), hide):
+        logging.getLogger("x").info("hush")
+
+    assert capsys.readouterr().out.endswith(" INFO        *\n")
+
+
 def test_warnings_are_logged(tmp_path: Path) -> None:
     path = tmp_path / "app.log"
     with warnings.catch_warnings():
         warnings.simplefilter("always")
-        log.configure(level="WARNING", path=str(path), style="text", redact=hide)
-        warnings.warn("say hush", stacklevel=1)
+        with attached("app", Settings(str(path)), hide):
+            warnings.warn("say hush", stacklevel=1)
 
     assert re.search(r" py\.warnings +WARNING .*UserWarning: say \*\n", path.read_text())
 
 
-@pytest.mark.usefixtures("_logging_restored")
 def test_a_log_file_that_cannot_be_opened_is_named_in_one_line() -> None:
-    with pytest.raises(StartError) as caught:
-        log.configure(level="INFO", path="/nowhere/x.log", style="text", redact=str)
+    with (
+        pytest.raises(StartError) as caught,
+        attached("app", Settings("/nowhere/x.log"), hide),
+    ):
+        pass
 
     assert str(caught.value) == (
         "cannot open the log file /nowhere/x.log: No such file or directory; see master.log_file"
     )
 
 
-def test_text_from_outside_cannot_forge_a_log_line() -> None:
-    forged = "2018-01-26 17:39:28,062 MainThread"
-    line = ColumnFormatter().format(record(f"/a\n{forged}\r{forged}\x1b[31m\x85\u2028{forged}"))
-    lines = line.split("\n")
-
-    assert len(lines) == len(line.splitlines()) == 2
-    assert lines[1] == f"  {forged}\\r{forged}\\x1b[31m\\x85\\u2028{forged}"
+# Beside the handlers of the user's program
 
 
-def test_a_line_that_cannot_be_formatted_is_kept_without_its_arguments(
-    tmp_path: Path, file_handler: FileHandler, capfd: pytest.CaptureFixture[str]
-) -> None:
-    file_handler.handle(record("no place for it", "hush", filename="mymod.py", lineno=5))
+def test_the_user_s_handlers_and_levels_are_left_alone(tmp_path: Path) -> None:
+    closed, seen = [], []
 
-    assert (tmp_path / "logs" / "app.log").read_text() == (
-        "no place for it (this line of mymod.py:5 could not be formatted: TypeError)\n"
-    )
-    assert capfd.readouterr().err == ""
+    class Own(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            seen.append((self.name, record.getMessage()))
+
+        def close(self) -> None:
+            closed.append(self.name)
+            super().close()
+
+    places = {"root": logging.getLogger(), "app": logging.getLogger("first")}
+    own = {name: Own() for name in places}
+    for name, logger in places.items():
+        own[name].set_name(name)
+        own[name].setLevel("WARNING")
+        logger.addHandler(own[name])
+    logging.getLogger("first.slave").setLevel("ERROR")
+    logging.getLogger("urllib3").setLevel("DEBUG")
+    with attached("first", Settings(str(tmp_path / "first.log")), hide):
+        logging.getLogger("first").warning("own")
+        logging.getLogger("first.slave").warning("not this")
+        logging.getLogger("x").warning("other")
+        logging.getLogger("x").info("too low")
+    places["app"].removeHandler(own["app"])
+
+    assert (closed, own["root"].level) == ([], logging.WARNING)
+    assert own["root"] in logging.getLogger().handlers
+    assert seen == [("app", "own"), ("root", "own"), ("root", "other")]
+    assert lines(tmp_path / "first.log") == ["own", "other", "too low"]
+    assert logging.getLogger("urllib3").level == logging.DEBUG
+    assert logging.getLogger("asyncio").level == logging.INFO
 
 
-def test_a_formatter_that_always_fails_does_not_recurse(
-    file_handler: FileHandler, capfd: pytest.CaptureFixture[str]
-) -> None:
-    class Broken(logging.Formatter):
-        def format(self, record: logging.LogRecord) -> str:
-            raise ValueError("no")
+def test_a_second_start_adds_no_second_handler(tmp_path: Path) -> None:
+    path, before = tmp_path / "app.log", len(logging.getLogger().handlers)
+    for text in ("one", "two", "three"):
+        with attached("app", Settings(str(path)), hide):
+            logging.getLogger("app").info(text)
 
-    file_handler.setFormatter(Broken())
-    file_handler.handle(record("x"))
-
-    assert capfd.readouterr().err == ""
+    assert lines(path) == ["one", "two", "three"]
+    assert len(logging.getLogger().handlers) == before + 1
 
 
-def test_only_the_message_is_redacted_and_not_the_columns() -> None:
-    made = record("INFO worker", threadName="worker")
-    hidden = ColumnFormatter(lambda text: text.replace("worker", "*").replace("INFO", "*"))
-    json_hidden = JsonFormatter(lambda text: text.replace("worker", "*").replace("INFO", "*"))
+def test_the_process_s_log_remains_after_the_daemon(tmp_path: Path) -> None:
+    path = tmp_path / "app.log"
+    with attached("app", Settings(str(path)), hide):
+        pass
+    logging.getLogger("app").critical("late")
 
-    assert re.search(r" worker {18}app {29}INFO {8}\* \*$", hidden.format(made))
-    fields = json.loads(json_hidden.format(made))
-    assert (fields["thread"], fields["level"], fields["message"]) == ("worker", "INFO", "* *")
+    assert lines(path) == ["late"]
 
 
-def test_the_mark_of_a_replaced_line_is_not_an_extra() -> None:
-    made = record(is_replacement=True)
+# Two daemons in a process
 
-    assert "is_replacement" not in json.loads(JsonFormatter().format(made))
+
+def test_each_daemon_has_its_own_log_and_the_first_one_gets_other_lines(tmp_path: Path) -> None:
+    first, second = tmp_path / "first.log", tmp_path / "second.log"
+    with ExitStack() as running:
+        running.enter_context(attached("first", Settings(str(first), "WARNING"), hide))
+        running.enter_context(attached("second", Settings(str(second), "DEBUG"), hide))
+        for name in ("first", "first.slave", "second", "second.slave", "secondary", "root", "lib"):
+            logging.getLogger(name).warning(name)
+            logging.getLogger(name).debug("debug %s", name)
+
+    assert lines(first) == ["first", "first.slave", "secondary", "root", "lib"]
+    assert lines(second) == ["second", "debug second", "second.slave", "debug second.slave"]
+
+
+def test_a_daemon_named_within_another_one_s_name_has_its_own_lines(tmp_path: Path) -> None:
+    with ExitStack() as running:
+        for name in ("first", "first.second"):
+            settings = Settings(str(tmp_path / f"{name}.log"))
+            running.enter_context(attached(name, settings, hide))
+        logging.getLogger("first.second.slave").info("inner")
+        logging.getLogger("first.third").info("outer")
+
+    assert lines(tmp_path / "first.log") == ["outer"]
+    assert lines(tmp_path / "first.second.log") == ["inner"]
+
+
+def test_the_one_that_still_runs_takes_over_the_process_s_log(tmp_path: Path) -> None:
+    first, second = tmp_path / "first.log", tmp_path / "second.log"
+    with ExitStack() as running:
+        ending = ExitStack()
+        ending.enter_context(attached("first", Settings(str(first), "WARNING"), hide))
+        running.enter_context(attached("second", Settings(str(second), "INFO"), hide))
+        ending.close()
+        logging.getLogger("lib").info("lib")
+        logging.getLogger("first").info("late")
+
+    assert lines(first) == []
+    assert lines(second) == ["lib", "late"]
+
+
+def test_a_guest_s_file_has_its_own_lines_and_leaves_the_rest_alone(tmp_path: Path) -> None:
+    root = logging.getLogger()
+    before = (root.handlers[:], root.level, logging.getLogger("first").level)
+    path = tmp_path / "first.log"
+    with attached("first", Settings(str(path), "DEBUG"), hide, is_guest=True):
+        assert root.level == before[1]
+        logging.getLogger("first.slave").debug("own hush")
+        logging.getLogger("lib").critical("other")
+
+    assert lines(path) == ["own *"]
+    assert (root.handlers[:], root.level, logging.getLogger("first").level) == before
+
+
+def test_a_guest_without_a_file_has_no_log() -> None:
+    before = logging.getLogger().handlers[:]
+    with attached("first", Settings(None), hide, is_guest=True):
+        assert logging.getLogger().handlers == before
+
+
+def test_a_level_is_changed_for_one_daemon(tmp_path: Path) -> None:
+    first, second = tmp_path / "first.log", tmp_path / "second.log"
+    with ExitStack() as running:
+        running.enter_context(attached("first", Settings(str(first)), hide))
+        running.enter_context(attached("second", Settings(str(second)), hide))
+        set_level("second", "ERROR")
+        for name in ("first", "second"):
+            logging.getLogger(name).info("before")
+        set_level("first", "ERROR")
+        set_level("second", "DEBUG")
+        for name in ("first", "second"):
+            logging.getLogger(name).info("after")
+
+    assert (lines(first), lines(second)) == (["before"], ["after"])
+    assert logging.getLogger("second").level == logging.NOTSET
+
+
+def test_a_level_that_the_user_set_stays(tmp_path: Path) -> None:
+    logging.getLogger("second").setLevel("ERROR")
+    with ExitStack() as running:
+        for name in ("first", "second"):
+            settings = Settings(str(tmp_path / f"{name}.log"), "DEBUG")
+            running.enter_context(attached(name, settings, hide))
+        set_level("second", "INFO")
+
+    assert logging.getLogger("second").level == logging.ERROR
 
 
 # A log that fails
@@ -304,3 +272,27 @@ def test_a_handler_that_raises_does_no_harm_and_the_message_goes_to_stderr(
     log_safely(logger, logging.INFO, "Stopped by %s", "me")
 
     assert capfd.readouterr().err == "app: Stopped by me\n"
+
+
+def test_what_goes_to_stderr_instead_is_redacted_and_never_raises(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    class Broken(logging.Handler):
+        def handle(self, record: logging.LogRecord) -> bool:
+            raise ValueError("no")
+
+    class Wrong:
+        def __str__(self) -> str:
+            raise SystemExit
+
+    logger = logging.getLogger("first")
+    handler = Broken()
+    logger.addHandler(handler)
+    with attached("first", Settings(str(tmp_path / "first.log")), hide):
+        log_safely(logger, logging.INFO, "Stopped by %s", "hush")
+        log_safely(logger, logging.INFO, "Stopped by %s", Wrong())
+    logger.removeHandler(handler)
+
+    assert capfd.readouterr().err == (
+        "first: Stopped by *\nfirst: Stopped by (Wrong that can't be shown: SystemExit)\n"
+    )

@@ -7,11 +7,14 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+from ...config.secrets import redact, without_password
 from ...system.outgoing import open_session
-from ...text import describe
+from ...text import describe, shorten
 from .outbox import Alert, Post, TryLater
 
 STATUSES = ("OK", "INFO", "WARN", "CRIT")
+LONGEST_REPLY = 200
+"""The most characters of an unexpected reply that are logged."""
 
 
 def make_alert(host: str, service: str, status: str, description: str) -> Alert:
@@ -39,8 +42,8 @@ class Juggler:
     name = "juggler"
 
     def __init__(self, source: str, url: str, timeout: float) -> None:
-        self.address = f"Juggler at {url}"
-        self._source = source
+        self.address = f"Juggler at {without_password(url)}"
+        self._source = redact(source)
         self._url = url
         self._timeout = timeout
 
@@ -62,13 +65,13 @@ class Juggler:
         if reply.status_code >= 500 or reply.status_code in (408, 429):
             raise TryLater(f"HTTP {reply.status_code}")
         if reply.status_code != 200:
-            return f"HTTP {reply.status_code}: {reply.text[:200]}"
+            return f"HTTP {reply.status_code}: {redact(reply.text)[:LONGEST_REPLY]}"
         try:
             (answer,) = reply.json()["events"]
             code = answer["code"]
         except (ValueError, KeyError, TypeError):
-            return f"invalid reply: {reply.text[:200]}"
-        return None if code == 200 else f"{code}: {answer.get('message', '')}"
+            return f"invalid reply: {redact(reply.text)[:LONGEST_REPLY]}"
+        return None if code == 200 else f"{code}: {shorten(str(answer.get('message', '')))}"
 
 
 def _root_cause(error: BaseException) -> str:

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from daemonkit import Daemon, Slave
+from daemonkit.config.redaction import HIDDEN
+from daemonkit.config.secrets import SECRETS
 from daemonkit.monitoring.alerts.juggler import Juggler, make_alert
 from daemonkit.monitoring.alerts.outbox import Alert, Outbox, TryLater
 from daemonkit.testing import running
@@ -94,6 +96,23 @@ def test_a_reply_accepts_the_alert_or_says_why_not(
         assert post(ALERT) == refusal
 
     assert len(juggler.requests) == 1
+
+
+def test_what_is_sent_to_juggler_and_kept_of_its_reply_is_redacted(juggler: FakeJuggler) -> None:
+    SECRETS.add(["hush-hush"])
+    juggler.reply = (400, b"x" * 195 + b"hush-hush")
+    with Juggler("app hush-hush", juggler.url, 5).connect() as post:
+        refusal = post(ALERT)
+
+    assert refusal is not None
+    assert "hush" not in refusal
+    assert juggler.requests[0]["source"] == f"app {HIDDEN}"
+
+
+def test_the_password_in_its_url_is_not_in_its_name() -> None:
+    juggler = Juggler("app", "http://user:pw@host/x", 5)
+
+    assert juggler.address == f"Juggler at http://user:{HIDDEN}@host/x"
 
 
 @pytest.mark.parametrize("code", [408, 429, 500, 503])

@@ -1,0 +1,62 @@
+"""Uncaught exceptions, as Python reports them on stderr, but redacted."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from types import TracebackType
+from typing import Any
+
+from ..text import traceback_text
+
+
+def redact_uncaught(redact: Callable[[str], str]) -> None:
+    """Redact what Python reports from now on; hooks that the user's program has set are left alone.
+
+    Covers the main thread, other threads, and what can't be raised, such as in `__del__`.
+    """
+    hooks = _Hooks(redact)
+    if sys.excepthook is sys.__excepthook__:
+        sys.excepthook = hooks.main
+    if threading.excepthook is threading.__excepthook__:
+        threading.excepthook = hooks.thread
+    if sys.unraisablehook is sys.__unraisablehook__:
+        sys.unraisablehook = hooks.unraisable
+
+
+class _Hooks:
+    def __init__(self, redact: Callable[[str], str]) -> None:
+        self._redact = redact
+
+    def main(
+        self, _kind: type[BaseException], error: BaseException, trace: TracebackType | None
+    ) -> None:
+        """See sys.excepthook."""
+        self._write("", error, trace)
+
+    def thread(self, arguments: Any) -> None:
+        """See threading.excepthook."""
+        if arguments.exc_type is not SystemExit:
+            name = arguments.thread.name if arguments.thread else threading.get_ident()
+            self._write(
+                f"Exception in thread {name}:\n", arguments.exc_value, arguments.exc_traceback
+            )
+
+    def unraisable(self, arguments: Any) -> None:
+        """See sys.unraisablehook."""
+        what = arguments.err_msg or "Exception ignored in"
+        try:
+            where = repr(arguments.object)
+        except BaseException:
+            where = "<object repr() failed>"
+        text = f"{what}: {where}\n" if arguments.object is not None else f"{what}:\n"
+        self._write(text, arguments.exc_value, arguments.exc_traceback)
+
+    def _write(self, heading: str, error: BaseException, trace: TracebackType | None) -> None:
+        text = self._redact(heading) + traceback_text(error, self._redact, trace)
+        # As in Python's own hooks: stderr may be missing or closed.
+        with suppress(Exception):
+            sys.stderr.write(text)
+            sys.stderr.flush()

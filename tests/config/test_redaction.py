@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+import html
+import json
+import re
+import textwrap
+from base64 import b64encode, urlsafe_b64encode
+from collections.abc import Callable
+from urllib.parse import quote, quote_plus
+
+import markupsafe
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from daemonkit.cli.systemd import quote as unit_quote
+from daemonkit.config.redaction import HIDDEN, SHORTEST_CUT, Redactor
+from daemonkit.text import describe, shorten
+
+Write = Callable[[str], str]
+
+
+def in_bytes(text: str) -> str:
+    return repr(text.encode("utf-8", "surrogatepass"))
+
+
+examples = settings(max_examples=25)
+
+FORMS: dict[str, Write] = {
+    "as it is": str,
+    "repr": repr,
+    "ascii": ascii,
+    "repr of bytes": in_bytes,
+    "repr of latin-1 bytes": lambda text: repr(text.encode("latin-1", "replace")),
+    "JSON": json.dumps,
+    "JSON in UTF-8": lambda text: json.dumps(text, ensure_ascii=False),
+    "JSON in HTML": lambda text: re.sub(
+        "[<>&']", lambda found: f"\\u{ord(found[0]):04x}", json.dumps(text)
+    ),
+    "JSON with escaped slashes": lambda text: json.dumps(text).replace("/", "\\/"),
+    "percent": quote,
+    "percent, slashes too": lambda text: quote(text, safe=""),
+    "percent in lower case": lambda text: re.sub(
+        "%..", lambda found: found[0].lower(), quote(text, safe="")
+    ),
+    "percent with plus": quote_plus,
+    "HTML": html.escape,
+    "HTML without quotes": lambda text: html.escape(text, quote=False),
+    "HTML of markupsafe": lambda text: str(markupsafe.escape(text)),
+    "HTML in ASCII": lambda text: html.escape(text).encode("ascii", "xmlcharrefreplace").decode(),
+    "CRLF": lambda text: re.sub("\r?\n", "\r\n", text),
+    "indented": lambda text: textwrap.indent(text, "    "),
+    "indented by tabs": lambda text: textwrap.indent(text, "\t", lambda line: True),
+    "on one line": lambda text: re.sub("[ \t\r\n]+", " ", text).strip(),
+    "a word of a unit file": unit_quote,
+}
+BASE64 = {"base64": b64encode, "base64 for URLs": urlsafe_b64encode}
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from("\\'\"&<>%+/ \n\t$"))
+SECRETS = TEXTS.filter(lambda text: len(text.strip()) >= 3 and text.strip() not in HIDDEN)
+
+
+def is_left(secret: str, write: Write, text: str) -> bool:
+    """Whether a text has the secret in it, written alone."""
+    written = write(secret.strip())
+    # The quotation marks, and a line's indentation, are not the secret's.
+    return written.strip() in text or written.strip("b'\"") in text
+
+
+@pytest.mark.parametrize("name", FORMS)
+@examples
+@given(secret=SECRETS, before=TEXTS, after=TEXTS)
+def test_no_form_of_a_secret_is_left(name: str, secret: str, before: str, after: str) -> None:
+    write = FORMS[name]
+    if "latin-1" in name:
+        secret = secret.encode("latin-1", "replace").decode("latin-1")
+    text = write(before + secret + after)
+    shown = Redactor([secret])(text)
+
+    assert HIDDEN in shown
+    assert secret.strip() not in shown.replace(HIDDEN, "\0")
+    assert not is_left(secret, write, shown.replace(HIDDEN, "\0"))
+
+
+@pytest.mark.parametrize("name", BASE64)
+@examples
+@given(
+    secret=SECRETS.filter(lambda text: len(text.strip().encode()) >= 6),
+    before=TEXTS,
+    after=TEXTS,
+)
+def test_no_secret_is_left_in_base64(name: str, secret: str, before: str, after: str) -> None:
+    text = BASE64[name]((before + secret + after).encode()).decode()
+    shown = Redactor([secret])(text)
+    kept = max(map(len, shown.split(HIDDEN)))
+
+    assert HIDDEN in shown
+    # Besides what surrounds it, at most one character on either side, with some bits of the secret.
+    assert kept <= max(len(b64encode(part.encode())) for part in (before, after)) + 2
+
+
+@pytest.mark.parametrize("user", ["", "u", "us", "use", "user"])
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+def test_basic_auth_is_recognized_whatever_the_user_s_name(user: str, encoding: str) -> None:
+    header = b64encode(f"{user}:hünter2!".encode(encoding)).decode()
+    shown = Redactor(["hünter2!"])(f"Authorization: Basic {header}, next")
+
+    assert re.fullmatch(r"Authorization: Basic \w{0,7}\*\*\* HIDDEN \*\*\*, next", shown)
+
+
+def test_a_long_secret_is_found_in_base64() -> None:
+    key = "-----BEGIN KEY-----\n" + "\n".join(["MIIEvQIBADANBgkqhkiG9w0BAQEFAASC"] * 40)
+    text = b64encode(f"user:{key}".encode()).decode()
+
+    assert Redactor([key])(f"{text}, next") == f"dXNlcjo{HIDDEN}, next"
+
+
+ON_A_LINE = st.text(
+    st.characters(exclude_categories=["C", "Z"]) | st.sampled_from("\\'\"&<>%+/$"),
+    min_size=SHORTEST_CUT + 1,
+)
+
+
+@settings(max_examples=100)
+@given(secret=ON_A_LINE, before=TEXTS, share=st.floats(0, 1, exclude_max=True))
+@pytest.mark.parametrize("write", [str, repr, in_bytes, quote, json.dumps])
+def test_a_secret_that_was_cut_is_hidden_except_for_a_few_characters(
+    write: Write, secret: str, before: str, share: float
+) -> None:
+    whole, begin = write(before + secret), len(write(before).rstrip("'\""))
+    cut = begin + int((len(whole) - begin) * share)
+    shown = Redactor([secret])(shorten(whole, cut))
+    left = shown.removesuffix("...")[begin:]
+
+    # The last of these pieces may itself be cut, and the quotation marks may differ.
+    assert HIDDEN in shown or len(left) <= len(write(secret[: SHORTEST_CUT + 1])) + 2
+
+
+def test_a_secret_of_several_lines_is_hidden_when_cut_anywhere() -> None:
+    secret = "first line\n    second line"
+    redact = Redactor([secret])
+    written = secret.replace("\n", "\r\n    "), repr(secret), json.dumps(secret), quote(secret)
+    for whole in written:
+        for cut in range(SHORTEST_CUT + 1, len(whole) - 1):
+            assert redact(shorten(whole, cut)).strip("\"'") == f"{HIDDEN}..."
+
+
+def test_a_value_in_an_error_message_is_cut_without_half_a_secret() -> None:
+    redact = Redactor(["a long secret"])
+
+    for length in range(80, 120):
+        shown = redact(describe("x" * length + "a long secret"))
+        assert "a lo" not in shown
+        assert shown.endswith(" (str)")
+
+
+def test_a_text_that_is_not_cut_keeps_what_only_begins_like_a_secret() -> None:
+    assert Redactor(["password123"])("the password... is passw") == f"the {HIDDEN}... is passw"
+    assert Redactor(["password123"])("the pass is password12") == "the pass is password12"
+
+
+@examples
+@given(secrets=st.lists(SECRETS, min_size=2, max_size=8), glue=st.sampled_from([" ", "\n", "..."]))
+def test_many_secrets_are_found_beside_each_other(secrets: list[str], glue: str) -> None:
+    shown = Redactor(secrets)(glue.join(secrets)).replace(HIDDEN, "\0")
+
+    assert not [secret for secret in secrets if secret.strip() in shown]
+
+
+def test_the_longest_secret_is_redacted_first() -> None:
+    assert Redactor(["abc", "abcdef", ""])("abcdef abc") == f"{HIDDEN} {HIDDEN}"
+
+
+def test_without_secrets_a_text_stays_as_it_is() -> None:
+    assert Redactor()("anything...") == "anything..."
+
+
+@examples
+@given(text=TEXTS, secret=SECRETS)
+def test_nothing_else_is_redacted(text: str, secret: str) -> None:
+    assume(HIDDEN not in text)
+    redact = Redactor([secret.strip() + "!", "never-in-it-7f3a"])
+    assume(secret.strip() not in text)
+
+    if "\n" not in secret and not set("+%&\\") & set(text):
+        assert redact(text) == text
+
+
+@pytest.mark.parametrize("secret", ["ab", "a ", " a\n", "", "   "])
+def test_a_secret_too_short_for_texts_is_not_searched(secret: str) -> None:
+    assert Redactor([secret])("a banana, ab   ") == "a banana, ab   "
+
+
+def test_a_secret_of_many_backslashes_takes_no_time() -> None:
+    secret = "\\" * 60 + "a" + "\\" * 60
+    redact = Redactor([secret])
+
+    assert redact(f"x{secret!r}") == f"x'{HIDDEN}'"
+    assert redact("\\" * 5_000) == "\\" * 5_000
