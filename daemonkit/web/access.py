@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import os
+import re
 import socket
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -28,6 +29,9 @@ FORWARDED = (
 )
 """Fields that a proxy adds."""
 _SCHEME = "bearer "
+_LABEL = "[A-Za-z0-9_-]{1,63}"
+# Flask refuses a Host that is none of these.
+_NAME = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*\.?|\[[0-9A-Fa-f:.]{{2,45}}\])(?::[0-9]{{1,5}})?")
 
 Field = Callable[[str], str]
 """Returns a header field's value by its name, "" if there is none."""
@@ -227,8 +231,9 @@ def _believe(environ: dict[str, Any], client: Client) -> None:
 
 
 def last_of(value: str) -> str:
-    """The last item of a list in a header field."""
-    return value.rpartition(",")[2].strip()
+    """The last item of a list in a header field, "" if it isn't a name, perhaps with a port."""
+    text = value.rpartition(",")[2].strip()
+    return text if _NAME.fullmatch(text) else ""
 
 
 def _name_of(host: str) -> str:
