@@ -34,9 +34,12 @@ def test_http_and_udp_listen_on_one_port() -> None:
 
 
 def test_without_udp_as_an_intake_no_udp_socket_is_bound() -> None:
-    with socket.socket(type=socket.SOCK_DGRAM) as taken:
-        taken.bind(("127.0.0.1", 0))
-        bound = bound_to(intake=["http"], port=taken.getsockname()[1])
+    # The first one keeps the port from others.
+    with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
+        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        tcp.bind(("127.0.0.1", 0))
+        udp.bind(tcp.getsockname())
+        bound = bound_to(intake=["http"], port=tcp.getsockname()[1])
 
     assert bound.udp is None
 

@@ -286,9 +286,12 @@ def test_a_udp_socket_that_is_not_an_intake_is_refused_and_closed() -> None:
 
 
 def test_one_port_may_be_bound_without_udp() -> None:
-    with socket.socket(type=socket.SOCK_DGRAM) as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
+    # The first one keeps the port from others.
+    with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
+        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        tcp.bind(("127.0.0.1", 0))
+        udp.bind(tcp.getsockname())
+        port = tcp.getsockname()[1]
         bound = sockets.bind("127.0.0.1", port, no_warning, with_udp=False)
     bound.close()
 
