@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from daemonkit import StartError
+from daemonkit import Daemon, StartError
 from daemonkit.config.defaults import Settings
 from daemonkit.lifecycle.binding import bind_admin, bind_public
 from daemonkit.system.sockets import Sockets
+from daemonkit.testing import running
 
 LOGGER = logging.getLogger("binding")
 
@@ -114,3 +115,35 @@ def test_an_address_in_use_is_a_start_error(tmp_path: Path) -> None:
     with pytest.raises(StartError, match=r"admin\.sock: Address already in use; is it running"):
         bind_admin(live, LOGGER)
     bound.close()
+
+
+@pytest.mark.parametrize("is_public", [True, False])
+def test_a_start_that_fails_removes_the_socket_that_it_had_opened(
+    tmp_path: Path, is_public: bool
+) -> None:
+    ours, theirs = tmp_path / "ours.sock", tmp_path / "theirs.sock"
+    host, admin = (ours, theirs) if is_public else (theirs, ours)
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(theirs))
+        other.listen()
+        settings = {"host": f"unix:{host}", "admin": f"unix:{admin}"}
+        with pytest.raises(StartError) as caught, running(Daemon("app"), {"master": settings}):
+            pass
+
+    assert (caught.value.exit_status, ours.exists(), theirs.exists()) == (3, False, True)
+
+
+def test_a_daemon_removes_its_sockets_and_replaces_those_of_one_that_was_killed(
+    tmp_path: Path,
+) -> None:
+    paths = [tmp_path / "http.sock", tmp_path / "admin.sock"]
+    settings = dict(zip(("host", "admin"), (f"unix:{path}" for path in paths), strict=True))
+    for path in paths:
+        with socket.socket(socket.AF_UNIX) as killed:
+            killed.bind(str(path))
+    with running(Daemon("app"), {"master": settings}) as client:
+        modes = [path.stat().st_mode & 0o7777 for path in paths]
+    assert client.exit_status == 0
+
+    assert modes == [0o660] * 2
+    assert list(tmp_path.iterdir()) == []
