@@ -61,6 +61,8 @@ def test_an_ipv4_mapped_network_contains_the_same_as_the_ipv4_one() -> None:
     assert [a in networks for a in ("10.1.2.3", "::ffff:10.1.2.3", "192.0.2.1")] == [True] * 3
     assert [a in networks for a in ("11.1.2.3", "192.0.2.2", "::1")] == [False] * 3
     assert "2001:db8::1" in Networks(["::/0"])
+    assert "10.0.0.1" in Networks(["::ffff:0:0/96"])
+    assert "10.0.0.1" not in Networks(["::fffe:0:0/95"])
 
 
 def test_no_networks_are_false_and_contain_nothing() -> None:
