@@ -12,7 +12,7 @@ from itertools import repeat
 from typing import Any
 
 from ..exceptions import Unavailable
-from ..text import timestamp
+from ..text import shorten, timestamp
 from ..types import NOBODY, EventMeta, Problem
 from .bounded import Bounded
 from .codec import beginning, decode
@@ -120,7 +120,7 @@ class MemoryQueue(Bounded):
                     "event": (
                         beginning(entry.event, LONGEST_EVENT)
                         if entry.line is None
-                        else entry.line.decode(errors="replace")[:LONGEST_EVENT]
+                        else shorten(entry.line.decode(errors="replace"), LONGEST_EVENT)
                     ),
                     "error": failure.error,
                     "traceback": failure.traceback,

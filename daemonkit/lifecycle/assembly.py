@@ -114,7 +114,6 @@ class Assembly:
                     status=self._status,
                     ping=self._ping,
                     health=self._health,
-                    redact=self._config.redact,
                     logger=self._logger,
                 )
                 self._web = WebApp(self._blueprint, views)
@@ -324,7 +323,6 @@ class Assembly:
         fast_lane = FastLane(
             self.intake,
             self.web.fast_lane_blocker,
-            self._config.redact,
             self.access,
             settings.max_request_size,
         )

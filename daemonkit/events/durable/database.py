@@ -73,10 +73,11 @@ class Database:
         self.path = path
         self.migrated_from: int | None = None
         check_path(path, create)
-        mode = "rwc" if create else "rw"
+        if create:
+            _create_private(path)
         try:
             self.db = sqlite3.connect(
-                f"{Path(path).absolute().as_uri()}?mode={mode}",
+                f"{Path(path).absolute().as_uri()}?mode=rw",
                 uri=True,
                 isolation_level=None,
                 check_same_thread=False,
@@ -251,6 +252,18 @@ def check_path(path: str, create: bool) -> None:
         raise StartError(f"{what}the folder {folder} can't be written to")
     if exists and not os.access(path, os.R_OK | os.W_OK):
         raise StartError(f"{what}the file can't be read and written")
+
+
+def _create_private(path: str) -> None:
+    """Create the file if it is missing, for its owner only; SQLite gives the files that it puts
+    beside it the same mode."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        return
+    except OSError as error:
+        raise StartError(f"cannot open the event queue {path}: {error.strerror}") from None
+    os.close(fd)
 
 
 def _opening_failed(path: str, error: sqlite3.Error) -> Exception:
