@@ -62,7 +62,7 @@ class Listener(TcpWSGIServer):
         self._limit = connection_limit
         self._limits = {kind: RateLimit(LOG_INTERVAL) for kind in ("shed", "full")}
         self._paused_until: float | None = None
-        self.polled_at = 0.0
+        self.polled_at = time.monotonic()
         """When the loop last looked which connections can be read, in monotonic seconds."""
         self.loop_thread = 0
         self._trigger_lock = threading.Lock()
@@ -76,7 +76,8 @@ class Listener(TcpWSGIServer):
         """Do what is due; returns the seconds until something is due again, at most `at_most`, or
         None for never."""
         now = time.monotonic()
-        dues = self.clients.run_due(now, self.polled_at)
+        self.clients.busy += max(0.0, now - self.polled_at)
+        dues = self.clients.run_due(now)
         if at_most is not None:
             dues.append(now + at_most)
         if self._paused_until is not None and self._is_paused(now):
