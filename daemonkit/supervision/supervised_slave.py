@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from ..callables import refuse_unrun
+from ..runtime.stacks import stack_of
 from ..text import timestamp
 from ..types import Problem, SlaveMaster
 from .failure import SlaveFailure
@@ -93,22 +94,22 @@ class SupervisedSlave:
                 self._state = FINISHED
             self.settled = True
 
-    def request_stop(self) -> None:
-        """Ask the slave to stop; never blocks."""
+    def request_stop(self, timeout: float = math.inf) -> None:
+        """Ask the slave to stop within `timeout` seconds; never blocks."""
         self.stop_restarting()
         slave_thread = self._slave_thread
         if slave_thread is not None:
-            slave_thread.request_stop()
+            slave_thread.request_stop(timeout)
 
     def join(self, timeout: float) -> bool:
-        for thread in self.running_threads():
-            thread.join(timeout)
+        slave_thread = self._slave_thread
+        if slave_thread is not None and slave_thread.thread.is_alive():
+            slave_thread.thread.join(timeout)
         return not self.running_threads()
 
     def running_threads(self) -> list[threading.Thread]:
         slave_thread = self._slave_thread
-        alive = slave_thread is not None and slave_thread.thread.is_alive()
-        return [slave_thread.thread] if slave_thread is not None and alive else []
+        return [] if slave_thread is None else slave_thread.running_threads()
 
     def run_due(self, now: float) -> float:
         """Restart the slave if that is due, and check its heartbeat; returns when to call again."""
@@ -223,7 +224,7 @@ class SupervisedSlave:
         self._on_changed()
         slave_thread = self._slave_thread
         if slave_thread is not None:
-            self._log.stalled(age, slave_thread.stack())
+            self._log.stalled(age, stack_of(slave_thread.thread))
 
     def _recovered(self, age: float) -> None:
         self._on_changed()

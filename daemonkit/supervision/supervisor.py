@@ -172,9 +172,9 @@ class Supervisor:
         deadlines: dict[str, float] = {}
         while order.is_active():
             for name in sorted(order.get_ready(), key=lambda name: -positions[name]):
-                slaves[name].request_stop()
                 now = time.monotonic()
                 share = max(0.0, until - now) / (1 + dependencies.depth(name))
+                slaves[name].request_stop(share)
                 deadlines[name] = now + share
 
             def done(at: float) -> list[str]:

@@ -13,6 +13,7 @@ import pytest
 
 from daemonkit import Daemon, Slave
 from daemonkit.runtime.heartbeat import Heartbeat
+from daemonkit.runtime.stacks import stack_of
 from daemonkit.supervision.slave import SlaveSpec
 from daemonkit.supervision.slave_thread import SlaveThread
 from daemonkit.testing import running
@@ -154,7 +155,7 @@ def test_the_stack_of_a_coroutine_includes_what_it_awaits() -> None:
     slave_thread = make(outer, Recorder())
     slave_thread.thread.start()
     assert waiting.wait(10)
-    stack = slave_thread.stack()
+    stack = stack_of(slave_thread.thread)
     slave_thread.request_stop()
     slave_thread.thread.join(10)
 
