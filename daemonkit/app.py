@@ -32,7 +32,6 @@ from .monitoring.status import Gatherer
 from .registry import HandlerSpec, Registrars
 from .supervision.slave import Slave, SlaveSpec, SlaveTarget, split_options
 from .system import log
-from .system.systemd import take_sockets
 from .text import describe, timestamp
 from .types import Event
 from .web.flask_app import WebApp
@@ -220,11 +219,12 @@ class Daemon(Registrars):
                 "return; put it under if __name__ == '__main__':"
             )
         actions = signal_actions(self._stop_signals, self._reloader.request, self.logger)
-        exit_watch, signals = ExitWatch(self.logger), Signals(actions)
+        signals = Signals(actions, self._stop_signals.request.is_fresh)
+        exit_watch = ExitWatch(self.logger)
         try:
             self._freeze()
             # Before anything else is opened, which could get the number of a missing descriptor.
-            host = Host(os.environ, take_sockets(os.environ))
+            host = Host.of_process()
             signals.start()
             settings = self._config.settings
             log.configure(

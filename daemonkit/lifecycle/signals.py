@@ -9,12 +9,47 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from ..exceptions import StartError
 from ..runtime.part import ThreadedPart
 from ..system.log import log_safely, write_stderr
 from ..text import error_text
+
+# Python can be built without it.
+try:
+    import ctypes
+except ImportError:
+    ctypes = None  # type: ignore[assignment]
+
+# In this order: once SIGTERM has its handler, SIGINT has, too.
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def kernel_handler(number: int) -> int | None:
+    """The address of the handler that the kernel calls for a signal, 0 for the default action.
+
+    Python doesn't know of handlers set by C code, such as those of `faulthandler.register`. None if
+    the address can't be found out.
+    """
+    action = ctypes.create_string_buffer(1024) if ctypes else None
+    if action is None or ctypes.CDLL(None).sigaction(number, None, action):
+        return None
+    # `struct sigaction` begins with it.
+    return ctypes.c_void_p.from_buffer(action).value or 0
+
+
+def ignoring(is_fresh: Callable[[], bool], handler: Any) -> Callable[[int, Any], None]:
+    """A handler that ignores a stop signal while `is_fresh` says that it counts as an earlier one,
+    and with the first one after that puts `handler` back."""
+
+    def ignore(number: int, _frame: object) -> None:
+        if not is_fresh():
+            signal.signal(number, handler)
+            signal.raise_signal(number)
+
+    return ignore
 
 
 class Signals(ThreadedPart):
@@ -25,11 +60,17 @@ class Signals(ThreadedPart):
     writes the signal's number to a pipe (signal.set_wakeup_fd), and the thread that reads the pipe
     may lock, log and wait.
 
-    actions: maps a signal's number to the function to call, which must not block.
+    actions: maps a signal's number to the function to call, which must not block; is_fresh: whether
+    a stop signal that arrives now would count as one that was received already.
     """
 
-    def __init__(self, actions: Mapping[int, Callable[[], None]]) -> None:
+    def __init__(
+        self,
+        actions: Mapping[int, Callable[[], None]],
+        is_fresh: Callable[[], bool] = lambda: False,
+    ) -> None:
         super().__init__("signals", "the signal thread")
+        self._is_fresh = is_fresh
         self._actions = dict(actions)
         self._old_handlers: dict[int, Any] = {}
         self._old_wakeup_fd = -1
@@ -81,7 +122,7 @@ class Signals(ThreadedPart):
         wakeup descriptor; otherwise the interpreter has already written it."""
         current = signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
         if current != self._write_fd:
-            os.write(self._write_fd, bytes([number]))
+            self._write(number)
             if current >= 0:
                 signal.set_wakeup_fd(current, warn_on_full_buffer=False)
 
@@ -89,8 +130,17 @@ class Signals(ThreadedPart):
         """Restore the previous handlers and stop the thread."""
         super().request_stop()
         if self._write_fd >= 0:
+            if self._is_fresh():
+                for number in self._old_handlers.keys() & set(STOP_SIGNALS):
+                    handler = self._old_handlers[number]
+                    self._old_handlers[number] = ignoring(self._is_fresh, handler)
             self.restore()
-            os.write(self._write_fd, b"\0")
+            self._write(0)
+
+    def _write(self, number: int) -> None:
+        # The thread reads what a full pipe holds, and then looks for a stop request.
+        with suppress(BlockingIOError):
+            os.write(self._write_fd, bytes([number]))
 
     def restore(self) -> None:
         """Restore the previous handlers."""
@@ -109,10 +159,8 @@ class Signals(ThreadedPart):
         return True
 
     def _run(self) -> None:
-        while True:
+        while not self._stop_requested.is_set():
             for number in os.read(self._read_fd, 512):
-                if number == 0:
-                    return
                 if number in self._actions:
                     try:
                         self._actions[number]()

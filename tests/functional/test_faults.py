@@ -849,6 +849,29 @@ def stacks_of(daemon: Process) -> str:
     return daemon.out
 
 
+@pytest.mark.parametrize("chain", [False, True])
+@pytest.mark.parametrize("style", ["daemonkit run", "python prog.py"])
+def test_a_handler_of_sigusr1_that_faulthandler_has_set_is_left_alone(
+    run_app: Run, spawn: Run, style: str, chain: bool
+) -> None:
+    text = HEAD + f"import faulthandler\nfaulthandler.register(signal.SIGUSR1, chain={chain})\n"
+    if style == "daemonkit run":
+        daemon = run_app(text).wait_ready()
+    else:
+        # With the default action, a chained signal would end the process.
+        before = "signal.signal(signal.SIGUSR1, lambda *_: None)\n" if chain else ""
+        text = text.replace("import faulthandler\n", "import faulthandler\n" + before)
+        text += "app.configure({'master': {'port': 0}})\napp.start()\n"
+        daemon = spawn("prog.py", prog__py=text).wait_ready()
+    for count in (1, 2):
+        daemon.send_signal(signal.SIGUSR1)
+        daemon.wait_until(lambda: daemon.err.count("Current thread") == count, "the stacks")  # noqa: B023
+
+    assert daemon.get("/ping").text == "OK\n"
+    assert daemon.stop() == 0
+    assert "SIGUSR1" not in daemon.out
+
+
 def test_a_user_s_own_handler_of_sigusr1_is_left_alone(run_app: Run) -> None:
     daemon = run_app(
         HEAD + "signal.signal(signal.SIGUSR1, lambda number, frame: say('mine'))\n"
