@@ -6,7 +6,6 @@ import logging
 import os
 import sys
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -30,6 +29,7 @@ from .monitoring.alerts.juggler import make_alert
 from .monitoring.health import Health
 from .monitoring.status import Gatherer
 from .registry import HandlerSpec, Registrars
+from .runtime.clock import monotonic
 from .supervision.slave import Slave, SlaveSpec, SlaveTarget, split_options
 from .system import log
 from .text import describe, timestamp
@@ -132,7 +132,7 @@ class Daemon(Registrars):
     def status(self) -> dict[str, Any]:
         """What `/status` shows; an override may add to it, or return anything."""
         supervisor = self._assembly.supervisor
-        uptime = time.monotonic() - self._started_clock if self._started else 0.0
+        uptime = monotonic() - self._started_clock if self._started else 0.0
         shown: dict[str, Any] = {
             "name": self.name,
             "pid": os.getpid(),
@@ -266,7 +266,7 @@ class Daemon(Registrars):
             self.logger.warning("Config file is not specified")
         log_warnings(self._config.now, self.logger)
         self.logger.debug("Starting")
-        self._started, self._started_clock = datetime.now(), time.monotonic()
+        self._started, self._started_clock = datetime.now(), monotonic()
         program = Program(
             self.logger,
             self.shutdown,

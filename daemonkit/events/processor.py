@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 from ..callables import refuse_unrun
 from ..runtime.calls import call_hook
+from ..runtime.clock import monotonic
 from ..runtime.forks import ForkFlag, ForkGuard
 from ..runtime.heartbeat import Heartbeat
 from ..runtime.stacks import stack_of
@@ -93,10 +93,10 @@ class Processor:
         self._queue.close()
 
     def join(self, timeout: float) -> bool:
-        until = time.monotonic() + timeout
+        until = monotonic() + timeout
         for worker in self._workers:
             if worker.thread.ident is not None:
-                worker.thread.join(max(0.0, until - time.monotonic()))
+                worker.thread.join(max(0.0, until - monotonic()))
         return not self.running_threads()
 
     def running_threads(self) -> list[threading.Thread]:

@@ -7,11 +7,11 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import NoReturn
 
+from ..runtime.clock import monotonic
 from ..runtime.stacks import bottom_of, stack_of
 from ..system.log import write_stderr
 
@@ -25,11 +25,11 @@ class Deadline:
     """Counts down from `timeout` seconds on the monotonic clock."""
 
     def __init__(self, timeout: float) -> None:
-        self._until = time.monotonic() + timeout
+        self._until = monotonic() + timeout
 
     def left(self, keep: float = 0.0) -> float:
         """Seconds left, not counting `keep` seconds reserved for later; never negative."""
-        return max(0.0, self._until - keep - time.monotonic())
+        return max(0.0, self._until - keep - monotonic())
 
 
 def run_best_effort(*actions: Callable[[], object]) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import signal
 import threading
-import time
 from collections.abc import Callable
 
+from ..runtime.clock import monotonic
 from ..runtime.stacks import stacks
 from .exit import exit_by_signal
 from .signals import Coalesced, kernel_handler
@@ -28,13 +28,13 @@ class StopRequest:
         """Whether this signal, received now, is the first."""
         if self.first is not None:
             return False
-        self._first_at = time.monotonic()
+        self._first_at = monotonic()
         self.first = number
         return True
 
     def is_fresh(self) -> bool:
         """Whether another signal now would count as the first one."""
-        return self.first is not None and time.monotonic() - self._first_at < SAME_SIGNAL
+        return self.first is not None and monotonic() - self._first_at < SAME_SIGNAL
 
 
 class StopSignals:

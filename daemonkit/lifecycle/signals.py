@@ -6,13 +6,13 @@ import logging
 import os
 import signal
 import threading
-import time
 import weakref
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
 from ..exceptions import StartError
+from ..runtime.clock import monotonic
 from ..runtime.part import ThreadedPart
 from ..system.log import log_safely, write_stderr
 from ..text import error_text
@@ -205,14 +205,14 @@ class Coalesced:
     def _run(self) -> None:
         while True:
             # Unlike time.sleep, an event's wait also works under libfaketime.
-            threading.Event().wait(max(0.0, self._not_before - time.monotonic()))
+            threading.Event().wait(max(0.0, self._not_before - monotonic()))
             with self._lock:
                 self._requested = False
             try:
                 self._function()
             except Exception:
                 log_safely(self._logger, logging.ERROR, "%s failed", self._name, exc_info=True)
-            self._not_before = time.monotonic() + self._pause
+            self._not_before = monotonic() + self._pause
             with self._lock:
                 if not self._requested:
                     self._running = False

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .clock import monotonic
 
 if TYPE_CHECKING:
     import asyncio
@@ -81,7 +82,7 @@ class Cancellation:
         self._until = until
         self._repeat_at = math.inf
         if until != math.inf:
-            now = time.monotonic()
+            now = monotonic()
             self._repeat_at = now + max(CHECK_INTERVAL, (until - now) / 2)
 
     def pending(self) -> list[Task]:
@@ -97,7 +98,7 @@ class Cancellation:
         if not pending:
             return
         self._handle = self._loop.call_later(CHECK_INTERVAL, self._check)
-        if time.monotonic() >= self._repeat_at:
+        if monotonic() >= self._repeat_at:
             self.limit(self._until)
             self._cancel_again(pending, {*self._spared})
         elif swallowing := [task for task in self._cancelled(pending) if self._goes_on(task)]:

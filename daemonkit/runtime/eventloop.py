@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import threading
-import time
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from .cancellation import Cancellation
+from .clock import monotonic
 from .forks import ForkGuard
 from .stacks import awaited_in
 
@@ -52,6 +52,9 @@ class EventLoop:
         """
         if self._loop is None:
             self._loop = self._asyncio.new_event_loop()
+            # Other loops than asyncio's own have a clock that nothing replaces.
+            with suppress(AttributeError):
+                self._loop.time = monotonic  # type: ignore[method-assign]
             self._asyncio.set_event_loop(self._loop)
         error: BaseException | None
         try:
@@ -81,7 +84,7 @@ class EventLoop:
         """
         with self._lock:
             self._cancelled = True
-            self._until = time.monotonic() + timeout
+            self._until = monotonic() + timeout
             if self._running is not None:
                 self._running.call_soon_threadsafe(self._cancel_running)
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 import math
 import threading
-import time
 from collections.abc import Callable
 
 from ..system.log import log_safely
+from .clock import kernel_timeout, monotonic
 from .part import ThreadedPart
 
-LONGEST_SLEEP = 3600.0
 AFTER_FAILURE = 1.0
 """Seconds until the functions are called again after one has raised."""
 
@@ -52,7 +51,7 @@ class Timer(ThreadedPart):
     def _run(self) -> None:
         due = 0.0
         while self._sleep_until(due):
-            now = time.monotonic()
+            now = monotonic()
             try:
                 due = min((run_due(now) for run_due in self._functions), default=math.inf)
             # The thread must survive whatever a function raises.
@@ -65,9 +64,9 @@ class Timer(ThreadedPart):
         """Wait until `due` or a wake; False when the thread is to stop."""
         with self._wakes:
             while not self._woken and not self._stop_requested.is_set():
-                left = due - time.monotonic()
+                left = due - monotonic()
                 if left <= 0:
                     break
-                self._wakes.wait(min(left, LONGEST_SLEEP))
+                self._wakes.wait(kernel_timeout(left))
             self._woken = False
             return not self._stop_requested.is_set()

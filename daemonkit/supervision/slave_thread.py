@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import math
 import threading
-import time
 from collections.abc import Callable
 from datetime import datetime
 from typing import Protocol
 
 from ..callables import refuse_unrun
+from ..runtime.clock import monotonic
 from ..runtime.eventloop import EventLoop, Stopped
 from ..runtime.forks import ForkGuard
 from ..runtime.heartbeat import Heartbeat, ShutdownEvent
@@ -136,7 +136,7 @@ class SlaveThread:
             refuse_unrun(await slave.run())
 
         def wait(seconds: float) -> None:
-            until = time.monotonic() + seconds
+            until = monotonic() + seconds
             self.heartbeat.pause()
             try:
                 loop.sleep(seconds)
@@ -145,7 +145,7 @@ class SlaveThread:
             # From a task that the slave left running.
             except BaseException as error:
                 self._observer.call_ended(error)
-                self._shutdown.wait(until - time.monotonic())
+                self._shutdown.wait(until - monotonic())
             self.heartbeat.resume()
 
         try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -13,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from ..callables import refuse_unrun
+from ..runtime.clock import monotonic
 from ..runtime.stacks import stack_of
 from ..text import timestamp
 from ..types import Problem, SlaveMaster
@@ -46,7 +46,7 @@ class SupervisedSlave:
         wake: Callable[[], None],
         gave_up: Callable[[str], None],
         one_try: bool = False,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         self.name = spec.name
         self.spec = spec

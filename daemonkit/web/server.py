@@ -12,6 +12,7 @@ from typing import Any
 from waitress import wasyncore
 from waitress.adjustments import Adjustments
 
+from ..runtime.clock import monotonic
 from ..runtime.part import ThreadedPart
 from ..system.log import log_safely
 from .fast_lane import FastLane
@@ -128,7 +129,7 @@ class Server(ThreadedPart):
         """
         if self._listener is not None and self._listener.active_channels:
             grace = min(LAST_REQUEST_TIMEOUT, timeout)
-            self._listener.clients.closes_idle_from = time.monotonic() + grace
+            self._listener.clients.closes_idle_from = monotonic() + grace
             self._wake()
             self._is_empty.wait(timeout)
 
@@ -139,7 +140,7 @@ class Server(ThreadedPart):
         self._wake()
 
     def join(self, timeout: float) -> bool:
-        until = time.monotonic() + timeout
+        until = monotonic() + timeout
         if self._thread.ident is None:
             # It could not be started; the pool's threads may have been.
             self._close(ABANDON_TIMEOUT)
@@ -150,10 +151,10 @@ class Server(ThreadedPart):
             self._abandon = True
             self._wake()
             self._thread.join(2 * ABANDON_TIMEOUT)
-            until = time.monotonic() + ABANDON_TIMEOUT
+            until = monotonic() + ABANDON_TIMEOUT
         # Pool threads may still run for a moment after they have left the pool.
         for thread in self._pool.started:
-            thread.join(max(0.0, until - time.monotonic()))
+            thread.join(max(0.0, until - monotonic()))
         return stopped
 
     def running_threads(self) -> list[threading.Thread]:
@@ -200,13 +201,13 @@ class Server(ThreadedPart):
 
     def _finish_requests(self, listener: Listener) -> None:
         """Answer the requests in flight, but none that follows an answer."""
-        began = time.monotonic()
+        began = monotonic()
         while not self._abandon:
             self._run_once(listener, 0)
             if not self._has_work(listener, began):
                 break
             self._run_once(listener, STOP_POLL_INTERVAL)
-            listener.clients.drop_unread(UNREAD_TIMEOUT, time.monotonic(), began)
+            listener.clients.drop_unread(UNREAD_TIMEOUT, monotonic(), began)
 
     def _close(self, patience: float) -> None:
         """Release everything; wait at most `patience` seconds for the pool's threads."""
@@ -254,7 +255,7 @@ class Server(ThreadedPart):
 
     def _has_work(self, listener: Listener, began: float) -> bool:
         """Whether a request is to be answered, or one may still arrive since `began`."""
-        is_early = time.monotonic() < began + UNSENT_TIMEOUT
+        is_early = monotonic() < began + UNSENT_TIMEOUT
         return any(
             channel.requests
             or channel.total_outbufs_len

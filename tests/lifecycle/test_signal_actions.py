@@ -39,7 +39,7 @@ def test_a_second_signal_counts_from_half_a_second_on(
     stop: StopSignals, monkeypatch: pytest.MonkeyPatch, second: signal.Signals
 ) -> None:
     now = 10.0
-    monkeypatch.setattr(module.time, "monotonic", lambda: now)
+    monkeypatch.setattr(module, "monotonic", lambda: now)
     assert not stop.request.is_fresh()
     stop.receive(signal.SIGTERM)
     now += SAME_SIGNAL - 0.01
