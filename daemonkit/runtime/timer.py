@@ -7,8 +7,8 @@ import math
 import threading
 from collections.abc import Callable
 
-from ..system.log import log_safely
 from .clock import kernel_timeout, monotonic
+from .failures import FailureLog
 from .part import ThreadedPart
 
 AFTER_FAILURE = 1.0
@@ -28,7 +28,7 @@ class Timer(ThreadedPart):
         self, logger: logging.Logger, name: str = "timer", title: str = "the timer"
     ) -> None:
         super().__init__(name, title)
-        self._logger = logger
+        self._failures = FailureLog(logger)
         self._functions: list[RunDue] = []
         self._wakes = threading.Condition()
         self._woken = False
@@ -55,9 +55,8 @@ class Timer(ThreadedPart):
             try:
                 due = min((run_due(now) for run_due in self._functions), default=math.inf)
             # The thread must survive whatever a function raises.
-            except Exception:
-                text = "The thread %s failed and continues"
-                log_safely(self._logger, logging.ERROR, text, self.name, exc_info=True)
+            except Exception as error:
+                self._failures.log(error, f"The thread {self.name} failed", then=" and continues")
                 due = now + AFTER_FAILURE
 
     def _sleep_until(self, due: float) -> bool:

@@ -64,7 +64,8 @@ class SupervisedSlave:
         self._on_gave_up = gave_up
         self._one_try = one_try
         self._clock = clock
-        self._log = SlaveLog(logging.getLogger(f"{master.name}.{spec.name}"), spec, clock)
+        logger = logging.getLogger(f"{master.name}.{spec.name}")
+        self._log = SlaveLog(logger, spec, wake, clock)
         self._lock = threading.Lock()
         self._state = STARTING
         self._is_failing = False
@@ -124,7 +125,7 @@ class SupervisedSlave:
         slave_thread, heartbeat_due = self._slave_thread, math.inf
         if slave_thread is not None and not slave_thread.is_over:
             heartbeat_due = slave_thread.heartbeat.run_due(now)
-        return min(self._due, heartbeat_due)
+        return min(self._due, heartbeat_due, self._log.run_due(now))
 
     def _start_thread(self) -> BaseException | None:
         """Start the next run; returns the error that kept the thread from starting."""
@@ -179,7 +180,7 @@ class SupervisedSlave:
         self._state, self._is_failing, self.last_failure = BACKING_OFF, True, failure
         # Logging may fail, out of memory for example; the next call must come anyway.
         with suppress(BaseException):
-            self._log.call_failed(error, failure.error, is_repeated=is_repeated)
+            self._log.call_failed(error)
         if not is_repeated:
             self._on_changed()
 

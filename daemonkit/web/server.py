@@ -13,8 +13,8 @@ from waitress import wasyncore
 from waitress.adjustments import Adjustments
 
 from ..runtime.clock import monotonic
+from ..runtime.failures import FailureLog
 from ..runtime.part import ThreadedPart
-from ..system.log import log_safely
 from .fast_lane import FastLane
 from .listener import Listener
 from .poller import Poller
@@ -63,6 +63,7 @@ class Server(ThreadedPart):
     ) -> None:
         super().__init__("http", "the HTTP server")
         self._logger = logger
+        self._failures = FailureLog(logger)
         self._socket = sock
         self.is_passed = is_passed
         self._application = application
@@ -233,9 +234,8 @@ class Server(ThreadedPart):
             if accepts:
                 self._handle(listener._fileno, accepts)
         # A failure of one connection must not affect the others.
-        except Exception:
-            text = "The HTTP loop failed and continues"
-            log_safely(self._logger, logging.ERROR, text, exc_info=True)
+        except Exception as error:
+            self._failures.log(error, "The HTTP loop failed", then=" and continues")
             time.sleep(FAILURE_PAUSE)
 
     def _handle_ready(self, listener: Listener, timeout: float | None) -> int:
