@@ -11,7 +11,7 @@ import click
 
 from ..lifecycle.descriptors import open_standard_descriptors
 from ..lifecycle.signal_actions import StopRequest
-from ..lifecycle.signals import STOP_SIGNALS, ignoring, kernel_handler
+from ..lifecycle.signals import STOP_SIGNALS, Ignoring, kernel_handler
 from ..system.log import write_stderr
 from .options import daemon_options, load_configured
 
@@ -75,7 +75,7 @@ class _EarlySignals:
                 continue
             if number in STOP_SIGNALS:
                 is_fresh = self._request.is_fresh
-                late = ignoring(is_fresh, self._before[number])
+                late = Ignoring(is_fresh, self._before[number])
                 signal.signal(number, late if is_fresh() else self._before[number])
             # In Python's view, what faulthandler.register has replaced is still ours.
             elif kernel_handler(number) == self._addresses.get(number):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import signal
@@ -40,16 +41,31 @@ def kernel_handler(number: int) -> int | None:
     return ctypes.c_void_p.from_buffer(action).value or 0
 
 
-def ignoring(is_fresh: Callable[[], bool], handler: Any) -> Callable[[int, Any], None]:
+class Ignoring:
     """A handler that ignores a stop signal while `is_fresh` says that it counts as an earlier one,
     and with the first one after that puts `handler` back."""
 
-    def ignore(number: int, _frame: object) -> None:
-        if not is_fresh():
-            signal.signal(number, handler)
+    def __init__(self, is_fresh: Callable[[], bool], handler: Any) -> None:
+        self.is_fresh = is_fresh
+        self._handler = handler
+
+    def __call__(self, number: int, _frame: object) -> None:
+        if not self.is_fresh():
+            signal.signal(number, self._handler)
             signal.raise_signal(number)
 
-    return ignore
+
+def ignore_at_exit() -> None:
+    """Keep ignoring what `Ignoring` ignores: while the interpreter is finalized, it restores the
+    default action of every signal that has a handler."""
+    for number in STOP_SIGNALS:
+        handler = signal.getsignal(number)
+        if isinstance(handler, Ignoring) and handler.is_fresh():
+            signal.signal(number, signal.SIG_IGN)
+
+
+# Before the user's module registers functions, and so called after them.
+atexit.register(ignore_at_exit)
 
 
 class Signals(ThreadedPart):
@@ -133,7 +149,7 @@ class Signals(ThreadedPart):
             if self._is_fresh():
                 for number in self._old_handlers.keys() & set(STOP_SIGNALS):
                     handler = self._old_handlers[number]
-                    self._old_handlers[number] = ignoring(self._is_fresh, handler)
+                    self._old_handlers[number] = Ignoring(self._is_fresh, handler)
             self.restore()
             self._write(0)
 

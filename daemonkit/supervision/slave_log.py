@@ -11,6 +11,8 @@ from .slave import SlaveSpec
 
 RARE = 1.0
 """Seconds: a slave that is restarted after a longer wait doesn't flood the log."""
+FEW = 10
+"""Neither do so many restarts."""
 
 
 class SlaveLog:
@@ -32,8 +34,8 @@ class SlaveLog:
 
     def call_failed(self, error: BaseException) -> None:
         """A call of a periodic slave raised."""
-        what = f"The slave {self._name} {_outcome(error)}"
-        logged = self._failures.log(error, what, then="; it is called again as scheduled")
+        what, then = self._outcome(error)
+        logged = self._failures.log(error, what, then=f"{then}; it is called again as scheduled")
         self._is_failing = self._is_failing or logged
 
     def call_succeeded(self) -> None:
@@ -48,17 +50,16 @@ class SlaveLog:
         self, error: BaseException | None, restart: int, delay: float | None, *, expected: bool
     ) -> None:
         """The slave ended; its restart number `restart` follows in `delay` seconds, if at all."""
-        what = _outcome(error)
+        what, then = self._outcome(error)
         if isinstance(error, SystemExit | KeyboardInterrupt):
-            what += ", which ends the slave and not the daemon"
-        what = f"The slave {self._name} {what}"
-        then = "" if delay is None else f"; restart {restart} in {delay:.2g} s"
+            then += ", which ends the slave and not the daemon"
+        then += "" if delay is None else f"; restart {restart} in {delay:.2g} s"
         if delay is None:
             self._failures.flush()
         if error is None:
             if not expected:
                 self._logger.info("%s%s", what, then)
-        elif delay is not None and delay < RARE:
+        elif delay is not None and delay < RARE and restart > FEW:
             self._failures.log(error, what, then=then)
         elif self._failures.is_new(error, what):
             self._logger.error("%s%s", what, then, exc_info=error)
@@ -80,12 +81,15 @@ class SlaveLog:
         """A stalled slave has beaten again after `age` seconds."""
         self._logger.info("The slave %s recovered after %.3g s", self._name, age)
 
-
-def _outcome(error: BaseException | None) -> str:
-    if error is None:
-        return "returned"
-    if isinstance(error, SystemExit):
-        return f"raised SystemExit({error.code!r})"
-    if isinstance(error, MemoryError):
-        return "ran out of memory"
-    return "failed" if isinstance(error, Exception) else f"raised {type(error).__name__}"
+    def _outcome(self, error: BaseException | None) -> tuple[str, str]:
+        """What has happened, and what is particular to this time."""
+        what, then = f"raised {type(error).__name__}", ""
+        if error is None:
+            what = "returned"
+        elif isinstance(error, SystemExit):
+            then = f"({error.code!r})"
+        elif isinstance(error, MemoryError):
+            what = "ran out of memory"
+        elif isinstance(error, Exception):
+            what = "failed"
+        return f"The slave {self._name} {what}", then

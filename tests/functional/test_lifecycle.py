@@ -592,6 +592,23 @@ def test_a_second_signal_during_the_import_exits_at_once(
     assert daemon.err == f"daemonkit: {second.name} again: exiting at once\n"
 
 
+@pytest.mark.parametrize(("first", "second"), STOP_PAIRS)
+def test_stop_signals_until_the_very_end_are_one(
+    run_app: Run, first: signal.Signals, second: signal.Signals
+) -> None:
+    def send_many() -> int:
+        daemon = run_app(QUIET).wait_ready()
+        daemon.send_signal(first)
+        until = time.monotonic() + SAME_SIGNAL * 0.9
+        while daemon.popen.poll() is None and time.monotonic() < until:
+            daemon.send_signal(second)
+            time.sleep(0.001)
+        return daemon.wait()
+
+    # On a busy machine, the end takes longer.
+    assert 0 in (send_many() for _ in range(5))
+
+
 def test_a_signal_long_after_the_daemon_s_end_has_its_former_handler(spawn: Run) -> None:
     program = (
         HEAD
@@ -709,7 +726,7 @@ def test_closed_output_does_not_keep_the_daemon_from_exiting(tmp_path: Path, clo
     client = Client("127.0.0.1", 60)
     for number in (1, 2):
         with subprocess.Popen(
-            f"{command} --set master.shutdown_timeout=0.3",
+            f"{command} --set master.shutdown_timeout={0.3 if number == 1 else 600}",
             shell=True,
             cwd=tmp_path,
             stdout=subprocess.DEVNULL,
@@ -722,8 +739,8 @@ def test_closed_output_does_not_keep_the_daemon_from_exiting(tmp_path: Path, clo
             while number == 2 and status is None:
                 popen.send_signal(signal.SIGINT)
                 status = popen.poll()
-            # Of two pending signals the kernel delivers the lower number first.
-            assert popen.wait(60) in ((4,) if number == 1 else (128 + 2, 128 + 15))
+                time.sleep(0.01)
+            assert popen.wait(60) in ((4,) if number == 1 else (128 + 2,))
 
 
 def test_a_full_pipe_that_nobody_reads_does_not_keep_the_daemon_from_exiting(

@@ -14,7 +14,7 @@ import pytest
 from daemonkit import StartError
 from daemonkit.lifecycle import signals as module
 from daemonkit.lifecycle.exit import run_best_effort
-from daemonkit.lifecycle.signals import Coalesced, Signals, ignoring, kernel_handler
+from daemonkit.lifecycle.signals import Coalesced, Ignoring, Signals, kernel_handler
 from daemonkit.text import error_text
 
 
@@ -375,7 +375,7 @@ def test_a_stop_signal_is_ignored_while_it_is_fresh_and_then_has_its_former_hand
 
 def test_the_kernel_s_handler_shows_what_python_does_not_know() -> None:
     by_default = kernel_handler(signal.SIGUSR2)
-    before = signal.signal(signal.SIGUSR2, ignoring(lambda: True, signal.SIG_DFL))
+    before = signal.signal(signal.SIGUSR2, Ignoring(lambda: True, signal.SIG_DFL))
     try:
         by_python = kernel_handler(signal.SIGUSR2)
         with open(os.devnull, "w") as file:

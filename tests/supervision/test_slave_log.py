@@ -97,9 +97,26 @@ def test_a_crash_loop_without_a_wait_does_not_fill_the_log(
         log.exited(failure(f"error {number}"), number + 1, 0.0, expected=False)
     log.exited(None, 0, None, expected=True)
 
-    assert [re.sub(r" at \S+test_slave_log.py:\d+", "", m) for m in caplog.messages] == [
+    messages = [re.sub(r" at \S+test_slave_log.py:\d+", "", m) for m in caplog.messages]
+    assert messages[:2] == [
         "The slave work failed; restart 1 in 0 s",
-        "The slave work failed 999 more times, last: ValueError: error 999",
+        "The slave work failed; restart 2 in 0 s: ValueError: error 1",
+    ]
+    assert messages[10:] == ["The slave work failed 990 more times, last: ValueError: error 999"]
+
+
+def test_an_exit_status_that_changes_each_time_does_not_fill_the_log(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = make(clock)
+    for number in range(100):
+        try:
+            raise SystemExit(number)
+        except SystemExit as error:
+            log.call_failed(error)
+
+    assert caplog.messages == [
+        "The slave work raised SystemExit(0); it is called again as scheduled"
     ]
 
 

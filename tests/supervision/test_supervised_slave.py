@@ -160,7 +160,7 @@ def refuse(*arguments: object, **options: object) -> str:
 def test_without_memory_for_logging_a_slave_is_still_restarted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("daemonkit.supervision.slave_log._outcome", refuse)
+    monkeypatch.setattr("daemonkit.supervision.slave_log.SlaveLog._outcome", refuse)
     supervised = Supervised(fail)
     slave = supervised.run()
 
@@ -172,7 +172,7 @@ def test_without_memory_for_logging_a_slave_is_still_restarted(
 def test_without_memory_for_logging_a_failed_call_the_next_one_still_comes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("daemonkit.supervision.slave_log._outcome", refuse)
+    monkeypatch.setattr("daemonkit.supervision.slave_log.SlaveLog._outcome", refuse)
     slave = Supervised(fail, every=1).slave
     slave.call_ended(MemoryError())
 
