@@ -12,9 +12,9 @@ from itertools import compress
 from typing import Any
 
 from ..exceptions import EventTooLarge, InvalidEvent
+from ..runtime.failures import FailureLog
 from ..runtime.part import ThreadedPart
 from ..runtime.ratelimit import RateLimit
-from ..system.log import log_safely
 from ..system.sockets import format_address, kernel_drops, plain_address, set_receive_buffer
 from ..types import Event, Origin
 from .codec import Decoded, decode, decode_each
@@ -50,6 +50,7 @@ class UdpListener(ThreadedPart):
         self._socket = sock
         self._intake = intake
         self._logger = logger
+        self._failures = FailureLog(logger)
         self._wake_read, self._wake_write = os.pipe()
         self._is_allowed = is_allowed
         kinds = ("denied", "invalid", "refused", "error", "dropped")
@@ -109,9 +110,8 @@ class UdpListener(ThreadedPart):
         try:
             return self._read_batch()
         # Nothing may end this thread.
-        except Exception:
-            text = "The UDP listener failed and continues"
-            log_safely(self._logger, logging.ERROR, text, exc_info=True)
+        except Exception as error:
+            self._failures.log(error, "The UDP listener failed", then=" and continues")
             return False
 
     def _read_batch(self) -> bool:

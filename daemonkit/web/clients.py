@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Mapping
 
+from ..runtime.clock import monotonic
 from .channel import Channel
 from .poller import Poller
 
@@ -69,7 +69,7 @@ class Clients:
     def watch_idle(self) -> None:
         """Start closing connections that are idle for too long."""
         if self._next_sweep is None:
-            self._next_sweep = time.monotonic() + IDLE_TIMEOUT
+            self._next_sweep = monotonic() + IDLE_TIMEOUT
 
     def forget_order(self) -> None:
         """Sort the connections by idle time again before the next one is shed."""
