@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import socket
 import threading
-import time
 from typing import Any
 
+from ..runtime.clock import monotonic
 from ..system.log import log_safely
 from .fast_lane import LINE
 from .request import Parser, RequestTimeout
@@ -127,7 +127,7 @@ class Channel(Sender):
         ):
             rest = lane.take(self, data)
         if self.partial and not (before and len(self.partial) == len(data)):
-            self._partial_began = time.monotonic()
+            self._partial_began = monotonic()
         taken = not rest or bool(super().received(rest))
         self._note_receiving()
         return taken
@@ -151,7 +151,7 @@ class Channel(Sender):
         was_held_up = self._began is not None and self.last_activity > self._began
         if self.requests or self.total_outbufs_len or was_held_up:
             # It is not read while the previous request is being answered.
-            self._partial_began = time.monotonic()
+            self._partial_began = monotonic()
             if self.request is not None:
                 self.request.began = self._partial_began
             self._note_receiving()
@@ -216,7 +216,7 @@ class Channel(Sender):
                 pass
             else:
                 self._lingers = True
-                self.server.clients.lingering[self] = time.monotonic() + LINGER
+                self.server.clients.lingering[self] = monotonic() + LINGER
                 self.server.poller.recheck(self)
                 return
         self.drop()

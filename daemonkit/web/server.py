@@ -250,7 +250,7 @@ class Server(ThreadedPart):
     def _handle_ready(self, listener: Listener, timeout: float | None) -> int:
         """Wait for connections and handle those that are ready; return the listener's flags."""
         ready = dict(self._poller.wait(timeout))
-        listener.polled_at = time.monotonic()
+        listener.polled_at = monotonic()
         accepts = ready.pop(listener._fileno, 0)
         for fd, flags in ready.items():
             self._handle(fd, flags)

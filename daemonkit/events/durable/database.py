@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...exceptions import StartError
+from ...runtime.clock import monotonic
 
 APPLICATION = 0x646B6576
 """PRAGMA application_id of our files: "dkev"."""
@@ -113,7 +114,7 @@ class Database:
             )
         if not tables:
             execute(f"PRAGMA page_size = {PAGE_SIZE}")
-        self._use_wal(time.monotonic() + busy_timeout)
+        self._use_wal(monotonic() + busy_timeout)
         # FULL: a commit returns once it is on the disk.
         execute("PRAGMA synchronous = FULL")
         execute("PRAGMA secure_delete = OFF")
@@ -128,7 +129,7 @@ class Database:
                 return
             # SQLite's busy time-out doesn't apply when several processes do this to a new file.
             except sqlite3.OperationalError as error:
-                if not is_locked(error) or time.monotonic() > until:
+                if not is_locked(error) or monotonic() > until:
                     raise
                 time.sleep(0.005)
 
@@ -144,8 +145,8 @@ class Database:
 
     def check(self) -> None:
         """Check the file for damage, for CHECK_SECONDS at most; raises Broken."""
-        until = time.monotonic() + CHECK_SECONDS
-        self.db.set_progress_handler(lambda: time.monotonic() > until, CHECK_STEPS)
+        until = monotonic() + CHECK_SECONDS
+        self.db.set_progress_handler(lambda: monotonic() > until, CHECK_STEPS)
         try:
             found = self.value("PRAGMA quick_check(1)")
         except sqlite3.OperationalError as error:

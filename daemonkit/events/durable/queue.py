@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from ...exceptions import StartError, Unavailable
+from ...runtime.clock import monotonic
 from ...runtime.forks import ForkFlag
 from ...runtime.part import ThreadedPart
 from ...system.log import log_safely
@@ -105,10 +106,10 @@ class DurableQueue(Bounded, ThreadedPart):
         self._dirty.set()
 
     def join(self, timeout: float) -> bool:
-        until = time.monotonic() + timeout
+        until = monotonic() + timeout
         super().join(timeout)
         # Another thread may be using the disk.
-        if not self._lock.acquire(timeout=max(0.0, until - time.monotonic())):
+        if not self._lock.acquire(timeout=max(0.0, until - monotonic())):
             return False
         try:
             if not self._file.is_closed:
@@ -259,14 +260,14 @@ class DurableQueue(Bounded, ThreadedPart):
                 return
 
     def _run(self) -> None:
-        check = time.monotonic() + CHECK_INTERVAL
+        check = monotonic() + CHECK_INTERVAL
         while not self._stop_requested.is_set():
-            self._dirty.wait(max(0.0, check - time.monotonic()))
+            self._dirty.wait(max(0.0, check - monotonic()))
             try:
                 if self._dirty.is_set() and not self._stop_requested.wait(ACK_DELAY):
                     self._save()
-                if time.monotonic() >= check:
-                    check = time.monotonic() + CHECK_INTERVAL
+                if monotonic() >= check:
+                    check = monotonic() + CHECK_INTERVAL
                     self._check_file()
             # Nothing may end this thread.
             except Exception:
