@@ -15,6 +15,7 @@ from ..config.access import UNIX, Token, parse_tokens
 from ..config.defaults import Settings
 from ..system.networks import Networks, forwarded_client, is_loopback_address, parse_address
 from ..system.sockets import format_address
+from .head import HOST
 from .pool import PROBES
 
 SEND, READ, CONTROL = "send", "read", "control"
@@ -227,7 +228,8 @@ def _believe(environ: dict[str, Any], client: Client) -> None:
     scheme = last_of(environ.get("HTTP_X_FORWARDED_PROTO", "")).lower()
     if scheme in ("http", "https"):
         environ["wsgi.url_scheme"] = scheme
-    if host := last_of(environ.get("HTTP_X_FORWARDED_HOST", "")):
+    host = last_of(environ.get("HTTP_X_FORWARDED_HOST", ""))
+    if host and HOST.fullmatch(host.encode("latin-1", "replace")):
         environ["HTTP_HOST"] = host
 
 
