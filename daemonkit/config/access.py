@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from ..system.networks import Networks
+from ..system.networks import Networks, parse_address
 from .checks import BadValue, Check, or_none
 from .secrets import Secret
 
@@ -18,7 +18,7 @@ UNIX = "unix"
 UNIX_PREFIX = "unix:"
 _TOKEN = re.compile(r"[!-~]+")
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-_HOST = re.compile(r"\.?[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\]|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*")
+_HOST = re.compile(r"\.?[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\.?")
 
 
 class Token(NamedTuple):
@@ -93,7 +93,9 @@ def _networks(value: Any, *, unix: bool) -> list[str]:
 def _hosts(value: Any) -> list[str]:
     if not isinstance(value, list):
         raise TypeError
-    if not all(isinstance(item, str) and _HOST.fullmatch(item) for item in value):
+    if not all(isinstance(item, str) for item in value):
+        raise TypeError
+    if not all(_HOST.fullmatch(item) or parse_address(item.strip("[]")) for item in value):
         raise ValueError
     return [item.lower() for item in value]
 

@@ -5,12 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_address,
+    ip_network,
+)
 
 Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
 
 REMEMBERED = 4096
 """Addresses whose membership is remembered."""
+_MAPPED_BITS = 96
 # An address as proxies write it (RFC 7239 section 6): with a port, an IPv6 one in brackets.
 _WITH_PORT = re.compile(r"\[([^]]*)\](?::\d{1,5})?|([0-9.]+):\d{1,5}")
 
@@ -37,7 +46,7 @@ class Networks:
     """
 
     def __init__(self, texts: Iterable[str]) -> None:
-        self._networks = [ip_network(text) for text in texts]
+        self._networks = [_network(text) for text in texts]
         self.contains = lru_cache(REMEMBERED)(self._contains)
 
     def __bool__(self) -> bool:
@@ -53,20 +62,31 @@ class Networks:
         )
 
 
-def forwarded_client(header: str, proxies: Networks) -> str | None:
-    """The client that X-Forwarded-For names: the right-most address that isn't a trusted proxy.
+def _network(text: str) -> Network:
+    network = ip_network(text)
+    # Addresses are compared as IPv4 if they are IPv4-mapped (RFC 4291 section 2.5.5.2).
+    mapped = getattr(network.network_address, "ipv4_mapped", None)
+    if mapped is None or network.prefixlen < _MAPPED_BITS:
+        return network
+    return IPv4Network((mapped, network.prefixlen - _MAPPED_BITS))
 
-    "" if the last proxy that is trusted named something else than an address; None if there are
-    only trusted proxies.
+
+def forwarded_client(header: str, proxies: Networks) -> str | None:
+    """The client that X-Forwarded-For names: the right-most address that isn't a trusted proxy, or
+    the left-most if all of them are.
+
+    "" if the last proxy that is trusted named something else than an address; None if it is empty.
     """
+    first = None
     for part in reversed(header.split(",")):
         text = part.strip()
         if not text:
             continue
         found = _WITH_PORT.fullmatch(text)
-        address = parse_address((found[1] or found[2]) if found else text)
+        address = parse_address(found[found.lastindex or 0] if found else text)
         if address is None:
             return ""
-        if str(address) not in proxies:
-            return str(address)
-    return None
+        first = str(address)
+        if first not in proxies:
+            break
+    return first

@@ -51,7 +51,10 @@ class Sockets:
         return f"unix:{self.path}" if self.path else format_address(self.host, self.port)
 
     def close(self) -> None:
+        """Close them, and remove the file of a Unix socket."""
         self.tcp.close()
+        if self.path:
+            remove_socket_file(self.path)
         if self.udp is not None:
             self.udp.close()
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hmac
 import os
+import re
 import socket
 from collections.abc import Callable
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 from werkzeug.exceptions import Forbidden, Unauthorized
 
@@ -20,7 +20,6 @@ from .pool import PROBES
 
 SEND, READ, CONTROL = "send", "read", "control"
 LOCALHOST = "localhost"
-LOOPBACK = "127.0.0.1"
 PEER, CLIENT = "daemonkit.peer", "daemonkit.client"
 """Keys of the WSGI environ: a Peer and a Client."""
 SENDER = "daemonkit_sender"
@@ -31,6 +30,9 @@ FORWARDED = (
 )
 """Fields that a proxy adds."""
 _SCHEME = "bearer "
+_LABEL = "[A-Za-z0-9_-]{1,63}"
+# Flask refuses a Host that is none of these.
+_NAME = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*\.?|\[[0-9A-Fa-f:.]{{2,45}}\])(?::[0-9]{{1,5}})?")
 
 Field = Callable[[str], str]
 """Returns a header field's value by its name, "" if there is none."""
@@ -81,7 +83,7 @@ class Access:
         self._proxies = Networks(proxy for proxy in proxies if proxy != UNIX)
         self._trusts_unix = UNIX in proxies
         self._has_proxies = bool(proxies)
-        self._hosts = settings.allowed_hosts
+        self._hosts = tuple(map(_plain_name, settings.allowed_hosts))
         self._own_names = {LOCALHOST, *_machine_names()}
         self.checks_clients = bool(settings.allow_from or proxies)
         """Whether it matters who the client is."""
@@ -113,10 +115,8 @@ class Access:
         """Note who the client is, as a trusted proxy says; returns why it is refused, if it is."""
         peer = environ.get(PEER)
         if peer is None:
-            # Another server's, or a test client's.
-            peer = Peer(
-                environ.get("REMOTE_ADDR") or LOOPBACK, int(environ.get("REMOTE_PORT") or 0)
-            )
+            # Another server's, or a test client's; without an address, it is nobody's.
+            peer = Peer(environ.get("REMOTE_ADDR", ""), int(environ.get("REMOTE_PORT") or 0))
             environ[PEER] = peer
         is_trusted = self.trusts(peer)
         client = self.client(peer, environ.get("HTTP_X_FORWARDED_FOR", "") if is_trusted else "")
@@ -134,14 +134,14 @@ class Access:
 
     def allows_host(self, host: str) -> bool:
         """Whether clients may call the daemon by this Host, with or without a port."""
+        if not self._hosts:
+            return True
         name = _name_of(host)
-        is_local = name == LOCALHOST or is_loopback_address(name)
-        return not self._hosts or is_local or self._is_named(name)
+        return name == LOCALHOST or is_loopback_address(name) or self._is_named(name)
 
     def _is_named(self, name: str) -> bool:
         return any(
-            name == allowed.strip("[]")
-            or (allowed.startswith(".") and f".{name}".endswith(allowed))
+            name == allowed or (allowed.startswith(".") and f".{name}".endswith(allowed))
             for allowed in self._hosts
         )
 
@@ -196,14 +196,13 @@ class Access:
 
     def _is_same_machine(self, peer: Peer, field: Field) -> bool:
         if peer.address is None:
+            is_near = peer.uid in (0, os.geteuid())
             # Anyone may be behind a proxy, but not behind the admin socket.
-            is_direct = peer.is_admin or not self._has_proxies
-            return is_direct and peer.uid in (0, os.geteuid())
-        return (
-            is_loopback_address(peer.address)
-            and not self._has_proxies
-            and not any(map(field, FORWARDED))
-        )
+            if peer.is_admin:
+                return is_near
+        else:
+            is_near = is_loopback_address(peer.address)
+        return is_near and not self._has_proxies and not any(map(field, FORWARDED))
 
     def _refuse_other_sites(self, field: Field) -> None:
         """Raise Forbidden for a request that a browser sends for a page of another site."""
@@ -215,10 +214,10 @@ class Access:
             raise Forbidden(f"A page of another site sent this (Origin: {origin})")
 
     def _is_own_origin(self, origin: str, host: str) -> bool:
-        parts = urlsplit(origin)
-        usual = {"http": ":80", "https": ":443"}.get(parts.scheme, "")
-        same = parts.netloc.removesuffix(usual) == host.removesuffix(usual)
-        return bool(parts.netloc) and (same or self._is_named(parts.hostname or ""))
+        scheme, _, authority = origin.partition("://")
+        usual = {"http": ":80", "https": ":443"}.get(scheme, "")
+        same = authority.removesuffix(usual) == host.removesuffix(usual)
+        return bool(authority) and (same or self._is_named(_name_of(authority)))
 
 
 def _believe(environ: dict[str, Any], client: Client) -> None:
@@ -234,15 +233,22 @@ def _believe(environ: dict[str, Any], client: Client) -> None:
 
 
 def last_of(value: str) -> str:
-    """The last item of a list in a header field."""
-    return value.rpartition(",")[2].strip()
+    """The last item of a list in a header field, "" if it isn't a name, perhaps with a port."""
+    text = value.rpartition(",")[2].strip()
+    return text if _NAME.fullmatch(text) else ""
 
 
 def _name_of(host: str) -> str:
     """The name or address in a Host field."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0].lower()
-    return host.partition(":")[0].lower().removesuffix(".")
+    inside = host[1:].partition("]") if host.startswith("[") else host.partition(":")
+    return _plain_name(inside[0])
+
+
+def _plain_name(name: str) -> str:
+    """A name or an address in the one form that is compared."""
+    text = name.strip("[]")
+    address = parse_address(text) if ":" in text else None
+    return text.lower().removesuffix(".") if address is None else str(address)
 
 
 def _machine_names() -> set[str]:

@@ -1,4 +1,4 @@
-"""The fenced blocks of the pages: README.md, CONTRIBUTING.md and docs/*.md.
+"""The fenced blocks of the pages: README.md, CONTRIBUTING.md, SECURITY.md and docs/*.md.
 
 A block is exempt from being run by a comment on the line before it: `<!-- not run: REASON -->`.
 """
@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 FENCE = re.compile(
     r"(?:^<!-- not run: (?P<reason>.+) -->\n)?^```(?P<language>.*)\n(?P<text>(?:.*\n)*?)```$", re.M
 )

@@ -117,10 +117,11 @@ def check_app(block: Block, caplog: pytest.LogCaptureFixture) -> None:
 
 @blocks("yaml")
 def test_yaml(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("BILLING_URL", "TOKEN"):
-        monkeypatch.setenv(name, "x")
+    for name in ("BILLING_URL", "TOKEN", "SHOP_TOKEN", "ONCALL_TOKEN"):
+        monkeypatch.setenv(name, f"the value of {name}".replace(" ", "-"))
     (tmp_path / "secrets").mkdir()
-    (tmp_path / "secrets" / "db").write_text("hush\n")
+    for name in ("db", "grafana"):
+        (tmp_path / "secrets" / name).write_text(f"hush-hush-hush-{name}\n")
     file = tmp_path / "cfg.yaml"
     file.write_text(block.text)
     keys = set(re.findall(r"^(\w+):", block.text, re.M))

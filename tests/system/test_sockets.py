@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
-from collections.abc import Iterator
-from contextlib import suppress
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -258,3 +260,159 @@ def test_a_tcp_socket_that_cannot_listen_is_named() -> None:
             sockets.adopt([connected, udp])
         connected.close()
         udp.close()
+
+
+@pytest.mark.parametrize("with_udp", [True, False])
+def test_one_socket_of_each_kind_wanted_is_adopted(with_udp: bool) -> None:
+    tcp, udp = socket.create_server(("127.0.0.1", 0)), socket.socket(type=socket.SOCK_DGRAM)
+    given = [udp, tcp] if with_udp else [tcp]
+    bound = sockets.adopt(given, with_udp=with_udp)
+    udp.close()
+    bound.close()
+
+    assert (bound.tcp, bound.udp) == (tcp, udp if with_udp else None)
+
+
+def test_a_udp_socket_that_is_not_an_intake_is_refused_and_closed() -> None:
+    tcp, udp = socket.create_server(("127.0.0.1", 0)), socket.socket(type=socket.SOCK_DGRAM)
+    with pytest.raises(StartError) as caught:
+        sockets.adopt([tcp, udp], with_udp=False)
+
+    assert str(caught.value) == (
+        "cannot start: systemd must pass one TCP socket (ListenStream= in the .socket unit; "
+        "intake has no udp), not AF_INET SOCK_STREAM, AF_INET SOCK_DGRAM"
+    )
+    assert (tcp.fileno(), udp.fileno()) == (-1, -1)
+
+
+def test_one_port_may_be_bound_without_udp() -> None:
+    # The first one keeps the port from others.
+    with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
+        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        tcp.bind(("127.0.0.1", 0))
+        udp.bind(tcp.getsockname())
+        port = tcp.getsockname()[1]
+        bound = sockets.bind("127.0.0.1", port, no_warning, with_udp=False)
+    bound.close()
+
+    assert (bound.udp, bound.port) == (None, port)
+
+
+# Unix sockets
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "x.sock"
+
+
+def leave_stale(path: Path) -> None:
+    """The file of a process that was killed."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(path))
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077, 0o777])
+@pytest.mark.parametrize("is_stale", [False, True])
+def test_a_unix_socket_is_for_its_owner_and_group_whatever_the_umask(
+    path: Path, umask: int, is_stale: bool
+) -> None:
+    if is_stale:
+        leave_stale(path)
+    before = os.umask(umask)
+    try:
+        bound = sockets.bind_unix(str(path))
+    finally:
+        os.umask(before)
+    mode = path.stat().st_mode
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+        accepted = bound.tcp.accept()[0]
+        assert sockets.peer_user(accepted) == os.getuid()
+        accepted.close()
+    bound.close()
+
+    assert stat.S_IMODE(mode) == 0o660
+    assert not path.exists()
+
+
+def test_a_unix_socket_is_never_open_to_others(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even before its mode is set again because of the umask."""
+    modes, real = [], os.chmod
+
+    def chmod(target: str, mode: int) -> None:
+        modes.append(stat.S_IMODE(os.stat(target).st_mode))
+        real(target, mode)
+
+    monkeypatch.setattr(os, "chmod", chmod)
+    before = os.umask(0)
+    try:
+        sockets.bind_unix(str(path)).close()
+    finally:
+        os.umask(before)
+
+    assert modes == [0o660]
+
+
+@pytest.mark.parametrize("backlog", [0, 100])
+def test_a_live_unix_socket_is_left_alone(path: Path, backlog: int) -> None:
+    with socket.socket(socket.AF_UNIX) as other, ExitStack() as stack:
+        other.bind(str(path))
+        other.listen(backlog)
+        if not backlog:
+            # Nobody can connect now, and it is alive all the same.
+            waiting = stack.enter_context(socket.socket(socket.AF_UNIX))
+            waiting.connect(str(path))
+        with pytest.raises(StartError) as caught:
+            sockets.bind_unix(str(path))
+        assert path.is_socket()
+        sockets.remove_socket_file(str(path))
+        assert path.is_socket()
+
+    assert str(caught.value) == (
+        f"cannot listen on unix:{path}: Address already in use; is it running already?"
+    )
+
+
+@pytest.mark.parametrize("make", [Path.touch, Path.mkdir, lambda path: path.symlink_to("/etc")])
+def test_a_file_that_is_not_a_socket_is_left_alone(
+    path: Path, make: Callable[[Path], None]
+) -> None:
+    make(path)
+    with pytest.raises(StartError) as caught:
+        sockets.bind_unix(str(path))
+    sockets.remove_socket_file(str(path))
+
+    assert str(caught.value) == (
+        f"cannot listen on unix:{path}: there is a file that is not a socket"
+    )
+    assert path.exists()
+
+
+def test_a_path_where_no_socket_can_be_is_one_line(tmp_path: Path) -> None:
+    for path, reason in (
+        (tmp_path / "missing" / "x.sock", "No such file or directory"),
+        (tmp_path / ("x" * 120), "AF_UNIX path too long"),
+    ):
+        with pytest.raises(StartError) as caught:
+            sockets.bind_unix(str(path))
+        assert str(caught.value) == f"cannot listen on unix:{path}: {reason}"
+
+
+def test_the_file_of_a_successor_is_not_removed(path: Path) -> None:
+    first = sockets.bind_unix(str(path))
+    path.rename(path.with_name("old.sock"))
+    second = sockets.bind_unix(str(path))
+    first.close()
+    assert path.is_socket()
+
+    second.close()
+    assert not path.exists()
+
+
+def test_the_peer_of_another_socket_has_no_user() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as client,
+    ):
+        assert sockets.peer_user(client) in (None, -1)

@@ -198,3 +198,123 @@ CORPUS = {
     "chunked, then an event": request(chunked(b"1"), CHUNKED, length=None) + ONE,
     "event, then chunked": ONE + request(chunked(b"1"), CHUNKED, length=None),
 }
+
+# With the settings for access control
+
+SEND_TOKEN, OTHER_SEND_TOKEN, READ_TOKEN = "s" * 16, "t" * 20, "r" * 16
+AUTHORIZED = f"Authorization: Bearer {SEND_TOKEN}"
+AUTHORIZATIONS = [
+    *(AUTHORIZED, f"authorization:bearer {SEND_TOKEN}", f"Authorization: BEARER  {SEND_TOKEN} "),
+    *(f"Authorization: Bearer {OTHER_SEND_TOKEN}", f"Authorization: Bearer {READ_TOKEN}"),
+    *(f"Authorization: Bearer {SEND_TOKEN}x", f"Authorization: Bearer {SEND_TOKEN[1:]}"),
+    *(f"Authorization: {SEND_TOKEN}", f"Authorization: Basic {SEND_TOKEN}", "Authorization:"),
+    *("Authorization: Bearer", "Authorization: Bearer ", f"Authorization: Bearer\t{SEND_TOKEN}"),
+    *(f"Authorization: Bearer {SEND_TOKEN.upper()}", f"Authorization: Bearer {SEND_TOKEN}\xe4"),
+    *(f"{AUTHORIZED}\r\n{AUTHORIZED}", f"{AUTHORIZED}, Bearer x", f"Proxy-{AUTHORIZED}"),
+    *(f"Authorization : Bearer {SEND_TOKEN}", f"Authorization_: Bearer {SEND_TOKEN}", "X: y"),
+]
+FORWARDINGS = [
+    *("X-Forwarded-For: 192.0.2.5", "X-Forwarded-For: 203.0.113.9", "X-Forwarded-For: unknown"),
+    *("X-Forwarded-For: 203.0.113.9, 192.0.2.5", "X-Forwarded-For: 192.0.2.5, 203.0.113.9"),
+    *("X-Forwarded-For: 192.0.2.5:80", "X-Forwarded-For: [2001:db8::5]:80", "X-Forwarded-For:"),
+    *("X-Forwarded-For: 192.0.2.5, 127.0.0.1", "X-Forwarded-For: ::ffff:192.0.2.5"),
+    *(
+        "X-Forwarded-For: 127.0.0.1",
+        "X-Forwarded-For: ,",
+        "X-Forwarded-For: []",
+        "x-forwarded-for:x",
+    ),
+    *(
+        "X-Forwarded-For: [192.0.2.5]",
+        "X-Forwarded-For: 192.0.2.5%eth0",
+        "X-Forwarded-For: fe80::1%1",
+    ),
+    "X-Forwarded-For: 203.0.113.9\r\nX-Forwarded-For: 192.0.2.5",
+    "X-Forwarded-For: 192.0.2.5\r\nX-Forwarded-For: 203.0.113.9",
+    *("X_Forwarded_For: 203.0.113.9", "X-Forwarded_For: 192.0.2.5", "X-Forwarded-For : 192.0.2.5"),
+    *("X-Forwarded-For: 192.0.2.5\t", "X-Forwarded-For: 192.0.2.5\xa0", "X-Real-IP: 203.0.113.9"),
+    *("X-Forwarded-Host: x", "X-Forwarded-Host: evil.example", "X-Forwarded-Host: a.internal:80"),
+    *(
+        "X-Forwarded-Host: evil.example, x",
+        "X-Forwarded-Host: x, evil.example",
+        "X-Forwarded-Host:",
+    ),
+    *(
+        "X-Forwarded-Host: x,",
+        "X-Forwarded-Host: a b",
+        "X-Forwarded-Host: x y",
+        "X-Forwarded-Host: [::1",
+    ),
+    *(
+        "X-Forwarded-Host: x@y",
+        "X-Forwarded-Host: x/y",
+        "X-Forwarded-Host: .internal",
+        "X_Forwarded_Host: y",
+    ),
+    *(
+        f"X-Forwarded-Host: {'a' * 70}.internal",
+        "X-Forwarded-Host: a..internal",
+        "X-Forwarded-Host: x:y",
+    ),
+    *("X-Forwarded-Host: x:99999", "X-Forwarded-Host: *.internal", "X-Forwarded-Host: x\xe4"),
+    "X-Forwarded-Host: x\r\nX-Forwarded-Host: evil.example",
+    *("X-Forwarded-Proto: https", "X-Forwarded-Proto: https, http", "X-Forwarded-Proto: gopher"),
+    *("X-Forwarded-Proto:", "X-Forwarded-Port: 443", "X-Forwarded-Prefix: /a", "X-Forwarded-By: a"),
+    *("Forwarded: for=203.0.113.9;host=evil.example;proto=https", "Via: 1.1 proxy", "Forwarded:"),
+]
+SITES = [
+    *("Origin: http://x", "Origin: http://x:80", "Origin: http://evil.example", "Origin: null"),
+    *("Origin:", "Origin: http://[", "Origin: https://x", "Origin: http://a.internal:81"),
+    *("Sec-Fetch-Site: cross-site", "Sec-Fetch-Site: same-origin", "Sec-Fetch-Site: none"),
+    *("Sec-Fetch-Site: same-site", "Sec-Fetch-Site:", "SEC-FETCH-SITE: CROSS-SITE"),
+    *("Origin: http://evil.example\r\nSec-Fetch-Site: none", "Sec-Fetch-Mode: cors"),
+    "Origin: http://x\r\nX-Forwarded-Host: a.internal",
+    "Origin: http://a.internal\r\nX-Forwarded-Host: a.internal",
+]
+NAMED = [
+    *("x:80", "X", "x.", "x.:5151", "a.internal", "internal", "INTERNAL:1", "a.b.internal."),
+    *(
+        "evil.example",
+        "ainternal",
+        "localhost",
+        "LOCALHOST:80",
+        "127.0.0.1",
+        "127.9.9.9:1",
+        "127.1",
+    ),
+    *(
+        "[::1]",
+        "[::1]:5151",
+        "[::ffff:127.0.0.1]",
+        "[2001:db8::7]",
+        "[2001:DB8:0::7]:1",
+        "[::2]",
+        "",
+    ),
+]
+AUTHORIZED_ONE = request(b'{"a": 1}', AUTHORIZED)
+GUARDED_CORPUS = {
+    **{
+        name: data.replace(b"Host: x\r\n", f"Host: x\r\n{AUTHORIZED}\r\n".encode())
+        for name, data in CORPUS.items()
+    },
+    **{f"{value[:60]!r}": request(b"1", value) for value in AUTHORIZATIONS},
+    **{f"ndjson, {value[:60]!r}": request(b"1\n2", NDJSON, value) for value in AUTHORIZATIONS},
+    **{f"{v[:70]!r}": request(b"1", AUTHORIZED, v) for v in (*FORWARDINGS, *SITES)},
+    **{f"nobody, {v[:70]!r}": request(b"1", v) for v in (*FORWARDINGS[:4], *SITES[:4])},
+    **{
+        f"named {host!r}": AUTHORIZED_ONE.replace(b"Host: x", f"Host: {host}".encode())
+        for host in NAMED
+    },
+    **{
+        f"named {host!r}, {forwarded}": AUTHORIZED_ONE.replace(
+            b"Host: x", f"Host: {host}\r\nX-Forwarded-Host: {forwarded}".encode()
+        )
+        for host in ("x", "evil.example", "localhost")
+        for forwarded in ("x", "evil.example", "localhost")
+    },
+    "allowed, nobody, allowed": AUTHORIZED_ONE + ONE + AUTHORIZED_ONE,
+    "allowed, denied client, allowed": AUTHORIZED_ONE
+    + request(b"2", AUTHORIZED, "X-Forwarded-For: 203.0.113.9")
+    + AUTHORIZED_ONE,
+}

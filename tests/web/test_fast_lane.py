@@ -5,7 +5,7 @@ import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given, settings
@@ -22,7 +22,27 @@ from daemonkit.web.fast_lane import MAX_BATCH, MAX_BODY, MAX_GATHERED, FastLane,
 
 from ..json_values import json_values
 from .connections import full
-from .corpus import BATCHES, CHUNKED, CORPUS, HEADERS, LIMIT, LINES, NDJSON, ONE, request
+from .corpus import (
+    AUTHORIZATIONS,
+    AUTHORIZED,
+    AUTHORIZED_ONE,
+    BATCHES,
+    CHUNKED,
+    CORPUS,
+    FORWARDINGS,
+    GUARDED_CORPUS,
+    HEADERS,
+    LIMIT,
+    LINES,
+    NAMED,
+    NDJSON,
+    ONE,
+    OTHER_SEND_TOKEN,
+    READ_TOKEN,
+    SEND_TOKEN,
+    SITES,
+    request,
+)
 from .raw import connect, read_all
 
 LAST = b"GET /last HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
@@ -66,12 +86,20 @@ def without_dates(answers: bytes) -> bytes:
     return re.sub(rb"\r\nDate: [^\r]+", b"", answers)
 
 
-def make(fast_events: bool, queue: str | None = None) -> Iterator[Side]:
+def make(fast_events: bool, queue: str | None = None, **more: Any) -> Iterator[Side]:
+    """more: settings, with which the handler records who has sent an event, too."""
     app = Daemon("app")
     app.route("/last", endpoint="last")(lambda: "last")
-    app.add_event_handler(lambda event: side.events.append(event))
+    if more:
+        app.add_event_handler(
+            lambda event, meta: side.events.append(
+                (event, meta.sender, re.sub(r"(\d+\.\d+\.\d+\.\d+):\d+", r"\1", meta.peer))
+            )
+        )
+    else:
+        app.add_event_handler(lambda event: side.events.append(event))
     master = {"fast_events": fast_events, "max_request_size": LIMIT, "queue_size": 1000}
-    with running(app, {"master": {**master, "queue": queue}}) as client:
+    with running(app, {"master": {**master, "queue": queue, **more}}) as client:
         side = Side(app, client)
         yield side
 
@@ -114,6 +142,85 @@ def handled(side: Side) -> str:
 def test_both_ways_answer_the_same(fast: Side, slow: Side, data: bytes) -> None:
     same_both_ways(fast, slow, data)
     assert slow.fast_events() == 0
+
+
+GUARDED = {
+    "tokens": {
+        "shop": [Secret(SEND_TOKEN), Secret(OTHER_SEND_TOKEN)],
+        "grafana": {"token": Secret(READ_TOKEN), "may": ["read", "control"]},
+    },
+    "allow_from": ["127.0.0.0/8", "192.0.2.0/24", "2001:db8::/32"],
+    "allowed_hosts": ["x", ".internal", "2001:db8::7"],
+}
+PROXIES = {"behind a proxy": ["127.0.0.1"], "direct": ["10.0.0.7"]}
+
+
+class Guarded(NamedTuple):
+    """The two ways, with the settings for access control."""
+
+    fast: Side
+    slow: Side
+
+
+@pytest.fixture(scope="module", params=PROXIES)
+def guarded(request: pytest.FixtureRequest) -> Iterator[Guarded]:
+    settings = {**GUARDED, "trusted_proxies": PROXIES[request.param]}
+    for fast in make(True, **settings):
+        for slow in make(False, **settings):
+            yield Guarded(fast, slow)
+
+
+def guarded_status(side: Side) -> dict[str, Any]:
+    fields = {"Authorization": f"Bearer {READ_TOKEN}"}
+    found: dict[str, Any] = side.client.get("/status", headers=fields).json()["message"]
+    return found
+
+
+@pytest.mark.parametrize("data", GUARDED_CORPUS.values(), ids=GUARDED_CORPUS)
+def test_both_ways_control_access_the_same(guarded: Guarded, data: bytes) -> None:
+    same_both_ways(*guarded, data)
+    assert guarded_status(guarded.slow)["http"]["fast_events"] == 0
+
+
+def test_the_lane_stays_open_and_is_used_with_every_setting_for_access_control(
+    guarded: Guarded,
+) -> None:
+    before = guarded_status(guarded.fast)["http"]["fast_events"]
+    forwarded = ("X-Forwarded-For: 203.0.113.1, 192.0.2.5", "X-Forwarded-Host: a.internal")
+    guarded.fast.exchange(
+        AUTHORIZED_ONE
+        + request(b"1\n2", NDJSON, f"Authorization: bearer {OTHER_SEND_TOKEN}")
+        + request(b"3", AUTHORIZED, *forwarded, "X-Forwarded-Proto: https", "Via: 1.1 a")
+    )
+    http = guarded_status(guarded.fast)["http"]
+
+    assert http["fast_lane"] == "open"
+    assert http["fast_events"] - before == 4
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(
+        st.builds(
+            lambda headers, host: request(b"[1]", *headers).replace(
+                b"Host: x\r\n", f"Host: {host}\r\n".encode("latin-1")
+            ),
+            st.lists(
+                st.sampled_from([AUTHORIZED] * 20 + AUTHORIZATIONS)
+                | st.sampled_from(FORWARDINGS)
+                | st.sampled_from(SITES),
+                max_size=4,
+            ),
+            st.just("x") | st.sampled_from(NAMED),
+        ),
+        min_size=1,
+        max_size=3,
+    )
+)
+def test_both_ways_control_access_the_same_to_any_request(
+    guarded: Guarded, datas: list[bytes]
+) -> None:
+    same_both_ways(*guarded, b"".join(datas), interim=INTERIM)
 
 
 @pytest.mark.parametrize("in_memory", [backlog.READY_EVENTS, 0], ids=["direct", "from the file"])
