@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import flask
-from flask import Blueprint, Flask, Response, make_response, request
+from flask import Blueprint, Flask, Request, Response, make_response, request
 from werkzeug.exceptions import (
     BadRequest,
     HTTPException,
@@ -144,15 +144,11 @@ def add_routes(blueprint: Blueprint, views: Views) -> None:
         blueprint.add_url_rule(f"/{path}", f"/{path}", view, methods=[route.method])
 
 
-def check_rights(access: Access) -> None:
-    """Refuse the current request if it may not do what it asks for; raises HTTPException."""
-    peer = request.environ[PEER]
+def check_rights(access: Access, request: Request) -> None:
+    """Refuse a request if it may not do what it asks for; raises HTTPException."""
+    endpoint, peer = request.endpoint, request.environ[PEER]
     # There is no endpoint if the method is wrong.
-    route = (
-        ROUTES.get(request.path[1:])
-        if request.endpoint is None
-        else ENDPOINTS.get(request.endpoint)
-    )
+    route = ROUTES.get(request.path[1:]) if endpoint is None else ENDPOINTS.get(endpoint)
     # Everyone's probes are on both listeners.
     is_for_all = route is not None and route.right is None
     is_for_admin = route is not None and route.right in (READ, CONTROL)
