@@ -6,16 +6,18 @@ from __future__ import annotations
 import gzip
 import json
 import os
+from collections import defaultdict
+from collections.abc import Iterator
 from itertools import count
 from typing import Any
 
 import schemathesis
 
-SENDER, READER = os.environ["SENDER"], os.environ["READER"]
-"""Tokens that may only send, and only read."""
+ALL, SENDER, READER = (os.environ[name] for name in ("ALL", "SENDER", "READER"))
+"""Tokens that may do all, only send, and only read."""
 ANSWERS = os.environ["ANSWERS"]
 """The file to which each answer's method, path and status are appended."""
-_numbers = count()
+_numbers: dict[str, Iterator[int]] = defaultdict(count)
 
 
 def _coding(headers: Any) -> str:
@@ -53,15 +55,19 @@ def filter_case(context: schemathesis.HookContext, case: schemathesis.Case) -> b
     return not isinstance(id, float) and bool(_coding(case.headers).strip(" \t,"))
 
 
-@schemathesis.hook
-def before_call(
-    context: schemathesis.HookContext, case: schemathesis.Case, kwargs: dict[str, Any]
-) -> None:
-    """Send every fourth request with a token that doesn't grant the right."""
-    is_documented = case.method == case.operation.method.upper()
-    if is_documented and "Authorization" in case.headers and next(_numbers) % 4 == 3:
-        token = SENDER if case.operation.path == "/status" else READER
-        case.headers["Authorization"] = f"Bearer {token}"
+@schemathesis.auth(refresh_interval=None)
+class Tokens:
+    """Sends every fourth valid request to a path with a token that doesn't grant the right."""
+
+    def get(self, case: schemathesis.Case, context: schemathesis.AuthContext) -> str:
+        # An invalid one must be refused because it is invalid.
+        is_valid = case.meta is None or case.meta.generation.mode.is_positive
+        if not is_valid or next(_numbers[case.operation.path]) % 4 != 1:
+            return ALL
+        return SENDER if case.operation.path == "/status" else READER
+
+    def set(self, case: schemathesis.Case, data: str, context: schemathesis.AuthContext) -> None:
+        case.headers = {**(case.headers or {}), "Authorization": f"Bearer {data}"}
 
 
 @schemathesis.hook
