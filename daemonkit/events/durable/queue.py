@@ -23,6 +23,7 @@ from .faults import FileFaults
 from .file import File
 from .group_commit import GroupCommit, OwnedLock, Pending
 from .in_flight import InFlight
+from .store import MAX_ID
 from .writer import Writer, Written
 
 ACK_DELAY = 0.04
@@ -316,7 +317,7 @@ class DurableQueue(Bounded, ThreadedPart):
         if not self._lock.acquire(timeout=READ_TIMEOUT):
             raise Unavailable("The event queue is busy")
         try:
-            row = None if self._file.is_closed else self._file.store.failed(id)
+            row = self._file.store.failed(id) if not self._file.is_closed and id <= MAX_ID else None
         except sqlite3.Error as error:
             raise Unavailable(f"The event queue can't be read: {error}") from None
         finally:
