@@ -6,7 +6,6 @@ import logging
 import os
 import sys
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -31,9 +30,9 @@ from .monitoring.alerts.juggler import make_alert
 from .monitoring.health import Health
 from .monitoring.status import Gatherer
 from .registry import HandlerSpec, Registrars
+from .runtime.clock import monotonic
 from .supervision.slave import Slave, SlaveSpec, SlaveTarget, split_options
 from .system import log
-from .system.systemd import take_sockets
 from .text import describe, timestamp
 from .types import Event
 from .web.flask_app import WebApp
@@ -134,7 +133,7 @@ class Daemon(Registrars):
     def status(self) -> dict[str, Any]:
         """What `/status` shows; an override may add to it, or return anything."""
         supervisor = self._assembly.supervisor
-        uptime = time.monotonic() - self._started_clock if self._started else 0.0
+        uptime = monotonic() - self._started_clock if self._started else 0.0
         shown: dict[str, Any] = {
             "name": self.name,
             "pid": os.getpid(),
@@ -221,11 +220,12 @@ class Daemon(Registrars):
                 "return; put it under if __name__ == '__main__':"
             )
         actions = signal_actions(self._stop_signals, self._reloader.request, self.logger)
-        exit_watch, signals = ExitWatch(self.logger), Signals(actions)
+        signals = Signals(actions, self._stop_signals.request.is_fresh)
+        exit_watch = ExitWatch(self.logger)
         try:
             self._freeze()
             # Before anything else is opened, which could get the number of a missing descriptor.
-            host = Host(os.environ, take_sockets(os.environ))
+            host = Host.of_process()
             signals.start()
             settings = self._config.start_settings()
             with log.attached(self.name, settings, redact):
@@ -263,7 +263,7 @@ class Daemon(Registrars):
             self.logger.warning("Config file is not specified")
         log_warnings(self._config.now, self.logger)
         self.logger.debug("Starting")
-        self._started, self._started_clock = datetime.now(), time.monotonic()
+        self._started, self._started_clock = datetime.now(), monotonic()
         program = Program(
             self.logger,
             self.shutdown,

@@ -121,7 +121,7 @@ def test_an_event_whose_handler_returns_unrun_work_has_failed(
         events = client.wait_until(lambda: (shown := client.status()["events"])["dead"] and shown)
 
     assert (events["handled"], events["failed"], events["dead"]) == (0, 1, 1)
-    assert events["dead_letters"][0]["error"] == f"TypeError: {case.error}"
+    assert events["dead_letters"][0]["error"] == "TypeError"
     assert caplog.text.count(case.error) == 1
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 
 from ..app import Daemon
+from ..config.access import unix_path
 from ..config.files import behind_descriptor
 from ..config.redaction import HIDDEN
 from ..config.secrets import redact
@@ -32,6 +33,7 @@ MANAGED = {
     "/var/lib": "StateDirectory",
     "/var/log": "LogsDirectory",
     "/var/cache": "CacheDirectory",
+    "/run": "RuntimeDirectory",
 }
 """Folders below which systemd makes those of a service, owned by its user (systemd.exec(5))."""
 
@@ -136,7 +138,9 @@ def unit(daemon: Daemon, arguments: list[str], user: str | None, folder: str) ->
     name = re.sub(r"[^A-Za-z0-9:_.-]+", "-", daemon.name).strip("-") or "daemon"
     needed = [folder, sys.prefix, *(a for a in arguments if os.path.isabs(a))]
     needed += daemon._config.files
-    files = [Path(file).resolve() for file in (settings.log_file, settings.queue) if file]
+    sockets = [unix_path(address) for address in (settings.host, settings.admin) if address]
+    paths = (settings.log_file, settings.queue, *sockets)
+    files = [Path(file).resolve() for file in paths if file]
     # A device such as /dev/null is in no folder of the daemon's.
     folders = sorted({str(file.parent) for file in files if not file.is_char_device()})
     managed, writable = _managed(folders, user)

@@ -112,7 +112,9 @@ def _forms(secret: str) -> Iterator[_Form]:
         for piece in re.findall(_PIECE, text)
     ]
     yield _Form(pieces, "", SHORTEST_CUT)
-    for inner, rest in sorted(set(_base64(secret)) | set(_base64(text))):
+    # The longest first: without the spaces around it, the secret may be the beginning.
+    found = {*_base64(secret), *_base64(text)}
+    for inner, rest in sorted(found, key=lambda form: (-len(form[0]), form)):
         # The alphabets of base64 differ in two characters.
         others = {"+": {"-"}, "/": {"_"}}
         yield _Form([_spellings(c) | others.get(c, set()) for c in inner], rest, SHORTEST_BASE64)

@@ -15,6 +15,7 @@ from itertools import accumulate
 from typing import Any, NamedTuple
 
 from ..exceptions import EventTooLarge, InvalidEvent
+from ..text import shorten
 from ..types import Event
 
 MAX_DEPTH = 200
@@ -136,7 +137,7 @@ def beginning(event: Event, limit: int = 200) -> str:
         text = json.dumps(event, ensure_ascii=False, default=repr)
     except Exception as error:
         return f"(an event that can't be shown: {type(error).__name__})"
-    return text if len(text) <= limit else text[:limit] + "..."
+    return shorten(text, limit)
 
 
 class _InvalidLiteral(Exception):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import threading
-import time
 from collections import deque
 from collections.abc import Sequence
 from datetime import datetime, timezone
@@ -12,7 +11,8 @@ from itertools import repeat
 from typing import Any
 
 from ..exceptions import Unavailable
-from ..text import timestamp
+from ..runtime.clock import monotonic
+from ..text import shorten, timestamp
 from ..types import NOBODY, EventMeta, Problem
 from .bounded import Bounded
 from .codec import beginning, decode
@@ -64,7 +64,7 @@ class MemoryQueue(Bounded):
 
     def _add(self, batch: Batch, count: int) -> None:
         keeps_texts = self.with_meta or self.keep_lines
-        number, now = self._waiting.added, time.monotonic()
+        number, now = self._waiting.added, monotonic()
         self._arrivals.add(number, batch.lines, now, keeps_texts=keeps_texts)
         self._waiting.add(self._entries(batch), count)
         self.accepted += count
@@ -120,7 +120,7 @@ class MemoryQueue(Bounded):
                     "event": (
                         beginning(entry.event, LONGEST_EVENT)
                         if entry.line is None
-                        else entry.line.decode(errors="replace")[:LONGEST_EVENT]
+                        else shorten(entry.line.decode(errors="replace"), LONGEST_EVENT)
                     ),
                     "error": failure.error,
                     "traceback": failure.traceback,
@@ -161,7 +161,7 @@ class MemoryQueue(Bounded):
 
     def _oldest_age(self) -> float | None:
         oldest = self._arrivals.oldest
-        return None if oldest is None else round(time.monotonic() - oldest, 3)
+        return None if oldest is None else round(monotonic() - oldest, 3)
 
     def lost_at_exit(self) -> int:
         """How many waiting events would be lost if the process ended now."""

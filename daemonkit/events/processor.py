@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 from ..callables import refuse_unrun
 from ..runtime.calls import call_hook
+from ..runtime.clock import monotonic
+from ..runtime.failures import FailureLog
 from ..runtime.forks import ForkFlag, ForkGuard
 from ..runtime.heartbeat import Heartbeat
 from ..runtime.stacks import stack_of
@@ -68,6 +69,7 @@ class Processor:
         self._redact = redact
         self._timeout = timeout
         self._is_wanted = False
+        self._failures = FailureLog(logger, wake, redact=redact)
         self._forked = ForkFlag()
         self._guard = ForkGuard()
         self._changed = changed
@@ -93,10 +95,11 @@ class Processor:
         self._queue.close()
 
     def join(self, timeout: float) -> bool:
-        until = time.monotonic() + timeout
+        until = monotonic() + timeout
         for worker in self._workers:
             if worker.thread.ident is not None:
-                worker.thread.join(max(0.0, until - time.monotonic()))
+                worker.thread.join(max(0.0, until - monotonic()))
+        self._failures.flush()
         return not self.running_threads()
 
     def running_threads(self) -> list[threading.Thread]:
@@ -147,8 +150,10 @@ class Processor:
         return counts
 
     def run_due(self, now: float) -> float:
-        """Log calls that stall or recover; returns when to call this again."""
-        return min(worker.heartbeat.run_due(now) for worker in self._workers)
+        """Log calls that stall or recover, and repeated failures; returns when to call this
+        again."""
+        dues = (worker.heartbeat.run_due(now) for worker in self._workers)
+        return min(*dues, self._failures.run_due(now))
 
     def _work(self, worker: _Worker) -> None:
         # All in one function: a call costs as much as everything else that is done per event.
@@ -194,8 +199,8 @@ class Processor:
             except QueueClosed:
                 return
             # Nothing may end this thread while the daemon accepts events.
-            except BaseException:
-                self._log("The event processor failed and continues", exc_info=True)
+            except BaseException as error:
+                self._failures.log(error, "The event processor failed", then=" and continues")
 
     def _handle_failure(self, taken: list[Any], events: Any, error: BaseException) -> None:
         entries = [item if type(item) is Entry else Entry(item) for item in taken]
@@ -203,25 +208,18 @@ class Processor:
         attempt, delay = entries[0].attempt, self._retry.delay(entries[0].attempt)
         then = "now a dead letter" if delay is None else f"retrying in {delay:g} s"
         progress = f", attempt {attempt} of {self._retry.retries + 1}; {then}"
-        self._log(
-            "The event handler failed on %s%s",
-            self._described(events),
-            progress if self._retry.retries else "",
-            exc_info=error,
-        )
+        about = f" on {self._described(events)}{progress if self._retry.retries else ''}"
+        self._failures.log(error, "The event handler failed", about)
         failure = failure_of(error, entries[0], self._redact)
         dead = [entry.event for entry in entries if self._queue.fail(entry, failure, delay)]
         if dead and delay is not None:
-            self._log("The daemon is stopping: not retried but now a dead letter")
+            text = "The daemon is stopping: not retried but now a dead letter"
+            log_safely(self._logger, logging.ERROR, text)
         if dead and self._dead_letter_hooks and self._queue.flush():
             for event in dead:
                 about = f" on the event {beginning(event)}"
                 for hook in self._dead_letter_hooks:
-                    call_hook(hook, "dead-letter", self._logger, event, failure, about=about)
-
-    def _log(self, text: str, *arguments: Any, exc_info: Any = None) -> None:
-        # What the user's log handlers raise must not lose the event.
-        log_safely(self._logger, logging.ERROR, text, *arguments, exc_info=exc_info)
+                    call_hook(hook, "dead-letter", self._failures, event, failure, about=about)
 
     def _described(self, events: Any) -> str:
         what = f"{len(events)} events, beginning" if self._batch else "the event"

@@ -6,15 +6,15 @@ import logging
 import os
 import select
 import socket
-import time
 from collections.abc import Callable
 from itertools import compress
 from typing import Any
 
 from ..exceptions import EventTooLarge, InvalidEvent
+from ..runtime.clock import monotonic
+from ..runtime.failures import FailureLog
 from ..runtime.part import ThreadedPart
 from ..runtime.ratelimit import RateLimit
-from ..system.log import log_safely
 from ..system.sockets import format_address, kernel_drops, plain_address, set_receive_buffer
 from ..types import Event, Origin
 from .codec import Decoded, decode, decode_each
@@ -50,6 +50,7 @@ class UdpListener(ThreadedPart):
         self._socket = sock
         self._intake = intake
         self._logger = logger
+        self._failures = FailureLog(logger)
         self._wake_read, self._wake_write = os.pipe()
         self._is_allowed = is_allowed
         kinds = ("denied", "invalid", "refused", "error", "dropped")
@@ -100,8 +101,8 @@ class UdpListener(ThreadedPart):
             poll.poll()
             self._take_batch()
         # The limit is for a sender that never pauses.
-        until = time.monotonic() + LAST_READ
-        while self._take_batch() and time.monotonic() < until:
+        until = monotonic() + LAST_READ
+        while self._take_batch() and monotonic() < until:
             pass
 
     def _take_batch(self) -> bool:
@@ -109,9 +110,8 @@ class UdpListener(ThreadedPart):
         try:
             return self._read_batch()
         # Nothing may end this thread.
-        except Exception:
-            text = "The UDP listener failed and continues"
-            log_safely(self._logger, logging.ERROR, text, exc_info=True)
+        except Exception as error:
+            self._failures.log(error, "The UDP listener failed", then=" and continues")
             return False
 
     def _read_batch(self) -> bool:
@@ -164,7 +164,7 @@ class UdpListener(ThreadedPart):
         with_senders = (
             self._is_allowed is not None
             or self._intake.needs_origins
-            or time.monotonic() < self._senders_until
+            or monotonic() < self._senders_until
         )
         receive, append = self._socket.recv, datagrams.append
         try:
@@ -192,7 +192,7 @@ class UdpListener(ThreadedPart):
 
     def _report_datagram(self, kind: str, sender: list[Any], what: str) -> None:
         # The next line of this kind can then name the sender, also within a flood.
-        self._senders_until = time.monotonic() + 2 * LOG_INTERVAL
+        self._senders_until = monotonic() + 2 * LOG_INTERVAL
         whose = f"from {_format_sender(sender[0])}" if sender else "from a flood"
         self._report(kind, f"a datagram {whose} {what}")
 

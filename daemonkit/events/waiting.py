@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import heapq
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from itertools import count
 from typing import Any, NamedTuple
 
+from ..runtime.clock import monotonic
 from .entry import Entry
 
 
@@ -102,7 +102,7 @@ class Waiting:
         with self._changed:
             if self._discards:
                 return
-            retry = Retry(time.monotonic() + delay, next(self._numbers), entry)
+            retry = Retry(monotonic() + delay, next(self._numbers), entry)
             heapq.heappush(self._retries, retry)
             # It may be due before the time that consumers are waiting for.
             self._changed.notify_all()
@@ -137,7 +137,7 @@ class Waiting:
         batch = [self.get()]
         if type(batch[0]) is Entry and batch[0].failed is not None:
             return batch
-        until = time.monotonic() + linger
+        until = monotonic() + linger
         while len(batch) < limit:
             try:
                 batch.append(self._items.popleft())
@@ -192,10 +192,10 @@ class Waiting:
 
     def _is_retry_due(self) -> bool:
         retries = self._retries
-        return bool(retries) and (self.closed or retries[0].due <= time.monotonic())
+        return bool(retries) and (self.closed or retries[0].due <= monotonic())
 
     def _wait_for_change(self, until: float | None, with_retries: bool) -> None:
-        now = time.monotonic()
+        now = monotonic()
         if until is not None and until <= now:
             raise TimeoutError
         ends = [] if until is None else [until]

@@ -26,6 +26,7 @@ from ..monitoring.status import without_contents
 from ..monitoring.systemd_notifier import SystemdNotifier
 from ..registry import HandlerSpec, Registry
 from ..runtime.calls import call_hook
+from ..runtime.failures import FailureLog
 from ..runtime.timer import Timer
 from ..supervision.supervisor import Supervisor
 from ..system.sockets import Sockets
@@ -114,7 +115,6 @@ class Assembly:
                     status=self._status,
                     ping=self._ping,
                     health=self._health,
-                    redact=self._config.redact,
                     logger=self._logger,
                 )
                 self._web = WebApp(self._blueprint, views)
@@ -241,13 +241,14 @@ class Assembly:
         return parts
 
     def _watch_health(self, timer: Timer) -> None:
-        hooks = self._hooks.health_change
+        hooks, failures = self._hooks.health_change, FailureLog(self._logger, timer.wake)
 
         def report(problems: list[Problem]) -> None:
             for hook in hooks:
-                call_hook(hook, "health change", self._logger, list(problems))
+                call_hook(hook, "health change", failures, list(problems))
 
         if hooks:
+            timer.add(failures.run_due)
             timer.add(HealthReporter(self._health, report).run_due)
             self._health.add_listener(timer.wake)
 
@@ -324,7 +325,6 @@ class Assembly:
         fast_lane = FastLane(
             self.intake,
             self.web.fast_lane_blocker,
-            self._config.redact,
             self.access,
             settings.max_request_size,
         )

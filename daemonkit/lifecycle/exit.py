@@ -7,11 +7,11 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import NoReturn
 
+from ..runtime.clock import monotonic
 from ..runtime.stacks import bottom_of, stack_of
 from ..system.log import write_stderr
 
@@ -25,11 +25,11 @@ class Deadline:
     """Counts down from `timeout` seconds on the monotonic clock."""
 
     def __init__(self, timeout: float) -> None:
-        self._until = time.monotonic() + timeout
+        self._until = monotonic() + timeout
 
     def left(self, keep: float = 0.0) -> float:
         """Seconds left, not counting `keep` seconds reserved for later; never negative."""
-        return max(0.0, self._until - keep - time.monotonic())
+        return max(0.0, self._until - keep - monotonic())
 
 
 def run_best_effort(*actions: Callable[[], object]) -> None:
@@ -134,11 +134,23 @@ class ExitWatch:
         exit_now(status)
 
     def _report_blocking(self) -> None:
-        threads = [t for t in threading.enumerate() if t is not self._main and not t.daemon]
-        for thread in threads or [self._main]:
+        pooled = _pool_threads()
+        threads = [
+            (thread, "thread of a pool" if thread in pooled else "non-daemon thread")
+            for thread in threading.enumerate()
+            if thread is not self._main and (thread in pooled or not thread.daemon)
+        ]
+        for thread, kind in threads or [(self._main, "thread")]:
             self._logger.critical(
-                "The process did not exit by the deadline because of the %sthread %s:\n%s",
-                "non-daemon " if threads else "",
+                "The process did not exit by the deadline because of the %s %s:\n%s",
+                kind,
                 thread.name,
                 stack_of(thread),
             )
+
+
+def _pool_threads() -> set[threading.Thread]:
+    """The threads of every ThreadPoolExecutor: Python waits even for those that are daemons, as
+    they are if a daemon thread has started them."""
+    module = sys.modules.get("concurrent.futures.thread")
+    return set(getattr(module, "_threads_queues", ()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -17,9 +18,11 @@ from ..monitoring.alerts.outbox import Outbox
 from ..monitoring.systemd_notifier import SystemdNotifier
 from ..runtime.timer import Timer
 from ..supervision.supervisor import Supervisor
+from ..system.systemd import take_sockets
 from ..types import Component, Hook
 from ..web.flask_app import WebApp
 from ..web.server import Server
+from .descriptors import open_standard_descriptors
 
 
 class Parts(NamedTuple):
@@ -82,3 +85,9 @@ class Host(NamedTuple):
 
     environ: Mapping[str, str] = MappingProxyType({})
     sockets: Sequence[socket.socket] = ()
+
+    @classmethod
+    def of_process(cls) -> Host:
+        """Take what this process was given, and make sure that it has standard descriptors."""
+        open_standard_descriptors()
+        return cls(os.environ, take_sockets(os.environ))

@@ -5,15 +5,36 @@ from __future__ import annotations
 import logging
 import signal
 import threading
-import time
 from collections.abc import Callable
 
+from ..runtime.clock import monotonic
 from ..runtime.stacks import stacks
 from .exit import exit_by_signal
-from .signals import Coalesced
+from .signals import Coalesced, kernel_handler
 
-SAME_SIGNAL = 0.03
-"""Seconds within which the same signal, received twice, counts once."""
+SAME_SIGNAL = 0.5
+"""Seconds after a stop signal within which another one, of either kind, is the same request: a
+terminal, a process manager and its wrapper may all pass on one Ctrl+C."""
+
+
+class StopRequest:
+    """The first stop signal, and whether another one is a second request."""
+
+    def __init__(self) -> None:
+        self.first: int | None = None
+        self._first_at = 0.0
+
+    def is_first(self, number: int) -> bool:
+        """Whether this signal, received now, is the first."""
+        if self.first is not None:
+            return False
+        self._first_at = monotonic()
+        self.first = number
+        return True
+
+    def is_fresh(self) -> bool:
+        """Whether another signal now would count as the first one."""
+        return self.first is not None and monotonic() - self._first_at < SAME_SIGNAL
 
 
 class StopSignals:
@@ -28,25 +49,22 @@ class StopSignals:
         self._shutdown = shutdown
         self._logger = logger
         self._events_left = events_left
-        self._first: signal.Signals | None = None
-        self._first_at = 0.0
+        self.request = StopRequest()
 
     def receive(self, number: signal.Signals) -> None:
         """Handle one signal; runs on the signal thread, so it must not wait, not even for the
         log."""
-        now = time.monotonic()
-        if self._first is None:
-            self._first, self._first_at = number, now
+        if self.request.is_first(number):
             self._shutdown.set()
-        # timeout(1) and others signal the process and then its group: one request, two signals.
-        elif number != self._first or now - self._first_at > SAME_SIGNAL:
+        elif not self.request.is_fresh():
             left = self._events_left()
             exit_by_signal(self._logger, number, f"{left} events are left unhandled")
 
     @property
     def reason(self) -> str:
         """Why the daemon stops, for the log."""
-        return f"received {self._first.name}" if self._first else "stop() was called"
+        first = self.request.first
+        return "stop() was called" if first is None else f"received {signal.Signals(first).name}"
 
 
 def signal_actions(
@@ -59,7 +77,7 @@ def signal_actions(
         signal.SIGHUP: reload,
     }
     # A program that handles this one itself keeps it.
-    if signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL:
+    if signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL and not kernel_handler(signal.SIGUSR1):
         actions[signal.SIGUSR1] = Coalesced(lambda: _log_stacks(logger), "stacks", logger).request
     return actions
 

@@ -2,19 +2,70 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import signal
 import threading
-import time
 import weakref
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from ..exceptions import StartError
+from ..runtime.clock import monotonic
 from ..runtime.part import ThreadedPart
 from ..system.log import log_safely, write_stderr
 from ..text import error_text
+
+# Python can be built without it.
+try:
+    import ctypes
+except ImportError:
+    ctypes = None  # type: ignore[assignment]
+
+# In this order: once SIGTERM has its handler, SIGINT has, too.
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def kernel_handler(number: int) -> int | None:
+    """The address of the handler that the kernel calls for a signal, 0 for the default action.
+
+    Python doesn't know of handlers set by C code, such as those of `faulthandler.register`. None if
+    the address can't be found out.
+    """
+    action = ctypes.create_string_buffer(1024) if ctypes else None
+    if action is None or ctypes.CDLL(None).sigaction(number, None, action):
+        return None
+    # `struct sigaction` begins with it.
+    return ctypes.c_void_p.from_buffer(action).value or 0
+
+
+class Ignoring:
+    """A handler that ignores a stop signal while `is_fresh` says that it counts as an earlier one,
+    and with the first one after that puts `handler` back."""
+
+    def __init__(self, is_fresh: Callable[[], bool], handler: Any) -> None:
+        self.is_fresh = is_fresh
+        self._handler = handler
+
+    def __call__(self, number: int, _frame: object) -> None:
+        if not self.is_fresh():
+            signal.signal(number, self._handler)
+            signal.raise_signal(number)
+
+
+def ignore_at_exit() -> None:
+    """Keep ignoring what `Ignoring` ignores: while the interpreter is finalized, it restores the
+    default action of every signal that has a handler."""
+    for number in STOP_SIGNALS:
+        handler = signal.getsignal(number)
+        if isinstance(handler, Ignoring) and handler.is_fresh():
+            signal.signal(number, signal.SIG_IGN)
+
+
+# Before the user's module registers functions, and so called after them.
+atexit.register(ignore_at_exit)
 
 
 class Signals(ThreadedPart):
@@ -25,11 +76,17 @@ class Signals(ThreadedPart):
     writes the signal's number to a pipe (signal.set_wakeup_fd), and the thread that reads the pipe
     may lock, log and wait.
 
-    actions: maps a signal's number to the function to call, which must not block.
+    actions: maps a signal's number to the function to call, which must not block; is_fresh: whether
+    a stop signal that arrives now would count as one that was received already.
     """
 
-    def __init__(self, actions: Mapping[int, Callable[[], None]]) -> None:
+    def __init__(
+        self,
+        actions: Mapping[int, Callable[[], None]],
+        is_fresh: Callable[[], bool] = lambda: False,
+    ) -> None:
         super().__init__("signals", "the signal thread")
+        self._is_fresh = is_fresh
         self._actions = dict(actions)
         self._old_handlers: dict[int, Any] = {}
         self._old_wakeup_fd = -1
@@ -81,7 +138,7 @@ class Signals(ThreadedPart):
         wakeup descriptor; otherwise the interpreter has already written it."""
         current = signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
         if current != self._write_fd:
-            os.write(self._write_fd, bytes([number]))
+            self._write(number)
             if current >= 0:
                 signal.set_wakeup_fd(current, warn_on_full_buffer=False)
 
@@ -89,8 +146,17 @@ class Signals(ThreadedPart):
         """Restore the previous handlers and stop the thread."""
         super().request_stop()
         if self._write_fd >= 0:
+            if self._is_fresh():
+                for number in self._old_handlers.keys() & set(STOP_SIGNALS):
+                    handler = self._old_handlers[number]
+                    self._old_handlers[number] = Ignoring(self._is_fresh, handler)
             self.restore()
-            os.write(self._write_fd, b"\0")
+            self._write(0)
+
+    def _write(self, number: int) -> None:
+        # The thread reads what a full pipe holds, and then looks for a stop request.
+        with suppress(BlockingIOError):
+            os.write(self._write_fd, bytes([number]))
 
     def restore(self) -> None:
         """Restore the previous handlers."""
@@ -109,10 +175,8 @@ class Signals(ThreadedPart):
         return True
 
     def _run(self) -> None:
-        while True:
+        while not self._stop_requested.is_set():
             for number in os.read(self._read_fd, 512):
-                if number == 0:
-                    return
                 if number in self._actions:
                     try:
                         self._actions[number]()
@@ -157,14 +221,14 @@ class Coalesced:
     def _run(self) -> None:
         while True:
             # Unlike time.sleep, an event's wait also works under libfaketime.
-            threading.Event().wait(max(0.0, self._not_before - time.monotonic()))
+            threading.Event().wait(max(0.0, self._not_before - monotonic()))
             with self._lock:
                 self._requested = False
             try:
                 self._function()
             except Exception:
                 log_safely(self._logger, logging.ERROR, "%s failed", self._name, exc_info=True)
-            self._not_before = time.monotonic() + self._pause
+            self._not_before = monotonic() + self._pause
             with self._lock:
                 if not self._requested:
                     self._running = False

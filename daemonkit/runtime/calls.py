@@ -7,16 +7,21 @@ from collections.abc import Callable
 from typing import Any
 
 from ..callables import function_name, refuse_unrun
-from ..system.log import log_safely
+from .failures import FailureLog
 from .forks import ForkGuard
 
 
 def call_hook(
-    hook: Callable[..., Any], kind: str, logger: logging.Logger, *arguments: Any, about: str = ""
+    hook: Callable[..., Any],
+    kind: str,
+    log: logging.Logger | FailureLog,
+    *arguments: Any,
+    about: str = "",
 ) -> BaseException | None:
     """Call a hook; an exception, SystemExit included, is logged and returned.
 
-    about: continues the sentence in the log. A child that the hook forks ends with it.
+    log: for a hook that is called again and again, one that limits repeated failures; about:
+    continues the sentence in the log. A child that the hook forks ends with it.
     """
     guard, error = ForkGuard(), None
     try:
@@ -25,6 +30,6 @@ def call_hook(
         error = raised
     guard.end_child(error)
     if error is not None:
-        text, name = "The %s hook %s failed%s", function_name(hook)
-        log_safely(logger, logging.ERROR, text, kind, name, about, exc_info=error)
+        failures = log if isinstance(log, FailureLog) else FailureLog(log)
+        failures.log(error, f"The {kind} hook {function_name(hook)} failed", about)
     return error

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from .cancellation import Cancellation
+from .clock import monotonic
 from .forks import ForkGuard
 from .stacks import awaited_in
 
@@ -35,6 +38,10 @@ class EventLoop:
         self._guard = guard
         self._lock = threading.Lock()
         self._cancelled = False
+        self._until = math.inf
+        self._running: asyncio.AbstractEventLoop | None = None
+        self._cancellation: Cancellation | None = None
+        self._ending_threads: Collection[threading.Thread] = ()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: Call | None = None
 
@@ -45,6 +52,9 @@ class EventLoop:
         """
         if self._loop is None:
             self._loop = self._asyncio.new_event_loop()
+            # Other loops than asyncio's own have a clock that nothing replaces.
+            with suppress(AttributeError):
+                self._loop.time = monotonic  # type: ignore[method-assign]
             self._asyncio.set_event_loop(self._loop)
         error: BaseException | None
         try:
@@ -66,12 +76,17 @@ class EventLoop:
         """Let the other tasks run for a while; see `run`."""
         self.run(lambda: self._asyncio.sleep(seconds))
 
-    def cancel(self) -> None:
-        """Cancel the running coroutine and all later ones; may be called from any thread."""
+    def cancel(self, timeout: float = math.inf) -> None:
+        """Cancel the running coroutine and all later ones; may be called from any thread.
+
+        timeout: seconds after which they should be over. A coroutine that swallows the cancellation
+        is cancelled again, see `Cancellation`.
+        """
         with self._lock:
             self._cancelled = True
-            if self._task is not None:
-                self._task.get_loop().call_soon_threadsafe(self._task.cancel)
+            self._until = monotonic() + timeout
+            if self._running is not None:
+                self._running.call_soon_threadsafe(self._cancel_running)
 
     def close(self) -> None:
         """Cancel the remaining tasks, then close the loop."""
@@ -79,29 +94,56 @@ class EventLoop:
         if loop is None:
             return
         try:
-            loop.run_until_complete(self._finish(loop))
+            with self._runs(loop):
+                loop.run_until_complete(self._finish(loop))
         finally:
             self._asyncio.set_event_loop(None)
             loop.close()
 
     def awaited(self) -> str:
-        """The running coroutine's line, and those of the coroutines it awaits."""
-        task = self._task
-        return "" if task is None else awaited_in(task.get_coro())
+        """The running coroutine's line, and those of the coroutines it awaits; while the loop
+        closes, those of the remaining tasks."""
+        task, cancellation = self._task, self._cancellation
+        tasks = [task] if task is not None else cancellation.pending() if cancellation else []
+        return "".join(awaited_in(task.get_coro()) for task in tasks)
+
+    def executor_threads(self) -> list[threading.Thread]:
+        """Threads that `close` waits for, as of `asyncio.to_thread`."""
+        return [thread for thread in list(self._ending_threads) if thread.is_alive()]
 
     def _complete(self, loop: asyncio.AbstractEventLoop, task: Call) -> BaseException | None:
-        with self._lock:
-            self._task = task
-            if self._cancelled:
-                task.cancel()
+        self._task = task
         try:
-            return loop.run_until_complete(task)
+            with self._runs(loop):
+                if self._cancelled:
+                    task.cancel()
+                return loop.run_until_complete(task)
         except BaseException as error:
             self._guard.end_child(error)
             raise
         finally:
+            self._task = None
+
+    @contextmanager
+    def _runs(self, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+        """While the loop runs, `cancel` takes effect at once."""
+        with self._lock:
+            self._running = loop
+        try:
+            yield
+        finally:
             with self._lock:
-                self._task = None
+                self._running = None
+            if self._cancellation is not None:
+                self._cancellation.close()
+                self._cancellation = None
+
+    def _cancel_running(self) -> None:
+        """In the loop's thread."""
+        if self._cancellation is not None:
+            self._cancellation.limit(self._until)
+        elif self._running is not None and self._task is not None:
+            self._cancellation = Cancellation(self._running, [self._task], self._until)
 
     async def _call(self, function: Callable[[], Awaitable[object]]) -> BaseException | None:
         # Returned, because a SystemExit raised in a task also leaves the loop.
@@ -117,9 +159,11 @@ class EventLoop:
     async def _finish(self, loop: asyncio.AbstractEventLoop) -> None:
         """Clean up as asyncio.run does."""
         tasks = self._asyncio.all_tasks() - {self._asyncio.current_task()}
-        for task in tasks:
-            task.cancel()
         if tasks:
+            self._cancellation = Cancellation(loop, tasks, self._until)
             await self._asyncio.wait(tasks)
         await loop.shutdown_asyncgens()
+        # Waits for functions that run in it, without a limit.
+        executor = getattr(loop, "_default_executor", None)
+        self._ending_threads = getattr(executor, "_threads", ())
         await loop.shutdown_default_executor()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import threading
-import time
 from collections.abc import Callable
+
+from .clock import monotonic
 
 GRID = 0.25
 """Seconds: deadlines are rounded up to a multiple, so that one wake-up serves many heartbeats."""
@@ -25,7 +26,7 @@ class Heartbeat:
         stalled: Callable[[float], None],
         recovered: Callable[[float], None],
         wake: Callable[[], None],
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         self._timeout = math.inf if timeout is None else timeout
         self._on_stalled = stalled

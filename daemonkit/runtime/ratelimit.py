@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
+
+from .clock import monotonic
 
 
 class RateLimit:
     """Lets one message through every `interval` seconds and counts those it suppresses."""
 
-    def __init__(self, interval: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, interval: float, clock: Callable[[], float] = monotonic) -> None:
         self._interval = interval
         self._clock = clock
         self._next = float("-inf")

@@ -6,15 +6,26 @@ import gc
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from types import CodeType, FrameType
 from typing import Any
 
 _COLLECTIONS_OFF = threading.Lock()
 
 
+class AwaitingThread(threading.Thread):
+    """A thread that may run coroutines; awaited: returns what they await, for its stack."""
+
+    awaited: Callable[[], str] = staticmethod(str)
+
+
 def stack_of(thread: threading.Thread) -> str:
-    """A thread's current stack, formatted like a traceback."""
-    return _formatted(_frames().get(thread.ident or 0))
+    """A thread's current stack, formatted like a traceback, and what its coroutines await."""
+    return _formatted(_frames().get(thread.ident or 0)) + _awaited_in_thread(thread)
+
+
+def _awaited_in_thread(thread: threading.Thread | None) -> str:
+    return thread.awaited() if isinstance(thread, AwaitingThread) else ""
 
 
 def _frames() -> dict[int, FrameType]:
@@ -51,7 +62,8 @@ def stacks() -> str:
         thread = known.get(ident)
         name = f"thread {ident}" if thread is None else thread.name
         native = "" if thread is None else f" (thread id {thread.native_id})"
-        parts.append(f"{name}{native}:\n{_formatted(frame)}")
+        awaited = _awaited_in_thread(thread)
+        parts.append(f"{name}{native}:\n{_formatted(frame)}{awaited}")
     return f"{len(parts)} threads\n" + "".join(sorted(parts))
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 import math
 import threading
-import time
 from collections.abc import Callable
 
-from ..system.log import log_safely
+from .clock import kernel_timeout, monotonic
+from .failures import FailureLog
 from .part import ThreadedPart
 
-LONGEST_SLEEP = 3600.0
 AFTER_FAILURE = 1.0
 """Seconds until the functions are called again after one has raised."""
 
@@ -29,7 +28,7 @@ class Timer(ThreadedPart):
         self, logger: logging.Logger, name: str = "timer", title: str = "the timer"
     ) -> None:
         super().__init__(name, title)
-        self._logger = logger
+        self._failures = FailureLog(logger)
         self._functions: list[RunDue] = []
         self._wakes = threading.Condition()
         self._woken = False
@@ -52,22 +51,21 @@ class Timer(ThreadedPart):
     def _run(self) -> None:
         due = 0.0
         while self._sleep_until(due):
-            now = time.monotonic()
+            now = monotonic()
             try:
                 due = min((run_due(now) for run_due in self._functions), default=math.inf)
             # The thread must survive whatever a function raises.
-            except Exception:
-                text = "The thread %s failed and continues"
-                log_safely(self._logger, logging.ERROR, text, self.name, exc_info=True)
+            except Exception as error:
+                self._failures.log(error, f"The thread {self.name} failed", then=" and continues")
                 due = now + AFTER_FAILURE
 
     def _sleep_until(self, due: float) -> bool:
         """Wait until `due` or a wake; False when the thread is to stop."""
         with self._wakes:
             while not self._woken and not self._stop_requested.is_set():
-                left = due - time.monotonic()
+                left = due - monotonic()
                 if left <= 0:
                     break
-                self._wakes.wait(min(left, LONGEST_SLEEP))
+                self._wakes.wait(kernel_timeout(left))
             self._woken = False
             return not self._stop_requested.is_set()

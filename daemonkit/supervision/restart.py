@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import random
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ..exceptions import RegistrationError
+from ..runtime.clock import monotonic
 from ..text import describe
 
 ON_FAILURE, ALWAYS, NEVER = "on-failure", "always", "never"
@@ -102,7 +102,7 @@ class Restarts:
     def __init__(
         self,
         policy: RestartPolicy,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = monotonic,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._policy = policy

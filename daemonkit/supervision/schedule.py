@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
+
+from ..runtime.clock import monotonic
 
 
 class Schedule:
@@ -13,7 +14,7 @@ class Schedule:
     every: seconds between the starts of two calls; clock: monotonic seconds.
     """
 
-    def __init__(self, every: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, every: float, clock: Callable[[], float] = monotonic) -> None:
         self._every = every
         self._clock = clock
         self._due = clock()

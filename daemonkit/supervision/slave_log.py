@@ -5,51 +5,67 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from ..runtime.ratelimit import RateLimit
+from ..runtime.failures import FailureLog, Location
+from ..text import error_text
 from .slave import SlaveSpec
 
-REPEAT_INTERVAL = 60.0
-"""Seconds between two lines about a periodic slave's calls that fail with the same error."""
+RARE = 1.0
+"""Seconds: a slave that is restarted after a longer wait doesn't flood the log."""
+FEW = 10
+"""Neither do so many restarts."""
 
 
 class SlaveLog:
-    """clock: monotonic seconds."""
+    """wake: called to have `run_due` called soon; clock: monotonic seconds."""
 
-    def __init__(self, logger: logging.Logger, spec: SlaveSpec, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        logger: logging.Logger,
+        spec: SlaveSpec,
+        wake: Callable[[], None],
+        clock: Callable[[], float],
+    ) -> None:
         self._logger = logger
         self._spec = spec
         self._name = spec.name
-        self._clock = clock
-        self._repeats = RateLimit(REPEAT_INTERVAL, clock)
+        self._failures = FailureLog(logger, wake, clock=clock)
+        self.run_due = self._failures.run_due
+        self._is_failing = False
 
-    def call_failed(self, error: BaseException, text: str, *, is_repeated: bool) -> None:
-        """A call of a periodic slave raised; is_repeated: so did the one before, with `text`."""
-        if not is_repeated:
-            self._repeats = RateLimit(REPEAT_INTERVAL, self._clock)
-            self._repeats.allow()
-            message = "The slave %s %s; it is called again as scheduled"
-            self._logger.error(message, self._name, _outcome(error), exc_info=error)
-        elif (suppressed := self._repeats.allow()) is not None:
-            message = "The slave %s still fails (%d more times): %s"
-            self._logger.error(message, self._name, suppressed + 1, text)
+    def call_failed(self, error: BaseException) -> None:
+        """A call of a periodic slave raised."""
+        what, then = self._outcome(error)
+        logged = self._failures.log(error, what, then=f"{then}; it is called again as scheduled")
+        self._is_failing = self._is_failing or logged
 
     def call_succeeded(self) -> None:
         """A call of a periodic slave succeeded after one that failed."""
-        self._logger.info("The slave %s works again", self._name)
+        # One that fails every other time must not fill the log either.
+        if self._is_failing:
+            self._failures.flush()
+            self._logger.info("The slave %s works again", self._name)
+        self._is_failing = False
 
     def exited(
         self, error: BaseException | None, restart: int, delay: float | None, *, expected: bool
     ) -> None:
         """The slave ended; its restart number `restart` follows in `delay` seconds, if at all."""
-        what = _outcome(error)
+        what, then = self._outcome(error)
         if isinstance(error, SystemExit | KeyboardInterrupt):
-            what += ", which ends the slave and not the daemon"
-        if delay is not None:
-            what += f"; restart {restart} in {delay:.2g} s"
-        if error is not None:
-            self._logger.error("The slave %s %s", self._name, what, exc_info=error)
-        elif not expected:
-            self._logger.info("The slave %s %s", self._name, what)
+            then += ", which ends the slave and not the daemon"
+        then += "" if delay is None else f"; restart {restart} in {delay:.2g} s"
+        if delay is None:
+            self._failures.flush()
+        if error is None:
+            if not expected:
+                self._logger.info("%s%s", what, then)
+        elif delay is not None and delay < RARE and restart > FEW:
+            self._failures.log(error, what, then=then)
+        elif self._failures.is_new(error, what):
+            self._logger.error("%s%s", what, then, exc_info=error)
+        else:
+            at = Location.of(error, what)
+            self._logger.error("%s%s: %s%s", what, then, error_text(error), at)
 
     def gave_up(self, reason: str) -> None:
         """The slave has failed for good."""
@@ -65,12 +81,15 @@ class SlaveLog:
         """A stalled slave has beaten again after `age` seconds."""
         self._logger.info("The slave %s recovered after %.3g s", self._name, age)
 
-
-def _outcome(error: BaseException | None) -> str:
-    if error is None:
-        return "returned"
-    if isinstance(error, SystemExit):
-        return f"raised SystemExit({error.code!r})"
-    if isinstance(error, MemoryError):
-        return "ran out of memory"
-    return "failed" if isinstance(error, Exception) else f"raised {type(error).__name__}"
+    def _outcome(self, error: BaseException | None) -> tuple[str, str]:
+        """What has happened, and what is particular to this time."""
+        what, then = f"raised {type(error).__name__}", ""
+        if error is None:
+            what = "returned"
+        elif isinstance(error, SystemExit):
+            then = f"({error.code!r})"
+        elif isinstance(error, MemoryError):
+            what = "ran out of memory"
+        elif isinstance(error, Exception):
+            what = "failed"
+        return f"The slave {self._name} {what}", then

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
-import time
 from collections.abc import Callable
 from datetime import datetime
 from typing import Protocol
 
 from ..callables import refuse_unrun
+from ..runtime.clock import monotonic
 from ..runtime.eventloop import EventLoop, Stopped
 from ..runtime.forks import ForkGuard
 from ..runtime.heartbeat import Heartbeat, ShutdownEvent
-from ..runtime.stacks import stack_of
+from ..runtime.stacks import AwaitingThread
 from ..types import SlaveMaster
 from .schedule import Schedule
 from .slave import Slave, SlaveSpec
@@ -49,7 +50,7 @@ class SlaveThread:
         wake: Callable[[], None],
     ) -> None:
         self.heartbeat = Heartbeat(spec.timeout, stalled, recovered, wake)
-        self.thread = threading.Thread(target=self._main, name=spec.name, daemon=True)
+        self.thread = AwaitingThread(target=self._main, name=spec.name, daemon=True)
         self.is_over = False
         """Whether the slave has exited; the thread itself may still be ending."""
         self._spec = spec
@@ -60,14 +61,17 @@ class SlaveThread:
         self._logger = logging.getLogger(f"{master.name}.{spec.name}")
         self._loop: EventLoop | None = None
 
-    def request_stop(self) -> None:
+    def request_stop(self, timeout: float = math.inf) -> None:
+        """Ask the slave to stop within `timeout` seconds."""
         self._shutdown.set()
         if self._loop is not None:
-            self._loop.cancel()
+            self._loop.cancel(timeout)
 
-    def stack(self) -> str:
-        """The thread's stack, and for a coroutine also what it awaits."""
-        return stack_of(self.thread) + ("" if self._loop is None else self._loop.awaited())
+    def running_threads(self) -> list[threading.Thread]:
+        """The thread while it runs, and those that its event loop waits for."""
+        if not self.thread.is_alive():
+            return []
+        return [self.thread, *(self._loop.executor_threads() if self._loop is not None else ())]
 
     def _main(self) -> None:
         error = self._run()
@@ -126,12 +130,13 @@ class SlaveThread:
 
     def _run_async(self, slave: Slave) -> None:
         loop = self._loop = EventLoop(self._guard)
+        self.thread.awaited = loop.awaited
 
         async def call() -> None:
             refuse_unrun(await slave.run())
 
         def wait(seconds: float) -> None:
-            until = time.monotonic() + seconds
+            until = monotonic() + seconds
             self.heartbeat.pause()
             try:
                 loop.sleep(seconds)
@@ -140,7 +145,7 @@ class SlaveThread:
             # From a task that the slave left running.
             except BaseException as error:
                 self._observer.call_ended(error)
-                self._shutdown.wait(until - time.monotonic())
+                self._shutdown.wait(until - monotonic())
             self.heartbeat.resume()
 
         try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -13,6 +12,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from ..callables import refuse_unrun
+from ..runtime.clock import monotonic
+from ..runtime.stacks import stack_of
 from ..text import timestamp
 from ..types import Problem, SlaveMaster
 from .failure import SlaveFailure
@@ -45,7 +46,7 @@ class SupervisedSlave:
         wake: Callable[[], None],
         gave_up: Callable[[str], None],
         one_try: bool = False,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         self.name = spec.name
         self.spec = spec
@@ -63,7 +64,8 @@ class SupervisedSlave:
         self._on_gave_up = gave_up
         self._one_try = one_try
         self._clock = clock
-        self._log = SlaveLog(logging.getLogger(f"{master.name}.{spec.name}"), spec, clock)
+        logger = logging.getLogger(f"{master.name}.{spec.name}")
+        self._log = SlaveLog(logger, spec, wake, clock)
         self._lock = threading.Lock()
         self._state = STARTING
         self._is_failing = False
@@ -93,22 +95,22 @@ class SupervisedSlave:
                 self._state = FINISHED
             self.settled = True
 
-    def request_stop(self) -> None:
-        """Ask the slave to stop; never blocks."""
+    def request_stop(self, timeout: float = math.inf) -> None:
+        """Ask the slave to stop within `timeout` seconds; never blocks."""
         self.stop_restarting()
         slave_thread = self._slave_thread
         if slave_thread is not None:
-            slave_thread.request_stop()
+            slave_thread.request_stop(timeout)
 
     def join(self, timeout: float) -> bool:
-        for thread in self.running_threads():
-            thread.join(timeout)
+        slave_thread = self._slave_thread
+        if slave_thread is not None and slave_thread.thread.is_alive():
+            slave_thread.thread.join(timeout)
         return not self.running_threads()
 
     def running_threads(self) -> list[threading.Thread]:
         slave_thread = self._slave_thread
-        alive = slave_thread is not None and slave_thread.thread.is_alive()
-        return [slave_thread.thread] if slave_thread is not None and alive else []
+        return [] if slave_thread is None else slave_thread.running_threads()
 
     def run_due(self, now: float) -> float:
         """Restart the slave if that is due, and check its heartbeat; returns when to call again."""
@@ -123,7 +125,7 @@ class SupervisedSlave:
         slave_thread, heartbeat_due = self._slave_thread, math.inf
         if slave_thread is not None and not slave_thread.is_over:
             heartbeat_due = slave_thread.heartbeat.run_due(now)
-        return min(self._due, heartbeat_due)
+        return min(self._due, heartbeat_due, self._log.run_due(now))
 
     def _start_thread(self) -> BaseException | None:
         """Start the next run; returns the error that kept the thread from starting."""
@@ -178,7 +180,7 @@ class SupervisedSlave:
         self._state, self._is_failing, self.last_failure = BACKING_OFF, True, failure
         # Logging may fail, out of memory for example; the next call must come anyway.
         with suppress(BaseException):
-            self._log.call_failed(error, failure.error, is_repeated=is_repeated)
+            self._log.call_failed(error)
         if not is_repeated:
             self._on_changed()
 
@@ -223,7 +225,7 @@ class SupervisedSlave:
         self._on_changed()
         slave_thread = self._slave_thread
         if slave_thread is not None:
-            self._log.stalled(age, slave_thread.stack())
+            self._log.stalled(age, stack_of(slave_thread.thread))
 
     def _recovered(self, age: float) -> None:
         self._on_changed()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import threading
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
 from ..exceptions import RegistrationError
+from ..runtime.clock import monotonic
 from ..runtime.timer import Timer
 from ..types import Problem, SlaveMaster
 from .dependencies import Dependencies
@@ -148,10 +148,10 @@ class Supervisor:
         self.stop_restarting()
 
     def join(self, timeout: float) -> bool:
-        until = time.monotonic() + timeout
+        until = monotonic() + timeout
         self._stop_in_order(until)
         for slave in self.slaves():
-            slave.join(max(0.0, until - time.monotonic()))
+            slave.join(max(0.0, until - monotonic()))
         return not self.running_threads()
 
     def _stop_in_order(self, until: float) -> None:
@@ -172,18 +172,18 @@ class Supervisor:
         deadlines: dict[str, float] = {}
         while order.is_active():
             for name in sorted(order.get_ready(), key=lambda name: -positions[name]):
-                slaves[name].request_stop()
-                now = time.monotonic()
+                now = monotonic()
                 share = max(0.0, until - now) / (1 + dependencies.depth(name))
+                slaves[name].request_stop(share)
                 deadlines[name] = now + share
 
             def done(at: float) -> list[str]:
                 return [n for n, end in deadlines.items() if slaves[n].is_over or end <= at]
 
             with self._changes:
-                while not done(now := time.monotonic()):
+                while not done(now := monotonic()):
                     self._changes.wait(max(0.0, min(deadlines.values()) - now))
-            for name in done(time.monotonic()):
+            for name in done(monotonic()):
                 del deadlines[name]
                 order.done(name)
 

@@ -15,6 +15,7 @@ from ..config.access import UNIX, Token, parse_tokens
 from ..config.defaults import Settings
 from ..system.networks import Networks, forwarded_client, is_loopback_address, parse_address
 from ..system.sockets import format_address
+from .head import HOST
 from .pool import PROBES
 
 SEND, READ, CONTROL = "send", "read", "control"
@@ -53,12 +54,20 @@ class Peer(NamedTuple):
 class Client(NamedTuple):
     """Who sent a request, perhaps through a proxy.
 
-    address: None for a Unix socket, "" if the proxy doesn't tell; shown: for the logs, with the
-    port if that is known.
+    address: None for a Unix socket, "" if the proxy doesn't tell; port: None behind a proxy.
     """
 
     address: str | None
-    shown: str
+    port: int | None = None
+
+    @property
+    def shown(self) -> str:
+        """For the logs, with the port if that is known."""
+        if self.address is None:
+            return UNIX
+        if self.port is None:
+            return self.address or "unknown"
+        return format_address(self.address, self.port)
 
 
 class TokenMissing(Unauthorized):
@@ -91,16 +100,14 @@ class Access:
 
     def trusts(self, peer: Peer) -> bool:
         """Whether the peer is a proxy whose `X-Forwarded-*` fields are believed."""
+        if not self._has_proxies:
+            return False
         return self._trusts_unix if peer.address is None else peer.address in self._proxies
 
     def client(self, peer: Peer, forwarded_for: str) -> Client:
         """The client; forwarded_for: X-Forwarded-For of a trusted proxy, "" of any other peer."""
         found = forwarded_client(forwarded_for, self._proxies) if forwarded_for else None
-        if found is not None:
-            return Client(found, found or "unknown")
-        if peer.address is None:
-            return Client(None, UNIX)
-        return Client(peer.address, format_address(peer.address, peer.port))
+        return Client(peer.address, peer.port) if found is None else Client(found)
 
     def allows(self, client: Client) -> bool:
         """Whether the client is in an allowed network."""
@@ -226,7 +233,8 @@ def _believe(environ: dict[str, Any], client: Client) -> None:
     scheme = last_of(environ.get("HTTP_X_FORWARDED_PROTO", "")).lower()
     if scheme in ("http", "https"):
         environ["wsgi.url_scheme"] = scheme
-    if host := last_of(environ.get("HTTP_X_FORWARDED_HOST", "")):
+    host = last_of(environ.get("HTTP_X_FORWARDED_HOST", ""))
+    if host and HOST.fullmatch(host.encode("latin-1", "replace")):
         environ["HTTP_HOST"] = host
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import socket
 import threading
-import time
 from typing import Any
 
+from ..runtime.clock import monotonic
 from ..system.log import log_safely
 from .fast_lane import LINE
 from .request import Parser, RequestTimeout
@@ -31,8 +31,8 @@ class Channel(Sender):
     blank = 0
     """Bytes of blank lines that the fast lane has skipped since the last request."""
     _partial_began = 0.0
-    _read_was_full = False
-    """Whether the last read returned as much as it could."""
+    busy_before = 0.0
+    """How long the loop had been busy when the request began; see `Clients.busy`."""
     _lingers = False
 
     @property
@@ -106,7 +106,6 @@ class Channel(Sender):
         except OSError:
             self.handle_close()
             return
-        self._read_was_full = len(data) == self.adj.recv_bytes
         # Data alone doesn't count as activity: a request has its own deadline.
         if data:
             self.received(data)
@@ -128,7 +127,7 @@ class Channel(Sender):
         ):
             rest = lane.take(self, data)
         if self.partial and not (before and len(self.partial) == len(data)):
-            self._partial_began = time.monotonic()
+            self._partial_began = monotonic()
         taken = not rest or bool(super().received(rest))
         self._note_receiving()
         return taken
@@ -142,6 +141,7 @@ class Channel(Sender):
             receiving.pop(self, None)
             if began is not None:
                 receiving[self] = began
+                self.busy_before = self.server.clients.busy
 
     def time_out(self, seconds: float) -> None:
         """Refuse the request that is being read: it takes too long."""
@@ -149,11 +149,9 @@ class Channel(Sender):
             self.server.clients.receiving.pop(self)
             return
         was_held_up = self._began is not None and self.last_activity > self._began
-        # The server is what is slow then: it has more to read than it read at once.
-        is_behind = self._read_was_full and self.has_unread()
-        if self.requests or self.total_outbufs_len or was_held_up or is_behind:
+        if self.requests or self.total_outbufs_len or was_held_up:
             # It is not read while the previous request is being answered.
-            self._partial_began = time.monotonic()
+            self._partial_began = monotonic()
             if self.request is not None:
                 self.request.began = self._partial_began
             self._note_receiving()
@@ -218,7 +216,7 @@ class Channel(Sender):
                 pass
             else:
                 self._lingers = True
-                self.server.clients.lingering[self] = time.monotonic() + LINGER
+                self.server.clients.lingering[self] = monotonic() + LINGER
                 self.server.poller.recheck(self)
                 return
         self.drop()

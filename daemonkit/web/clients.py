@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Mapping
 
+from ..runtime.clock import monotonic
 from .channel import Channel
 from .poller import Poller
 
 IDLE_TIMEOUT = 120.0
 """Seconds after which a connection without a request, or with an answer that isn't read, is
 closed."""
+LONGEST_EXTENSION = 10
+"""How many times `request_timeout` the server's own slowness may add to it."""
 IDLE_CHECK = 0.1
 """Seconds between two checks for idle connections, while all are to be closed."""
 
@@ -37,6 +39,8 @@ class Clients:
         """When connections begin to be closed as soon as they are idle, in monotonic seconds."""
         self.looks_for_idle = False
         """Whether all connections were busy, so that the first idle one must be reported."""
+        self.busy = 0.0
+        """Seconds that the loop spent on other things than waiting for input, so far."""
         self.shed = 0
         self.timed_out = 0
         self._channels = channels
@@ -47,16 +51,13 @@ class Clients:
         self._idle: Channel | None = None
         self._next_sweep: float | None = None
 
-    def run_due(self, now: float, polled_at: float) -> list[float]:
-        """Do what is due; returns when this is to be called again, in monotonic seconds.
-
-        polled_at: when it was last checked which connections can be read.
-        """
+    def run_due(self, now: float) -> list[float]:
+        """Do what is due; returns when this is to be called again, in monotonic seconds."""
         dues: list[float | None] = []
         if self.lingering:
             dues.append(self._close_lingering(now))
         if self.receiving:
-            dues.append(self._time_out_slow(polled_at))
+            dues.append(self._time_out_slow(now))
         if self._next_sweep is not None:
             if now >= self._next_sweep:
                 self._next_sweep = self._close_idle(now)
@@ -68,7 +69,7 @@ class Clients:
     def watch_idle(self) -> None:
         """Start closing connections that are idle for too long."""
         if self._next_sweep is None:
-            self._next_sweep = time.monotonic() + IDLE_TIMEOUT
+            self._next_sweep = monotonic() + IDLE_TIMEOUT
 
     def forget_order(self) -> None:
         """Sort the connections by idle time again before the next one is shed."""
@@ -80,12 +81,15 @@ class Clients:
             channel.handle_close()
         return min(self.lingering.values(), default=None)
 
-    def _time_out_slow(self, polled_at: float) -> float | None:
-        # What arrived while the loop was busy may complete a request.
+    def _time_out_slow(self, now: float) -> float | None:
+        timeout = self._request_timeout
         while self.receiving:
             channel, began = next(iter(self.receiving.items()))
-            if polled_at < began + self._request_timeout:
-                return began + self._request_timeout
+            # Time in which the server read nothing isn't the client's; up to a limit, as the loop
+            # may be busy all the time.
+            busy = min(self.busy - channel.busy_before, LONGEST_EXTENSION * timeout)
+            if now < began + timeout + busy:
+                return began + timeout + busy
             channel.time_out(self._request_timeout)
         return None
 

@@ -118,22 +118,19 @@ class FastLane:
     """Takes events from the connections' input and, once per iteration of the loop, queues and
     answers them.
 
-    find_blocker: names what could see a request to `/events`, "" if nothing could; redact: hides
-    secrets in a message; access: the settings for access control; max_request_size: bytes in a
-    body.
+    find_blocker: names what could see a request to `/events`, "" if nothing could; access: the
+    settings for access control; max_request_size: bytes in a body.
     """
 
     def __init__(
         self,
         intake: Intake,
         find_blocker: Callable[[], str],
-        redact: Callable[[str], str],
         access: Access,
         max_request_size: int,
     ) -> None:
         self._intake = intake
         self._find_blocker = find_blocker
-        self._redact = redact
         self._limit = max_request_size
         self._is_open: bool | None = None
         self._counted = 0
@@ -278,7 +275,7 @@ class FastLane:
         return answer
 
     def _refused_answer(self, error: Unavailable | BatchTooLarge) -> bytes:
-        body = envelope(self._redact(str(error)), False)
+        body = envelope(str(error), False)
         if isinstance(error, Unavailable):
             return _answer("503 SERVICE UNAVAILABLE", body, error.retry_after)
         return _answer("413 REQUEST ENTITY TOO LARGE", body)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import errno
 import logging
 import threading
-import time
 from socket import AF_UNIX
 from typing import Any
 
 from waitress.server import TcpWSGIServer
 
+from ..runtime.clock import monotonic
 from ..runtime.ratelimit import RateLimit
 from ..system.log import log_safely
 from ..system.sockets import plain_address
@@ -62,7 +62,7 @@ class Listener(TcpWSGIServer):
         self._limit = connection_limit
         self._limits = {kind: RateLimit(LOG_INTERVAL) for kind in ("shed", "full")}
         self._paused_until: float | None = None
-        self.polled_at = 0.0
+        self.polled_at = monotonic()
         """When the loop last looked which connections can be read, in monotonic seconds."""
         self.loop_thread = 0
         self._trigger_lock = threading.Lock()
@@ -75,8 +75,9 @@ class Listener(TcpWSGIServer):
     def run_due(self, at_most: float | None) -> float | None:
         """Do what is due; returns the seconds until something is due again, at most `at_most`, or
         None for never."""
-        now = time.monotonic()
-        dues = self.clients.run_due(now, self.polled_at)
+        now = monotonic()
+        self.clients.busy += max(0.0, now - self.polled_at)
+        dues = self.clients.run_due(now)
         if at_most is not None:
             dues.append(now + at_most)
         if self._paused_until is not None and self._is_paused(now):
@@ -91,7 +92,7 @@ class Listener(TcpWSGIServer):
         return not self._is_passed or (self.is_open and not self.draining)
 
     def readable(self) -> bool:
-        if not (self.accepting and self.admits) or self._is_paused(time.monotonic()):
+        if not (self.accepting and self.admits) or self._is_paused(monotonic()):
             return False
         if len(self.active_channels) < self._limit:
             self.clients.looks_for_idle = False
@@ -138,7 +139,7 @@ class Listener(TcpWSGIServer):
             # The connection stays in the backlog, so without a pause this would be a busy loop.
             if self._paused_until is None:
                 self.own_logger.error("No connections can be accepted: %s", error.strerror)
-            self._paused_until = time.monotonic() + PAUSE
+            self._paused_until = monotonic() + PAUSE
             return None
         if accepted is not None and self._paused_until is not None:
             self._paused_until = None
@@ -165,7 +166,7 @@ class Listener(TcpWSGIServer):
 
     def handle_error(self) -> None:
         log_safely(self.own_logger, logging.ERROR, "Accepting a connection failed", exc_info=True)
-        self._paused_until = time.monotonic() + PAUSE
+        self._paused_until = monotonic() + PAUSE
 
     def del_channel(self, map: Any = None) -> None:
         self.poller.forget(self._fileno)

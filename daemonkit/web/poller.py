@@ -7,6 +7,8 @@ from collections import deque
 from contextlib import suppress
 from typing import Any, Protocol
 
+from ..runtime.clock import kernel_timeout
+
 # The flags of epoll and poll have the same values, and not every system has epoll.
 _HAS_EPOLL = hasattr(select, "epoll")
 READ = select.POLLIN
@@ -55,6 +57,7 @@ class Poller:
     def wait(self, timeout: float | None) -> list[tuple[int, int]]:
         """Wait at most `timeout` seconds; return descriptors and their flags."""
         self._check_pending()
+        timeout = kernel_timeout(timeout)
         if not _HAS_EPOLL and timeout is not None:
             timeout *= 1000
         ready: list[tuple[int, int]] = self._poll.poll(timeout)

@@ -10,6 +10,7 @@ from typing import Any
 
 from waitress.task import ThreadedTaskDispatcher
 
+from ..runtime.clock import monotonic
 from ..system.log import log_safely
 
 YIELD_INTERVAL = 0.001
@@ -57,7 +58,7 @@ class Pool(ThreadedTaskDispatcher):
         On one core, a thread would otherwise start the next request while other threads wait for
         the GIL in the middle of theirs.
         """
-        if self.queue and (now := time.monotonic()) >= self._next_yield:
+        if self.queue and (now := monotonic()) >= self._next_yield:
             self._next_yield = now + YIELD_INTERVAL
             time.sleep(0)
 

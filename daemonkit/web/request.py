@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from typing import Any
 
 from waitress.buffers import OverflowableBuffer
@@ -11,6 +10,7 @@ from waitress.parser import HTTPRequestParser
 from waitress.receiver import FixedStreamReceiver
 from waitress.utilities import Error
 
+from ..runtime.clock import monotonic
 from .chunks import ChunkedBody
 from .fast_lane import HEAD_CACHE_SIZE, MAX_BLANK, MAX_HEAD
 from .head import Head, Refused, check_lines, parse_head
@@ -32,7 +32,7 @@ class Parser(HTTPRequestParser):
 
     def __init__(self, adj: Any) -> None:
         super().__init__(adj)
-        self.began = time.monotonic()
+        self.began = monotonic()
         """When its first byte arrived, in monotonic seconds; leading blank lines don't count."""
         self._blank = 0
         self._head = bytearray()
@@ -83,7 +83,7 @@ class Parser(HTTPRequestParser):
         return size - (len(self._head) - end)
 
     def _skip_blank(self, data: bytes) -> bytes:
-        self.began = time.monotonic()
+        self.began = monotonic()
         rest = data.lstrip(b"\r\n")
         self._blank += len(data) - len(rest)
         if self._blank > MAX_BLANK:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from ..config.secrets import redact
+from ..monitoring.status import jsonable
+
 CONTENT_TYPE = "application/json"
 NDJSON = "application/x-ndjson"
 SERVER = "daemonkit"
 
 
 def envelope(message: Any, result: bool, **more: Any) -> bytes:
-    """The body of an answer; `message` and `more` must be JSON-serializable."""
-    return json.dumps({"message": message, "result": result, **more}).encode() + b"\n"
+    """The body of an answer, without secrets; what JSON can't hold becomes text."""
+    shown = jsonable({"message": message, "result": result, **more}, redact)
+    return json.dumps(shown).encode() + b"\n"
 
 
 RECEIVED = envelope("Event received", True)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import flask
-from flask import Blueprint, Flask, Response, make_response, request
+from flask import Blueprint, Flask, Request, Response, make_response, request
 from werkzeug.exceptions import (
     BadRequest,
     HTTPException,
@@ -18,11 +18,11 @@ from werkzeug.exceptions import (
 )
 
 from ..callables import refuse_unrun
+from ..config.secrets import redact
 from ..events.codec import decode
 from ..events.intake import Intake
 from ..exceptions import BatchTooLarge, EventTooLarge, InvalidEvent, PingError, Unavailable
 from ..monitoring.health import Health
-from ..monitoring.status import jsonable
 from ..text import plain
 from ..types import Origin
 from .access import CLIENT, CONTROL, PEER, READ, SEND, SENDER, Access
@@ -62,7 +62,6 @@ class Views(NamedTuple):
     status: Callable[[], Any]
     ping: Callable[[], Any]
     health: Health
-    redact: Callable[[str], str]
     logger: logging.Logger
 
 
@@ -89,8 +88,7 @@ class _LibraryRoutes:
         return _answer(200, RECEIVED)
 
     def status(self) -> Response:
-        shown = jsonable(self._views.status(), self._views.redact)
-        return _answer(200, envelope(shown, True))
+        return _answer(200, envelope(self._views.status(), True))
 
     def control_show(self) -> Response:
         """A dead letter with everything that is known about it."""
@@ -101,26 +99,25 @@ class _LibraryRoutes:
         found = self._views.dead_letter(id)
         if found is None:
             raise NotFound(f"There is no dead letter {id}")
-        return _answer(200, envelope(jsonable(found, self._views.redact), True))
+        return _answer(200, envelope(found, True))
 
     def ping(self) -> Response:
         try:
             return self._ping_response(refuse_unrun(self._views.ping()))
         except PingError as error:
-            return _plain(self._views.redact(error.message), error.code)
+            return _plain(error.message, error.code)
         # SystemExit too: a health check must never end a server thread.
         except BaseException:
             self._views.logger.exception("The health check failed")
             return _plain("The health check failed\n", 500)
 
     def _ping_response(self, result: Any) -> Response:
-        redact = self._views.redact
         if result is False:
             return _plain("The health check returned False\n", 503)
         if result is None or result is True:
             result = OK
         if isinstance(result, str):
-            return _plain(redact(result), 200)
+            return _plain(result, 200)
         if isinstance(result, tuple) and isinstance(result[0], str):
             result = (plain(result[0]), *result[1:])
         response = make_response(result)
@@ -133,7 +130,7 @@ class _LibraryRoutes:
         shown = {"phase": health.phase, "waiting_for": health.waiting_for()}
         if health.is_ready:
             return _answer(200, envelope("Ready", True, **shown))
-        text = self._views.redact(f"The daemon is {health.progress()}")
+        text = f"The daemon is {health.progress()}"
         response = _answer(503, envelope(text, False, **shown))
         response.headers["Retry-After"] = "1"
         return response
@@ -147,15 +144,11 @@ def add_routes(blueprint: Blueprint, views: Views) -> None:
         blueprint.add_url_rule(f"/{path}", f"/{path}", view, methods=[route.method])
 
 
-def check_rights(access: Access) -> None:
-    """Refuse the current request if it may not do what it asks for; raises HTTPException."""
-    peer = request.environ[PEER]
+def check_rights(access: Access, request: Request) -> None:
+    """Refuse a request if it may not do what it asks for; raises HTTPException."""
+    endpoint, peer = request.endpoint, request.environ[PEER]
     # There is no endpoint if the method is wrong.
-    route = (
-        ROUTES.get(request.path[1:])
-        if request.endpoint is None
-        else ENDPOINTS.get(request.endpoint)
-    )
+    route = ROUTES.get(request.path[1:]) if endpoint is None else ENDPOINTS.get(endpoint)
     # Everyone's probes are on both listeners.
     is_for_all = route is not None and route.right is None
     is_for_admin = route is not None and route.right in (READ, CONTROL)
@@ -178,11 +171,11 @@ def _whole_body() -> bytes:
     return request.get_data()
 
 
-def add_error_handlers(app: Flask, views: Views) -> None:
+def add_error_handlers(app: Flask) -> None:
     """Answer the library's exceptions with the JSON envelope."""
 
     def refused(message: str, code: int, **headers: str) -> Response:
-        response = _answer(code, envelope(views.redact(message), False))
+        response = _answer(code, envelope(message, False))
         response.headers.update(headers)
         return response
 
@@ -202,13 +195,13 @@ def add_error_handlers(app: Flask, views: Views) -> None:
     app.errorhandler(EventTooLarge)(too_large)
 
 
-def http_error(error: HTTPException, views: Views) -> Any:
+def http_error(error: HTTPException) -> Any:
     """Answer an HTTP error with the JSON envelope."""
     # The user's own responses and redirects are left alone.
     if error.response is not None or (error.code or 0) < 400:
         return error
     response = Response.force_type(error.get_response())
-    response.data = envelope(views.redact(_message(error)), False)
+    response.data = envelope(_message(error), False)
     response.content_type = CONTENT_TYPE
     if isinstance(error, MethodNotAllowed):
         response.headers["Allow"] = ", ".join(sorted(error.valid_methods or ()))
@@ -238,4 +231,4 @@ def _answer(code: int, body: bytes) -> Response:
 
 
 def _plain(text: str, code: int) -> Response:
-    return Response(plain(text), code, mimetype="text/plain")
+    return Response(redact(plain(text)), code, mimetype="text/plain")

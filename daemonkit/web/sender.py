@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from functools import cached_property
 from socket import AF_UNIX
 from typing import Any
@@ -11,6 +10,7 @@ from waitress.buffers import OverflowableBuffer, ReadOnlyFileBasedBuffer
 from waitress.channel import ClientDisconnected, HTTPChannel
 
 from ..config.access import UNIX
+from ..runtime.clock import monotonic
 from ..system.sockets import format_address, peer_user, unacknowledged
 from .access import Peer
 
@@ -75,7 +75,7 @@ class Sender(HTTPChannel):
 
     @last_activity.setter
     def last_activity(self, _: float) -> None:
-        self._last_activity = time.monotonic()
+        self._last_activity = monotonic()
 
     @cached_property
     def other_end(self) -> Peer:
@@ -114,7 +114,7 @@ class Sender(HTTPChannel):
     def answer(self, data: bytes) -> None:
         """Send an answer of the fast lane; only on the loop's thread, while no request is being
         answered."""
-        self._last_activity = time.monotonic()
+        self._last_activity = monotonic()
         self.answer_pending = False
         if not self.connected:
             return
@@ -140,7 +140,7 @@ class Sender(HTTPChannel):
         """
         is_first = not self.total_outbufs_len
         if is_first:
-            self._last_activity = time.monotonic()
+            self._last_activity = monotonic()
         if isinstance(data, ReadOnlyFileBasedBuffer):
             self.outbufs += [data, OverflowableBuffer(self.adj.outbuf_overflow)]
             self.current_outbuf_count = 0
@@ -226,7 +226,7 @@ class Sender(HTTPChannel):
         while len(self.outbufs) > 1 and not len(self.outbufs[0]):
             self.outbufs.pop(0).close()
         if has_sent := bool(self.total_outbufs_len < before):
-            self._last_activity = time.monotonic()
+            self._last_activity = monotonic()
         return has_sent
 
     def check_received(self) -> bool:
@@ -236,5 +236,5 @@ class Sender(HTTPChannel):
         acknowledged."""
         before, self._in_flight = self._in_flight, unacknowledged(self.socket)
         if self._in_flight < before:
-            self._last_activity = time.monotonic()
+            self._last_activity = monotonic()
         return self._in_flight < before

@@ -12,8 +12,9 @@ from typing import Any
 from waitress import wasyncore
 from waitress.adjustments import Adjustments
 
+from ..runtime.clock import monotonic
+from ..runtime.failures import FailureLog
 from ..runtime.part import ThreadedPart
-from ..system.log import log_safely
 from ..system.sockets import remove_socket_file
 from .fast_lane import FastLane
 from .listener import Listener
@@ -67,6 +68,7 @@ class Server(ThreadedPart):
         super().__init__(name, f"the {'admin' if is_admin else 'HTTP'} server")
         self._is_admin = is_admin
         self._logger = logger
+        self._failures = FailureLog(logger)
         self._socket = sock
         self._path: str = sock.getsockname() if sock.family == socket.AF_UNIX else ""
         self.is_passed = is_passed
@@ -135,7 +137,7 @@ class Server(ThreadedPart):
         """
         if self._listener is not None and self._listener.active_channels:
             grace = min(LAST_REQUEST_TIMEOUT, timeout)
-            self._listener.clients.closes_idle_from = time.monotonic() + grace
+            self._listener.clients.closes_idle_from = monotonic() + grace
             self._wake()
             self._is_empty.wait(timeout)
 
@@ -146,7 +148,7 @@ class Server(ThreadedPart):
         self._wake()
 
     def join(self, timeout: float) -> bool:
-        until = time.monotonic() + timeout
+        until = monotonic() + timeout
         if self._thread.ident is None:
             # It could not be started; the pool's threads may have been.
             self._close(ABANDON_TIMEOUT)
@@ -157,10 +159,10 @@ class Server(ThreadedPart):
             self._abandon = True
             self._wake()
             self._thread.join(2 * ABANDON_TIMEOUT)
-            until = time.monotonic() + ABANDON_TIMEOUT
+            until = monotonic() + ABANDON_TIMEOUT
         # Pool threads may still run for a moment after they have left the pool.
         for thread in self._pool.started:
-            thread.join(max(0.0, until - time.monotonic()))
+            thread.join(max(0.0, until - monotonic()))
         return stopped
 
     def running_threads(self) -> list[threading.Thread]:
@@ -207,13 +209,13 @@ class Server(ThreadedPart):
 
     def _finish_requests(self, listener: Listener) -> None:
         """Answer the requests in flight, but none that follows an answer."""
-        began = time.monotonic()
+        began = monotonic()
         while not self._abandon:
             self._run_once(listener, 0)
             if not self._has_work(listener, began):
                 break
             self._run_once(listener, STOP_POLL_INTERVAL)
-            listener.clients.drop_unread(UNREAD_TIMEOUT, time.monotonic(), began)
+            listener.clients.drop_unread(UNREAD_TIMEOUT, monotonic(), began)
 
     def _close(self, patience: float) -> None:
         """Release everything; wait at most `patience` seconds for the pool's threads."""
@@ -241,15 +243,14 @@ class Server(ThreadedPart):
             if accepts:
                 self._handle(listener._fileno, accepts)
         # A failure of one connection must not affect the others.
-        except Exception:
-            text = "The HTTP loop failed and continues"
-            log_safely(self._logger, logging.ERROR, text, exc_info=True)
+        except Exception as error:
+            self._failures.log(error, "The HTTP loop failed", then=" and continues")
             time.sleep(FAILURE_PAUSE)
 
     def _handle_ready(self, listener: Listener, timeout: float | None) -> int:
         """Wait for connections and handle those that are ready; return the listener's flags."""
         ready = dict(self._poller.wait(timeout))
-        listener.polled_at = time.monotonic()
+        listener.polled_at = monotonic()
         accepts = ready.pop(listener._fileno, 0)
         for fd, flags in ready.items():
             self._handle(fd, flags)
@@ -264,7 +265,7 @@ class Server(ThreadedPart):
 
     def _has_work(self, listener: Listener, began: float) -> bool:
         """Whether a request is to be answered, or one may still arrive since `began`."""
-        is_early = time.monotonic() < began + UNSENT_TIMEOUT
+        is_early = monotonic() < began + UNSENT_TIMEOUT
         return any(
             channel.requests
             or channel.total_outbufs_len

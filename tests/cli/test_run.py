@@ -21,6 +21,8 @@ from daemonkit.config.defaults import SETTINGS
 def started(monkeypatch: pytest.MonkeyPatch) -> list[Daemon]:
     """The daemons that `run` has started."""
     found: list[Daemon] = []
+    # The handlers are put back at once, and not with the next signal.
+    monkeypatch.setattr("daemonkit.lifecycle.signal_actions.SAME_SIGNAL", 0.0)
     monkeypatch.setattr("daemonkit.app.Daemon.start", lambda self: found.append(self))
     monkeypatch.setattr("daemonkit.cli.options.load_daemon", lambda target: Daemon(target))
     return found

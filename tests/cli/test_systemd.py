@@ -73,6 +73,8 @@ def test_systemd_makes_the_folders_below_its_own(user: str | None) -> None:
     assert lines(text, "StateDirectory") == ['StateDirectory="dk none/a"']
     assert lines(text, "LogsDirectory") == ["LogsDirectory=dk"]
     assert lines(text, "ReadWritePaths") == lines(text, "# /var") == []
+    text = unit_for(user, host="unix:/run/dk/http.sock", admin="unix:/run/dk/admin.sock")
+    assert lines(text, "RuntimeDirectory") == ["RuntimeDirectory=dk"]
     # There they are once the unit has run.
     text = unit_for(queue="/var/lib/private/dk/q.db")
     assert lines(text, "StateDirectory") == ["StateDirectory=dk"]

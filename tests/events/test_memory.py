@@ -186,7 +186,7 @@ def test_a_dead_letter_is_shown_as_received() -> None:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(memory.time, "monotonic", clock)
+    monkeypatch.setattr(memory, "monotonic", clock)
     return clock
 
 

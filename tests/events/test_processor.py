@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sqlite3
 import threading
 import time
@@ -19,6 +20,7 @@ from daemonkit.events.durable.queue import DurableQueue
 from daemonkit.events.entry import Batch, Entry, EventQueue, FailedAttempt, RetryPolicy
 from daemonkit.events.memory import MemoryQueue
 from daemonkit.events.processor import Processor
+from daemonkit.text import error_text
 from daemonkit.types import Origin, Problem
 
 from .conditions import until
@@ -201,6 +203,26 @@ def test_events_dropped_by_another_process_are_not_in_work(tmp_path: Path) -> No
     assert queue.join(10)
 
 
+def test_two_thousand_failures_in_a_row_are_two_lines_and_all_are_counted_and_kept(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def handle(event: int) -> None:
+        raise ValueError(f"no {event}")
+
+    queue = MemoryQueue(2000)
+    processor = Processor(queue, handle, LOGGER)
+    run_to_the_end(queue, processor, *range(2000))
+
+    assert processor.counters()["failed"] == 2000
+    letters = queue.counters()["dead_letters"]
+    assert all(f"ValueError: no {letter['event']}" in letter["traceback"] for letter in letters)
+    assert [bool(record.exc_info) for record in caplog.records] == [True, False]
+    assert [re.sub(r" at \S+test_processor.py:\d+,", ",", m) for m in caplog.messages] == [
+        "The event handler failed on the event 0",
+        "The event handler failed 1999 more times, last on the event 1999: ValueError: no 1999",
+    ]
+
+
 def test_an_event_that_the_handler_modified_does_not_end_the_processor(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -215,7 +237,10 @@ def test_an_event_that_the_handler_modified_does_not_end_the_processor(
 
     assert len(handled) == 2
     assert processor.counters()["failed"] == 2
-    assert caplog.messages == ['The event handler failed on the event {"seen": "{1}"}'] * 2
+    assert [re.sub(r" at \S+:\d+,", ",", message) for message in caplog.messages] == [
+        'The event handler failed on the event {"seen": "{1}"}',
+        'The event handler failed 1 more time, last on the event {"seen": "{1}"}: ValueError: no',
+    ]
 
 
 def test_a_queue_that_fails_once_does_not_end_the_processor(
@@ -334,10 +359,10 @@ def test_a_failed_event_is_retried_and_then_becomes_a_dead_letter(
     )
     assert letter["traceback"].startswith("Traceback (most recent call last):")
     assert letter["traceback"].endswith("ValueError: no: ***\n")
-    assert caplog.messages == [
+    assert [re.sub(r" at \S+:\d+,", ",", message) for message in caplog.messages] == [
         'The event handler failed on the event "bad", attempt 1 of 3; retrying in 0.01 s',
-        'The event handler failed on the event "bad", attempt 2 of 3; retrying in 0.02 s',
-        'The event handler failed on the event "bad", attempt 3 of 3; now a dead letter',
+        "The event handler failed 2 more times, "
+        'last on the event "bad", attempt 3 of 3; now a dead letter: ValueError: no: ***',
     ]
 
 
@@ -477,8 +502,9 @@ def test_an_exception_in_a_hook_is_logged_and_stops_nothing(
     assert calls == [1, 1, 2, 2]
     assert processor.counters() == {"in_work": 0, "handled": 0, "failed": 2}
     logged = [record for record in caplog.records if "dead-letter hook" in record.message]
-    assert [record.message for record in logged] == [
-        f"The dead-letter hook hook failed on the event {event}" for event in (1, 1, 2, 2)
+    assert [re.sub(r" at \S+:\d+,", ",", record.message) for record in logged] == [
+        "The dead-letter hook hook failed on the event 1",
+        f"The dead-letter hook hook failed 3 more times, last on the event 2: {error_text(error)}",
     ]
     assert logged[0].exc_info is not None
     assert logged[0].exc_info[1] is error

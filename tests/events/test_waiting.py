@@ -229,7 +229,7 @@ def test_a_waiting_consumer_gets_a_retry_that_is_due_earlier() -> None:
 
 def test_retries_due_at_the_same_time_keep_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
     waiting = make()
-    monkeypatch.setattr("daemonkit.events.waiting.time.monotonic", lambda: 100.0)
+    monkeypatch.setattr("daemonkit.events.waiting.monotonic", lambda: 100.0)
     for number in (3, 1, 2):
         waiting.put_back(Entry({"n": number}), 0)
 

@@ -202,7 +202,7 @@ def test_webhooks_does_not_start_without_the_secret_that_its_configuration_names
     process = spawn("-m", "daemonkit", "run", str(EXAMPLES / "webhooks.py"), "--config", file)
     assert process.wait() == 2
     assert process.err == (
-        f"daemonkit: {file}:9: the environment variable WEBHOOK_SECRET is not set\n"
+        f"daemonkit: {file}:10: the environment variable WEBHOOK_SECRET is not set\n"
     )
 
 

@@ -123,7 +123,7 @@ def test_a_handler_that_exceeds_the_deadline_is_named_with_its_event_and_leads_t
     took = seconds_of(daemon.wait)
 
     assert (ping.status_code, ping.text) == (503, "the event handler is stalled\n")
-    assert [entry["event"] for entry in stalled] == ['{"seconds": 600}']
+    assert [entry["thread"] for entry in stalled] == ["events"]
     assert daemon.wait() == 4
     assert took > 0.4
     assert "The thread events (event processor) did not stop in time" in daemon.out
@@ -634,6 +634,111 @@ def test_a_missing_optional_thread_does_not_keep_the_daemon_from_starting_and_st
     assert "cannot join thread" not in daemon.out
 
 
+SWALLOWS = (
+    HEAD
+    + """
+import asyncio
+
+async def fill(queue):
+    while True:
+        await queue.put(1)
+
+@app.slave
+async def consume():
+    queue = asyncio.Queue(100)
+    producer = asyncio.create_task(fill(queue))
+    await asyncio.sleep(0.01)
+    while True:
+        await asyncio.wait_for(queue.get(), 1)
+
+@app.slave
+async def retry():
+    for _ in range(3):
+        try:
+            await asyncio.sleep(600)
+        except asyncio.CancelledError:
+            say('once more')
+
+@app.slave
+async def clean():
+    try:
+        await asyncio.sleep(600)
+    finally:
+        await asyncio.sleep(0.5)
+        say('cleaned')
+"""
+)
+
+
+def test_an_async_slave_that_swallows_its_cancellation_is_cancelled_again(run_app: Run) -> None:
+    daemon = run_app(SWALLOWS).wait_ready()
+
+    assert daemon.stop() == 0
+    assert daemon.out.count("once more\n") == 3
+    assert "cleaned\n" in daemon.out
+
+
+def test_an_async_slave_that_cannot_be_cancelled_is_named_with_what_it_awaits(
+    run_app: Run,
+) -> None:
+    text = """
+import asyncio
+
+@app.slave
+async def stubborn():
+    while True:
+        try:
+            await asyncio.sleep(600)  # for ever
+        except BaseException:
+            pass
+"""
+    daemon = run_app(HEAD + text, "--set", "master.shutdown_timeout=1").wait_ready()
+
+    assert daemon.stop() == 4
+    assert "The thread stubborn (slaves) did not stop in time; its stack:" in daemon.out
+    assert "await asyncio.sleep(600)  # for ever" in daemon.out
+
+
+STUCK_CALLS = {
+    "to_thread": "await asyncio.to_thread(hang)",
+    "executor": "await asyncio.get_running_loop().run_in_executor(None, hang)",
+    "forgotten": "asyncio.get_running_loop().run_in_executor(None, hang)",
+    "shielded": "await asyncio.shield(asyncio.to_thread(hang))",
+    "pool": "await asyncio.get_running_loop().run_in_executor(pool, hang)",
+    "thread": "threading.Thread(target=hang, name='stuck', daemon=False).start()",
+}
+
+
+@pytest.mark.parametrize("call", STUCK_CALLS)
+def test_a_function_that_an_async_slave_left_hanging_in_a_thread_is_named_with_its_stack(
+    run_app: Run, call: str
+) -> None:
+    text = f"""
+import asyncio
+pool = concurrent.futures.ThreadPoolExecutor(1, 'stuck')
+
+def hang():
+    say('hangs')
+    time.sleep(600)  # here
+
+@app.slave
+async def work(slave):
+    {STUCK_CALLS[call]}
+    await asyncio.sleep(600)
+"""
+    daemon = run_app(HEAD + text, "--set", "master.shutdown_timeout=1").wait_ready()
+    daemon.wait_for("hangs\n")
+
+    assert daemon.stop() == 4
+    assert "time.sleep(600)  # here" in daemon.out
+    own = "The thread asyncio_0 (slaves) did not stop in time; its stack:"
+    named = {
+        "pool": "because of the thread of a pool stuck_0:",
+        "thread": "because of the non-daemon thread stuck:",
+    }
+    assert named.get(call, own) in daemon.out
+
+
 STUCK = {
     "a thread": "threading.Thread(target=time.sleep, args=[600], name='stuck').start()",
     "a pool": "concurrent.futures.ThreadPoolExecutor(1, 'stuck').submit(time.sleep, 600)",
@@ -658,7 +763,7 @@ def test_a_non_daemon_thread_does_not_keep_the_process_past_the_deadline(
     assert daemon.wait() == 4
     assert took > 0.4
     assert re.search(
-        r"did not exit by the deadline because of the non-daemon thread stuck",
+        r"did not exit by the deadline because of the (non-daemon thread|thread of a pool) stuck",
         daemon.out,
     )
     assert "time.sleep" in daemon.out or "run" in daemon.out
@@ -742,6 +847,29 @@ def stacks_of(daemon: Process) -> str:
     daemon.send_signal(signal.SIGUSR1)
     daemon.wait_until(lambda: daemon.out.count("received SIGUSR1: ") > logged)
     return daemon.out
+
+
+@pytest.mark.parametrize("chain", [False, True])
+@pytest.mark.parametrize("style", ["daemonkit run", "python prog.py"])
+def test_a_handler_of_sigusr1_that_faulthandler_has_set_is_left_alone(
+    run_app: Run, spawn: Run, style: str, chain: bool
+) -> None:
+    text = HEAD + f"import faulthandler\nfaulthandler.register(signal.SIGUSR1, chain={chain})\n"
+    if style == "daemonkit run":
+        daemon = run_app(text).wait_ready()
+    else:
+        # With the default action, a chained signal would end the process.
+        before = "signal.signal(signal.SIGUSR1, lambda *_: None)\n" if chain else ""
+        text = text.replace("import faulthandler\n", "import faulthandler\n" + before)
+        text += "app.configure({'master': {'port': 0}})\napp.start()\n"
+        daemon = spawn("prog.py", prog__py=text).wait_ready()
+    for count in (1, 2):
+        daemon.send_signal(signal.SIGUSR1)
+        daemon.wait_until(lambda: daemon.err.count("Current thread") == count, "the stacks")  # noqa: B023
+
+    assert daemon.get("/ping").text == "OK\n"
+    assert daemon.stop() == 0
+    assert "SIGUSR1" not in daemon.out
 
 
 def test_a_user_s_own_handler_of_sigusr1_is_left_alone(run_app: Run) -> None:
@@ -910,7 +1038,7 @@ app.add_status_field(lambda: sizes, name='sizes')
 
 
 def test_a_large_body_needs_neither_a_temporary_folder_nor_large_files(run_app: Run) -> None:
-    daemon = run_app(LARGE_BODY).wait_ready()
+    daemon = run_app(LARGE_BODY, "--set", "master.max_event_size=10MiB").wait_ready()
     event = "x" * 3_000_000
     for data in (f'"{event}"'.encode(), iter([b'"', event.encode(), b'"'])):
         assert daemon.post("/events", data=data).status_code == 200

@@ -328,3 +328,21 @@ def test_a_log_that_raises_ends_no_thread_of_a_part_that_fails(
 
     assert client.exit_status == 0
     assert sorted(dead) == ([] if part else [1, 2, 3])
+
+
+def test_status_stays_small_although_large_events_are_in_the_errors() -> None:
+    app = Daemon("app")
+
+    @app.on_event
+    def fail(event: str) -> None:
+        raise ValueError(event)
+
+    with running(app, {"master": {"tokens": READER}}) as client:
+        for _ in range(20):
+            client.send_event("x" * 1_000_000)
+
+        def shown() -> Any:
+            return client.get("/status", headers=AS_READER)
+
+        client.wait_until(lambda: shown().json()["message"]["events"]["dead"] == 20)
+        assert len(shown().content) < 1_000_000

@@ -38,7 +38,7 @@ def exits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_deadline_counts_down_and_keeps_a_reserve(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(module, "monotonic", lambda: now)
     deadline = Deadline(10)
     now = 104.0
 

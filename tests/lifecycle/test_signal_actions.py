@@ -34,26 +34,24 @@ def test_the_first_signal_sets_shutdown_and_is_the_reason(stop: StopSignals) -> 
     assert stop.reason == "received SIGINT"
 
 
-def test_the_same_signal_at_once_counts_once(
-    stop: StopSignals, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_counts_from_half_a_second_on(
+    stop: StopSignals, monkeypatch: pytest.MonkeyPatch, second: signal.Signals
 ) -> None:
     now = 10.0
-    monkeypatch.setattr(module.time, "monotonic", lambda: now)
+    monkeypatch.setattr(module, "monotonic", lambda: now)
+    assert not stop.request.is_fresh()
     stop.receive(signal.SIGTERM)
-    now += SAME_SIGNAL
-    stop.receive(signal.SIGTERM)
-    now += SAME_SIGNAL / 10
+    now += SAME_SIGNAL - 0.01
+    assert stop.request.is_fresh()
+    stop.receive(second)
+    now += 0.01
 
+    assert not stop.request.is_fresh()
     with pytest.raises(Exited) as raised:
-        stop.receive(signal.SIGTERM)
-    assert raised.value.args == (signal.SIGTERM, "7 events are left unhandled")
-
-
-def test_another_signal_exits_at_once(stop: StopSignals) -> None:
-    stop.receive(signal.SIGTERM)
-
-    with pytest.raises(Exited):
-        stop.receive(signal.SIGINT)
+        stop.receive(second)
+    assert raised.value.args == (second, "7 events are left unhandled")
+    assert (SAME_SIGNAL, stop.reason) == (0.5, "received SIGTERM")
 
 
 def test_sigusr1_logs_the_stacks_whatever_the_level(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import logging
 import os
 import signal
@@ -11,8 +12,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from daemonkit import StartError
+from daemonkit.lifecycle import signals as module
 from daemonkit.lifecycle.exit import run_best_effort
-from daemonkit.lifecycle.signals import Coalesced, Signals
+from daemonkit.lifecycle.signals import Coalesced, Ignoring, Signals, kernel_handler
 from daemonkit.text import error_text
 
 
@@ -315,3 +317,81 @@ def test_a_failing_action_does_not_disable_later_signals(
     signals.join(10)
 
     assert capfd.readouterr().err == "SIGUSR2 failed: ValueError('no')\n" * 2
+
+
+def fill(fd: int) -> None:
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(fd, bytes([signal.SIGUSR2]) * 512)
+
+
+def test_a_stop_request_ends_the_thread_although_the_pipe_is_full() -> None:
+    signals, acting, release = blocked_by_sigusr2()
+    signals.start()
+    os.kill(os.getpid(), signal.SIGUSR2)
+    assert acting.wait(5)
+    fill(signals._write_fd)
+
+    signals.request_stop()
+    release.set()
+    assert signals.join(30)
+
+
+def test_a_signal_is_not_an_error_although_the_pipe_is_full_and_another_wakeup_descriptor_is_set() -> (
+    None
+):
+    signals, acting, release = blocked_by_sigusr2()
+    signals.start()
+    signal.raise_signal(signal.SIGUSR2)
+    assert acting.wait(5)
+    fill(signals._write_fd)
+    signal.set_wakeup_fd(-1)
+    signal.raise_signal(signal.SIGUSR2)
+
+    signals.request_stop()
+    release.set()
+    assert signals.join(30)
+
+
+def test_a_stop_signal_is_ignored_while_it_is_fresh_and_then_has_its_former_handler() -> None:
+    seen: list[int] = []
+    fresh = [True]
+    before = signal.signal(signal.SIGTERM, lambda number, _: seen.append(number))
+    signals = Signals({signal.SIGTERM: lambda: None}, lambda: fresh[0])
+    try:
+        signals.start()
+        signals.request_stop()
+        assert signals.join(5)
+        signal.raise_signal(signal.SIGTERM)
+        ignored = list(seen)
+        fresh[0] = False
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+    assert (ignored, seen) == ([], [signal.SIGTERM] * 2)
+
+
+def test_the_kernel_s_handler_shows_what_python_does_not_know() -> None:
+    by_default = kernel_handler(signal.SIGUSR2)
+    before = signal.signal(signal.SIGUSR2, Ignoring(lambda: True, signal.SIG_DFL))
+    try:
+        by_python = kernel_handler(signal.SIGUSR2)
+        with open(os.devnull, "w") as file:
+            faulthandler.register(signal.SIGUSR2, file=file)
+            by_faulthandler = kernel_handler(signal.SIGUSR2)
+            faulthandler.unregister(signal.SIGUSR2)
+        afterwards = kernel_handler(signal.SIGUSR2)
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+
+    assert by_default == 0
+    assert by_python == afterwards
+    assert by_faulthandler not in (0, by_python)
+
+
+def test_without_ctypes_the_kernel_s_handler_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ctypes", None)
+
+    assert kernel_handler(signal.SIGUSR2) is None

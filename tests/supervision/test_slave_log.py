@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 
 import pytest
 
 from daemonkit.supervision.slave import SlaveSpec
 from daemonkit.supervision.slave_log import SlaveLog
+from daemonkit.text import error_text
 
 from ..clock import Clock
 
@@ -23,28 +25,99 @@ def clock() -> Clock:
 
 def make(clock: Clock, *, critical: bool = True) -> SlaveLog:
     spec = SlaveSpec("work", critical=critical, timeout=2)
-    return SlaveLog(logging.getLogger("test"), spec, clock)
+    return SlaveLog(logging.getLogger("test"), spec, lambda: None, clock)
 
 
-def test_calls_that_fail_with_the_same_error_are_logged_once_a_minute(
+def failure(text: str) -> ValueError:
+    try:
+        raise ValueError(text)
+    except ValueError as error:
+        return error
+
+
+def test_calls_that_fail_at_one_place_are_logged_once_a_minute_whatever_the_text(
     clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     log = make(clock)
-    log.call_failed(ValueError("a"), "ValueError: a", is_repeated=False)
-    for _ in range(60):
+    for number in range(62):
+        log.call_failed(failure(f"error {number}"))
+        log.run_due(clock.now)
         clock.now += 1
-        log.call_failed(ValueError("a"), "ValueError: a", is_repeated=True)
-    clock.now += 1
-    log.call_failed(ValueError("b"), "ValueError: b", is_repeated=False)
     log.call_succeeded()
+    log.call_succeeded()
+
+    messages = [re.sub(r" at \S+test_slave_log.py:\d+,", ",", m) for m in caplog.messages]
+    assert messages == [
+        "The slave work failed; it is called again as scheduled",
+        "The slave work failed 59 more times, last: ValueError: error 59",
+        "The slave work failed 2 more times, last: ValueError: error 61",
+        "The slave work works again",
+    ]
+    assert [bool(record.exc_info) for record in caplog.records] == [True, False, False, False]
+
+
+def test_a_slave_that_fails_every_other_time_does_not_fill_the_log(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = make(clock)
+    for number in range(29):
+        log.call_failed(failure(f"error {number}"))
+        clock.now += 1
+        log.call_succeeded()
+        clock.now += 1
+        log.run_due(clock.now)
 
     assert caplog.messages == [
         "The slave work failed; it is called again as scheduled",
-        "The slave work still fails (60 more times): ValueError: a",
-        "The slave work failed; it is called again as scheduled",
         "The slave work works again",
     ]
-    assert [bool(record.exc_info) for record in caplog.records] == [True, False, True, False]
+
+
+def test_a_crash_loop_has_one_traceback_and_a_line_for_each_restart(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = make(clock)
+    for number, delay in enumerate([1.0, 2.0, None], 1):
+        log.exited(failure(f"error {number}"), number, delay, expected=False)
+        clock.now += delay or 0
+
+    assert [re.sub(r" at \S+test_slave_log.py:\d+", "", m) for m in caplog.messages] == [
+        "The slave work failed; restart 1 in 1 s",
+        "The slave work failed; restart 2 in 2 s: ValueError: error 2",
+        "The slave work failed: ValueError: error 3",
+    ]
+    assert [bool(record.exc_info) for record in caplog.records] == [True, False, False]
+
+
+def test_a_crash_loop_without_a_wait_does_not_fill_the_log(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = make(clock)
+    for number in range(1000):
+        log.exited(failure(f"error {number}"), number + 1, 0.0, expected=False)
+    log.exited(None, 0, None, expected=True)
+
+    messages = [re.sub(r" at \S+test_slave_log.py:\d+", "", m) for m in caplog.messages]
+    assert messages[:2] == [
+        "The slave work failed; restart 1 in 0 s",
+        "The slave work failed; restart 2 in 0 s: ValueError: error 1",
+    ]
+    assert messages[10:] == ["The slave work failed 990 more times, last: ValueError: error 999"]
+
+
+def test_an_exit_status_that_changes_each_time_does_not_fill_the_log(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = make(clock)
+    for number in range(100):
+        try:
+            raise SystemExit(number)
+        except SystemExit as error:
+            log.call_failed(error)
+
+    assert caplog.messages == [
+        "The slave work raised SystemExit(0); it is called again as scheduled"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -72,7 +145,7 @@ def test_an_exit_by_an_exception_is_always_logged(
 
     assert caplog.messages == [
         f"The slave work {what}; restart 2 in 0.25 s",
-        f"The slave work {what}",
+        f"The slave work {what}: {error_text(error)}",
     ]
     assert {record.levelname for record in caplog.records} == {"ERROR"}
 
@@ -114,14 +187,3 @@ def test_a_stall_is_logged_with_the_stack_and_so_is_its_end(
         "The slave work is stalled: no heartbeat for 2.5 s (timeout 2 s); its stack:\nthe stack\n",
         "The slave work recovered after 3 s",
     ]
-
-
-def test_a_new_error_restarts_the_minute(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
-    log = make(clock)
-    log.call_failed(ValueError("a"), "ValueError: a", is_repeated=False)
-    clock.now += 30
-    log.call_failed(ValueError("b"), "ValueError: b", is_repeated=False)
-    clock.now += 31
-    log.call_failed(ValueError("b"), "ValueError: b", is_repeated=True)
-
-    assert len(caplog.messages) == 2

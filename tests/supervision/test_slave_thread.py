@@ -13,6 +13,7 @@ import pytest
 
 from daemonkit import Daemon, Slave
 from daemonkit.runtime.heartbeat import Heartbeat
+from daemonkit.runtime.stacks import stack_of
 from daemonkit.supervision.slave import SlaveSpec
 from daemonkit.supervision.slave_thread import SlaveThread
 from daemonkit.testing import running
@@ -154,7 +155,7 @@ def test_the_stack_of_a_coroutine_includes_what_it_awaits() -> None:
     slave_thread = make(outer, Recorder())
     slave_thread.thread.start()
     assert waiting.wait(10)
-    stack = slave_thread.stack()
+    stack = stack_of(slave_thread.thread)
     slave_thread.request_stop()
     slave_thread.thread.join(10)
 
@@ -391,10 +392,13 @@ def test_any_exception_in_a_periodic_slave_is_a_failed_call_and_the_next_comes_a
     assert (ping.status_code, ping.text) == (503, "the slave sweep is backing off\n")
     assert (shown["restarts"], len(threads)) == (0, 1)
     assert re.fullmatch(rf"{re.escape(__file__)}:\d+ in sweep", shown["last_error"]["place"])
-    assert [m for m in caplog.messages if m.startswith("The slave")] == [
-        f"The slave sweep {what}; it is called again as scheduled",
-        "The slave sweep works again",
-    ]
+    first, repeated, last = [m for m in caplog.messages if m.startswith("The slave")]
+    assert first == f"The slave sweep {what}; it is called again as scheduled"
+    assert re.fullmatch(
+        rf"The slave sweep {re.escape(what.partition('(')[0])} \d+ more times at {re.escape(__file__)}:\d+, last: .+",
+        repeated,
+    )
+    assert last == "The slave sweep works again"
     assert client.exit_status == 0
 
 

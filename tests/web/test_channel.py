@@ -112,11 +112,11 @@ def test_a_request_that_arrived_while_the_loop_was_busy_does_not_time_out(app: D
 
 
 def test_an_upload_that_the_loop_is_too_slow_to_read_does_not_time_out(app: Daemon) -> None:
-    body = b'"%s"' % (b"x" * 30 * READ_SIZE)
+    body = b'"%s"' % (b"x" * 40 * READ_SIZE)
     head = EVENT.replace(b"2\r\n\r\n{}", b"%d\r\n\r\n" % len(body))
-    with serving(app, request_timeout=0.1) as (client, server), connect(client) as sock:
-        # Each read takes a tenth of the time that the whole request has.
-        real, server.run_due = server.run_due, lambda most: time.sleep(0.01) or real(most)
+    with serving(app, request_timeout=0.5) as (client, server), connect(client) as sock:
+        # All reads together take longer than the whole request may.
+        real, server.run_due = server.run_due, lambda most: time.sleep(0.02) or real(most)
         sock.sendall(head + body)
 
         assert read_until(sock, b"\n").startswith(b"HTTP/1.1 200 OK")

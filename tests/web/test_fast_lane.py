@@ -468,7 +468,7 @@ class Lane:
         self.blocker = ""
         self.checks = 0
         self.lane = FastLane(
-            Intake(self.queue, 2**20), self._find_blocker, str, Access(Settings()), limit
+            Intake(self.queue, 2**20), self._find_blocker, Access(Settings()), limit
         )
         self.connection = Connection()
 

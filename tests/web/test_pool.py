@@ -229,8 +229,9 @@ def test_threads_yield_at_most_once_per_interval_and_only_while_connections_wait
     pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock, yields = Clock(), []
-    fake = SimpleNamespace(monotonic=clock, sleep=lambda seconds: yields.append(clock.now))
+    fake = SimpleNamespace(sleep=lambda seconds: yields.append(clock.now))
     monkeypatch.setattr("daemonkit.web.pool.time", fake)
+    monkeypatch.setattr("daemonkit.web.pool.monotonic", clock)
     pool.yield_if_waiting()
     assert yields == []
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -91,7 +90,7 @@ def test_a_refused_head_is_not_cached(adjustments: Any, head: bytes) -> None:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr("daemonkit.web.request.time", SimpleNamespace(monotonic=clock))
+    monkeypatch.setattr("daemonkit.web.request.monotonic", clock)
     return clock
 
 

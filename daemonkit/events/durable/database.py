@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...exceptions import StartError
+from ...runtime.clock import monotonic
 
 APPLICATION = 0x646B6576
 """PRAGMA application_id of our files: "dkev"."""
@@ -73,10 +74,11 @@ class Database:
         self.path = path
         self.migrated_from: int | None = None
         check_path(path, create)
-        mode = "rwc" if create else "rw"
+        if create:
+            _create_private(path)
         try:
             self.db = sqlite3.connect(
-                f"{Path(path).absolute().as_uri()}?mode={mode}",
+                f"{Path(path).absolute().as_uri()}?mode=rw",
                 uri=True,
                 isolation_level=None,
                 check_same_thread=False,
@@ -112,7 +114,7 @@ class Database:
             )
         if not tables:
             execute(f"PRAGMA page_size = {PAGE_SIZE}")
-        self._use_wal(time.monotonic() + busy_timeout)
+        self._use_wal(monotonic() + busy_timeout)
         # FULL: a commit returns once it is on the disk.
         execute("PRAGMA synchronous = FULL")
         execute("PRAGMA secure_delete = OFF")
@@ -127,7 +129,7 @@ class Database:
                 return
             # SQLite's busy time-out doesn't apply when several processes do this to a new file.
             except sqlite3.OperationalError as error:
-                if not is_locked(error) or time.monotonic() > until:
+                if not is_locked(error) or monotonic() > until:
                     raise
                 time.sleep(0.005)
 
@@ -143,8 +145,8 @@ class Database:
 
     def check(self) -> None:
         """Check the file for damage, for CHECK_SECONDS at most; raises Broken."""
-        until = time.monotonic() + CHECK_SECONDS
-        self.db.set_progress_handler(lambda: time.monotonic() > until, CHECK_STEPS)
+        until = monotonic() + CHECK_SECONDS
+        self.db.set_progress_handler(lambda: monotonic() > until, CHECK_STEPS)
         try:
             found = self.value("PRAGMA quick_check(1)")
         except sqlite3.OperationalError as error:
@@ -251,6 +253,18 @@ def check_path(path: str, create: bool) -> None:
         raise StartError(f"{what}the folder {folder} can't be written to")
     if exists and not os.access(path, os.R_OK | os.W_OK):
         raise StartError(f"{what}the file can't be read and written")
+
+
+def _create_private(path: str) -> None:
+    """Create the file if it is missing, for its owner only; SQLite gives the files that it puts
+    beside it the same mode."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        return
+    except OSError as error:
+        raise StartError(f"cannot open the event queue {path}: {error.strerror}") from None
+    os.close(fd)
 
 
 def _opening_failed(path: str, error: sqlite3.Error) -> Exception:

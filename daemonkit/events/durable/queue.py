@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from ...exceptions import StartError, Unavailable
+from ...runtime.clock import monotonic
 from ...runtime.forks import ForkFlag
 from ...runtime.part import ThreadedPart
 from ...system.log import log_safely
@@ -22,6 +23,7 @@ from .faults import FileFaults
 from .file import File
 from .group_commit import GroupCommit, OwnedLock, Pending
 from .in_flight import InFlight
+from .store import MAX_ID
 from .writer import Writer, Written
 
 ACK_DELAY = 0.04
@@ -105,10 +107,10 @@ class DurableQueue(Bounded, ThreadedPart):
         self._dirty.set()
 
     def join(self, timeout: float) -> bool:
-        until = time.monotonic() + timeout
+        until = monotonic() + timeout
         super().join(timeout)
         # Another thread may be using the disk.
-        if not self._lock.acquire(timeout=max(0.0, until - time.monotonic())):
+        if not self._lock.acquire(timeout=max(0.0, until - monotonic())):
             return False
         try:
             if not self._file.is_closed:
@@ -259,14 +261,14 @@ class DurableQueue(Bounded, ThreadedPart):
                 return
 
     def _run(self) -> None:
-        check = time.monotonic() + CHECK_INTERVAL
+        check = monotonic() + CHECK_INTERVAL
         while not self._stop_requested.is_set():
-            self._dirty.wait(max(0.0, check - time.monotonic()))
+            self._dirty.wait(max(0.0, check - monotonic()))
             try:
                 if self._dirty.is_set() and not self._stop_requested.wait(ACK_DELAY):
                     self._save()
-                if time.monotonic() >= check:
-                    check = time.monotonic() + CHECK_INTERVAL
+                if monotonic() >= check:
+                    check = monotonic() + CHECK_INTERVAL
                     self._check_file()
             # Nothing may end this thread.
             except Exception:
@@ -315,7 +317,7 @@ class DurableQueue(Bounded, ThreadedPart):
         if not self._lock.acquire(timeout=READ_TIMEOUT):
             raise Unavailable("The event queue is busy")
         try:
-            row = None if self._file.is_closed else self._file.store.failed(id)
+            row = self._file.store.failed(id) if not self._file.is_closed and id <= MAX_ID else None
         except sqlite3.Error as error:
             raise Unavailable(f"The event queue can't be read: {error}") from None
         finally:

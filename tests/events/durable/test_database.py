@@ -10,7 +10,7 @@ import pytest
 
 from daemonkit import StartError
 from daemonkit.events.durable import database
-from daemonkit.events.durable.database import MIGRATIONS, Broken
+from daemonkit.events.durable.database import MIGRATIONS, Broken, Database
 from daemonkit.events.durable.editor import Editor
 from daemonkit.events.durable.queue import DurableQueue
 from daemonkit.events.durable.rows import StoredBatch
@@ -191,3 +191,20 @@ def test_a_file_that_another_process_is_creating_is_not_mistaken_for_a_foreign_o
 
     assert editor.count(STATES) == 0
     editor.close()
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+def test_the_files_of_a_queue_are_its_owner_s_whatever_the_umask(
+    tmp_path: Path, umask: int
+) -> None:
+    before = os.umask(umask)
+    try:
+        opened = Database(str(tmp_path / "events.db"), create=True, busy_timeout=1)
+        with opened.transaction():
+            opened.db.execute("INSERT INTO last VALUES (1)")
+        modes = {file.name: file.stat().st_mode & 0o777 for file in tmp_path.iterdir()}
+        opened.close()
+    finally:
+        os.umask(before)
+
+    assert modes == dict.fromkeys(["events.db", "events.db-wal", "events.db-shm"], 0o600)
