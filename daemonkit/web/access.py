@@ -134,7 +134,9 @@ class Access:
         if not self.allows(client):
             return f"{client.shown} is not in a network that may connect (allow_from)"
         host = environ.get("HTTP_HOST", "")
-        return None if self.allows_host(host) else f"The Host {host} is not in allowed_hosts"
+        if self.allows_host(host):
+            return None
+        return f"The Host {host or '(none)'} is not in allowed_hosts"
 
     # Host names
 
