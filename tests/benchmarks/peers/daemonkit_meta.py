@@ -11,7 +11,7 @@ count = 0
 @app.on_event
 def handle(event: Any, meta: EventMeta) -> None:
     global count
-    count += meta.source == "http"
+    count += 1
 
 
 @app.route("/count")
