@@ -18,11 +18,22 @@ from .benchmarks import alone
 from .benchmarks.__main__ import no_disk, parse
 from .benchmarks.bench import Bar, Bench, Row
 from .benchmarks.durable import waiting_file
-from .benchmarks.load import EVENTS, HELLO, PING, Wrk, check_exactly
+from .benchmarks.limits import Hostile, pings_during
+from .benchmarks.load import EVENT, EVENTS, HELLO, PING, Wrk, check_exactly
 from .benchmarks.processes import PINNED, PINNINGS, UNPINNED, CheckFailed, Cores
 from .benchmarks.report import lines
 from .benchmarks.rows import ROWS
-from .benchmarks.servers import DAEMONKIT, WAITRESS, CoreWatch, Peer, Server, computing
+from .benchmarks.servers import (
+    DAEMONKIT,
+    WAITRESS,
+    WITH_HOOK,
+    WITH_META,
+    WITH_TOKEN,
+    CoreWatch,
+    Peer,
+    Server,
+    computing,
+)
 from .benchmarks.slow import EVENT_WITH_QUERY, check_answers
 
 ROOT = Path(__file__).parent.parent
@@ -169,6 +180,33 @@ def test_a_thread_computes_only_on_request() -> None:
         check_answers(server)
 
         assert server.rounds() == 0
+
+
+@pytest.mark.parametrize(
+    ("peer", "lane", "without_token"),
+    [
+        (WITH_TOKEN, "open", 401),
+        (WITH_META, "open", 200),
+        (WITH_HOOK, "closed: a function that Flask calls with each request", 200),
+    ],
+    ids=["token", "meta", "hook"],
+)
+def test_events_are_counted_where_their_sender_is_checked(
+    peer: Peer, lane: str, without_token: int
+) -> None:
+    with started(peer) as server:
+        check_exactly(server, valid=5, invalid=1, crowd=2)
+
+        assert server.status()["http"]["fast_lane"] == lane
+        assert server.ask("POST", EVENTS, EVENT)[0] == without_token
+
+
+def test_the_answers_to_hostile_requests_are_checked() -> None:
+    with started(DAEMONKIT) as server:
+        blank = b"\r\n" * 100
+        assert max(pings_during(server, Hostile(lambda: blank, 3, (400,)), blank)) > 0
+        with pytest.raises(CheckFailed, match=r"answers \['400'\] instead of \(413,\)"):
+            pings_during(server, Hostile(lambda: blank, 1, (413,)), blank)
 
 
 def test_the_output_of_wrk_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

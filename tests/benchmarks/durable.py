@@ -66,7 +66,7 @@ def _check_kept(bench: Bench, events: int = 10, crowd: int = 32) -> None:
         connections = [stack.enter_context(closing(server.connect())) for _ in range(crowd)]
         for _ in range(events):
             for connection in connections:
-                ask(connection, EVENT)
+                ask(server, connection, EVENT)
             for connection in connections:
                 check_answer(server, connection)
         server.signal(signal.SIGKILL)

@@ -1,18 +1,21 @@
 -- The requests that wrk sends: all the same, or with one header that differs.
--- Arguments: the path and, of requests with a body, the content type, the file of the body, "alike"
--- or "differing".
+-- Arguments: the path and, of requests with a body, the file of the body, "alike" or "differing", and
+-- header fields.
 
 function init(args)
    wrk.path = args[1]
    if args[2] == nil then
       return
    end
-   local file = assert(io.open(args[3], "rb"))
+   local file = assert(io.open(args[2], "rb"))
    wrk.method = "POST"
    wrk.body = file:read("*a")
-   wrk.headers["Content-Type"] = args[2]
    file:close()
-   if args[4] == "differing" then
+   for place = 4, #args do
+      local name, value = string.match(args[place], "^(.-): (.*)$")
+      wrk.headers[name] = value
+   end
+   if args[3] == "differing" then
       wrk.headers["X-Request-Id"] = "@"
       local before, after = string.match(wrk.format(), "^(.*X%-Request%-Id: )@(.*)$")
       local count = 0

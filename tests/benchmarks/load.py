@@ -66,9 +66,10 @@ class Wrk:
             body = stack.enter_context(tempfile.NamedTemporaryFile())
             body.write(b"\n".join(events) if events else EVENT)
             body.flush()
+            fields = {"Content-Type": NDJSON if events else JSON, **server.peer.headers}
             posted = (
-                *(NDJSON if events else JSON, body.name),
-                "differing" if differing else "alike",
+                *(body.name, "differing" if differing else "alike"),
+                *(f"{name}: {value}" for name, value in fields.items()),
             )
             self._counted = self._count()
             self._watch = CoreWatch(server)
@@ -144,10 +145,10 @@ def check_exactly(server: Server, valid: int = 100, invalid: int = 5, crowd: int
     with ExitStack() as stack:
         connections = [stack.enter_context(closing(server.connect())) for _ in range(crowd)]
         for _ in range(valid):
-            ask(connections[0], EVENT)
+            ask(server, connections[0], EVENT)
             check_answer(server, connections[0])
         for _ in range(invalid):
-            ask(connections[1], EVENT[:-1])
+            ask(server, connections[1], EVENT[:-1])
             response = connections[1].getresponse()
             body = response.read()
             if response.status != 400:
@@ -156,7 +157,7 @@ def check_exactly(server: Server, valid: int = 100, invalid: int = 5, crowd: int
         # A wrk run would not show an occasional loss.
         for _ in range(valid):
             for connection in connections:
-                ask(connection, EVENT)
+                ask(server, connection, EVENT)
             for connection in connections:
                 check_answer(server, connection)
         together = valid * crowd
@@ -170,9 +171,9 @@ def _check_count(server: Server, before: int, wanted: int, what: str) -> None:
         server.fail(f"has counted {gained} of {what}")
 
 
-def ask(connection: http.client.HTTPConnection, body: bytes) -> None:
+def ask(server: Server, connection: http.client.HTTPConnection, body: bytes) -> None:
     """Post a body."""
-    connection.request("POST", "/events", body, {"Content-Type": JSON})
+    connection.request("POST", EVENTS, body, {"Content-Type": JSON, **server.peer.headers})
 
 
 def check_answer(server: Server, connection: http.client.HTTPConnection) -> None:
@@ -191,7 +192,7 @@ def idle_connections(server: Server, number: int) -> Iterator[None]:
     with ExitStack() as stack:
         connections = [stack.enter_context(closing(server.connect())) for _ in range(number)]
         for connection in connections:
-            ask(connection, EVENT)
+            ask(server, connection, EVENT)
             check_answer(server, connection)
         yield
         poll = select.poll()

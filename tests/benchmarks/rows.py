@@ -6,11 +6,13 @@ import time
 from collections.abc import Iterator
 from subprocess import PIPE
 
+from .access import ACCESS_ROW
 from .bench import Bar, Bench, Row, Sample
 from .computing import COMPUTING_ROWS
 from .datagrams import Datagrams, stopped
 from .durable import DURABLE_ROWS
 from .floods import http_flood, ping_flood, udp_flood, until_ping
+from .limits import LIMITS_ROW
 from .load import BATCH, idle_connections
 from .processes import PINNED, CheckFailed, end_group, output_of, rss_kib, spawn
 from .servers import (
@@ -208,6 +210,8 @@ ROWS = (
     Row("switches", _switches, (Bar(SWITCHES, "1/s", (), 2, at_most=True),), pinnings=ALONE),
     Row("stop", _stop, (Bar(STOP, "ms", (), 100, at_most=True),), pinnings=ALONE),
     Row("ping", _ping, (Bar(PING, "ms", (), 20, at_most=True),), http=(DAEMONKIT,)),
+    ACCESS_ROW,
+    LIMITS_ROW,
     SLOW_ROW,
     *COMPUTING_ROWS,
     *DURABLE_ROWS,

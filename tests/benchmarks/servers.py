@@ -51,6 +51,13 @@ class Peer:
     """Whether it keeps its events in a file."""
     computes: bool = False
     """Whether one of its threads computes in pure Python all the time."""
+    token: str = ""
+    """What senders of events have to show, if anything."""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The header fields that its events need."""
+        return {"Authorization": f"Bearer {self.token}"} if self.token else {}
 
     def with_queue(self, port: int, queue: Path | None) -> Sequence[str]:
         """Its command for a port and, if it is durable, the file."""
@@ -62,23 +69,32 @@ def _script(name: str, module: str, *options: str) -> Peer:
     return Peer(name, lambda port: ("-m", f"{__package__}.peers.{module}", str(port), *options))
 
 
-def _daemonkit(app: str, *, is_durable: bool) -> Peer:
+def _daemonkit(app: str, *settings: str, is_durable: bool = False, token: str = "") -> Peer:
+    def command(port: int) -> Sequence[str]:
+        given = (f"port={port}", "log_level=WARNING", *settings)
+        options = [option for setting in given for option in ("--set", f"master.{setting}")]
+        return "-m", "daemonkit", "run", f"{PEERS / app}:app", *options
+
     return Peer(
-        "daemonkit",
-        lambda port: (
-            *("-m", "daemonkit", "run", f"{PEERS / app}:app"),
-            *("--set", f"master.port={port}", "--set", "master.log_level=WARNING"),
-        ),
-        ready_path="/ready",
-        is_ours=True,
-        is_durable=is_durable,
+        "daemonkit", command, ready_path="/ready", is_ours=True, is_durable=is_durable, token=token
     )
 
 
-DAEMONKIT = _daemonkit("daemonkit_app.py", is_durable=False)
+DAEMONKIT = _daemonkit("daemonkit_app.py")
 DURABLE = replace(DAEMONKIT, is_durable=True)
 STUCK = _daemonkit("daemonkit_stuck.py", is_durable=True)
 DRAINING = _daemonkit("daemonkit_draining.py", is_durable=True)
+FILLING = replace(STUCK, is_durable=False)
+TOKEN = "a-token-for-the-benchmark"
+WITH_TOKEN = _daemonkit(
+    "daemonkit_app.py",
+    f"tokens={{load: !secret {TOKEN}}}",
+    # Datagrams carry no token.
+    "intake=[http]",
+    token=TOKEN,
+)
+WITH_META = _daemonkit("daemonkit_meta.py")
+WITH_HOOK = _daemonkit("daemonkit_hook.py")
 THREADS, CONNECTIONS = (
     str(SETTINGS[name].default) for name in ("http_threads", "connection_limit")
 )
