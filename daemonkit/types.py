@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -33,8 +33,7 @@ class Origin(NamedTuple):
 NOBODY = Origin(None)
 
 
-@dataclass(frozen=True, slots=True)
-class EventMeta:
+class EventMeta(NamedTuple):
     """The circumstances of one event.
 
     source: how it arrived; peer: "address:port" of the client, None for `put_event`; received: when
@@ -50,7 +49,7 @@ class EventMeta:
 
     def of_attempt(self, attempt: int) -> EventMeta:
         """The same for another attempt."""
-        return replace(self, attempt=attempt)
+        return self._replace(attempt=attempt)
 
 
 @dataclass(frozen=True)

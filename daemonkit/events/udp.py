@@ -25,6 +25,8 @@ DATAGRAMS_AT_ONCE = 512
 """The most datagrams that are put on the queue together."""
 LAST_READ = 0.5
 """Seconds: the time limit for reading the socket's buffer when stopping."""
+NO_DATAGRAMS = {"received": 0, "denied": 0, "invalid": 0, "refused": 0, "kernel_drops": 0}
+"""The counters of a daemon that takes no datagrams."""
 LOG_INTERVAL = 10.0
 """Seconds between two log lines of one kind."""
 

@@ -15,7 +15,7 @@ from ..events.entry import Batch, EventQueue
 from ..events.intake import Intake
 from ..events.memory import MemoryQueue
 from ..events.processor import Processor
-from ..events.udp import UdpListener
+from ..events.udp import NO_DATAGRAMS, UdpListener
 from ..exceptions import BatchTooLarge, RegistrationError, StartError, Unavailable
 from ..hooks import Hooks
 from ..monitoring.alerts.juggler import Juggler
@@ -172,7 +172,7 @@ class Assembly:
             "events_queue": events["waiting"],
             "events": events,
             "http": parts.server.counters() if parts else {},
-            "udp": parts.udp.counters() if parts and parts.udp else {},
+            "udp": parts.udp.counters() if parts and parts.udp else NO_DATAGRAMS,
             "juggler": self.outbox.counters(),
         }
 

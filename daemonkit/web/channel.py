@@ -9,7 +9,8 @@ from typing import Any
 
 from ..runtime.clock import monotonic
 from ..system.log import log_safely
-from .fast_lane import LINE
+from ..types import Origin
+from .fast_lane import LINE, Head
 from .request import Parser, RequestTimeout
 from .sender import Sender
 from .task import ErrorTask, Task
@@ -28,6 +29,7 @@ class Channel(Sender):
     request: Any
     partial = b""
     """The beginning of a request that only the fast lane has seen, not waitress's parser."""
+    last_origin: tuple[Head, Origin] | None = None
     blank = 0
     """Bytes of blank lines that the fast lane has skipped since the last request."""
     _partial_began = 0.0

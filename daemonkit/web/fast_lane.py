@@ -107,6 +107,8 @@ class Connection(Protocol):
     blank: int
     """Bytes of blank lines since the last request."""
     answer_pending: bool
+    last_origin: tuple[Head, Origin] | None
+    """Of its last event, the head and who sent it."""
 
     @property
     def other_end(self) -> Peer: ...
@@ -218,10 +220,7 @@ class FastLane:
             decoded,
             [1 if size is None else size for _, size, _ in taken],
             "http",
-            lambda: [
-                Origin(self._client(connection, head).shown, head.sender)
-                for connection, _, head in taken
-            ],
+            lambda: [self._origin(connection, head) for connection, _, head in taken],
         )
         if (now := int(time.time())) != self._second:
             self._second, self._received = now, {}
@@ -241,6 +240,13 @@ class FastLane:
         if self._is_open is None:
             self._is_open = not self._find_blocker()
         return self._is_open
+
+    def _origin(self, connection: Connection, head: Head) -> Origin:
+        """Who sent an event; most requests of a connection have the same head."""
+        if connection.last_origin is None or connection.last_origin[0] is not head:
+            shown = self._client(connection, head).shown
+            connection.last_origin = head, Origin(shown, head.sender)
+        return connection.last_origin[1]
 
     def _client(self, connection: Connection, head: Head) -> Client:
         return self._access.client(connection.other_end, head.forwarded_for)

@@ -24,7 +24,7 @@ HOST = re.compile(
     rb"(?:\[[0-9A-Fa-f:.]+(?:%25[!-~]+)?\]|(?:[0-9A-Za-z._~!$&'()*+;=-]|%[0-9A-Fa-f]{2})*)"
     rb"(?::[0-9]{0,5})?"
 )
-_SINGLE = (b"host", b"content-length", b"content-type", b"transfer-encoding")
+_SINGLE = (b"host", b"content-length", b"content-type")
 """Fields that must not be repeated."""
 
 

@@ -32,6 +32,10 @@ from .responses import CONTENT_TYPE, NDJSON, RECEIVED, batch_received, envelope
 OK = "OK\n"
 
 
+MAX_CONTROL = 64 * 1024
+"""Bytes in the body of a request to /control."""
+
+
 class Route(NamedTuple):
     """A route of the library's own. right: what a request needs, None if nothing."""
 
@@ -77,8 +81,7 @@ class _LibraryRoutes:
         if not self._views.access().takes_http:
             raise NotFound("Events are not accepted over HTTP (intake)")
         origin = Origin(request.environ[CLIENT].shown, flask.g.get(SENDER))
-        coding = request.headers.get("Content-Encoding", "")
-        data = decoded(_whole_body(), coding, self._views.max_request_size())
+        data = self._body()
         intake = self._views.intake()
         if request.mimetype == NDJSON:
             batch = intake.decode_lines(data)
@@ -87,12 +90,16 @@ class _LibraryRoutes:
         intake.put_many(intake.decode_one(data), "http", origin)
         return _answer(200, RECEIVED)
 
+    def _body(self) -> bytes:
+        coding = request.headers.get("Content-Encoding", "")
+        return decoded(_whole_body(), coding, self._views.max_request_size())
+
     def status(self) -> Response:
         return _answer(200, envelope(self._views.status(), True))
 
     def control_show(self) -> Response:
         """A dead letter with everything that is known about it."""
-        asked = decode(_whole_body())
+        asked = decode(self._body(), MAX_CONTROL)
         id = asked.get("id") if isinstance(asked, dict) else None
         if not isinstance(id, int) or isinstance(id, bool):
             raise BadRequest('The body must be {"id": NUMBER}')

@@ -452,6 +452,7 @@ class Connection:
     def __init__(self) -> None:
         self.partial = b""
         self.blank = 0
+        self.last_origin = None
         self.answer_pending = False
         self.answers: list[bytes] = []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import http.client
 import json
 import os
@@ -20,6 +21,7 @@ import flask
 import pytest
 
 from daemonkit import Daemon, Secret
+from daemonkit.events.udp import NO_DATAGRAMS
 from daemonkit.testing import running
 from daemonkit.web.routes import ROUTES
 
@@ -578,7 +580,7 @@ def test_without_http_as_an_intake_events_are_404_and_the_rest_is_there() -> Non
 def test_without_udp_as_an_intake_the_port_is_free_for_datagrams() -> None:
     with listening(Daemon("app"), {"intake": ["http"]}) as listeners:
         assert listeners.parts.udp is None
-        assert listeners.app._assembly.counters()["udp"] == {}
+        assert listeners.app._assembly.counters()["udp"] == NO_DATAGRAMS
         with socket.socket(type=socket.SOCK_DGRAM) as sock:
             assert not isinstance(listeners.public, str)
             sock.bind(listeners.public)
@@ -657,3 +659,19 @@ def test_the_sender_is_kept_over_a_retry_and_a_restart(tmp_path: Path) -> None:
         *(("retry", n, "send", "127.0.0.1") for n in (1, 2, 3)),
         *((event, 1, "send", "127.0.0.1") for event in ("wait", "later")),
     ]
+
+
+def test_the_body_of_a_control_request_is_small_and_may_be_zipped(app: Daemon) -> None:
+    with running(app) as client:
+
+        def show(body: bytes, **headers: str) -> tuple[int, str]:
+            fields = {name.replace("_", "-"): text for name, text in headers.items()}
+            answer = client.post("/control/show", data=body, headers=fields)
+            return answer.status_code, answer.json()["message"]
+
+        missing = (404, "There is no dead letter 7")
+        assert show(b'{"id": 7}') == missing
+        assert show(gzip.compress(b'{"id": 7}'), Content_Encoding="gzip") == missing
+        assert show(b"{}", Content_Encoding="br")[0] == 415
+        assert show(b'{"id": %s7}' % (b" " * 2**16))[0] == 413
+        assert show(b'{"id": "7"}') == (400, 'The body must be {"id": NUMBER}')
