@@ -70,14 +70,18 @@ class Arrivals:
 
         now: monotonic seconds; keeps_texts: whether more than its value is kept of each event.
         """
-        groups = self._groups
-        if not groups or now - groups[-1].when >= AGE_STEP or groups[-1].memory >= GROUP:
+        if self.is_over(now):
             self._weigh(keeps_texts)
-            groups.append(_Group(number, now, 0))
+            self._groups.append(_Group(number, now, 0))
         self._unweighed += lines
         self._unweighed_size += sum(map(len, lines))
         if len(self._unweighed) >= WEIGHED_TOGETHER or self._unweighed_size >= SMALL:
             self._weigh(keeps_texts)
+
+    def is_over(self, now: float) -> bool:
+        """Whether the next event begins a group: time to forget those that were taken."""
+        groups = self._groups
+        return not groups or now - groups[-1].when >= AGE_STEP or groups[-1].memory >= GROUP
 
     def _weigh(self, keeps_texts: bool) -> None:
         if not self._unweighed:

@@ -48,11 +48,20 @@ class MemoryQueue(Bounded):
 
     def put_many(self, batch: Batch) -> None:
         """Add all events or none; raises Unavailable, or BatchTooLarge if they can never fit."""
-        load = self.load_of(batch)
+        count, size = len(batch.events), sum(map(len, batch.lines))
         # Under the lock, or an event could be added after the last consumer has left.
         with self._lock:
-            self._check_room(load)
-            self._add(batch, load.events)
+            if size >= SMALL or not self._has_plenty(count):
+                self._check_room(self.load_of(batch))
+            self._add(batch, count)
+
+    def _has_plenty(self, count: int) -> bool:
+        """Whether there is certainly room; quicker than to look how much there is."""
+        waiting = self._waiting
+        used = self._arrivals.memory + self._retrying_memory
+        return (
+            used <= self.memory_limit and not waiting.closed and len(waiting) + count <= self.size
+        )
 
     def put_some(self, batch: Batch) -> tuple[int, Unavailable | None]:
         """Add the first events, as many as there is room for; returns their number and the refusal
@@ -66,8 +75,10 @@ class MemoryQueue(Bounded):
 
     def _add(self, batch: Batch, count: int) -> None:
         keeps_texts = self.with_meta or self.keep_lines
-        number, now = self._waiting.added, monotonic()
-        self._arrivals.add(number, batch.lines, now, keeps_texts=keeps_texts)
+        now = monotonic()
+        if self._arrivals.is_over(now):
+            self._drop_taken()
+        self._arrivals.add(self._waiting.added, batch.lines, now, keeps_texts=keeps_texts)
         self._waiting.add(self._entries(batch), count)
         self.accepted += count
 
@@ -77,9 +88,12 @@ class MemoryQueue(Bounded):
         return Load(len(batch.events), footprint(batch.lines) if size >= SMALL else 0)
 
     def _memory_used(self) -> int:
+        self._drop_taken()
+        return self._arrivals.memory + self._retrying_memory
+
+    def _drop_taken(self) -> None:
         added = self._waiting.added
         self._arrivals.drop_taken(added - self._waiting.ready, added)
-        return self._arrivals.memory + self._retrying_memory
 
     def _entries(self, batch: Batch) -> Sequence[Any]:
         lines = batch.lines if self.keep_lines else repeat(None)

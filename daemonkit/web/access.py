@@ -95,6 +95,8 @@ class Access:
         self._own_names = {LOCALHOST, *_machine_names()}
         self.checks_clients = bool(settings.allow_from or proxies)
         """Whether it matters who the client is."""
+        self.checks_heads = bool(self._tokens or self._hosts or proxies or not self.takes_http)
+        """Whether a request's head decides more than what it asks for."""
 
     # Clients
 
@@ -124,6 +126,10 @@ class Access:
             # Another server's, or a test client's; without an address, it is nobody's.
             peer = Peer(environ.get("REMOTE_ADDR", ""), int(environ.get("REMOTE_PORT") or 0))
             environ[PEER] = peer
+        # Most daemons; the rest takes a while.
+        if not self.checks_clients and not self._hosts:
+            environ[CLIENT] = Client(peer.address, peer.port)
+            return None
         is_trusted = self.trusts(peer)
         client = self.client(peer, environ.get("HTTP_X_FORWARDED_FOR", "") if is_trusted else "")
         environ[CLIENT] = client

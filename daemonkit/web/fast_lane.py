@@ -39,12 +39,12 @@ _HEAD = re.compile(re.escape(LINE) + rb"(?:[A-Za-z0-9-]+:[ -~]*\r\n)+\r\n")
 _FIELDS = re.compile(
     rb"\n(host|content-length|content-type|content-encoding|connection|cookie|expect"
     rb"|transfer-encoding|authorization|origin|sec-fetch-site|x-forwarded-for|x-forwarded-host)"
-    rb":([^\r]*)",
-    re.IGNORECASE,
+    rb":([^\r]*)"
 )
 _HOST = re.compile(
     rb"(?:(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}|\[[0-9a-f:.]{2,45}\])(?::[0-9]{1,5})?"
 )
+_AUTHORIZATION = b"\nauthorization:"
 # Cookies, because Flask may set one in return. The origin, because only browsers send it.
 _FLASK_ONLY = {
     *(b"content-encoding", b"cookie", b"expect", b"origin", b"sec-fetch-site"),
@@ -71,28 +71,40 @@ def read_head(head: bytes, access: Access, is_trusted: bool) -> Head | None:
     """
     if _HEAD.fullmatch(head) is None:
         return None
-    found = _FIELDS.findall(head)
-    fields = {name.lower(): value.strip(b" ") for name, value in found}
+    lowered = head.lower()
+    found = _FIELDS.findall(lowered)
+    fields = {name: value.strip(b" ") for name, value in found}
     length = fields.get(b"content-length", b"")
     if (
         len(fields) < len(found)
         or not _FLASK_ONLY.isdisjoint(fields)
         or not (length.isdigit() and len(length) <= len(str(MAX_BODY)))
-        or _HOST.fullmatch(fields.get(b"host", b"").lower()) is None
-        or fields.get(b"connection", b"keep-alive").lower() != b"keep-alive"
+        or _HOST.fullmatch(fields.get(b"host", b"")) is None
+        or fields.get(b"connection", b"keep-alive") != b"keep-alive"
     ):
         return None
-    content_type = fields.get(b"content-type", b"").lower()
-    is_batch = content_type.partition(b";")[0].rstrip() == NDJSON.encode()
+    is_batch = fields.get(b"content-type", b"").partition(b";")[0].rstrip() == NDJSON.encode()
     if int(length) > (MAX_BATCH if is_batch else MAX_BODY):
         return None
-    texts = {name: value.decode() for name, value in fields.items()}
-    host = last_of(texts.get(b"x-forwarded-host", "")) if is_trusted else ""
-    may, sender = access.sender(texts.get(b"authorization", ""))
-    if not (may and access.takes_http and access.allows_host(host or texts[b"host"])):
+    plain = Head(int(length), is_batch)
+    if not access.checks_heads:
+        return plain
+    forwarded = fields if is_trusted else {}
+    host = last_of(forwarded.get(b"x-forwarded-host", b"").decode()) or fields[b"host"].decode()
+    may, sender = access.sender(_authorization(head, lowered))
+    if not (may and access.takes_http and access.allows_host(host)):
         return None
-    forwarded_for = texts.get(b"x-forwarded-for", "") if is_trusted else ""
-    return Head(int(length), is_batch, sender, forwarded_for)
+    forwarded_for = forwarded.get(b"x-forwarded-for", b"").decode()
+    return plain._replace(sender=sender, forwarded_for=forwarded_for)
+
+
+def _authorization(head: bytes, lowered: bytes) -> str:
+    """The field Authorization, whose capitals matter."""
+    begin = lowered.find(_AUTHORIZATION)
+    if begin < 0:
+        return ""
+    begin += len(_AUTHORIZATION)
+    return head[begin : head.find(b"\r", begin)].strip(b" ").decode()
 
 
 def _may_be_event(line: bytes) -> bool:

@@ -173,8 +173,7 @@ class WebApp(Flask):
         self.logger.error("%s %s failed", request.method, request.path, exc_info=exc_info)
 
     def dispatch_request(self) -> Any:
-        is_own = request.endpoint is None or request.endpoint in routes.ENDPOINTS
-        if self.closed is not None and not is_own:
+        if self.closed is not None and request.endpoint not in routes.ALWAYS_OPEN:
             raise Unavailable(self.closed, retry_after=5)
         return super().dispatch_request()
 

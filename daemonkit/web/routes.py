@@ -54,6 +54,8 @@ ROUTES = {
 # The slash keeps them apart from the names of users' views.
 ENDPOINTS = {f"daemonkit./{path}": route for path, route in ROUTES.items()}
 EVENTS_ENDPOINT = "daemonkit./events"
+ALWAYS_OPEN = {None, *ENDPOINTS}
+"""Endpoints that are answered in every phase; None is that of a request without a route."""
 
 
 class Views(NamedTuple):
