@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -61,6 +62,8 @@ class Arrivals:
     def __init__(self) -> None:
         self.memory = 0
         """Bytes, but for the latest few events."""
+        self.over_at = -math.inf
+        """When the next event begins a group, in monotonic seconds."""
         self._groups: deque[_Group] = deque()
         self._unweighed: list[bytes] = []
         self._unweighed_size = 0
@@ -70,18 +73,14 @@ class Arrivals:
 
         now: monotonic seconds; keeps_texts: whether more than its value is kept of each event.
         """
-        if self.is_over(now):
+        if now >= self.over_at:
             self._weigh(keeps_texts)
             self._groups.append(_Group(number, now, 0))
+            self.over_at = now + AGE_STEP
         self._unweighed += lines
         self._unweighed_size += sum(map(len, lines))
         if len(self._unweighed) >= WEIGHED_TOGETHER or self._unweighed_size >= SMALL:
             self._weigh(keeps_texts)
-
-    def is_over(self, now: float) -> bool:
-        """Whether the next event begins a group: time to forget those that were taken."""
-        groups = self._groups
-        return not groups or now - groups[-1].when >= AGE_STEP or groups[-1].memory >= GROUP
 
     def _weigh(self, keeps_texts: bool) -> None:
         if not self._unweighed:
@@ -91,6 +90,8 @@ class Arrivals:
             memory += RECORD * len(self._unweighed) + self._unweighed_size
         self._groups[-1].memory += memory
         self.memory += memory
+        if self._groups[-1].memory >= GROUP:
+            self.over_at = -math.inf
         self._unweighed, self._unweighed_size = [], 0
 
     def drop_taken(self, oldest: int, added: int) -> None:
@@ -104,7 +105,7 @@ class Arrivals:
             if end > oldest:
                 return
             self.memory -= groups.popleft().memory
-        self._unweighed, self._unweighed_size = [], 0
+        self._unweighed, self._unweighed_size, self.over_at = [], 0, -math.inf
 
     @property
     def oldest(self) -> float | None:

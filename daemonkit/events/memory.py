@@ -53,7 +53,7 @@ class MemoryQueue(Bounded):
         with self._lock:
             if size >= SMALL or not self._has_plenty(count):
                 self._check_room(self.load_of(batch))
-            self._add(batch, count)
+            self._add(batch, count, size)
 
     def _has_plenty(self, count: int) -> bool:
         """Whether there is certainly room; quicker than to look how much there is."""
@@ -70,17 +70,23 @@ class MemoryQueue(Bounded):
         with self._lock:
             fits, refusal = self._room_for_some(batch)
             if fits:
-                self._add(batch if fits == count else batch.part(0, fits), fits)
+                fitting = batch if fits == count else batch.part(0, fits)
+                self._add(fitting, fits, sum(map(len, fitting.lines)))
             return fits, refusal
 
-    def _add(self, batch: Batch, count: int) -> None:
-        keeps_texts = self.with_meta or self.keep_lines
-        now = monotonic()
-        if self._arrivals.is_over(now):
-            self._drop_taken()
-        self._arrivals.add(self._waiting.added, batch.lines, now, keeps_texts=keeps_texts)
-        self._waiting.add(self._entries(batch), count)
+    def _add(self, batch: Batch, count: int, size: int) -> None:
+        waiting, now = self._waiting, monotonic()
+        # With an idle consumer, nothing of a moment ago waits any more.
+        if waiting.ready or size >= SMALL or now >= self._arrivals.over_at:
+            self._note_arrival(batch, now)
+        waiting.add(self._entries(batch), count)
         self.accepted += count
+
+    def _note_arrival(self, batch: Batch, now: float) -> None:
+        if now >= self._arrivals.over_at:
+            self._drop_taken()
+        keeps_texts = self.with_meta or self.keep_lines
+        self._arrivals.add(self._waiting.added, batch.lines, now, keeps_texts=keeps_texts)
 
     def load_of(self, batch: Batch) -> Load:
         """What events would take."""
