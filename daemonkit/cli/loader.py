@@ -8,12 +8,13 @@ import inspect
 import os
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from ..app import Daemon
-from ..config.in_force import bind_config
+from ..config.in_force import ConfigInForce, bind_config
 from ..exceptions import ConfigError, LoadError
 from ..text import describe
 
@@ -90,12 +91,26 @@ def _package_root(file: Path) -> tuple[Path, str]:
 
 
 def _error_in_module(what: str, error: BaseException) -> LoadError:
+    _learn_secrets(error)
     # The first frames are those of the import machinery and of this module.
     frames = error.__traceback__
     while frames is not None and _is_machinery(frames.tb_frame.f_code.co_filename):
         frames = frames.tb_next
     shown = traceback.format_exception(type(error), error.with_traceback(frames), frames)
     return LoadError(f"{what}: see above", "".join(shown))
+
+
+def _learn_secrets(error: BaseException) -> None:
+    """Load the configuration, which hasn't been needed so far, so that the traceback shows none of
+    its secrets: the command line's, and that of each daemon made by the module."""
+    configs = [ConfigInForce(None)]
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        made = (*frame.f_globals.values(), *frame.f_locals.values())
+        configs += [daemon._config for daemon in made if isinstance(daemon, Daemon)]
+    for config in configs:
+        # It may be what has failed.
+        with suppress(Exception):
+            config.load()
 
 
 def _is_machinery(filename: str) -> bool:

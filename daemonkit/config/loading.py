@@ -259,6 +259,10 @@ def _check_together(master: dict[str, Any], tree: _Tree) -> None:
             f"{SECTION}.tokens guards `send`, but a datagram carries no token; "
             f"set {SECTION}.intake to [http], or {SECTION}.allow_from"
         )
+    if master["intake"] == ["udp"] and unix_path(master["host"]) is not None:
+        raise tree.origin("intake").error(
+            f"{SECTION}.intake has only udp, which {SECTION}.host, a Unix socket, doesn't take"
+        )
     delay, limit = master["drain_delay"], master["shutdown_timeout"]
     if delay >= limit:
         raise tree.origin("drain_delay").error(

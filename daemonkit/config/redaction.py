@@ -48,7 +48,10 @@ _OWN_SPELLINGS = {
     "%": ("%%",),
     "$": ("$$",),
 }
-_MARK = rf"{re.escape(CUT)}|\u2026"
+_MARK = rf"(?:['\"\]\)]|&(?:#x27|#39|quot);| ?\[)?(?:{re.escape(CUT)}|\u2026)"
+"""Where a text was cut, perhaps after a quotation mark."""
+_LINE_END = r"(?:(?:\r?\n|(?:\\r)?\\n)[ \t]*)?"
+"""What may be between any two characters of base64: MIME has a line end after every 76."""
 _PART_OF_BREAK = rf"(?:{_ANY_BREAK})?(?:\\[xu]?\w{{0,3}}|%\w?)?"
 
 
@@ -84,17 +87,20 @@ def _escapes(form: str, numbers: Iterable[int]) -> set[str]:
 class _Form(NamedTuple):
     """A secret as it may stand in a text: as a sequence of pieces, each with its spellings.
 
-    rest: a pattern for what may follow the pieces and belongs to them.
+    rest: a pattern for what may follow the pieces and belongs to them; joint: one for what may be
+    between them.
     """
 
     pieces: list[frozenset[str] | None]
     rest: str
     shortest_cut: int
+    joint: str = ""
 
     @property
     def patterns(self) -> list[str]:
-        """The pattern of each piece."""
-        return [_ANY_BREAK if piece is None else _any_of(piece) for piece in self.pieces]
+        """The pattern of each piece, with what may be before it."""
+        plain = [_ANY_BREAK if piece is None else _any_of(piece) for piece in self.pieces]
+        return [plain[0], *(self.joint + pattern for pattern in plain[1:])]
 
 
 def _any_of(spellings: Iterable[str]) -> str:
@@ -117,7 +123,8 @@ def _forms(secret: str) -> Iterator[_Form]:
     for inner, rest in sorted(found, key=lambda form: (-len(form[0]), form)):
         # The alphabets of base64 differ in two characters.
         others = {"+": {"-"}, "/": {"_"}}
-        yield _Form([_spellings(c) | others.get(c, set()) for c in inner], rest, SHORTEST_BASE64)
+        written = [_spellings(c) | others.get(c, set()) for c in inner]
+        yield _Form([*written], rest, SHORTEST_BASE64, _LINE_END)
 
 
 def _base64(secret: str) -> Iterator[tuple[str, str]]:
@@ -130,8 +137,8 @@ def _base64(secret: str) -> Iterator[tuple[str, str]]:
                 inner = b64encode(bytes(before) + data).decode()[first : bits // 6]
                 if len(inner) < SHORTEST_BASE64:
                     continue
-                follows = "*" if len(inner) > LONGEST_BASE64 else "?" if bits % 6 else "{0}"
-                yield inner[:LONGEST_BASE64], f"[A-Za-z0-9+/_-]{follows}={{0,2}}"
+                more = max(0, len(inner) - LONGEST_BASE64) + bool(bits % 6)
+                yield inner[:LONGEST_BASE64], f"(?:{_LINE_END}[A-Za-z0-9+/_-]){{0,{more}}}={{0,2}}"
 
 
 def _begins(piece: frozenset[str] | None, text: str) -> bool:

@@ -32,7 +32,8 @@ def bind_admin(settings: Settings, logger: Logger) -> Sockets | None:
         return None
     path = unix_path(settings.admin)
     if path is None:
-        bound = bind(*split_address(settings.admin), logger.warning, with_udp=False)
+        host, port = split_address(settings.admin)
+        bound = bind(host, port, logger.warning, with_udp=False, setting="master.admin")
     else:
         bound = bind_unix(path)
     logger.info("Administration on %s", bound.address)

@@ -89,7 +89,14 @@ def adopt(given: Sequence[socket.socket], *, with_udp: bool = True) -> Sockets:
     return Sockets(tcp, found.get("UDP"), *tcp.getsockname()[:2])
 
 
-def bind(host: str, port: int, warn: Callable[[str], None], *, with_udp: bool = True) -> Sockets:
+def bind(
+    host: str,
+    port: int,
+    warn: Callable[[str], None],
+    *,
+    with_udp: bool = True,
+    setting: str = "--port or master.port",
+) -> Sockets:
     """Bind TCP, and UDP if it is wanted, to `host` and `port`; 0 picks a port that is free for
     both.
 
@@ -100,12 +107,12 @@ def bind(host: str, port: int, warn: Callable[[str], None], *, with_udp: bool = 
         return _bind_both(host, port, with_udp)
     except OSError as error:
         if host != ANY_ADDRESS or error.errno not in _NO_IPV6:
-            raise _start_error(host, port, error) from None
+            raise _start_error(host, port, error, setting) from None
     warn(f"no IPv6 on this machine: listening on {ANY_ADDRESS_V4} instead of {ANY_ADDRESS}")
     try:
         return _bind_both(ANY_ADDRESS_V4, port, with_udp)
     except OSError as error:
-        raise _start_error(ANY_ADDRESS_V4, port, error) from None
+        raise _start_error(ANY_ADDRESS_V4, port, error, setting) from None
 
 
 def bind_unix(path: str) -> Sockets:
@@ -250,11 +257,11 @@ def unacknowledged(sock: socket.socket) -> int:
     return int(count)
 
 
-def _start_error(host: str, port: int, error: OSError) -> StartError:
+def _start_error(host: str, port: int, error: OSError, setting: str) -> StartError:
     protocol = error.filename or "TCP"
     hint = ""
     if error.errno == errno.EADDRINUSE:
-        hint = "; is it running already? Another port: --port or master.port"
+        hint = f"; is it running already? Another port: {setting}"
     elif error.errno == errno.EACCES and port < 1024:
         hint = "; ports below 1024 need root or CAP_NET_BIND_SERVICE"
     elif isinstance(error, socket.gaierror):

@@ -6,9 +6,9 @@ import hmac
 import os
 import re
 import socket
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from werkzeug.datastructures import Headers
 from werkzeug.exceptions import Forbidden, Unauthorized
 
 from ..config.access import UNIX, Token, parse_tokens
@@ -24,18 +24,12 @@ PEER, CLIENT = "daemonkit.peer", "daemonkit.client"
 """Keys of the WSGI environ: a Peer and a Client."""
 SENDER = "daemonkit_sender"
 """The name of the request's token, in `flask.g`."""
-FORWARDED = (
-    *("Forwarded", "Via", "X-Real-IP"),
-    *(f"X-Forwarded-{what}" for what in ("For", "Host", "Proto", "Port", "Server", "By", "Prefix")),
-)
+FORWARDED, FORWARDED_PREFIX = ("forwarded", "via", "x-real-ip"), "x-forwarded-"
 """Fields that a proxy adds."""
 _SCHEME = "bearer "
 _LABEL = "[A-Za-z0-9_-]{1,63}"
 # Flask refuses a Host that is none of these.
 _NAME = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*\.?|\[[0-9A-Fa-f:.]{{2,45}}\])(?::[0-9]{{1,5}})?")
-
-Field = Callable[[str], str]
-"""Returns a header field's value by its name, "" if there is none."""
 
 
 class Peer(NamedTuple):
@@ -174,26 +168,26 @@ class Access:
         may = SEND not in self.guarded or (token is not None and SEND in token.rights)
         return may, None if token is None else token.name
 
-    def check(self, right: str, peer: Peer, field: Field) -> str | None:
+    def check(self, right: str, peer: Peer, headers: Headers) -> str | None:
         """Check that a request has a right; returns the name of its token, if any.
 
         Raises TokenMissing or Forbidden.
         """
-        token = self._token(field("Authorization"))
+        token = self._token(headers.get("Authorization", ""))
         if right in self.guarded:
             if token is None:
-                what = "a valid" if field("Authorization") else "a"
+                what = "a valid" if headers.get("Authorization", "") else "a"
                 raise TokenMissing(f"This needs {what} token: Authorization: Bearer TOKEN")
             if right not in token.rights:
                 raise Forbidden(f"The token {token.name} may not {right}")
-        elif right == CONTROL and not self._is_same_machine(peer, field):
+        elif right == CONTROL and not self._is_same_machine(peer, headers):
             raise Forbidden("Without a token for it, control is for clients on the same machine")
         if right == CONTROL and peer.address is not None:
-            host = field("Host")
+            host = headers.get("Host", "")
             if not self._is_safe_for_control(host):
                 raise Forbidden(f"Control doesn't accept the Host {host}; see allowed_hosts")
         if right != READ:
-            self._refuse_other_sites(field)
+            self._refuse_other_sites(headers)
         return None if token is None else token.name
 
     def _token(self, authorization: str) -> Token | None:
@@ -208,7 +202,7 @@ class Access:
                     found = token
         return found
 
-    def _is_same_machine(self, peer: Peer, field: Field) -> bool:
+    def _is_same_machine(self, peer: Peer, headers: Headers) -> bool:
         if peer.address is None:
             is_near = peer.uid in (0, os.geteuid())
             # Anyone may be behind a proxy, but not behind the admin socket.
@@ -216,15 +210,15 @@ class Access:
                 return is_near
         else:
             is_near = is_loopback_address(peer.address)
-        return is_near and not self._has_proxies and not any(map(field, FORWARDED))
+        return is_near and not self._has_proxies and not any(map(_is_of_proxy, headers.keys()))
 
-    def _refuse_other_sites(self, field: Field) -> None:
+    def _refuse_other_sites(self, headers: Headers) -> None:
         """Raise Forbidden for a request that a browser sends for a page of another site."""
-        site, origin = field("Sec-Fetch-Site").lower(), field("Origin").lower()
+        site, origin = headers.get("Sec-Fetch-Site", "").lower(), headers.get("Origin", "").lower()
         if site:
             if site not in ("same-origin", "none"):
                 raise Forbidden(f"A page of another site sent this (Sec-Fetch-Site: {site})")
-        elif origin and not self._is_own_origin(origin, field("Host").lower()):
+        elif origin and not self._is_own_origin(origin, headers.get("Host", "").lower()):
             raise Forbidden(f"A page of another site sent this (Origin: {origin})")
 
     def _is_own_origin(self, origin: str, host: str) -> bool:
@@ -250,6 +244,11 @@ def last_of(value: str) -> str:
     """The last item of a list in a header field, "" if it isn't a name, perhaps with a port."""
     text = value.rpartition(",")[2].strip()
     return text if _NAME.fullmatch(text) else ""
+
+
+def _is_of_proxy(name: str) -> bool:
+    name = name.lower()
+    return name in FORWARDED or name.startswith(FORWARDED_PREFIX)
 
 
 def _name_of(host: str) -> str:

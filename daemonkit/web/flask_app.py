@@ -183,6 +183,9 @@ class WebApp(Flask):
         refused = self._views.access().admit(environ)
         if refused is not None:
             return routes.refusal(403, refused)(environ, start_response)
+        if environ.get("PATH_INFO") == "*":
+            # OPTIONS, about the server as a whole (RFC 9110 section 9.3.7).
+            return flask.Response()(environ, start_response)
         return super().__call__(environ, start_response)
 
     def preprocess_request(self) -> Any:

@@ -164,7 +164,7 @@ def check_rights(access: Access, request: Request) -> None:
     if access.has_admin and not is_for_all and peer.is_admin is not is_for_admin:
         raise NotFound
     if route is not None and route.right is not None:
-        sender = access.check(route.right, peer, lambda name: request.headers.get(name, ""))
+        sender = access.check(route.right, peer, request.headers)
         setattr(flask.g, SENDER, sender)
 
 

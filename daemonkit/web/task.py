@@ -98,10 +98,6 @@ class Task(_AnswerTask, task.WSGITask):
     """Answers a request through the WSGI application."""
 
     def execute(self) -> None:
-        # About the server as a whole (RFC 9110 section 9.3.7).
-        if self.request.path == "*":
-            self.complete, self.content_length = True, 0
-            return
         try:
             super().execute()
         except Exception:

@@ -4,7 +4,7 @@ import html
 import json
 import re
 import textwrap
-from base64 import b64encode, urlsafe_b64encode
+from base64 import b64encode, encodebytes, urlsafe_b64encode
 from collections.abc import Callable
 from urllib.parse import quote, quote_plus
 
@@ -134,6 +134,26 @@ def test_a_secret_that_was_cut_is_hidden_except_for_a_few_characters(
 
     # The last of these pieces may itself be cut, and the quotation marks may differ.
     assert HIDDEN in shown or len(left) <= len(write(secret[: SHORTEST_CUT + 1])) + 2
+
+
+@pytest.mark.parametrize("end", ["'...", '"...', "&#x27;...", " [...]", "'…", ")..."])
+def test_a_secret_that_was_cut_inside_quotes_is_hidden(end: str) -> None:
+    shown = Redactor(["hunter2hunter2"])(f"it was 'hunter2{end}")
+
+    assert shown == f"it was '{HIDDEN}{end}"
+
+
+@pytest.mark.parametrize("length", [20, 60, 121, 300])
+@pytest.mark.parametrize("before", range(40, 76, 5))
+def test_a_secret_is_found_in_base64_with_line_ends(length: int, before: int) -> None:
+    secret = "".join(chr(33 + (7 * n) % 90) for n in range(length))
+    text = encodebytes(b"q" * before + secret.encode() + b"end").decode()
+    for written in (text, text.replace("\n", "\r\n"), repr(text), text.replace("\n", "\n    ")):
+        shown = Redactor([secret])(written + "The next line stays.")
+
+        assert shown.endswith("The next line stays.")
+        left = re.sub(r"\\n|\W", "", shown.replace(HIDDEN, "").removesuffix("The next line stays."))
+        assert len(left) <= len(b64encode(b"q" * before + b"end")) + 4
 
 
 def test_a_secret_of_several_lines_is_hidden_when_cut_anywhere() -> None:

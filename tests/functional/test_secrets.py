@@ -278,6 +278,24 @@ BROKEN = {
 }
 
 
+@pytest.mark.parametrize("where", ["--config", "Daemon(config=)"])
+def test_an_import_that_fails_before_the_configuration_is_read_shows_no_secret(
+    run_app: Run, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    monkeypatch.setenv("PLANTED", PLAIN)
+    config = "" if where == "--config" else ", config='cfg.yaml'"
+    daemon = run_app(
+        f"import os\nfrom daemonkit import Daemon\napp = Daemon('app'{config})\n"
+        "raise ValueError('with ' + os.environ['PLANTED'])\n",
+        *(("--config", "cfg.yaml") if where == "--config" else ()),
+        cfg__yaml="t: !secret env:PLANTED\n",
+    )
+
+    assert daemon.wait() == 2
+    assert f"ValueError: with {HIDDEN}" in daemon.err
+    assert shows(daemon.err) == []
+
+
 @pytest.mark.parametrize("style", ["daemonkit run", "python prog.py"])
 @pytest.mark.parametrize("what", BROKEN)
 def test_a_module_that_fails_shows_no_secret(

@@ -121,3 +121,13 @@ def test_a_refusal_says_what_is_wrong() -> None:
     assert refusal(b"0\r\nHost: x\r\n")[1] == (
         "after the last chunk, there must be an empty line or trailer fields"
     )
+
+
+@pytest.mark.parametrize("space", [b" ", b"\t"])
+def test_a_trailer_with_many_spaces_takes_no_time(space: bytes) -> None:
+    """A pattern that backtracks would take an hour."""
+    body = new_body()
+    body.received(b"0\r\nX:%s\r\n\r\n" % (space * 8000))
+    assert body.completed
+    assert refusal(b"0\r\nX:%s\x01\r\n\r\n" % (space * 8000))[0] == 400
+    assert refusal(b"1%s;%s=\x01\r\n" % (space * 2000, space * 2000))[0] == 400

@@ -144,3 +144,14 @@ def test_fields_are_read_whatever_their_names_and_values(fields: dict[str, str],
     expected = {name.replace("-", "_"): text.strip(" \t") for name, text in fields.items()}
 
     assert parse_head(head_of("/", *padded)).fields == {"HOST": "x", **expected}
+
+
+SPACES = [b" " * 200_000, b"\t" * 200_000, b" \t" * 100_000, b"a" + b" " * 200_000 + b"b"]
+
+
+@pytest.mark.parametrize("spaces", SPACES, ids=["spaces", "tabs", "both", "between"])
+def test_a_value_with_many_spaces_takes_no_time(spaces: bytes) -> None:
+    """A pattern that backtracks would take hours."""
+    head = b"GET / HTTP/1.1\r\nHost: x\r\nX:%s\r\n\r\n"
+    assert parse_head(head % spaces).fields["X"] == spaces.strip(b" \t").decode()
+    assert refusal(head % (spaces + b"\x01"))[0] == 400

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 
 import pytest
@@ -24,8 +23,7 @@ def client() -> Iterator[Client]:
     app.route("/last", endpoint="last")(lambda: "the last one")
     app.route("/empty", endpoint="empty")(lambda: ("", 204))
     app.route("/parts", endpoint="parts")(lambda: (part for part in ("a", "b")))
-    logging.getLogger("app").propagate = False
-    with running(app, {"master": {"log_level": "ERROR"}}) as client:
+    with running(app) as client:
         yield client
 
 
