@@ -24,7 +24,7 @@ def in_bytes(text: str) -> str:
     return repr(text.encode("utf-8", "surrogatepass"))
 
 
-examples = settings(max_examples=25)
+examples = settings(max_examples=10)
 
 FORMS: dict[str, Write] = {
     "as it is": str,
