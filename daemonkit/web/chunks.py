@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from .head import FIELD, Refused
+from .head import FIELD, TOKEN, Refused
 
 MAX_LINE = 4096
 """Bytes in the line that begins a chunk."""
@@ -16,9 +16,8 @@ SPARE_OVERHEAD = 16 * 1024
 MAX_SIZE_DIGITS = 15
 """Hexadecimal digits in a chunk's size; with more, the body is over any limit."""
 
-_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _QUOTED = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*"'
-_EXTENSION = rb"[ \t]*;[ \t]*%b(?:[ \t]*=[ \t]*(?:%b|%b))?" % (_TOKEN, _TOKEN, _QUOTED)
+_EXTENSION = rb"[ \t]*;[ \t]*%b(?:[ \t]*=[ \t]*(?:%b|%b))?" % (TOKEN, TOKEN, _QUOTED)
 # Without extensions, as almost all are.
 _PLAIN_LINE = re.compile(rb"([1-9A-Fa-f][0-9A-Fa-f]{0,6})\r\n")
 _LINE = re.compile(rb"([0-9A-Fa-f]+)(?:%b)*" % _EXTENSION)

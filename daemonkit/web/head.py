@@ -14,10 +14,10 @@ MAX_FIELDS = 1000
 MAX_LENGTH_DIGITS = 18
 """Digits in a Content-Length; with more, the body is over any limit."""
 
-_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_LINE = re.compile(rb"(%b) ([!-~\x80-\xff]+) HTTP/([0-9])\.([0-9])" % _TOKEN)
+TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_LINE = re.compile(rb"(%b) ([!-~\x80-\xff]+) HTTP/([0-9])\.([0-9])" % TOKEN)
 # Matching the spaces around the value apart would take time by the cube of their number.
-FIELD = re.compile(rb"(%b):([\t -~\x80-\xff]*)" % _TOKEN)
+FIELD = re.compile(rb"(%b):([\t -~\x80-\xff]*)" % TOKEN)
 """A header or trailer field (RFC 9112 section 5), with spaces around its value."""
 _ABSOLUTE = re.compile(rb"https?://([^/?#]+)(.*)", re.IGNORECASE)
 # RFC 3986 section 3.2.2, without the comma, which joins the values of repeated fields.

@@ -9,10 +9,9 @@ from typing import Any
 from waitress.buffers import OverflowableBuffer, ReadOnlyFileBasedBuffer
 from waitress.channel import ClientDisconnected, HTTPChannel
 
-from ..config.access import UNIX
 from ..runtime.clock import monotonic
-from ..system.sockets import format_address, peer_user, unacknowledged
-from .access import Peer
+from ..system.sockets import peer_user, unacknowledged
+from .access import Client, Peer
 
 SEND_AT_ONCE = 1024 * 1024
 """Bytes sent on one connection before the others get their turn."""
@@ -88,8 +87,7 @@ class Sender(HTTPChannel):
     @property
     def peer(self) -> str:
         """The other end's address and port, for the log."""
-        address, port, *_ = self.other_end
-        return UNIX if address is None else format_address(address, port)
+        return Client(self.other_end.address, self.other_end.port).shown
 
     def write_soon(self, data: Any) -> int:
         """Send data from a pool thread; waits while too much is unsent.
