@@ -46,6 +46,9 @@ def run(app: str, config: str | None, assignments: tuple[str, ...], **short: str
         # The exception may have been lost, in a destructor for instance.
         if request.first is not None or daemon is None:
             click.echo("daemonkit: stopped before the start", err=True)
+            # A KeyboardInterrupt that left an eval() in the import, of namedtuple for instance,
+            # makes CPython end by SIGINT, handled or not, unless another eval() succeeds.
+            eval("None")
         else:
             daemon.start()
     finally:

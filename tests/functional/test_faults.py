@@ -222,6 +222,31 @@ def test_a_signal_during_an_import_that_hides_it_is_status_0(run_app: Run) -> No
     assert daemon.err.endswith("daemonkit: stopped before the start\n")
 
 
+IMPORTS_IN_EVAL = (
+    HEAD
+    + """
+def wait():
+    say('importing')
+    while True:
+        time.sleep(0.01)
+
+eval('wait()')
+"""
+)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_in_an_eval_of_the_import_is_status_0(
+    run_app: Run, number: signal.Signals
+) -> None:
+    daemon = run_app(IMPORTS_IN_EVAL)
+    daemon.wait_for("importing\n")
+    daemon.send_signal(number)
+
+    assert daemon.wait() == 0
+    assert daemon.err.endswith("daemonkit: stopped before the start\n")
+
+
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
 def test_other_signals_during_the_import_do_no_harm(
     run_app: Run, tmp_path: Path, number: signal.Signals
