@@ -7,7 +7,6 @@ from base64 import b64encode
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import cached_property, lru_cache
-from typing import NamedTuple
 
 from ..text import CUT
 
@@ -84,23 +83,37 @@ def _escapes(form: str, numbers: Iterable[int]) -> set[str]:
     return {"".join(map(form.format, numbers)), "".join(map(upper.format, numbers))}
 
 
-class _Form(NamedTuple):
+class _Form:
     """A secret as it may stand in a text: as a sequence of pieces, each with its spellings.
 
     rest: a pattern for what may follow the pieces and belongs to them; joint: one for what may be
     between them.
     """
 
-    pieces: list[frozenset[str] | None]
-    rest: str
-    shortest_cut: int
-    joint: str = ""
+    def __init__(
+        self, pieces: list[frozenset[str] | None], rest: str, shortest_cut: int, joint: str = ""
+    ) -> None:
+        self.pieces, self.shortest_cut = pieces, shortest_cut
+        self._rest, self._joint = rest, joint
+
+    def patterns(self, number: int | None = None) -> list[str]:
+        """The patterns of the first pieces, or of all, with what may be before each."""
+        pieces = self.pieces[:number]
+        plain = [_ANY_BREAK if piece is None else _any_of(piece) for piece in pieces]
+        return [plain[0], *(self._joint + pattern for pattern in plain[1:])]
+
+    @cached_property
+    def whole(self) -> re.Pattern[str]:
+        return re.compile("".join(self.patterns()) + self._rest)
 
     @property
-    def patterns(self) -> list[str]:
-        """The pattern of each piece, with what may be before it."""
-        plain = [_ANY_BREAK if piece is None else _any_of(piece) for piece in self.pieces]
-        return [plain[0], *(self.joint + pattern for pattern in plain[1:])]
+    def first_characters(self) -> set[str]:
+        return {spelling[0] for spelling in self.pieces[0] or ()}
+
+    def beginning(self, character: str) -> str:
+        """The pattern of the first pieces, after a first character."""
+        tails = {piece[1:] for piece in self.pieces[0] or () if piece[0] == character}
+        return "".join([_any_of(tails), *self.patterns(SHORTEST)[1:]])
 
 
 def _any_of(spellings: Iterable[str]) -> str:
@@ -159,9 +172,9 @@ class Redactor:
         self.secrets = frozenset(map(str, secrets))
 
     def __call__(self, text: str) -> str:
-        if self._pattern is None:
+        if self._beginning is None:
             return text
-        text = self._pattern.sub(HIDDEN, text)
+        text = self._without_whole(text, self._beginning)
         return self._without_cut(text) if CUT in text or "\u2026" in text else text
 
     @cached_property
@@ -171,23 +184,42 @@ class Redactor:
         return [form for secret in longest_first for form in _forms(secret)]
 
     @cached_property
-    def _pattern(self) -> re.Pattern[str] | None:
-        """One pattern for all forms, grouped by first characters: `re` finds these quickly."""
-        groups: dict[str, list[str]] = {}
+    def _by_first(self) -> dict[str, list[_Form]]:
+        """The forms by the characters that they may begin with."""
+        found: dict[str, list[_Form]] = {}
         for form in self._forms:
-            first = form.pieces[0] or ()
-            rest = "".join(form.patterns[1:]) + form.rest
-            for character in sorted({spelling[0] for spelling in first}):
-                tails = {spelling[1:] for spelling in first if spelling[0] == character}
-                groups.setdefault(character, []).append(_any_of(tails) + rest)
-        text = "|".join(f"{re.escape(c)}(?:{'|'.join(group)})" for c, group in groups.items())
-        return re.compile(text) if groups else None
+            for character in sorted(form.first_characters):
+                found.setdefault(character, []).append(form)
+        return found
+
+    @cached_property
+    def _beginning(self) -> re.Pattern[str] | None:
+        """One pattern for how all forms begin, grouped by first characters: `re` finds these
+        quickly. To compile all of the forms would take a hundred times as long."""
+        groups = []
+        for character, forms in self._by_first.items():
+            tails = dict.fromkeys(form.beginning(character) for form in forms)
+            groups.append(f"{re.escape(character)}(?:{'|'.join(tails)})")
+        return re.compile("|".join(groups)) if groups else None
+
+    def _without_whole(self, text: str, beginning: re.Pattern[str]) -> str:
+        shown, position, begin = [], 0, 0
+        while found := beginning.search(text, begin):
+            begin = found.start()
+            for form in self._by_first[text[begin]]:
+                if whole := form.whole.match(text, begin):
+                    shown += [text[position:begin], HIDDEN]
+                    position = begin = whole.end()
+                    break
+            else:
+                begin += 1
+        return "".join([*shown, text[position:]])
 
     def _without_cut(self, text: str) -> str:
         """Replace the beginnings of secrets that a cut has left."""
         found: list[tuple[int, int]] = []
         for form in self._forms:
-            patterns = form.patterns
+            patterns = form.patterns()
             for start in re.finditer("".join(patterns[: form.shortest_cut]), text):
                 end = start.end()
                 for piece, pattern in list(zip(form.pieces, patterns))[form.shortest_cut :]:  # noqa: B905
