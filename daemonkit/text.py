@@ -13,7 +13,7 @@ LONGEST_TEXT = 8000
 
 
 CUT = "..."
-"""Marks where a text was cut; behind it, the redaction recognizes the beginning of a secret."""
+"""Marks where a text was cut; beside it, the redaction recognizes a part of a secret."""
 
 
 def shorten(text: str, limit: int = LONGEST_TEXT) -> str:
@@ -92,26 +92,23 @@ def traceback_text(
 
 def _beginning(text: str, redact: Callable[[str], str], limit: int) -> str:
     """The redacted text, or its first characters and a mark: at most `limit` in all."""
-    # Redact before cutting: half a secret isn't recognized.
-    part = redact(text[: 3 * LONGEST_TEXT])
-    if len(text) > 3 * LONGEST_TEXT:
-        # Half a secret at the end of the part, too.
-        part = part[:-LONGEST_TEXT]
-    elif len(part) <= limit:
+    # Redacted before it is cut to size, and before that not cut without a mark: half a secret is
+    # recognized only there.
+    part = redact(shorten(text, 3 * LONGEST_TEXT))
+    if len(text) <= 3 * LONGEST_TEXT and len(part) <= limit:
         return part
     mark = f"{CUT} (cut: {len(text)} characters)"
-    return part[: limit - len(mark)] + mark
+    return part.removesuffix(CUT)[: limit - len(mark)] + mark
 
 
 def _ending(text: str, redact: Callable[[str], str], limit: int) -> str:
     """The redacted text, or a mark and its last characters: at most `limit` in all."""
-    part = redact(text[-3 * LONGEST_TEXT :])
-    if len(text) > 3 * LONGEST_TEXT:
-        part = part[LONGEST_TEXT:]
-    elif len(part) <= limit:
+    is_long = len(text) > 3 * LONGEST_TEXT
+    part = redact(CUT * is_long + text[-3 * LONGEST_TEXT :])
+    if not is_long and len(part) <= limit:
         return part
     mark = f"(cut: {len(text)} characters) {CUT}"
-    return mark + part[len(mark) - limit :]
+    return mark + part.removeprefix(CUT)[len(mark) - limit :]
 
 
 def timestamp(moment: datetime | None) -> str | None:

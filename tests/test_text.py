@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import re
 import sys
 from datetime import datetime
 from typing import Any
 
 import pytest
 
+from daemonkit.config.redaction import HIDDEN, Redactor
 from daemonkit.text import LONGEST_TEXT, describe, error_text, plain, timestamp, traceback_text
 
 
@@ -123,6 +125,23 @@ def test_texts_are_redacted_before_they_are_cut(length: int, cut: int) -> None:
 
         assert not set("$HUS!") & set(error_text(error, redact).removeprefix("ValueError: "))
         assert not set("$HUS!") & set(traceback_text(error, redact).removeprefix("ValueError: "))
+
+
+@pytest.mark.parametrize("length", [LONGEST_TEXT, 5 * LONGEST_TEXT])
+def test_an_error_whose_text_is_a_long_secret_keeps_its_type(length: int) -> None:
+    secret = "".join(map(str, range(length)))[:length]
+    redact = Redactor([secret])
+    error = ValueError(secret)
+    cut = f"... (cut: {length + 12} characters)" * (length > 3 * LONGEST_TEXT)
+
+    assert error_text(error, redact) == f"ValueError: {HIDDEN}{cut}"
+    try:
+        raise KeyError("last") from error
+    except KeyError as last:
+        shown = traceback_text(last, redact)
+    assert shown.endswith("KeyError: 'last'\n")
+    assert not re.search(r"\d{6}", shown)
+    assert HIDDEN in shown
 
 
 @pytest.mark.parametrize(

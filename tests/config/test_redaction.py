@@ -14,7 +14,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from daemonkit.cli.systemd import quote as unit_quote
-from daemonkit.config.redaction import HIDDEN, SHORTEST_CUT, Redactor
+from daemonkit.config.redaction import (
+    BEHIND_CUT,
+    HIDDEN,
+    SHORTEST_BASE64,
+    SHORTEST_CUT,
+    Redactor,
+)
 from daemonkit.text import describe, shorten
 
 Write = Callable[[str], str]
@@ -22,6 +28,10 @@ Write = Callable[[str], str]
 
 def in_bytes(text: str) -> str:
     return repr(text.encode("utf-8", "surrogatepass"))
+
+
+def in_base64(text: str) -> str:
+    return b64encode(text.encode()).decode().rstrip("=")
 
 
 examples = settings(max_examples=10)
@@ -134,6 +144,94 @@ def test_a_secret_that_was_cut_is_hidden_except_for_a_few_characters(
 
     # The last of these pieces may itself be cut, and the quotation marks may differ.
     assert HIDDEN in shown or len(left) <= len(write(secret[: SHORTEST_CUT + 1])) + 2
+
+
+@settings(max_examples=100)
+@given(secret=ON_A_LINE, after=TEXTS, share=st.floats(0, 1))
+@pytest.mark.parametrize("write", [str, repr, in_bytes, quote, json.dumps])
+def test_of_a_secret_cut_at_its_beginning_a_few_characters_are_left(
+    write: Write, secret: str, after: str, share: float
+) -> None:
+    whole = write(secret)
+    if write not in (str, quote):
+        whole = whole.removeprefix("b")[1:-1]
+    left = whole[int(len(whole) * share) :]
+    shown = Redactor([secret])(f"...{left} {after}").removesuffix(f" {after}")
+
+    assert len(shown.replace(HIDDEN, "")) <= 3 + len(write(secret[-SHORTEST_CUT:])) + BEHIND_CUT
+
+
+@pytest.mark.parametrize("text", ["Authori...{}", "'...{}'", "... {}", "… '{}', 1", "....{}"])
+@pytest.mark.parametrize("secret", ["Bearer_ue-5544332211", "a5544332211", "é5544332211"])
+@pytest.mark.parametrize("write", [str, in_base64])
+def test_the_end_of_a_secret_is_hidden_behind_a_cut(write: Write, secret: str, text: str) -> None:
+    for length in range(2, len(write(secret)) - SHORTEST_BASE64 - 1):
+        shown = Redactor([secret])(text.format(write(secret)[length:]))
+
+        assert shown == text.format(HIDDEN)
+
+
+def test_the_middle_of_a_secret_is_hidden_between_two_cuts() -> None:
+    assert Redactor(["0123456789abcdef"])("see ...456789...") == f"see ...{HIDDEN}..."
+    assert Redactor(["0123456789abcdef"])("see ...456...") == "see ...456..."
+
+
+def test_only_the_very_end_of_a_secret_is_hidden_behind_a_cut() -> None:
+    shown = Redactor(["correct-horse"])
+
+    assert shown("...the horse, the rest-hors") == f"...the {HIDDEN}, the rest-hors"
+    assert shown("the horse... is correct") == "the horse... is correct"
+
+
+@pytest.mark.parametrize("margin", ["  | ", "    | ", "      | "])
+@pytest.mark.parametrize("line_end", ["\n", "\\n", "%0A"])
+def test_a_secret_of_several_lines_is_hidden_in_an_exception_group(
+    margin: str, line_end: str
+) -> None:
+    text = f"ValueError: first{line_end}{margin}{line_end}{margin}second"
+
+    assert Redactor(["first\n\nsecond"])(text) == f"ValueError: {HIDDEN}"
+
+
+@pytest.mark.parametrize(
+    ("secrets", "text", "expected"),
+    [
+        (["abcdef", "defghi"], "abcdefghi", HIDDEN),
+        (["abcdef", "bcd"], "abcdef bcdx", f"{HIDDEN} {HIDDEN}x"),
+        (["abcabc"], "abcabcabc", HIDDEN),
+        (["abcdef", "defghi"], "abcdefghi abc", f"{HIDDEN} abc"),
+    ],
+)
+def test_secrets_that_overlap_are_hidden_as_one(
+    secrets: list[str], text: str, expected: str
+) -> None:
+    assert Redactor(secrets)(text) == expected
+
+
+PEM = "-----BEGIN KEY-----\n" + "\n".join(["MIIEvQIBADANBgkqhkiG9w0BAQEFAASC"] * 40)
+
+
+@pytest.mark.parametrize(
+    ("secret", "text"),
+    [
+        (PEM, "-" * 300_000 + "..."),
+        ("ghp_ghp_ghp_0123456789abcdef", "ghp_" * 100_000 + "..."),
+        ("ab" * 500 + "c", "ab" * 50_000),
+        ("a\n+\n+\nb", "a" + "+" * 60_000),
+        ("+\n+\nx", "+" * 60_000),
+        ("é" * 2_000, "é" * 60_000),
+        ("...0123...0123", "...0123" * 100_000),
+    ],
+    ids=["dashes", "prefixes", "pairs", "breaks", "spaces", "characters", "cuts"],
+)
+def test_of_a_text_that_resembles_a_secret_all_over_the_rest_is_hidden(
+    secret: str, text: str
+) -> None:
+    # The square of its length, or more, would take minutes.
+    shown = Redactor([secret])(text)
+
+    assert shown.endswith(HIDDEN)
+    assert text.startswith(shown[: shown.index(HIDDEN)])
 
 
 @pytest.mark.parametrize("end", ["'...", '"...', "&#x27;...", " [...]", "'…", ")..."])
