@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from types import TracebackType
 from typing import Any
@@ -109,6 +109,18 @@ def _ending(text: str, redact: Callable[[str], str], limit: int) -> str:
         return part
     mark = f"(cut: {len(text)} characters) {CUT}"
     return mark + part.removeprefix(CUT)[len(mark) - limit :]
+
+
+def unique_keys(items: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """A dict of the items; a key that is in it already gets a number, so that nothing is lost."""
+    found: dict[str, Any] = {}
+    for key, value in items:
+        unique, number = key, 1
+        while unique in found:
+            number += 1
+            unique = f"{key} ({number})"
+        found[unique] = value
+    return found
 
 
 def timestamp(moment: datetime | None) -> str | None:

@@ -147,10 +147,22 @@ def _texts(value: Any) -> list[str]:
 
 
 def _url(value: Any) -> str:
-    parts = urlsplit(_text(value))
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError
-    return _text(value)
+    if _is_url(value):
+        return str(value)
+    if "@" in repr(value):
+        raise BadValue(f"must be {URL.text}; it isn't shown here, since it may have a password")
+    raise ValueError
+
+
+def _is_url(value: Any) -> bool:
+    try:
+        parts = urlsplit(_text(value))
+        # Reading the port checks it.
+        has_port = parts.port != 0
+    except (TypeError, ValueError):
+        return False
+    is_host = bool(parts.hostname) and not re.search(r"[\0- ]", value)
+    return parts.scheme in ("http", "https") and is_host and has_port
 
 
 def _queue(value: Any) -> str:

@@ -44,7 +44,7 @@ class Override(NamedTuple):
         """Read `KEY=VALUE`, as given to `--set`; raises ConfigError."""
         key, equals, text = assignment.partition("=")
         if not equals or not all(key.split(".")):
-            shown = re.sub(r"!secret\b.+", f"!secret {HIDDEN}", assignment, flags=re.DOTALL)
+            shown = re.sub("!secret.+", f"!secret {HIDDEN}", assignment, flags=re.DOTALL)
             raise ConfigError(f"--set takes KEY=VALUE with a dotted KEY, not {shown!r}")
         if not is_encodable(key):
             raise ConfigError(f"the KEY of --set is {NOT_UTF_8}: {key!r}")

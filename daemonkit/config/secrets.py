@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 from urllib.parse import unquote
 
-from ..system.uncaught import redact_uncaught
+from ..system.reports import redact_reports
 from .redaction import HIDDEN, Redactor
 
 _USERINFO = (
@@ -36,12 +36,12 @@ class KnownSecrets:
         self._redactor = Redactor()
 
     def add(self, secrets: Iterable[str]) -> None:
-        """Redact these, too, from now on; also in uncaught exceptions."""
+        """Redact these, too, from now on; also in what Python reports."""
         with self._lock:
             known = self._redactor.secrets | frozenset(map(str, secrets))
             if known != self._redactor.secrets:
                 self._redactor = Redactor(known)
-                redact_uncaught(self.redact)
+                redact_reports(self.redact)
 
     def redact(self, text: str) -> str:
         """Replace every secret in a text."""

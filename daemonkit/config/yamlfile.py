@@ -125,7 +125,7 @@ def _is_accidental(node: yaml.Node, text: str) -> bool:
 def _invalid(reason: str, data: bytes | str) -> str:
     """What is wrong with a document; quotes nothing of a secret, which may not be known yet."""
     text = data.decode(errors="replace") if isinstance(data, bytes) else data
-    tags = re.findall(r"!secret\b.*", text)
+    tags = re.findall("!secret.*", text)
 
     def hidden(quoted: re.Match[str]) -> str:
         is_secret = len(quoted[2]) >= SHORTEST and any(quoted[2] in tag for tag in tags)

@@ -11,7 +11,7 @@ from typing import Any
 from ..callables import refuse_unrun
 from ..config.redaction import HIDDEN
 from ..config.secrets import Secret
-from ..text import cannot_show, error_text
+from ..text import cannot_show, error_text, unique_keys
 
 MAX_DEPTH = 100
 """Levels of nesting; a deeper value is shown as text."""
@@ -104,10 +104,10 @@ def _convert(value: Any, redact: Callable[[str], str], above: tuple[int, ...]) -
         if len(above) < MAX_DEPTH:
             above = (*above, id(value))
             if isinstance(value, Mapping):
-                return {
-                    str(_convert_safely(key, redact, above)): _convert_safely(item, redact, above)
+                return unique_keys(
+                    (str(_convert_safely(key, redact, above)), _convert_safely(item, redact, above))
                     for key, item in list(value.items())
-                }
+                )
             return [_convert_safely(item, redact, above) for item in list(value)]
     return redact(str(value))
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 import weakref
+from contextlib import suppress
 from typing import NoReturn
 
 
@@ -69,7 +69,10 @@ def _exit(error: BaseException | None) -> NoReturn:
         status = error.code if isinstance(error.code, int) else int(error.code is not None)
     elif error is not None:
         status = 1
-        os.write(2, "".join(traceback.format_exception(error)).encode("utf-8", "replace"))
-    if sys.stdout is not None:
-        sys.stdout.flush()
+        # The hook redacts secrets; it may be the user's, and may raise anything.
+        with suppress(BaseException):
+            sys.excepthook(type(error), error, error.__traceback__)
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        with suppress(Exception):
+            stream.flush()
     os._exit(status)

@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from functools import cache
 from typing import Any
 
-from ..text import cannot_show, shown, traceback_text
+from ..text import cannot_show, shown, traceback_text, unique_keys
 
 Redact = Callable[[str], str]
 
@@ -122,11 +122,11 @@ class JsonFormatter(_Formatter):
     _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
     def format(self, record: logging.LogRecord) -> str:
-        fields: dict[str, Any] = {
-            self._text(key): self._extra(value)
+        fields = unique_keys(
+            (self._text(key), self._extra(value))
             for key, value in vars(record).items()
             if key not in self._STANDARD
-        }
+        )
         stamp = datetime.fromtimestamp(record.created, timezone.utc).astimezone()
         fields |= {
             "time": stamp.isoformat(timespec="milliseconds"),
@@ -154,12 +154,14 @@ class JsonFormatter(_Formatter):
     def _clean(self, value: Any) -> Any:
         # Redact before encoding: line breaks are then as they were.
         if isinstance(value, dict):
-            return {self._text(key): self._clean(item) for key, item in value.items()}
+            return unique_keys((self._text(key), self._clean(item)) for key, item in value.items())
         if isinstance(value, list | tuple):
             return [self._clean(item) for item in value]
-        if value is None or isinstance(value, bool | int | float):
+        if value is None or isinstance(value, bool):
             return value
-        return self._text(value)
+        text = self._text(value)
+        # A number may be a secret, or have one in it.
+        return value if isinstance(value, int | float) and text == str(value) else text
 
     def _text(self, value: Any) -> str:
         return self._redact(shown(value))

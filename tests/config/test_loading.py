@@ -103,6 +103,21 @@ def test_a_file_without_settings_leaves_the_defaults(written: Any, text: str) ->
             "master: {juggler_url: nonsense}",
             "cfg.yaml:1: master.juggler_url must be an http or https URL, not 'nonsense' (str)",
         ),
+        *(
+            (
+                f"master: {{juggler_url: {url}}}",
+                f"cfg.yaml:1: master.juggler_url must be an http or https URL, not {url} (str)",
+            )
+            for url in ("'http://a b/'", "'http://a:99999/'", "'http://a:x/'", "'http:///x'")
+        ),
+        *(
+            (
+                f"master: {{juggler_url: {url}}}",
+                "cfg.yaml:1: master.juggler_url must be an http or https URL; it isn't shown here, "
+                "since it may have a password",
+            )
+            for url in ("user:hush@host/x", "ftp:user:hush@host", "['http://a:hush@b']", "{a@b: 1}")
+        ),
         (
             f"master: {{juggler_timeout: {'9' * 400}}}",
             "cfg.yaml:1: master.juggler_timeout must be a duration of 0.1..3600 seconds, "
@@ -177,6 +192,10 @@ def test_set_overrides_single_values_typed_as_yaml(written: Any) -> None:
         ("a..b=1", "--set takes KEY=VALUE with a dotted KEY, not 'a..b=1'"),
         (
             "a !secret hush",
+            "--set takes KEY=VALUE with a dotted KEY, not 'a !secret *** HIDDEN ***'",
+        ),
+        (
+            "a !secrethush",
             "--set takes KEY=VALUE with a dotted KEY, not 'a !secret *** HIDDEN ***'",
         ),
         ("a=[", "--set a: not valid YAML: expected the node content, but found '<stream end>'"),

@@ -322,6 +322,7 @@ def test_a_module_that_fails_shows_no_secret(
         "a: !secret:{}",
         "a: !secret *{}",
         "a: !secret {}\nb: *c",
+        "a: !secret{}",
         "a: !secret {}: x",
         "a: !secret '{}' x",
         "a: !secret {}\nmaster: {{queue_size: !secret {}}}",
@@ -329,6 +330,7 @@ def test_a_module_that_fails_shows_no_secret(
         "a: !secret {}\nmaster: {{queue_size: '{}'}}",
         "!secret {}: 1\n!secret {}: 2",
         "master: {{juggler_url: 'ftp://user:{}@host'}}",
+        "master: {{juggler_url: 'user:{}@host'}}",
     ],
 )
 def test_a_wrong_configuration_shows_no_secret(run_app: Run, line: str) -> None:

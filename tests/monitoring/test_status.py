@@ -79,6 +79,7 @@ def deep(levels: int) -> Any:
         (Talkative(), "*"),
         ("say hush", "say *"),
         ({"hush": 1}, {"*": 1}),
+        ({"hush": 1, "*": 2, "a": 3}, {"*": 1, "* (2)": 2, "a": 3}),
         pytest.param(10**5000, "(a number of 16610 bits)", id="huge"),
         (Unprintable(), "(Unprintable that can't be shown: RuntimeError)"),
         ({"a": Exits(), "b": 1}, {"a": "(Exits that can't be shown: SystemExit)", "b": 1}),

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -42,6 +43,20 @@ def test_a_child_exits_with_the_status_of_a_python_program(
     assert exit_status(lambda: guard.end_child(error)) == status
     shown = "ValueError: no\n" if isinstance(error, ValueError) else ""
     assert capfd.readouterr().err == shown
+
+
+def test_a_child_reports_its_error_as_a_python_program(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def report(kind: type[BaseException], error: BaseException, _trace: object) -> None:
+        print(f"reported {kind.__name__}: {error}", file=sys.stderr)
+        raise KeyboardInterrupt
+
+    guard = ForkGuard()
+    monkeypatch.setattr(sys, "excepthook", report)
+
+    assert exit_status(lambda: guard.end_child(ValueError("no"))) == 1
+    assert capfd.readouterr().err == "reported ValueError: no\n"
 
 
 def test_the_parent_continues() -> None:

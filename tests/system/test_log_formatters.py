@@ -62,6 +62,20 @@ def test_json_has_one_object_a_line_with_the_extras() -> None:
     }
 
 
+def test_a_number_that_is_a_secret_is_hidden_as_in_text() -> None:
+    made = record(pin=1234, pins=[{"pin": 1234.0}], number=5)
+    fields = json.loads(JsonFormatter(lambda text: text.replace("1234", "*")).format(made))
+
+    assert fields | {"pin": "*", "pins": [{"pin": "*.0"}], "number": 5} == fields
+
+
+def test_keys_that_are_the_same_once_they_are_redacted_are_all_there() -> None:
+    made = record(**{"hush": 1, "*": 2}, nested={1: "a", "1": "b"})
+    fields = json.loads(JsonFormatter(hide).format(made))
+
+    assert fields | {"*": 1, "* (2)": 2, "nested": {"1": "a", "1 (2)": "b"}} == fields
+
+
 def test_an_extra_that_json_cannot_hold_is_text() -> None:
     circle: dict[str, Any] = {}
     circle["self"] = circle

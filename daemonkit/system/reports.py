@@ -1,9 +1,11 @@
-"""Uncaught exceptions, as Python reports them on stderr, but redacted."""
+"""What Python itself reports on stderr, as it reports it, but redacted."""
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
@@ -12,10 +14,11 @@ from typing import Any
 from ..text import traceback_text
 
 
-def redact_uncaught(redact: Callable[[str], str]) -> None:
+def redact_reports(redact: Callable[[str], str]) -> None:
     """Redact what Python reports from now on; hooks that the user's program has set are left alone.
 
-    Covers the main thread, other threads, and what can't be raised, such as in `__del__`.
+    Covers exceptions in the main thread, in other threads, and where they can't be raised, such as
+    in `__del__`; warnings; and what is logged before there is a handler.
     """
     hooks = _Hooks(redact)
     if sys.excepthook is sys.__excepthook__:
@@ -24,6 +27,22 @@ def redact_uncaught(redact: Callable[[str], str]) -> None:
         threading.excepthook = hooks.thread
     if sys.unraisablehook is sys.__unraisablehook__:
         sys.unraisablehook = hooks.unraisable
+    if warnings.formatwarning is _FORMAT_WARNING:
+        warnings.formatwarning = hooks.warning
+    if logging.lastResort is not None and logging.lastResort.formatter is None:
+        logging.lastResort.setFormatter(_Redacted(redact))
+
+
+_FORMAT_WARNING = warnings.formatwarning
+
+
+class _Redacted(logging.Formatter):
+    def __init__(self, redact: Callable[[str], str]) -> None:
+        super().__init__()
+        self._redact = redact
+
+    def format(self, record: logging.LogRecord) -> str:
+        return self._redact(super().format(record))
 
 
 class _Hooks:
@@ -53,6 +72,10 @@ class _Hooks:
             where = "<object repr() failed>"
         text = f"{what}: {where}\n" if arguments.object is not None else f"{what}:\n"
         self._write(text, arguments.exc_value, arguments.exc_traceback)
+
+    def warning(self, *arguments: Any, **more: Any) -> str:
+        """See warnings.formatwarning."""
+        return self._redact(_FORMAT_WARNING(*arguments, **more))
 
     def _write(self, heading: str, error: BaseException, trace: TracebackType | None) -> None:
         text = self._redact(heading) + traceback_text(error, self._redact, trace)
