@@ -13,7 +13,8 @@ from pathlib import Path
 import click
 
 from ..app import Daemon
-from ..config.access import unix_path
+from ..config.access import split_address, unix_path
+from ..config.defaults import Settings
 from ..config.files import behind_descriptor
 from ..config.redaction import HIDDEN
 from ..config.secrets import redact
@@ -155,7 +156,7 @@ def unit(daemon: Daemon, arguments: list[str], user: str | None, folder: str) ->
         stop=f"{settings.shutdown_timeout + STOP_MARGIN:g}",
         restart=RESTART_DELAY,
         user=f"User={_escape_percent(user)}" if user else "DynamicUser=yes",
-        capabilities="CAP_NET_BIND_SERVICE" if 0 < settings.port < UNPRIVILEGED_PORTS else "",
+        capabilities="CAP_NET_BIND_SERVICE" if _has_low_port(settings) else "",
         writable="".join(
             f"{key}={' '.join(map(quote, values))}\n"
             for key, values in {**managed, "ReadWritePaths": writable}.items()
@@ -172,6 +173,14 @@ def _environment(variables: list[str], name: str) -> str:
         f"# Variables that the configuration reads, as lines NAME=VALUE: {names}\n"
         f"EnvironmentFile=-/etc/{name}.env\n"
     )
+
+
+def _has_low_port(settings: Settings) -> bool:
+    """Whether the daemon listens on a port that needs a capability."""
+    ports = [] if unix_path(settings.host) else [settings.port]
+    if settings.admin and not unix_path(settings.admin):
+        ports.append(split_address(settings.admin)[1])
+    return any(0 < port < UNPRIVILEGED_PORTS for port in ports)
 
 
 def _managed(folders: Iterable[str], user: str | None) -> tuple[dict[str, list[str]], list[str]]:

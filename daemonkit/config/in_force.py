@@ -182,7 +182,8 @@ def _validate(config: Config, validators: Sequence[ValidateHook]) -> None:
         except ConfigError as error:
             # A surrounding program may print it.
             raise ConfigError(redact(str(error))) from error
-        except (Exception, SystemExit) as error:
+        # Whatever it is: the thread that reloads must go on.
+        except BaseException as error:
             text = " ".join(error_text(error, redact).split())
             source = None if isinstance(config.source, Mapping) else config.source
             raise ConfigError(

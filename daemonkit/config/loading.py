@@ -100,9 +100,12 @@ class Config:
     def visible(self) -> dict[str, Any]:
         """`config` and `master_config` as `/status` may show them."""
         shown = hide(self.tree(), self.settings.hidden_opts)
+        section = shown.pop(SECTION)
+        if section == HIDDEN:
+            section = dict.fromkeys(self.master, HIDDEN)
         master = {
             name: without_password(value) if isinstance(value, str) else value
-            for name, value in shown.pop(SECTION).items()
+            for name, value in section.items()
         }
         return {"config": shown, "master_config": master}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -25,7 +26,9 @@ T = TypeVar("T")
 DEAD_LETTERS = 100
 """How many are kept; after that the oldest are dropped."""
 LONGEST_EVENT = 10_000
-"""Characters of a dead letter's event that are shown."""
+"""Characters of a dead letter's event that are listed."""
+MOST_WHOLE = 32 * 1024 * 1024
+"""Characters of all dead letters' events: of the oldest ones, only what is listed is kept then."""
 
 
 class MemoryQueue(Bounded):
@@ -135,9 +138,9 @@ class MemoryQueue(Bounded):
                     "id": self._dead,
                     # As received, if that is known.
                     "event": (
-                        beginning(entry.event, LONGEST_EVENT)
+                        beginning(entry.event, sys.maxsize)
                         if entry.line is None
-                        else shorten(entry.line.decode(errors="replace"), LONGEST_EVENT)
+                        else entry.line.decode(errors="replace")
                     ),
                     "error": failure.error,
                     "traceback": failure.traceback,
@@ -146,7 +149,17 @@ class MemoryQueue(Bounded):
                     "last_failed": timestamp(datetime.fromtimestamp(failure.last_failed)),
                 }
             )
+            self._bound_dead_letters()
             return True
+
+    def _bound_dead_letters(self) -> None:
+        total = sum(len(letter["event"]) for letter in self._dead_letters)
+        for letter in self._dead_letters:
+            if total <= MOST_WHOLE:
+                break
+            whole = letter["event"]
+            letter["event"] = shorten(whole, LONGEST_EVENT)
+            total -= len(whole) - len(letter["event"])
 
     def flush(self) -> bool:
         """Nothing to do."""
@@ -168,7 +181,10 @@ class MemoryQueue(Bounded):
                 "dead": self._dead,
                 "memory": self._memory_used(),
                 "oldest_age": self._oldest_age(),
-                "dead_letters": list(self._dead_letters),
+                "dead_letters": [
+                    {**letter, "event": shorten(letter["event"], LONGEST_EVENT)}
+                    for letter in self._dead_letters
+                ],
             }
 
     def dead_letter(self, id: int) -> dict[str, Any] | None:

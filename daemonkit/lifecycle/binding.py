@@ -33,7 +33,9 @@ def bind_admin(settings: Settings, logger: Logger) -> Sockets | None:
     path = unix_path(settings.admin)
     if path is None:
         host, port = split_address(settings.admin)
-        bound = bind(host, port, logger.warning, with_udp=False, setting="master.admin")
+        bound = bind(
+            host, port, logger.warning, with_udp=False, settings=("master.admin", "master.admin")
+        )
     else:
         bound = bind_unix(path)
     logger.info("Administration on %s", bound.address)

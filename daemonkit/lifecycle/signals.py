@@ -226,7 +226,8 @@ class Coalesced:
                 self._requested = False
             try:
                 self._function()
-            except Exception:
+            # The user's code may raise anything, and the next request needs this thread.
+            except BaseException:
                 log_safely(self._logger, logging.ERROR, "%s failed", self._name, exc_info=True)
             self._not_before = monotonic() + self._pause
             with self._lock:

@@ -95,11 +95,12 @@ def bind(
     warn: Callable[[str], None],
     *,
     with_udp: bool = True,
-    setting: str = "--port or master.port",
+    settings: tuple[str, str] = ("master.host", "--port or master.port"),
 ) -> Sockets:
     """Bind TCP, and UDP if it is wanted, to `host` and `port`; 0 picks a port that is free for
     both.
 
+    settings: which give the address and the port, for the error message.
     `::` includes IPv4, and falls back to 0.0.0.0 with a warning on a machine without IPv6.
     Raises StartError when an address can't be bound.
     """
@@ -107,12 +108,12 @@ def bind(
         return _bind_both(host, port, with_udp)
     except OSError as error:
         if host != ANY_ADDRESS or error.errno not in _NO_IPV6:
-            raise _start_error(host, port, error, setting) from None
+            raise _start_error(host, port, error, settings) from None
     warn(f"no IPv6 on this machine: listening on {ANY_ADDRESS_V4} instead of {ANY_ADDRESS}")
     try:
         return _bind_both(ANY_ADDRESS_V4, port, with_udp)
     except OSError as error:
-        raise _start_error(ANY_ADDRESS_V4, port, error, setting) from None
+        raise _start_error(ANY_ADDRESS_V4, port, error, settings) from None
 
 
 def bind_unix(path: str) -> Sockets:
@@ -257,15 +258,15 @@ def unacknowledged(sock: socket.socket) -> int:
     return int(count)
 
 
-def _start_error(host: str, port: int, error: OSError, setting: str) -> StartError:
+def _start_error(host: str, port: int, error: OSError, settings: tuple[str, str]) -> StartError:
     protocol = error.filename or "TCP"
     hint = ""
     if error.errno == errno.EADDRINUSE:
-        hint = f"; is it running already? Another port: {setting}"
+        hint = f"; is it running already? Another port: {settings[1]}"
     elif error.errno == errno.EACCES and port < 1024:
         hint = "; ports below 1024 need root or CAP_NET_BIND_SERVICE"
     elif isinstance(error, socket.gaierror):
-        hint = "; see master.host"
+        hint = f"; see {settings[0]}"
     reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
     return StartError(f"cannot listen on {protocol} {format_address(host, port)}: {reason}{hint}")
 

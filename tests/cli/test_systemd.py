@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -170,6 +171,22 @@ def test_a_unit_may_name_a_user_and_needs_no_capability_for_a_high_port(tmp_path
     assert lines(text, "DynamicUser") == lines(text, "ReadWritePaths") == []
     assert lines(text, "AmbientCapabilities") == ["AmbientCapabilities="]
     assert "/etc/systemd/system/daemon.service\n" in text
+
+
+@pytest.mark.parametrize(
+    ("master", "is_needed"),
+    [
+        ({"port": 80}, True),
+        ({"admin": "127.0.0.1:81"}, True),
+        ({"admin": "[::1]:1024", "port": 0}, False),
+        ({"admin": "unix:/run/a.sock", "port": 81}, True),
+        ({"host": "unix:/run/b.sock", "port": 81}, False),
+    ],
+)
+def test_any_low_port_needs_the_capability(master: dict[str, Any], is_needed: bool) -> None:
+    text = unit(Daemon("a", {"master": master}), ["/p"], None, os.getcwd())
+
+    assert ("AmbientCapabilities=CAP_NET_BIND_SERVICE" in text.splitlines()) == is_needed
 
 
 def test_folders_closed_to_others_are_noted(tmp_path: Path) -> None:

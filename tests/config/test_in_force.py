@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from asyncio import CancelledError
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any
@@ -208,6 +209,15 @@ def test_a_validator_s_own_configuration_error_is_not_wrapped() -> None:
         raise ConfigError("give a url")
 
     with pytest.raises(ConfigError, match="^give a url$"):
+        ConfigInForce(None).validate([check])
+
+
+@pytest.mark.parametrize("error", [CancelledError, KeyboardInterrupt, GeneratorExit, SystemExit])
+def test_whatever_a_validator_raises_refuses_the_configuration(error: type[BaseException]) -> None:
+    def check(config: dict[str, Any], master_config: dict[str, Any]) -> None:
+        raise error
+
+    with pytest.raises(ConfigError, match=rf"^check\(\) refused .*: {error.__name__}$"):
         ConfigInForce(None).validate([check])
 
 

@@ -244,6 +244,15 @@ def test_a_mapping_is_copied_and_its_secrets_known() -> None:
     assert redact("hush") == "*** HIDDEN ***"
 
 
+@pytest.mark.parametrize("pattern", ["*", "**", "master", "m*"])
+def test_all_of_the_section_master_can_be_hidden(pattern: str) -> None:
+    shown = load({"a": 1, "master": {"hidden_opts": [pattern]}}).visible()
+
+    assert set(shown["master_config"].values()) == {"*** HIDDEN ***"}
+    assert shown["master_config"].keys() == SETTINGS.keys()
+    assert shown["config"] == {"a": "*** HIDDEN ***" if pattern[0] == "*" else 1}
+
+
 def test_the_visible_configuration_hides_what_hidden_opts_name() -> None:
     config = load(
         {

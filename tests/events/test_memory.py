@@ -9,7 +9,7 @@ from daemonkit import BatchTooLarge, QueueFull, Unavailable
 from daemonkit.events import memory
 from daemonkit.events.entry import Batch, Entry, FailedAttempt
 from daemonkit.events.footprint import GROUP, SMALL, footprint
-from daemonkit.events.memory import DEAD_LETTERS, MemoryQueue
+from daemonkit.events.memory import DEAD_LETTERS, LONGEST_EVENT, MemoryQueue
 from daemonkit.events.waiting import QueueClosed
 from daemonkit.types import Origin
 
@@ -178,6 +178,27 @@ def test_a_dead_letter_is_shown_as_received() -> None:
     queue.fail(Entry({}, line=b'{"a": 1}'), failure(), None)
 
     assert queue.counters()["dead_letters"][0]["event"] == '{"a": 1}'
+
+
+def test_a_long_dead_letter_is_listed_cut_and_shown_whole() -> None:
+    queue = MemoryQueue(10)
+    line = b'"%s"' % (b"x" * 2 * LONGEST_EVENT)
+    queue.fail(Entry(None, line=line), failure(), None)
+    queue.fail(Entry("x" * 2 * LONGEST_EVENT), failure(), None)
+
+    for id, letter in enumerate(queue.counters()["dead_letters"], 1):
+        assert letter["event"] == '"' + "x" * (LONGEST_EVENT - 1) + "..."
+        assert queue.dead_letter(id) == {**letter, "event": line.decode()}
+
+
+def test_the_dead_letters_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "MOST_WHOLE", 5 * LONGEST_EVENT + 100)
+    queue = MemoryQueue(10)
+    for size in (2, 2, 2, 9):
+        queue.fail(Entry(None, line=b"x" * size * LONGEST_EVENT), failure(), None)
+        letters = [queue.dead_letter(id) for id in range(1, queue.counters()["dead"] + 1)]
+        sizes = [len(letter["event"]) // LONGEST_EVENT for letter in letters if letter]
+        assert sizes in ([2], [2, 2], [1, 2, 2], [1, 1, 1, 1])
 
 
 # The age of the oldest

@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+from asyncio import CancelledError
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -210,14 +211,15 @@ def test_requests_during_a_run_cause_one_more_run() -> None:
     assert len(runs) == 2
 
 
+@pytest.mark.parametrize("error", [ValueError("no"), CancelledError(), SystemExit(1)])
 def test_a_failing_run_is_logged_and_the_next_request_runs(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, error: BaseException
 ) -> None:
     runs: list[int] = []
 
     def work() -> None:
         runs.append(1)
-        raise ValueError("no")
+        raise error
 
     coalesced = Coalesced(work, "reload", logging.getLogger("test"))
     for count in (1, 2):

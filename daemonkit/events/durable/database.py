@@ -12,6 +12,7 @@ from typing import Any
 
 from ...exceptions import StartError
 from ...runtime.clock import monotonic
+from .private import create_private
 
 APPLICATION = 0x646B6576
 """PRAGMA application_id of our files: "dkev"."""
@@ -75,7 +76,7 @@ class Database:
         self.migrated_from: int | None = None
         check_path(path, create)
         if create:
-            _create_private(path)
+            _create_missing(path)
         try:
             self.db = sqlite3.connect(
                 f"{Path(path).absolute().as_uri()}?mode=rw",
@@ -255,11 +256,11 @@ def check_path(path: str, create: bool) -> None:
         raise StartError(f"{what}the file can't be read and written")
 
 
-def _create_private(path: str) -> None:
-    """Create the file if it is missing, for its owner only; SQLite gives the files that it puts
-    beside it the same mode."""
+def _create_missing(path: str) -> None:
+    """Create the file if it is missing; SQLite gives the files that it puts beside it the same
+    mode."""
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        fd = create_private(path)
     except FileExistsError:
         return
     except OSError as error:

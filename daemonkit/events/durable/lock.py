@@ -9,6 +9,7 @@ from datetime import datetime
 from ...exceptions import StartError
 from ...runtime.forks import CloseInChild
 from ...text import plain
+from .private import open_private
 
 
 class FileLock:
@@ -21,7 +22,7 @@ class FileLock:
     def __init__(self, path: str, name: str) -> None:
         self.path = f"{path}-lock"
         try:
-            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._fd = open_private(self.path)
         except OSError as error:
             raise StartError(f"cannot lock the event queue {path}: {error}") from None
         try:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 
+from .private import open_private
+
 OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """The disk is full, the quota is used up, or the file would exceed the limit of its size."""
 
@@ -14,7 +16,7 @@ def probe_space(path: str, size: int) -> bool:
     # A quota shows only once it is used up. Unlinked at once, the probe never outlives the process.
     probe = f"{path}-probe"
     try:
-        fd = os.open(probe, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = open_private(probe)
         try:
             os.unlink(probe)
             os.posix_fallocate(fd, 0, max(size, 1))
@@ -43,7 +45,7 @@ class Reserve:
     def __init__(self, path: str, size: int) -> None:
         self._path = f"{path}-reserve"
         self.size = free_bytes(path, size * 5) // 5
-        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._fd = open_private(self._path)
         self.size = max(self.size, os.fstat(self._fd).st_size)
         self.is_held = False
 

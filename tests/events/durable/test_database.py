@@ -193,7 +193,7 @@ def test_a_file_that_another_process_is_creating_is_not_mistaken_for_a_foreign_o
     editor.close()
 
 
-@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077, 0o277, 0o777])
 def test_the_files_of_a_queue_are_its_owner_s_whatever_the_umask(
     tmp_path: Path, umask: int
 ) -> None:
