@@ -214,12 +214,13 @@ class Access:
 
     def _refuse_other_sites(self, headers: Headers) -> None:
         """Raise Forbidden for a request that a browser sends for a page of another site."""
-        site, origin = headers.get("Sec-Fetch-Site", "").lower(), headers.get("Origin", "").lower()
-        if site:
+        site, origin = headers.get("Sec-Fetch-Site"), headers.get("Origin")
+        if site is not None:
             if site not in ("same-origin", "none"):
                 raise Forbidden(f"A page of another site sent this (Sec-Fetch-Site: {site})")
-        elif origin and not self._is_own_origin(origin, headers.get("Host", "").lower()):
-            raise Forbidden(f"A page of another site sent this (Origin: {origin})")
+        elif origin is not None:
+            if not self._is_own_origin(origin.lower(), headers.get("Host", "").lower()):
+                raise Forbidden(f"A page of another site sent this (Origin: {origin})")
 
     def _is_own_origin(self, origin: str, host: str) -> bool:
         scheme, _, authority = origin.partition("://")

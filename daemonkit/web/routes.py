@@ -150,7 +150,9 @@ def add_routes(blueprint: Blueprint, views: Views) -> None:
     routes = _LibraryRoutes(views)
     for path, route in ROUTES.items():
         view = getattr(routes, path.replace("/", "_"))
-        blueprint.add_url_rule(f"/{path}", f"/{path}", view, methods=[route.method])
+        # A redirect would say that control is here to those who may not know.
+        more = {"merge_slashes": False} if route.right == CONTROL else {}
+        blueprint.add_url_rule(f"/{path}", f"/{path}", view, methods=[route.method], **more)
 
 
 def check_rights(access: Access, request: Request) -> None:

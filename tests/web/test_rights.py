@@ -270,6 +270,12 @@ def test_a_users_route_of_the_same_path_replaces_what_is_guarded() -> None:
         assert ask_route(listeners.public, "events").code == 401
 
 
+def test_control_is_not_found_by_a_path_that_is_only_nearly_its_own() -> None:
+    with listening(Daemon("app"), {"tokens": TOKENS, "intake": ["http"]}) as listeners:
+        for path in ("/control//show", "/control/show/", "/Control/show"):
+            assert ask(listeners.public, "POST", path).code == 404
+
+
 @pytest.mark.parametrize("is_durable", [False, True])
 def test_control_show_returns_a_dead_letter_whole_or_says_what_is_wrong(
     is_durable: bool, tmp_path: Path
