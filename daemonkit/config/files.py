@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import select
 import stat
 import sys
 import threading
 from pathlib import Path
+from typing import BinaryIO
 
 from ..exceptions import StartError
 
 STARTED_BY = "from multiprocessing."
 """In the command of each process that multiprocessing starts anew, and of its fork server."""
 
+FIFO_TIMEOUT = 10.0
+"""Seconds to wait for what writes to a FIFO."""
 SPECIAL = {
     stat.S_IFIFO: "a FIFO",
     stat.S_IFSOCK: "a socket",
@@ -51,7 +55,7 @@ class Files:
                     "it can be read only once, and not by a process that multiprocessing starts; "
                     "use a regular file"
                 )
-            with open(name, "rb") as file:
+            with _open(name) as file:
                 data = file.read()
                 if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                     self._kept[name] = data
@@ -61,6 +65,21 @@ class Files:
         """Return an environment variable, None if it isn't set."""
         self.variables[name] = None
         return os.environ.get(name)
+
+
+def _open(name: str) -> BinaryIO:
+    """Open a file for reading; raises ValueError for a FIFO that nothing is written to."""
+    if _names_descriptor(Path(name)) or not stat.S_ISFIFO(os.stat(name).st_mode):
+        return open(name, "rb")
+    # Otherwise it blocks, and nobody knows why the daemon doesn't start.
+    fd = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    written = select.poll()
+    written.register(fd, select.POLLIN)
+    if not written.poll(FIFO_TIMEOUT * 1000):
+        os.close(fd)
+        raise ValueError(f"it is a FIFO, and nothing is written to it within {FIFO_TIMEOUT:g} s")
+    os.set_blocking(fd, True)
+    return open(fd, "rb")
 
 
 def refuse_special(path: str, setting: str, *kinds: int) -> None:

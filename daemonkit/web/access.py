@@ -218,9 +218,10 @@ class Access:
         if site is not None:
             if site not in ("same-origin", "none"):
                 raise Forbidden(f"A page of another site sent this (Sec-Fetch-Site: {site})")
-        elif origin is not None:
-            if not self._is_own_origin(origin.lower(), headers.get("Host", "").lower()):
-                raise Forbidden(f"A page of another site sent this (Origin: {origin})")
+        elif origin is not None and not self._is_own_origin(
+            origin.lower(), headers.get("Host", "").lower()
+        ):
+            raise Forbidden(f"A page of another site sent this (Origin: {origin})")
 
     def _is_own_origin(self, origin: str, host: str) -> bool:
         scheme, _, authority = origin.partition("://")

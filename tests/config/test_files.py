@@ -4,12 +4,14 @@ import os
 import socket
 import stat
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from daemonkit import Daemon
+from daemonkit import ConfigError, Daemon
+from daemonkit.config import files as files_module
 from daemonkit.config.files import Files, refuse_special
 from daemonkit.exceptions import StartError
 
@@ -39,6 +41,34 @@ def test_a_process_that_multiprocessing_starts_reads_regular_files_only(
         Files().read(tmp_path / "none")
 
     assert Files().read(tmp_path / "file") == b"x"
+
+
+def test_a_fifo_is_read_once_something_writes_to_it(tmp_path: Path) -> None:
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    files, found = Files(), []
+    reader = threading.Thread(target=lambda: found.append(files.read(path)))
+    reader.start()
+    with open(path, "wb", 0) as file:
+        file.write(b"one ")
+        file.write(b"two")
+    reader.join(30)
+
+    assert found == [files.read(path)] == [b"one two"]
+
+
+def test_a_fifo_that_nothing_is_written_to_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files_module, "FIFO_TIMEOUT", 0.05)
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "cfg.yaml").write_text("a: !secret file:fifo\n")
+
+    message = "cfg.yaml:1: cannot read the secret file fifo: it is a FIFO, and nothing is written"
+    with pytest.raises(ConfigError, match=f"{message} to it within 0.05 s$"):
+        Daemon("app", str(tmp_path / "cfg.yaml")).config  # noqa: B018
+    with pytest.raises(ConfigError, match="it is a FIFO"):
+        Daemon("app", str(tmp_path / "fifo")).config  # noqa: B018
 
 
 @pytest.fixture
