@@ -110,6 +110,8 @@ def systemd(
     The unit runs the daemon with the arguments of this command, from the current folder, with
     minimal privileges and with timeouts that match its configuration.
     """
+    if user is not None and not re.fullmatch(r"[^\s:/\0-\x1f\x7f]+", user):
+        raise click.BadParameter(f"{user!r} can't be a user's name", param_hint="--user")
     # Before the import: the module may change the current folder.
     folder = os.getcwd()
     arguments = [sys.executable, "-m", "daemonkit", "run", _absolute_target(app)]

@@ -135,6 +135,8 @@ class _Tree:
         """Read a file or a mapping, and check its form."""
         if source is None or isinstance(source, Mapping):
             self.merge(source or {}, folder)
+        elif isinstance(source, str | os.PathLike) and not os.fspath(source):
+            raise ConfigError("the path of the configuration file is empty")
         elif isinstance(source, str | os.PathLike):
             document = parse_file(source, SECTION, files, folder)
             name = os.fspath(source)

@@ -295,6 +295,8 @@ def _construct_secret(loader: _FileLoader, node: yaml.Node) -> Secret:
 
 def _read_secret(loader: _FileLoader, node: yaml.ScalarNode) -> str:
     text: str = node.value
+    if text in ("env:", "file:"):
+        raise _NodeError(f"!secret {text} needs a name behind it", node)
     if text.startswith("env:"):
         name = text[len("env:") :]
         value = loader.files.variable(name)

@@ -23,7 +23,7 @@ from ..events.codec import decode
 from ..events.intake import Intake
 from ..exceptions import BatchTooLarge, EventTooLarge, InvalidEvent, PingError, Unavailable
 from ..monitoring.health import Health
-from ..text import plain
+from ..text import plain, shorten
 from ..types import Origin
 from .access import CLIENT, CONTROL, PEER, READ, SEND, SENDER, Access
 from .content import decoded
@@ -114,7 +114,7 @@ class _LibraryRoutes:
         try:
             return self._ping_response(refuse_unrun(self._views.ping()))
         except PingError as error:
-            return _plain(error.message, error.code)
+            return _plain(shorten(redact(error.message)), error.code)
         # SystemExit too: a health check must never end a server thread.
         except BaseException:
             self._views.logger.exception("The health check failed")

@@ -268,3 +268,11 @@ def test_a_unit_names_the_file_that_stdin_was(
 
     assert f" run mymod:app --config {path}\n" in result.stdout
     assert not result.stdout.endswith("\n\n")
+
+
+@pytest.mark.parametrize("user", ["", "a b", "a:b", "a\nExecStart=/x", "a\x1b", "a/b"])
+def test_a_user_s_name_adds_no_line_to_the_unit(user: str) -> None:
+    result = CliRunner().invoke(main, ["systemd", "mymod", "--user", user])
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert f"Invalid value for --user: {user!r} can't be a user's name" in result.stderr

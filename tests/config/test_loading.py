@@ -166,6 +166,10 @@ def test_a_source_that_is_neither_path_nor_mapping_is_refused(source: Any) -> No
     assert error_of(source).startswith("config must be a file's path or a mapping, not ")
 
 
+def test_an_empty_path_is_refused() -> None:
+    assert error_of("") == "the path of the configuration file is empty"
+
+
 def test_set_overrides_single_values_typed_as_yaml(written: Any) -> None:
     config = load_with(
         "master.port=5152",

@@ -94,6 +94,8 @@ COLONS = "a number with colons is ambiguous: quote it, or write it without them"
         ("a: 22:22", f"cfg.yaml:1: {COLONS}"),
         ("a: 1:30.5", f"cfg.yaml:1: {COLONS}"),
         ("a: !secret ''", "cfg.yaml:1: the secret is empty"),
+        ("a: !secret 'env:'", "cfg.yaml:1: !secret env: needs a name behind it"),
+        ("a: !secret 'file:'", "cfg.yaml:1: !secret file: needs a name behind it"),
         ("a: !secret [x]", "cfg.yaml:1: !secret takes env:NAME, file:PATH or the text itself"),
     ],
 )

@@ -566,6 +566,7 @@ def raising(error: BaseException) -> Callable[[], Any]:
         (raising(PingError("database is away", 500)), 500, "database is away"),
         (raising(PingError("database is away")), 503, "database is away"),
         (raising(PingError(OSError("disk"))), 503, "disk"),
+        (raising(PingError("x" * 9_000)), 503, "x" * 8_000 + "..."),
         (raising(ValueError("internals")), 500, "The health check failed\n"),
         (raising(SystemExit(1)), 500, "The health check failed\n"),
         (answer(object()), 500, "The health check failed\n"),
