@@ -69,6 +69,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         generated = getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
         if generated or item.nodeid.startswith(ELSEWHERE):
             item.add_marker("no_cover")
+    # With `--dist worksteal`, a process begins with tests that follow each other, of which some
+    # folders' are much slower.
+    count = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    items[:] = [item for first in range(count) for item in items[first::count]]
 
 
 @pytest.hookimpl(wrapper=True)
