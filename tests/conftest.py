@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import os
+import pkgutil
 import signal
 import sys
 import threading
@@ -12,8 +14,10 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+from coverage import Coverage
 from hypothesis import HealthCheck, settings
 
+import daemonkit
 from daemonkit.config.secrets import SECRETS
 from daemonkit.text import plain
 
@@ -25,6 +29,13 @@ ELSEWHERE = (
     "tests/test_benchmarks.py",
     "tests/test_docs.py",
     "tests/test_layers.py",
+)
+# Hundreds of requests, of which the other tests make those that differ.
+CORPORA = (
+    "test_both_ways_",
+    "test_each_request_is_answered_",
+    "test_each_route_answers_",
+    "test_other_methods_need_",
 )
 
 # On a busy machine, generating examples is slow, too. In CI as elsewhere, each run makes others.
@@ -62,12 +73,27 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return 2 * len(os.sched_getaffinity(0))
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Measure the coverage of our own modules' import only: that of the libraries takes long."""
+    if (measured := Coverage.current()) is None:
+        return (yield)
+    for module in pkgutil.walk_packages(daemonkit.__path__, "daemonkit."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    measured.stop()
+    try:
+        return (yield)
+    finally:
+        measured.start()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave out of the coverage what is slow when it is traced, and runs no lines of its own here:
-    generated examples, and tests of other processes, pages and source files."""
+    generated examples, corpora, and tests of other processes, pages and source files."""
     for item in items:
         generated = getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
-        if generated or item.nodeid.startswith(ELSEWHERE):
+        if generated or item.nodeid.startswith(ELSEWHERE) or item.name.startswith(CORPORA):
             item.add_marker("no_cover")
     # With `--dist worksteal`, a process begins with tests that follow each other, of which some
     # folders' are much slower.

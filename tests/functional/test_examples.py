@@ -57,6 +57,18 @@ def webhooks(spawn) -> Process:
     return run(spawn, "webhooks.py", *config("webhooks"), env={"WEBHOOK_SECRET": SECRET})
 
 
+@pytest.fixture(scope="module")
+def refusing_webhooks(tmp_path_factory) -> Iterator[Process]:
+    """One for all tests of refusals, which leave nothing behind in it."""
+    command = "-m", "daemonkit", "run", str(EXAMPLES / "webhooks.py"), "--port", "0"
+    folder, env = tmp_path_factory.mktemp("webhooks"), {"WEBHOOK_SECRET": SECRET}
+    process = Process([*command, *config("webhooks")], folder, env)
+    try:
+        yield process.wait_ready()
+    finally:
+        process.close()
+
+
 @pytest.fixture
 def unchecked_webhooks(spawn) -> Process:
     return run(spawn, "webhooks.py")
@@ -132,16 +144,21 @@ def test_webhooks_accepts_form_encoded_deliveries(webhooks):
         ("X-GitHub-Event", "", (400, "The header X-GitHub-Event is missing")),
     ],
 )
-def test_webhooks_refuses_a_delivery_without_the_right_headers(webhooks, header, value, expected):
+def test_webhooks_refuses_a_delivery_without_the_right_headers(
+    refusing_webhooks, header, value, expected
+):
     body = b"{}"
     headers = headers_for(body) | {header: value}
-    assert answer(webhooks.post("/github", data=body, headers=headers)) == refusal(*expected)
-    assert counted(webhooks) == NOTHING
+    response = refusing_webhooks.post("/github", data=body, headers=headers)
+    assert answer(response) == refusal(*expected)
+    assert counted(refusing_webhooks) == NOTHING
 
 
-def test_webhooks_refuses_a_body_that_was_changed_in_transit(webhooks):
-    response = webhooks.post("/github", data=b'{"a": 2}', headers=headers_for(b'{"a": 1}'))
+def test_webhooks_refuses_a_body_that_was_changed_in_transit(refusing_webhooks):
+    headers = headers_for(b'{"a": 1}')
+    response = refusing_webhooks.post("/github", data=b'{"a": 2}', headers=headers)
     assert answer(response) == refusal(403, "The signature is wrong")
+    assert counted(refusing_webhooks) == NOTHING
 
 
 @pytest.mark.parametrize(
@@ -164,10 +181,10 @@ def test_webhooks_refuses_a_body_that_was_changed_in_transit(webhooks):
     ],
     ids=["empty", "empty form", "not JSON", "not UTF-8", "not an object", "deep", "too deep"],
 )
-def test_webhooks_refuses_a_bad_body(webhooks, body, message):
-    response = webhooks.post("/github", data=body, headers=headers_for(body))
+def test_webhooks_refuses_a_bad_body(refusing_webhooks, body, message):
+    response = refusing_webhooks.post("/github", data=body, headers=headers_for(body))
     assert answer(response) == refusal(400, message)
-    assert counted(webhooks) == NOTHING
+    assert counted(refusing_webhooks) == NOTHING
 
 
 def test_webhooks_ignores_events_that_bypass_the_signature(webhooks):

@@ -1194,11 +1194,18 @@ def test_a_lone_surrogate_anywhere_does_no_harm(
         assert SURROGATE in daemon.get("/ping").text
     else:
         assert daemon.get("/ping").text == "OK\n"
-    second = run_app(text, *options)
+    assert daemon.stop() == 0
+
+
+def test_a_lone_surrogate_in_the_owner_s_name_is_shown(run_app: Run, tmp_path: Path) -> None:
+    text = f"from daemonkit import Daemon\napp = Daemon('{SURROGATE}')\n"
+    option = f"--set=master.queue={tmp_path / 'events.db'}"
+    daemon = run_app(text, option)
+    daemon.wait_for(" INFO +Started\n")
+    second = run_app(text, option)
 
     assert second.wait() == 3
     assert f"is in use by process {daemon.popen.pid} ({SURROGATE}, since " in second.err
-    assert daemon.stop() == 0
 
 
 def len_waiting(daemon: Process) -> int:
