@@ -148,7 +148,8 @@ def _texts(value: Any) -> list[str]:
 
 def _url(value: Any) -> str:
     if _is_url(value):
-        return str(value)
+        # Not as a new text: it may be a Secret.
+        return _text(value)
     if "@" in repr(value):
         raise BadValue(f"must be {URL.text}; it isn't shown here, since it may have a password")
     raise ValueError

@@ -13,6 +13,8 @@ from typing import Any
 
 from ..text import traceback_text
 
+_FORMAT_WARNING = warnings.formatwarning
+
 
 def redact_reports(redact: Callable[[str], str]) -> None:
     """Redact what Python reports from now on; hooks that the user's program has set are left alone.
@@ -31,9 +33,6 @@ def redact_reports(redact: Callable[[str], str]) -> None:
         warnings.formatwarning = hooks.warning
     if logging.lastResort is not None and logging.lastResort.formatter is None:
         logging.lastResort.setFormatter(_Redacted(redact))
-
-
-_FORMAT_WARNING = warnings.formatwarning
 
 
 class _Redacted(logging.Formatter):

@@ -387,6 +387,13 @@ def test_units_are_numbers_once_loaded() -> None:
     assert (shown["queue_max_disk"], shown["shutdown_timeout"]) == (10 * 2**20, 300)
 
 
+def test_a_url_that_is_a_secret_is_hidden_as_a_whole() -> None:
+    config = load({"master": {"juggler_url": Secret("http://host/hush")}})
+
+    assert isinstance(config.settings.juggler_url, Secret)
+    assert config.visible()["master_config"]["juggler_url"] == HIDDEN
+
+
 def test_the_password_in_a_setting_s_url_is_hidden_and_known_as_a_secret() -> None:
     url = "http://user:a%20long%20one@host/"
     config = load({"master": {"juggler_url": url}})
