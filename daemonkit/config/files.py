@@ -69,7 +69,7 @@ class Files:
 
 def _open(name: str) -> BinaryIO:
     """Open a file for reading; raises ValueError for a FIFO that nothing is written to."""
-    if _names_descriptor(Path(name)) or not stat.S_ISFIFO(os.stat(name).st_mode):
+    if _names_descriptor(Path(name)) or not Path(name).is_fifo():
         return open(name, "rb")
     # Otherwise it blocks, and nobody knows why the daemon doesn't start.
     fd = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
