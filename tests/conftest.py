@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import gc
-import importlib
 import os
-import pkgutil
 import signal
 import sys
 import threading
@@ -14,10 +12,8 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
-from coverage import Coverage
 from hypothesis import HealthCheck, settings
 
-import daemonkit
 from daemonkit.config.secrets import SECRETS
 from daemonkit.text import plain
 
@@ -73,21 +69,6 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return 2 * len(os.sched_getaffinity(0))
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_collection() -> Generator[None, object, object]:
-    """Measure the coverage of our own modules' import only: that of the libraries takes long."""
-    if (measured := Coverage.current()) is None:
-        return (yield)
-    for module in pkgutil.walk_packages(daemonkit.__path__, "daemonkit."):
-        if not module.name.endswith("__main__"):
-            importlib.import_module(module.name)
-    measured.stop()
-    try:
-        return (yield)
-    finally:
-        measured.start()
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave out of the coverage what is slow when it is traced, and runs no lines of its own here:
     generated examples, corpora, and tests of other processes, pages and source files."""
@@ -95,10 +76,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         generated = getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
         if generated or item.nodeid.startswith(ELSEWHERE) or item.name.startswith(CORPORA):
             item.add_marker("no_cover")
-    # With `--dist worksteal`, a process begins with tests that follow each other, of which some
-    # folders' are much slower.
-    count = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    items[:] = [item for first in range(count) for item in items[first::count]]
 
 
 @pytest.hookimpl(wrapper=True)
