@@ -158,12 +158,11 @@ def _url(value: Any) -> str:
 def _is_url(value: Any) -> bool:
     try:
         parts = urlsplit(_text(value))
-        # Reading the port checks it.
-        has_port = parts.port != 0
+        is_web = parts.scheme in ("http", "https") and bool(parts.hostname)
+        # Reading the port checks that it is one.
+        return is_web and parts.port != 0 and not re.search(r"[\0- ]", value)
     except (TypeError, ValueError):
         return False
-    is_host = bool(parts.hostname) and not re.search(r"[\0- ]", value)
-    return parts.scheme in ("http", "https") and is_host and has_port
 
 
 def _queue(value: Any) -> str:

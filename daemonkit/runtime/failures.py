@@ -81,10 +81,11 @@ class FailureLog:
         to this one; then: ends the line of one that is logged in full. Never raises what the user's
         log handlers do.
         """
-        if self.is_new(error, what):
+        location = Location.of(error, what)
+        if self.is_new(location):
             log_safely(self._logger, logging.ERROR, "%s%s%s", what, about, then, exc_info=error)
             return True
-        location, last = Location.of(error, what), f"{about}: {error_text(error, self._redact)}"
+        last = f"{about}: {error_text(error, self._redact)}"
         with self._lock:
             repeats = self._repeats.setdefault(location, Repeats(self._clock() + self._interval))
             repeats.count += 1
@@ -94,10 +95,10 @@ class FailureLog:
             self._wake()
         return False
 
-    def is_new(self, error: BaseException, what: str) -> bool:
-        """Whether the failure is to be logged in full: none is known from its location. From now on
+    def is_new(self, location: Location) -> bool:
+        """Whether a failure is to be logged in full: none is known from its location. From now on
         one is."""
-        location, now = Location.of(error, what), self._clock()
+        now = self._clock()
         self._log_due(now)
         with self._lock:
             if location in self._repeats:

@@ -61,10 +61,9 @@ class SlaveLog:
                 self._logger.info("%s%s", what, then)
         elif delay is not None and delay < RARE and restart > FEW:
             self._failures.log(error, what, then=then)
-        elif self._failures.is_new(error, what):
+        elif self._failures.is_new(at := Location.of(error, what)):
             self._logger.error("%s%s", what, then, exc_info=error)
         else:
-            at = Location.of(error, what)
             self._logger.error("%s%s: %s%s", what, then, error_text(error), at)
 
     def gave_up(self, reason: str) -> None:

@@ -173,10 +173,11 @@ class Access:
 
         Raises TokenMissing or Forbidden.
         """
-        token = self._token(headers.get("Authorization", ""))
+        authorization = headers.get("Authorization", "")
+        token = self._token(authorization)
         if right in self.guarded:
             if token is None:
-                what = "a valid" if headers.get("Authorization", "") else "a"
+                what = "a valid" if authorization else "a"
                 raise TokenMissing(f"This needs {what} token: Authorization: Bearer TOKEN")
             if right not in token.rights:
                 raise Forbidden(f"The token {token.name} may not {right}")

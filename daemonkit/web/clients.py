@@ -90,7 +90,7 @@ class Clients:
             busy = min(self.busy - channel.busy_before, LONGEST_EXTENSION * timeout)
             if now < began + timeout + busy:
                 return began + timeout + busy
-            channel.time_out(self._request_timeout)
+            channel.time_out(timeout)
         return None
 
     def _close_all_idle(self, now: float, since: float) -> float | None:
