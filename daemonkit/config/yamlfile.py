@@ -14,8 +14,9 @@ import yaml
 from ..exceptions import ConfigError
 from ..text import is_encodable
 from .files import Files, behind_descriptor
-from .redaction import HIDDEN, SHORTEST
+from .redaction import HIDDEN
 from .secrets import SECRETS, Secret
+from .spellings import SHORTEST
 
 MAX_EXPANDED = 100_000
 """Limit on the values of a document whose aliases are expanded."""
