@@ -122,13 +122,12 @@ def _parse_target(command: str, target: bytes) -> tuple[str | None, str, str]:
         found = _ABSOLUTE.fullmatch(target)
         if found is None:
             raise Refused("the target must be a path that begins with /, or an http URL")
-        authority, target = found[1].decode("latin-1"), found[2]
-        # A user name before it is invalid, too (RFC 9110 section 4.2.4).
-        if HOST.fullmatch(found[1]) is None:
+        # A user name before it, and a fragment below, are dropped: some clients send them.
+        authority = found[1].rpartition(b"@")[2].decode("latin-1")
+        target = found[2]
+        if not authority or HOST.fullmatch(authority.encode("latin-1")) is None:
             raise Refused("the target's host is invalid")
-    if b"#" in target:
-        raise Refused("a fragment (#) is not part of the target")
-    path, _, query = target.partition(b"?")
+    path, _, query = target.partition(b"#")[0].partition(b"?")
     return authority, unquote_to_bytes(path or b"/").decode("latin-1"), query.decode("latin-1")
 
 
