@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from .callables import refuse_unrun, require_function
@@ -31,7 +32,11 @@ from .monitoring.health import Health
 from .monitoring.status import Gatherer
 from .registry import HandlerSpec, Registrars
 from .runtime.clock import monotonic
-from .supervision.slave import Slave, SlaveSpec, SlaveTarget, split_options
+from .slave_commands import SlaveCommands
+from .supervision.slave import Slave
+from .supervision.slave_status import fallback_status, status_of
+from .supervision.spec import SlaveSpec
+from .supervision.supervisor import Supervisor
 from .system import log
 from .text import describe, timestamp
 from .types import Event
@@ -39,7 +44,7 @@ from .web.flask_app import WebApp
 from .web.routes import OK
 
 
-class Daemon(Registrars):
+class Daemon(SlaveCommands, Registrars):
     """A daemon: register functions with it, or subclass it and override `run`, `process_event`,
     `status` or `ping`; then `start` it.
 
@@ -132,7 +137,6 @@ class Daemon(Registrars):
 
     def status(self) -> dict[str, Any]:
         """What `/status` shows; an override may add to it, or return anything."""
-        supervisor = self._assembly.supervisor
         uptime = monotonic() - self._started_clock if self._started else 0.0
         shown: dict[str, Any] = {
             "name": self.name,
@@ -142,8 +146,12 @@ class Daemon(Registrars):
             **self._health.shown(),
             **self._assembly.counters(),
             "slaves": [
-                self._gatherer.call(f"The status of {c.name}", c.status, c.fallback_status)
-                for c in (supervisor.slaves() if supervisor else ())
+                self._gatherer.call(
+                    f"The status of {slave.name}",
+                    partial(status_of, slave),
+                    partial(fallback_status, slave),
+                )
+                for slave in (self._supervisor.slaves() if self._supervisor else ())
             ],
             **self._config.now.visible(),
         }
@@ -167,21 +175,16 @@ class Daemon(Registrars):
 
     # What users call
 
-    def run_slave(self, target: SlaveTarget, *args: Any, **keywords: Any) -> Slave | None:
-        """Start a slave in the running daemon, or with the others when it hasn't started yet.
-
-        args, keywords: for the Slave subclass's `__init__`; of the keywords those that it doesn't
-        name itself may also be options, see `slave`. Returns the slave once it is created; None
-        while no thread is available for it. Raises RegistrationError, also while stopping, and what
-        `__init__` raises; the slave is then not retried.
-        """
-        options, arguments = split_options(target, keywords)
-        spec = SlaveSpec.make(target, "run_slave", options, args, arguments)
+    def _add_slave(self, spec: SlaveSpec) -> Slave | None:
         with self._assembly.lock:
             if self._assembly.supervisor is None:
                 self._append_slave(spec)
                 return None
         return self._assembly.supervisor.add(spec)
+
+    @property
+    def _supervisor(self) -> Supervisor | None:
+        return self._assembly.supervisor
 
     def put_event(self, event: Event) -> None:
         """Put an event on the queue, as if it had been received.
@@ -275,7 +278,7 @@ class Daemon(Registrars):
         )
         self._lifecycle = lifecycle = Lifecycle(
             program,
-            lambda: self._assembly.make(host, lifecycle.give_up),
+            lambda: self._assembly.make(host, lifecycle.give_up, lifecycle.finish),
             self._health,
             self._config.settings,
             exit_process,

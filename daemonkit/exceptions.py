@@ -78,6 +78,11 @@ class BatchTooLarge(DaemonkitError):
     """More events at once than the queue could hold even when it is empty."""
 
 
+class Done(DaemonkitError):
+    """Raised by a slave, also in `__init__`, that has done its work: it is finished, and not
+    restarted whatever its policy. The text, if any, is logged."""
+
+
 class PingError(DaemonkitError):
     """Raised by a health check: `GET /ping` answers `code` with `message`.
 

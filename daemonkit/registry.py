@@ -12,7 +12,7 @@ from .exceptions import RegistrationError
 from .hooks import HookRegistrars, bare_or_called, check_function
 from .routing import RouteRegistrars
 from .supervision.restart import check_backoff, check_timeout, is_seconds
-from .supervision.slave import SlaveOptions, SlaveSpec, SlaveTarget
+from .supervision.spec import SlaveOptions, SlaveSpec, SlaveTarget
 from .text import describe
 from .types import EventHandler, Hook, PingCheck, StatusField
 
@@ -117,8 +117,14 @@ class Registrars(HookRegistrars, RouteRegistrars):
         allowed within so many seconds before it gives up (as in Erlang/OTP's supervisors; None: no
         limit); critical: whether the daemon stops when it gives up.
 
-        after: names of slaves that start before it, and stop after it; timeout: seconds without a
-        heartbeat after which it is stalled, see `Slave.heartbeat`.
+        after: names of slaves that start before it, and stop after it; bound: whether it also is
+        stopped when one of them ends, and started again after it; group: the name of a group whose
+        members are restarted together when one of them fails, with one restart counter (these are
+        rest_for_one and one_for_all in Erlang/OTP).
+
+        timeout: seconds without a heartbeat after which it is stalled, see `Slave.heartbeat`;
+        stop_timeout: seconds that it has for stopping, by default as long as the daemon has;
+        ends_daemon: whether the daemon stops, with exit status 0, when it is done.
         """
         return bare_or_called(target, lambda f: self.add_slave(f, **options))
 

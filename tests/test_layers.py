@@ -15,7 +15,7 @@ LAYERS = [
     ["_version", "exceptions", "types"],
     ["text", "callables", "system", "runtime"],
     ["config", "supervision", "events"],
-    ["events.durable", "monitoring", "hooks", "routing", "registry"],
+    ["events.durable", "monitoring", "hooks", "routing", "registry", "slave_commands"],
     ["web"],
     ["lifecycle"],
     ["app", "master", "slave"],

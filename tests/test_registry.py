@@ -176,7 +176,7 @@ def test_a_second_handler_and_a_second_route_are_refused(app: Daemon) -> None:
         (lambda app: app.run_slave(Demanding, "u", backof=(1, 2)), "run_slave has no option 'backof'; did you mean 'backoff'?"),
         (lambda app: app.run_slave(none, timout=3), "run_slave has no option 'timout'; did you mean 'timeout'?"),
         (lambda app: app.slave(restarts="never")(none), "slave has no option 'restarts'; did you mean 'restart'?"),
-        (lambda app: app.add_slave(none, x=1), "slave has no option 'x'; the options are after, backoff, critical, every, max_restarts, name, restart, timeout, within"),
+        (lambda app: app.add_slave(none, x=1), "slave has no option 'x'; the options are after, backoff, bound, critical, ends_daemon, every, group, max_restarts, name, restart, stop_timeout, timeout, within"),
         (lambda app: app.on_event(thread=2)(one), "on_event has no option 'thread'; did you mean 'threads'?"),
         (lambda app: app.on_event(timeout=-1)(one), "timeout must be a number of seconds > 0, not -1 (int)"),
         (lambda app: app.slave(name="")(none), "a slave's name must be a string, not '' (str)"),

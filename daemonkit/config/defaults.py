@@ -111,6 +111,14 @@ class Settings:
     shutdown_timeout: float = _setting(
         25, duration(0.1, 86_400), "How long stopping may take; then the exit status is 4."
     )
+    max_restarts: int | None = _setting(
+        None,
+        or_none(whole(0)),
+        "Restarts of all slaves together within `within`; after more, the daemon stops.",
+    )
+    within: float = _setting(
+        60, duration(0.1, 86_400), "The period, in seconds, to which `max_restarts` applies."
+    )
     drain_delay: float = _setting(
         0,
         duration(0, 86_400),

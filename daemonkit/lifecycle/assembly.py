@@ -11,23 +11,24 @@ from flask import Blueprint
 
 from ..config.defaults import Settings
 from ..config.in_force import ConfigInForce
-from ..events.entry import Batch, EventQueue
+from ..events.entry import EventQueue
 from ..events.intake import Intake
 from ..events.memory import MemoryQueue
 from ..events.processor import Processor
 from ..events.udp import NO_DATAGRAMS, UdpListener
-from ..exceptions import BatchTooLarge, RegistrationError, StartError, Unavailable
+from ..exceptions import RegistrationError, StartError
 from ..hooks import Hooks
 from ..monitoring.alerts.juggler import Juggler
 from ..monitoring.alerts.outbox import Outbox
 from ..monitoring.health import Health
 from ..monitoring.health_reporter import HealthReporter
-from ..monitoring.status import without_contents
+from ..monitoring.status import jsonable, without_contents
 from ..monitoring.systemd_notifier import SystemdNotifier
 from ..registry import HandlerSpec, Registry
 from ..runtime.calls import call_hook
 from ..runtime.failures import FailureLog
 from ..runtime.timer import Timer
+from ..supervision.restart import Intensity
 from ..supervision.supervisor import Supervisor
 from ..system.sockets import Sockets
 from ..system.systemd import NotifySocket, watchdog_seconds
@@ -38,6 +39,7 @@ from ..web.flask_app import WebApp
 from ..web.routes import Views
 from ..web.server import Server
 from .binding import bind_admin, bind_public
+from .durable import make_durable_queue, move_events
 from .parts import Host, Parts
 
 
@@ -178,14 +180,17 @@ class Assembly:
 
     # Made at the start
 
-    def make(self, host: Host, give_up: Callable[[str], None]) -> Parts:
+    def make(
+        self, host: Host, give_up: Callable[[str], None], finish: Callable[[str], None]
+    ) -> Parts:
         """Make all parts, none of them started.
 
-        give_up: called with the reason when a critical slave has failed for good. Raises StartError
-        and RegistrationError.
+        give_up, finish: called with the reason when the daemon is to stop because a critical slave
+        has failed for good, or because one that ends it is done. Raises StartError and
+        RegistrationError.
         """
         try:
-            self.parts = self._make(host, give_up)
+            self.parts = self._make(host, give_up, finish)
         except BaseException as error:
             # Otherwise the next start in this process would find its file in use.
             if self._queue is not None:
@@ -196,15 +201,26 @@ class Assembly:
             raise
         return self.parts
 
-    def _make(self, host: Host, give_up: Callable[[str], None]) -> Parts:
+    def _make(
+        self, host: Host, give_up: Callable[[str], None], finish: Callable[[str], None]
+    ) -> Parts:
         health, logger = self._health, self._logger
         timer = Timer(logger)
         queue = self._open_queue()
         processor = self._make_processor(queue, timer)
         # From here on run_slave uses the supervisor, not the registry.
         with self.lock:
+            settings = self._settings
             supervisor = self.supervisor = Supervisor(
-                self._registry.slaves, self._master, timer, gave_up=give_up, changed=health.changed
+                self._registry.slaves,
+                self._master,
+                timer,
+                of_all=Intensity(settings.max_restarts, settings.within),
+                stop_timeout=settings.shutdown_timeout,
+                gave_up=give_up,
+                done=finish,
+                changed=health.changed,
+                freeze=lambda value: jsonable(value, self._config.redact),
             )
         try:
             self.web.seal()
@@ -272,30 +288,14 @@ class Assembly:
         settings, before = self._settings, self.queue
         if settings.queue is None:
             return before
-        # With SQLite, it takes a thirtieth of the time to start, which others save.
-        from ..events.durable.queue import DurableQueue  # noqa: PLC0415
-
         assert isinstance(before, MemoryQueue)
-        durable = DurableQueue(
-            settings.queue,
-            self._logger,
-            name=self._master.name,
-            size=settings.queue_size,
-            disk=settings.queue_max_disk,
-            ack_batch=settings.ack_batch,
-            changed=self._health.changed,
+        durable = make_durable_queue(
+            settings, self._logger, name=self._master.name, changed=self._health.changed
         )
-        durable.with_meta = True
         with self.lock:
             self._queue = durable
             self.intake.use(durable)
-        entries = before.drained()
-        try:
-            if entries:
-                lines = [entry.line or b"" for entry in entries]
-                durable.put_many(Batch([entry.event for entry in entries], lines, "app"))
-        except (Unavailable, BatchTooLarge) as error:
-            raise StartError(f"the events that were put before the start: {error}") from None
+        move_events(before, durable)
         return durable
 
     def _make_processor(self, queue: EventQueue, timer: Timer) -> Processor:

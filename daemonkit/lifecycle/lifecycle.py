@@ -13,7 +13,7 @@ from ..exceptions import DaemonkitError, StartError
 from ..monitoring.health import DRAINING, RUNNING, STOPPED, STOPPING, Health
 from ..runtime.calls import call_hook
 from ..runtime.forks import ForkGuard
-from ..supervision.supervisor import DaemonStopping
+from ..supervision.states import StoppingError
 from ..system.log import log_safely
 from ..text import error_text
 from .exit import Deadline, run_best_effort
@@ -58,7 +58,7 @@ class Lifecycle:
         self._guard = ForkGuard()
         self._started = threading.Event()
         self._workers_stopped = threading.Event()
-        self._failure = ""
+        self._failure = self._finished = ""
         self._failure_status = 1
 
     def run(self) -> int:
@@ -89,6 +89,12 @@ class Lifecycle:
         """Stop in order, with exit status 1; no effect if the daemon is already stopping."""
         if not self._shutdown.is_set():
             self._failure = reason
+            self._shutdown.set()
+
+    def finish(self, reason: str) -> None:
+        """Stop in order, with exit status 0; no effect if the daemon is already stopping."""
+        if not self._shutdown.is_set():
+            self._finished = reason
             self._shutdown.set()
 
     @property
@@ -181,7 +187,7 @@ class Lifecycle:
         except BaseException as error:
             self._guard.end_child(error)
             # It was about to start a slave when the signal came.
-            if isinstance(error, DaemonStopping):
+            if isinstance(error, StoppingError):
                 self._logger.info("run() has ended: %s", error)
                 return
             log_safely(self._logger, logging.CRITICAL, "run() failed", exc_info=True)
@@ -205,7 +211,7 @@ class Lifecycle:
                 order.parts.supervisor.abort_start()
                 for server in order.parts.servers():
                     server.drain()
-            reason = self._failure or self._program.stop_reason()
+            reason = self._failure or self._finished or self._program.stop_reason()
             log_safely(self._logger, logging.INFO, "Stopping: %s", reason)
             # The other half is for what the main thread has to stop.
             if self._started.wait(order.deadline.left(keep=self._timeout / 2)):

@@ -184,10 +184,11 @@ class StopOrder:
             )
         self.report_left()
         names = [thread.name for thread, _ in threads]
+        is_early = self.parts is not None and self.parts.supervisor.is_impatient
         self._log(
             logging.CRITICAL,
-            "Stopped by the deadline of %g s; still running: %s",
-            self._timeout,
+            "Stopped by %s; still running: %s",
+            "a stop_timeout" if is_early else f"the deadline of {self._timeout:g} s",
             ", ".join(names or self._failed_parts),
         )
 

@@ -37,6 +37,11 @@ class ThreadedPart:
         """The thread, while it runs."""
         return [self._thread] if self._thread.is_alive() else []
 
+    @property
+    def is_current_thread(self) -> bool:
+        """Whether this is called on its thread."""
+        return threading.current_thread() is self._thread
+
     def problems(self) -> list[Problem]:
         """A problem if the thread has ended without a stop request."""
         died = self._thread.ident is not None and not self._thread.is_alive()

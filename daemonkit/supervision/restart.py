@@ -6,11 +6,12 @@ import random
 import threading
 from collections import deque
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from ..exceptions import RegistrationError
 from ..runtime.clock import monotonic
-from ..text import describe
+from ..text import describe, timestamp
 
 ON_FAILURE, ALWAYS, NEVER = "on-failure", "always", "never"
 LONGEST_BACKOFF = 60.0
@@ -20,6 +21,9 @@ MAX_DOUBLINGS = 60
 JITTER = 0.5
 """Part of the back-off that is added at most, so that slaves that failed together don't restart
 together. With the defaults a crash loop gives up after at most 46.5 s of waiting."""
+
+KEPT_RESTARTS = 10
+"""Restarts that `/status` shows."""
 
 
 class RestartPolicy(NamedTuple):
@@ -92,11 +96,51 @@ def check_backoff(option: str, value: Any, longest: float = LONGEST_BACKOFF) -> 
     )
 
 
-class Restarts:
-    """Counts the restarts of one slave.
+class Intensity:
+    """Counts restarts within a period, and limits them, as Erlang/OTP's supervisors do.
 
-    The back-off is exponential with a cap; the restart intensity is limited as by Erlang/OTP's
-    supervisors. clock: monotonic seconds; chance: a number 0..1 for the jitter.
+    most: restarts allowed within `within` seconds, None for no limit; clock: monotonic seconds.
+    """
+
+    def __init__(
+        self, most: int | None, within: float, clock: Callable[[], float] = monotonic
+    ) -> None:
+        self._most = most
+        self._within = within
+        self._clock = clock
+        self._recent: deque[float] = deque(maxlen=most or 0)
+        """The times of the last restarts, as many as are allowed."""
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether one more restart now would be one too many."""
+        if self._most is None or len(self._recent) < self._most:
+            return False
+        return self._most == 0 or self._recent[0] > self._clock() - self._within
+
+    def count(self) -> None:
+        """Count a restart."""
+        self._recent.append(self._clock())
+
+    def forget(self) -> None:
+        """Start over, as if nothing had been counted."""
+        self._recent.clear()
+
+    def exceeded(self, whose: str = "") -> str:
+        """What it says of a slave that gives up; whose: names the limit."""
+        within = f"within {self._within:g} s{whose}"
+        if not self._most:
+            return f"no restart {within} is allowed"
+        if self._most == 1:
+            return f"1 restart {within} was not enough"
+        return f"{self._most} restarts {within} were not enough"
+
+
+class Restarts:
+    """Counts the restarts of one slave, or of one group.
+
+    The back-off is exponential with a cap. clock: monotonic seconds; chance: a number 0..1 for the
+    jitter.
     """
 
     def __init__(
@@ -105,34 +149,30 @@ class Restarts:
         clock: Callable[[], float] = monotonic,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        self._policy = policy
+        self._backoff = policy.backoff
         self._clock = clock
         self._chance = chance
         self._started_at = clock()
         self._in_a_row = 0
-        # Excluded from the window: a long back-off must not hide a crash loop.
+        # Excluded from the period: a long back-off must not hide a crash loop.
         self._waited = 0.0
-        self._recent: deque[float] = deque()
+        self.intensity = Intensity(
+            policy.max_restarts, policy.within, lambda: clock() - self._waited
+        )
 
     def started(self) -> None:
         """Record that the slave starts now."""
         self._started_at = self._clock()
 
-    @property
-    def is_exhausted(self) -> bool:
-        """Whether one more restart now would exceed the restart intensity."""
-        policy, window_start = self._policy, self._now() - self._policy.within
-        if policy.max_restarts is None:
-            return False
-        return sum(at > window_start for at in self._recent) >= policy.max_restarts
+    def forget(self) -> None:
+        """Start over, as if there had been no restart."""
+        self._in_a_row = 0
+        self.intensity.forget()
 
     def next_delay(self) -> float:
         """Count a restart; returns the seconds to wait before it."""
-        now = self._now()
-        while self._recent and self._recent[0] <= now - self._policy.within:
-            self._recent.popleft()
-        self._recent.append(now)
-        first, longest = self._policy.backoff
+        self.intensity.count()
+        first, longest = self._backoff
         # A slave that ran longer than the longest wait starts over with the first one.
         if self._clock() - self._started_at > longest:
             self._in_a_row = 0
@@ -143,5 +183,29 @@ class Restarts:
         self._waited += delay
         return delay
 
-    def _now(self) -> float:
-        return self._clock() - self._waited
+
+class RestartHistory:
+    """Why a slave was restarted the last times, and how often that counted."""
+
+    def __init__(self) -> None:
+        self.counted = 0
+        self._reason = ""
+        self._is_counted = False
+        self._last: deque[dict[str, Any]] = deque(maxlen=KEPT_RESTARTS)
+
+    def plan(self, reason: str, *, counted: bool) -> None:
+        """The next run will be a restart for that reason, unless there is none."""
+        self._reason, self._is_counted = reason, counted
+
+    def started(self) -> bool:
+        """Record that the next run begins; returns whether that is a restart that counts."""
+        if self._reason:
+            self._last.append({"time": timestamp(datetime.now()), "reason": self._reason})
+        is_counted = self._is_counted
+        self.counted += is_counted
+        self.plan("", counted=False)
+        return is_counted
+
+    def shown(self) -> list[dict[str, Any]]:
+        """The last restarts, as `/status` shows them."""
+        return list(self._last)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from ..exceptions import Done
 from ..runtime.failures import FailureLog, Location
 from ..text import error_text
-from .slave import SlaveSpec
+from .spec import SlaveSpec
 
 RARE = 1.0
 """Seconds: a slave that is restarted after a longer wait doesn't flood the log."""
@@ -26,8 +27,7 @@ class SlaveLog:
         clock: Callable[[], float],
     ) -> None:
         self._logger = logger
-        self._spec = spec
-        self._name = spec.name
+        self._name, self._timeout = spec.name, spec.timeout
         self._failures = FailureLog(logger, wake, clock=clock)
         self.run_due = self._failures.run_due
         self._is_failing = False
@@ -45,6 +45,10 @@ class SlaveLog:
             self._failures.flush()
             self._logger.info("The slave %s works again", self._name)
         self._is_failing = False
+
+    def done(self, done: Done) -> None:
+        """The slave has done its work."""
+        self._logger.info("The slave %s is done%s", self._name, f": {done}" if str(done) else "")
 
     def exited(
         self, error: BaseException | None, restart: int, delay: float | None, *, expected: bool
@@ -66,15 +70,24 @@ class SlaveLog:
         else:
             self._logger.error("%s%s: %s%s", what, then, error_text(error), at)
 
-    def gave_up(self, reason: str) -> None:
+    def gave_up(self, reason: str, *, stops_daemon: bool) -> None:
         """The slave has failed for good."""
-        consequence = "the daemon stops" if self._spec.critical else "it stays down"
+        consequence = "the daemon stops" if stops_daemon else "it stays down"
         self._logger.critical("The slave %s gave up: %s; %s", self._name, reason, consequence)
+
+    def overdue(self, stack: str) -> None:
+        """The slave has not stopped in time."""
+        message = "The slave %s has not stopped in time; its stack:\n%s"
+        self._logger.error(message, self._name, stack)
+
+    def stopped_late(self) -> None:
+        """It has stopped after that."""
+        self._logger.info("The slave %s has stopped after all", self._name)
 
     def stalled(self, age: float, stack: str) -> None:
         """The last heartbeat was `age` seconds ago."""
         message = "The slave %s is stalled: no heartbeat for %.3g s (timeout %g s); its stack:\n%s"
-        self._logger.error(message, self._name, age, self._spec.timeout, stack)
+        self._logger.error(message, self._name, age, self._timeout, stack)
 
     def recovered(self, age: float) -> None:
         """A stalled slave has beaten again after `age` seconds."""

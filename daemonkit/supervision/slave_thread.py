@@ -7,7 +7,7 @@ import math
 import threading
 from collections.abc import Callable
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..callables import refuse_unrun
 from ..runtime.clock import monotonic
@@ -17,7 +17,8 @@ from ..runtime.heartbeat import Heartbeat, ShutdownEvent
 from ..runtime.stacks import AwaitingThread
 from ..types import SlaveMaster
 from .schedule import Schedule
-from .slave import Slave, SlaveSpec
+from .slave import Slave
+from .spec import SlaveSpec, SlaveTarget
 
 
 class Observer(Protocol):
@@ -32,6 +33,10 @@ class Observer(Protocol):
 
     def exited(self, error: BaseException | None) -> None:
         """The slave returned or raised; the thread's last call."""
+
+    def run_owned(self, run: SlaveThread, spec: SlaveSpec) -> Slave | None:
+        """The run starts a slave of its own; see `Slave.run_slave`."""
+        ...
 
 
 class SlaveThread:
@@ -56,10 +61,16 @@ class SlaveThread:
         self._spec = spec
         self._master = master
         self._observer = observer
+        self._turn = threading.Lock()
+        """Taken by the thread when it begins, or before by what keeps it from running."""
         self._guard = ForkGuard()
         self._shutdown = ShutdownEvent(self.heartbeat)
         self._logger = logging.getLogger(f"{master.name}.{spec.name}")
         self._loop: EventLoop | None = None
+
+    def refuse(self) -> bool:
+        """Keep the thread from running the slave; False if it does already."""
+        return self._turn.acquire(blocking=False)
 
     def request_stop(self, timeout: float = math.inf) -> None:
         """Ask the slave to stop within `timeout` seconds."""
@@ -74,6 +85,8 @@ class SlaveThread:
         return [self.thread, *(self._loop.executor_threads() if self._loop is not None else ())]
 
     def _main(self) -> None:
+        if not self._turn.acquire(blocking=False):
+            return
         error = self._run()
         self._guard.end_child(error)
         # The slave's own helper threads may be waiting for it.
@@ -81,13 +94,22 @@ class SlaveThread:
         self.heartbeat.beat()
         self.is_over = True
         self._observer.exited(error)
+        # Their memory is not to be kept together with what `/status` shows of this run.
+        self._spec, self._loop, self.thread.awaited = self._spec.without_work(), None, str
+        # Its traceback leads to this frame, and so to itself.
+        del error
+
+    def _run_owned(
+        self, target: SlaveTarget, args: tuple[Any, ...], keywords: dict[str, Any]
+    ) -> Slave | None:
+        return self._observer.run_owned(self, SlaveSpec.of_call(target, args, keywords))
 
     def _run(self) -> BaseException | None:
         """Create the slave and run it; returns the exception that ended it, even SystemExit."""
         self._shutdown.bind()
         try:
             # On this thread, because some resources can only be used where they were created.
-            slave = self._spec.create(self._master, self._shutdown, self.heartbeat)
+            slave = self._spec.create(self._master, self._shutdown, self.heartbeat, self._run_owned)
             self._guard.end_child()
             slave.started = datetime.now()
             if not self._observer.created(slave):

@@ -5,283 +5,329 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections import deque
-from collections.abc import Callable, Mapping
+import weakref
+from collections.abc import Callable
 from contextlib import suppress
-from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 
-from ..callables import refuse_unrun
+from ..exceptions import Done
 from ..runtime.clock import monotonic
 from ..runtime.stacks import stack_of
-from ..text import timestamp
-from ..types import Problem, SlaveMaster
+from ..types import SlaveMaster
 from .failure import SlaveFailure
-from .restart import NEVER, Restarts
-from .slave import Slave, SlaveSpec
+from .group import Group
+from .handle import Handle
+from .linked import Linked, Owner
+from .restart import NEVER, Intensity, RestartHistory, Restarts
+from .slave import Slave
 from .slave_log import SlaveLog
 from .slave_thread import SlaveThread
-from .states import BACKING_OFF, FAILED, FINAL, FINISHED, RUNNING, STALLED, STARTING, decide
+from .spec import SlaveSpec
+from .states import (
+    BACKING_OFF,
+    FAILED,
+    FINAL,
+    FINISHED,
+    RUNNING,
+    STALLED,
+    STARTING,
+    STOPPED,
+    STOPPING,
+    WAITING,
+    Decision,
+    Ended,
+    StoppingError,
+    decide,
+)
 
-KEPT_RESTARTS = 10
-"""Restarts that `/status` shows."""
-PROBLEMS = {FAILED: "has failed", STALLED: "is stalled", BACKING_OFF: "is backing off"}
+
+class Events(Protocol):
+    """What is reported of slaves, on any thread."""
+
+    def created(self, slave: SupervisedSlave, made: Slave) -> bool:
+        """A run has created its Slave; returns whether it is to go on."""
+        ...
+
+    def exited(self, slave: SupervisedSlave, error: BaseException | None) -> None:
+        """A run is over."""
+
+    def changed(self) -> None:
+        """The state of a slave has changed."""
+
+    def wake(self, slave: SupervisedSlave) -> None:
+        """`slave.run_due` is to be called soon."""
+
+    def run_owned(self, owner: Owner[SupervisedSlave], spec: SlaveSpec) -> Slave | None:
+        """A run starts a slave of its own."""
+        ...
 
 
-class SupervisedSlave:
+class SupervisedSlave(Linked["SupervisedSlave"]):
     """A slave and its runs, each on a new SlaveThread.
 
-    changed: called after a change of state; wake: called to have `run_due` called soon; gave_up:
-    called with the reason when the slave is critical and has failed for good; one_try: give up when
-    the slave can't be created the first time; clock: monotonic seconds. The callables must not
-    block.
+    It knows itself; what its runs mean for others is for the Sequencer.
+    changes: notified when something has changed that concerns it; of_all: counts the restarts of
+    all slaves; is_dynamic: it was added later, and is given up when it can't be created the first
+    time; clock: monotonic seconds.
     """
+
+    slave: Slave | None = None
+    """What that run created, or one before it."""
+    error: BaseException | None = None
+    """The exception of the first attempt, if the slave had only one."""
+    last_failure: SlaveFailure | None = None
+    ticks = 0
+    visit = math.inf
+    """When `run_due` is called next, monotonic seconds."""
 
     def __init__(
         self,
         spec: SlaveSpec,
         master: SlaveMaster,
+        events: Events,
+        changes: threading.Condition,
+        of_all: Intensity,
         *,
-        changed: Callable[[], None],
-        wake: Callable[[], None],
-        gave_up: Callable[[str], None],
-        one_try: bool = False,
+        group: Group[SupervisedSlave] | None = None,
+        owner: Owner[SupervisedSlave] | None = None,
+        is_dynamic: bool = False,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        self.name = spec.name
-        self.spec = spec
-        self.slave: Slave | None = None
-        self.settled = False
-        """Whether the first attempt to create the slave is over."""
-        self.error: BaseException | None = None
-        """The exception of the first attempt, if the slave had only one."""
-        self.ticks = 0
-        self.restarts = 0
-        self.last_failure: SlaveFailure | None = None
+        super().__init__(spec, changes, group, owner)
+        self.is_dynamic = is_dynamic
+        self.handle: weakref.ref[Handle] | None = None
+        """What `run_slave` returned leads there; it may have been dropped."""
         self._master = master
-        self._on_changed = changed
-        self._wake = wake
-        self._on_gave_up = gave_up
-        self._one_try = one_try
+        self._events = events
+        self._one_try = is_dynamic
         self._clock = clock
+        self._of_all = of_all
         logger = logging.getLogger(f"{master.name}.{spec.name}")
-        self._log = SlaveLog(logger, spec, wake, clock)
-        self._lock = threading.Lock()
+        self.log = SlaveLog(logger, spec, lambda: events.wake(self), clock)
         self._state = STARTING
-        self._is_failing = False
-        self._restarts_stopped = False
-        self._slave_thread: SlaveThread | None = None
-        self._restarts = Restarts(spec.policy, clock)
-        self._due = math.inf
-        self._reason = ""
-        self._history: deque[dict[str, Any]] = deque(maxlen=KEPT_RESTARTS)
+        self.is_failing = self._may_return = False
+        self._restarts = group.restarts if group else Restarts(spec.policy, clock)
+        self.history = RestartHistory()
+        self.shown: Any = {}
 
-    # Called by the supervisor
+    # What the Sequencer decides, under the lock
 
-    def start(self) -> None:
-        """Start the slave on a new thread; an error counts as a failure of the slave."""
-        with self._lock:
-            error = self._start_thread()
-        if error is not None:
-            self._thread_refused(error)
-
-    def stop_restarting(self) -> None:
-        """Neither start nor restart the slave from now on."""
-        with self._lock:
-            self._restarts_stopped = True
-            if self._state == BACKING_OFF and self.is_over:
-                self._state, self._due = FAILED if self._is_failing else FINISHED, math.inf
-            elif self._state == STARTING and self._slave_thread is None:
-                self._state = FINISHED
-            self.settled = True
-
-    def request_stop(self, timeout: float = math.inf) -> None:
-        """Ask the slave to stop within `timeout` seconds; never blocks."""
-        self.stop_restarting()
-        slave_thread = self._slave_thread
-        if slave_thread is not None:
-            slave_thread.request_stop(timeout)
-
-    def join(self, timeout: float) -> bool:
-        slave_thread = self._slave_thread
-        if slave_thread is not None and slave_thread.thread.is_alive():
-            slave_thread.thread.join(timeout)
-        return not self.running_threads()
-
-    def running_threads(self) -> list[threading.Thread]:
-        slave_thread = self._slave_thread
-        return [] if slave_thread is None else slave_thread.running_threads()
-
-    def run_due(self, now: float) -> float:
-        """Restart the slave if that is due, and check its heartbeat; returns when to call again."""
-        error = None
-        with self._lock:
-            if self._due <= now:
-                self.restarts += 1
-                self._history.append({"time": timestamp(datetime.now()), "reason": self._reason})
-                error = self._start_thread()
-        if error is not None:
-            self._thread_refused(error)
-        slave_thread, heartbeat_due = self._slave_thread, math.inf
-        if slave_thread is not None and not slave_thread.is_over:
-            heartbeat_due = slave_thread.heartbeat.run_due(now)
-        return min(self._due, heartbeat_due, self._log.run_due(now))
-
-    def _start_thread(self) -> BaseException | None:
-        """Start the next run; returns the error that kept the thread from starting."""
-        if self._restarts_stopped:
-            return None
-        self._state, self._due = STARTING, math.inf
+    def begin_run(self) -> SlaveThread:
+        """Make the next run, whose thread is then to be started."""
+        self._state, self.due = STARTING, -math.inf
+        self.is_alive, self.is_created, self.is_down = True, False, False
+        self.children = set()
         self._restarts.started()
-        callbacks = self._stalled, self._recovered, self._wake
-        try:
-            slave_thread = SlaveThread(self.spec, self._master, self, *callbacks)
-            self._slave_thread = slave_thread
-            slave_thread.thread.start()
-        # RuntimeError at the limit of threads, or MemoryError.
-        except BaseException as error:
-            self._slave_thread = None
-            return error
-        return None
+        if self.history.started() and self.group is not None:
+            self.group.restarted += 1
+        self.run = None
+        self.run = SlaveThread(
+            self.spec,
+            self._master,
+            self,
+            self._stalled,
+            self._recovered,
+            lambda: self._events.wake(self),
+        )
+        if self.spec.timeout is not None:
+            self._events.wake(self)
+        return self.run
 
-    def _thread_refused(self, error: BaseException) -> None:
-        # The shortage may pass, and isn't the fault of the code that added the slave.
+    def keep_trying(self) -> None:
+        """Retry the first attempt like any other: no thread was available, which may pass, and
+        isn't the fault of the code that added the slave."""
         self._one_try = False
-        self.exited(error)
+
+    def enter_run(self, made: Slave) -> None:
+        """The run has created its Slave."""
+        self.slave = made
+        if self.handle is not None and (handle := self.handle()) is not None:
+            handle.slave = made
+        self._state, self._one_try = RUNNING, False
+        self.is_created = self.is_attempted = True
+
+    def end_run(
+        self, error: BaseException | None, failure: SlaveFailure | None, *, is_closed: bool
+    ) -> Ended:
+        """The run is over; is_closed: no slave is restarted any more."""
+        done = error if isinstance(error, Done) else None
+        # A slave that returns after the daemon's own shutdown event is set did as asked.
+        returned = error is None or done is not None
+        asked = self.is_stopping or is_closed or (returned and self._master.shutdown.is_set())
+        if done is not None or (asked and isinstance(error, StoppingError)):
+            error = None
+        refused = error is not None and self._one_try and not is_closed
+        decision = Decision(FAILED) if refused else self._decide(error, done, asked, is_closed)
+        self.is_alive = self.is_stopping = self.is_asked = self.is_overdue = False
+        self.stop_until = math.inf
+        # One that is restarted with others has its place in the order of the start again.
+        self.is_attempted = self.is_attempted or decision.state != WAITING
+        self._state, self._one_try = decision.state, False
+        self._may_return = decision.state == FINISHED and done is None and not self.is_dynamic
+        reason, delay = "returned", None
+        if error is not None and failure is not None:
+            self.last_failure, reason = failure, failure.error
+        self.is_failing = error is not None
+        if decision.state == BACKING_OFF:
+            delay = self._restarts.next_delay()
+            self._of_all.count()
+            self.due = self._clock() + delay
+            self.history.plan(reason, counted=True)
+        elif decision.state in FINAL:
+            self.is_wanted = False
+        if refused:
+            self.error = error
+        return Ended(decision, error, delay, asked, refused, done)
+
+    def _decide(
+        self, error: BaseException | None, done: Done | None, asked: bool, is_closed: bool
+    ) -> Decision:
+        if done is not None:
+            return Decision(FINISHED)
+        if self.is_stopping and not is_closed:
+            return Decision(WAITING if self.is_wanted else STOPPED)
+        return decide(
+            self.spec.policy,
+            failed=error is not None,
+            call_failed=self._state == BACKING_OFF,
+            may_restart=not asked,
+            own=self._restarts.intensity,
+            of_all=self._of_all,
+        )
+
+    def plan_restart(self, due: float, reason: str) -> None:
+        """Have it started again together with others.
+
+        One that has returned is started again, too, as in Erlang/OTP, but none that is done, was
+        stopped by name or has given up.
+        """
+        if not (self.is_wanted or self._may_return):
+            return
+        self.is_wanted, self.is_attempted, self.is_down = True, False, False
+        self.due = due
+        self.history.plan("" if self.run is None else reason, counted=False)
+        if not self.is_alive and self.run is not None:
+            self._state = WAITING
+
+    def hold(self) -> None:
+        """It can't start now, for another reason than the order of the start."""
+        if self.is_wanted and self._state == STARTING:
+            self._state = WAITING
+
+    def plan_start(self, reason: str) -> None:
+        """Have it started, or restarted, whatever has happened to it."""
+        self.is_failing = False
+        self.shown = {}
+        self.is_wanted = True
+        if not self.is_alive:
+            self._restarts.forget()
+        self.plan_restart(-math.inf, reason)
+
+    def plan_stop(self) -> None:
+        """Start it no more, until `plan_start`; a failure is no problem any more."""
+        has_failed, was_wanted = self._state == FAILED, self.is_wanted
+        self._may_return = self.is_wanted = False
+        if not self.is_alive and (was_wanted or has_failed):
+            self._state, self.is_failing, self.is_attempted = STOPPED, False, True
+
+    def close(self) -> None:
+        """Neither start nor restart it from now on; a run in progress continues."""
+        if not self.is_alive and self.is_wanted:
+            if self._state == BACKING_OFF and self.is_failing:
+                self._state = FAILED
+            else:
+                self._state = STOPPED if self.run is None else FINISHED
+        self.is_wanted = False
 
     # Called by the SlaveThread, on its thread
 
     def created(self, slave: Slave) -> bool:
-        with self._lock:
-            # Not kept then: `Supervisor.add` must not return a slave that will not run.
-            if self._restarts_stopped:
-                return False
-            self.slave = slave
-            self._state = RUNNING
-            self.settled = True
-        self._on_changed()
-        return True
+        return self._events.created(self, slave)
 
     def call_ended(self, error: BaseException | None) -> None:
         self.ticks += 1
         if error is None:
             if self._state == BACKING_OFF:
-                self._state, self._is_failing = RUNNING, False
-                self._log.call_succeeded()
-                self._on_changed()
+                self._state, self.is_failing = RUNNING, False
+                # Logging may fail, out of memory for example; the next call must come anyway.
+                with suppress(BaseException):
+                    self.log.call_succeeded()
+                self._events.changed()
             return
-        if self.spec.policy.restart == NEVER:
+        if self.spec.policy.restart == NEVER or isinstance(error, Done):
             raise error
         failure, before = SlaveFailure.of(error, self.spec.work), self.last_failure
         is_repeated = (
             self._state == BACKING_OFF and before is not None and before.error == failure.error
         )
         # The next call serves as the restart.
-        self._state, self._is_failing, self.last_failure = BACKING_OFF, True, failure
-        # Logging may fail, out of memory for example; the next call must come anyway.
+        self._state, self.is_failing, self.last_failure = BACKING_OFF, True, failure
         with suppress(BaseException):
-            self._log.call_failed(error)
+            self.log.call_failed(error)
         if not is_repeated:
-            self._on_changed()
+            self._events.changed()
 
     def exited(self, error: BaseException | None) -> None:
-        failure = None if error is None else SlaveFailure.of(error, self.spec.work)
-        delay = None
-        with self._lock:
-            is_refused = self._one_try and not self.settled
-            # A slave that returns after the daemon's own shutdown event is set did as asked.
-            asked = self._restarts_stopped or (error is None and self._master.shutdown.is_set())
-            decision = decide(
-                self.spec.policy,
-                failed=error is not None,
-                call_failed=self._state == BACKING_OFF,
-                may_restart=not asked and not is_refused,
-                exhausted=self._restarts.is_exhausted,
-            )
-            self._state, self._is_failing, self._reason = decision.state, False, "returned"
-            if failure is not None:
-                self._is_failing, self.last_failure, self._reason = True, failure, failure.error
-            if decision.state == BACKING_OFF:
-                delay = self._restarts.next_delay()
-                self._due = self._clock() + delay
-            if is_refused:
-                self.error = error
-            self.settled = True
-        # Logging may fail, out of memory for example; the rest must happen anyway.
-        with suppress(BaseException):
-            if not is_refused:
-                self._log.exited(error, self.restarts + 1, delay, expected=asked)
-            if decision.gave_up:
-                self._log.gave_up(decision.gave_up)
-        if decision.gave_up and self.spec.critical:
-            self._on_gave_up(f"the slave {self.name} gave up")
-        if delay is not None:
-            self._wake()
-        self._on_changed()
+        self._events.exited(self, error)
+
+    def run_owned(self, run: SlaveThread, spec: SlaveSpec) -> Slave | None:
+        return self._events.run_owned(Owner(self, run), spec)
 
     # Called by the heartbeat
 
     def _stalled(self, age: float) -> None:
-        self._on_changed()
-        slave_thread = self._slave_thread
-        if slave_thread is not None:
-            self._log.stalled(age, stack_of(slave_thread.thread))
+        self._events.changed()
+        if (run := self.run) is not None:
+            self.log.stalled(age, stack_of(run.thread))
 
     def _recovered(self, age: float) -> None:
-        self._on_changed()
-        self._log.recovered(age)
+        self._events.changed()
+        self.log.recovered(age)
+
+    # Called by anyone
+
+    def run_due(self, now: float) -> float:
+        """Check the heartbeat, and log what has gathered; returns when to call this again."""
+        run, heartbeat_due = self.run, math.inf
+        if run is not None and not run.is_over:
+            heartbeat_due = run.heartbeat.run_due(now)
+        return min(heartbeat_due, self.log.run_due(now))
+
+    def release(self, shown: Any) -> None:
+        """Keep only `shown` of its Slave; and if it can't be started again, no work either."""
+        self.shown, self.slave = shown, None
+        # Another one that has failed, or was stopped by name, can be started again.
+        if self.is_orphan or self._state == FINISHED:
+            self.drop_work()
+
+    def drop_work(self) -> None:
+        """Free the memory of the user's code and its arguments: it is never started again."""
+        self.is_wanted, self.is_released = False, True
+        self.slave, self.spec = None, self.spec.without_work()
+
+    def running_threads(self) -> list[threading.Thread]:
+        """The thread of the run, and those that it waits for."""
+        run = self.run
+        return [] if run is None else run.running_threads()
 
     # What it shows
 
     @property
     def state(self) -> str:
-        slave_thread = self._slave_thread
-        if slave_thread is None or slave_thread.is_over:
-            return self._state
-        return STALLED if slave_thread.heartbeat.is_stalled else self._state
+        run = self.run
+        if not self.is_alive or run is None or run.is_over:
+            is_down = self.is_down and self.is_wanted and not self.is_alive
+            return STOPPED if is_down else self._state
+        if run.heartbeat.is_stalled:
+            return STALLED
+        return STOPPING if self.is_asked else self._state
+
+    def seconds_to_restart(self) -> float:
+        """How long until the restart that is due next; infinity if none is."""
+        is_planned = self.is_wanted and not self.is_alive and math.isfinite(self.due)
+        return max(0.0, self.due - self._clock()) if is_planned else math.inf
 
     @property
-    def is_over(self) -> bool:
-        """Whether no run is in progress; the last run's thread may still be ending."""
-        return self._slave_thread is None or self._slave_thread.is_over
-
-    @property
-    def is_final(self) -> bool:
-        """Whether the slave neither runs nor will run again."""
-        return self._state in FINAL and self.is_over
-
-    def problem(self) -> Problem | None:
-        """The slave's problem for the health check, if it has one."""
-        state = self.state
-        if state not in PROBLEMS or (state == BACKING_OFF and not self._is_failing):
-            return None
-        tolerable = state == BACKING_OFF or not self.spec.critical
-        return Problem(f"the slave {self.name} {PROBLEMS[state]}", tolerable)
-
-    def status(self) -> Any:
-        """What `/status` shows: the slave's own `status()`; if that is a mapping, `fallback_status`
-        adds the missing keys."""
-        own = {} if self.slave is None else refuse_unrun(self.slave.status())
-        return {**self.fallback_status(), **own} if isinstance(own, Mapping) else own
-
-    def fallback_status(self) -> dict[str, Any]:
-        """What is known about the slave without calling its `status()`."""
-        slave, slave_thread = self.slave, self._slave_thread
-        failure, due = self.last_failure, self._due
-        last_heartbeat = None
-        if slave_thread is not None:
-            last_heartbeat = datetime.now() - timedelta(seconds=slave_thread.heartbeat.age())
-        shown: dict[str, Any] = {
-            "name": self.name,
-            "started": None if slave is None else timestamp(slave.started),
-            "state": self.state,
-            "restarts": self.restarts,
-            "last_error": None if failure is None else failure.status(),
-            "last_heartbeat": timestamp(last_heartbeat),
-            "last_restarts": list(self._history),
-        }
-        if self.spec.every is not None:
-            shown["ticks"] = self.ticks
-        if due < math.inf:
-            shown["next_restart_in"] = round(max(0.0, due - self._clock()), 3)
-        return shown
+    def restarts(self) -> int:
+        """Restarts that were counted; of a member, those of its group."""
+        return self.history.counted if self.group is None else self.group.restarted

@@ -1146,6 +1146,162 @@ def test_two_hundred_slaves_start_and_stop_within_a_second_and_idle_quietly(run_
     assert wakeups[200] - wakeups[0] <= 5
 
 
+CONNECTED = (
+    HEAD
+    + """
+runs = []
+
+class Conn(Slave):
+    def __init__(self):
+        runs.append(1)
+        say(f'conn {len(runs)} made')
+    def run(self):
+        if len(runs) < 3:
+            app.subscribed.wait(20)
+            raise ConnectionError('reset by peer')
+        self.shutdown.wait()
+        say('conn over')
+
+class Sub(Slave):
+    def __init__(self):
+        say(f'sub of {len(runs)} made')
+    def run(self):
+        app.subscribed.set()
+        self.shutdown.wait()
+        app.subscribed.clear()
+        say(f'sub over')
+
+app.subscribed = threading.Event()
+app.add_slave(Conn, name='conn', backoff=(0, 0))
+app.add_slave(Sub, name='sub', after='conn', bound=True, max_restarts=0)
+"""
+)
+
+
+def test_bound_slaves_follow_a_connection_that_breaks(run_app: Run) -> None:
+    daemon = run_app(CONNECTED).wait_ready()
+    daemon.wait_for("sub of 3 made\n")
+    status = daemon.stop()
+    said = re.findall(r"^((?:conn|sub) .*(?:made|over))$", daemon.out, re.MULTILINE)
+
+    assert said == [
+        *("conn 1 made", "sub of 1 made", "sub over"),
+        *("conn 2 made", "sub of 2 made", "sub over"),
+        *("conn 3 made", "sub of 3 made", "sub over", "conn over"),
+    ]
+    assert status == 0
+    assert daemon.out.count("Stopping sub: conn failed") == 2
+
+
+def test_a_one_shot_job_ends_the_daemon_with_0(run_app: Run) -> None:
+    daemon = run_app(
+        HEAD
+        + """
+from daemonkit import Done
+
+@app.slave(restart='always', ends_daemon=True)
+def job():
+    raise Done('400 rows imported')
+
+@app.slave
+def other(slave):
+    slave.shutdown.wait()
+    say('other over')
+"""
+    )
+
+    assert daemon.wait() == 0
+    assert "The slave job is done: 400 rows imported\n" in daemon.out
+    assert "Stopping: the slave job is done\n" in daemon.out
+    assert "other over\n" in daemon.out
+
+
+def test_too_many_restarts_of_all_slaves_end_the_daemon_with_1(run_app: Run) -> None:
+    daemon = run_app(
+        HEAD
+        + """
+def fail():
+    raise ValueError('no')
+
+for number in range(3):
+    app.add_slave(fail, name=f's{number}', backoff=(0, 0), critical=False, max_restarts=None)
+""",
+        "--set",
+        "master.max_restarts=10",
+        "--set",
+        "master.within=1h",
+    )
+
+    assert daemon.wait() == 1
+    assert (
+        "10 restarts within 3600 s of all slaves (master.max_restarts) were not enough; the daemon stops"
+        in daemon.out
+    )
+    assert len(re.findall("; restart [0-9]+ in 0 s", daemon.out)) == 10
+
+
+def test_a_slow_slave_is_waited_for_before_those_that_it_needs(run_app: Run) -> None:
+    daemon = run_app(
+        HEAD
+        + """
+def slow(slave):
+    slave.shutdown.wait()
+    time.sleep(2)
+    say('slow over')
+
+def needed(slave):
+    slave.shutdown.wait()
+    say('a over')
+
+app.add_slave(needed, name='a')
+app.add_slave(slow, after='a')
+""",
+        "--set",
+        "master.shutdown_timeout=3.5",
+    ).wait_ready()
+    status = daemon.stop()
+
+    assert re.findall(r"^(\w+ over)$", daemon.out, re.MULTILINE) == ["slow over", "a over"]
+    assert status == 0
+    assert "in time" not in daemon.out
+
+
+def test_forty_finished_jobs_leave_no_memory_behind(run_app: Run) -> None:
+    daemon = run_app(
+        HEAD
+        + """
+class Job(Slave):
+    def __init__(self, data):
+        self.data = data
+    def run(self):
+        assert len(self.data) == 4 * 2**20
+
+def main():
+    for number in range(40):
+        app.run_slave(Job, b'x' * 4 * 2**20, name=f'job{number}')
+        while app._assembly.supervisor.slaves()[-1].state != 'finished':
+            time.sleep(0.001)
+    say('all finished')
+    app.shutdown.wait()
+
+app.add_main(main)
+"""
+    ).wait_ready()
+    before = resident(daemon.popen.pid)
+    daemon.wait_for("all finished\n")
+    after = resident(daemon.popen.pid)
+
+    assert daemon.stop() == 0
+    # It would be 160 MiB.
+    assert after - before < 40 * 2**20
+
+
+def resident(pid: int) -> int:
+    """Memory of a process, in bytes."""
+    text = Path(f"/proc/{pid}/status").read_text()
+    return 1024 * int(re.findall(r"VmRSS:\s+(\d+) kB", text)[0])
+
+
 SURROGATE = r"no \ud800"
 """A text that UTF-8 can't encode, as Python source and as it is shown."""
 IN_A_TEXT = {

@@ -138,7 +138,7 @@ def test_a_run_that_starts_a_slave_while_the_daemon_stops_has_not_failed(
         app.stop()
         client.wait_until(lambda: app._health.phase == STOPPING)
         # From here on the supervisor refuses slaves.
-        client.wait_until(lambda: app._assembly.supervisor._stopping)  # type: ignore[union-attr]
+        client.wait_until(lambda: app._assembly.supervisor._graph.is_closed)  # type: ignore[union-attr]
         app.run_slave(lambda: None, name="late")
 
     client = Client("127.0.0.1", timeout=30)

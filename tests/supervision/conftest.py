@@ -4,7 +4,14 @@ import pytest
 
 from daemonkit import Daemon
 
+from .slaves import Recorded
+
 
 @pytest.fixture
 def app() -> Daemon:
     return Daemon("app")
+
+
+@pytest.fixture
+def slaves(app: Daemon) -> Recorded:
+    return Recorded(app)

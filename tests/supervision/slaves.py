@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+import threading
+import time
 from typing import Any
 
-from daemonkit import Slave
+from daemonkit import Daemon, Slave
+from daemonkit.runtime.timer import RunDue, Timer
+from daemonkit.supervision.restart import Intensity
+from daemonkit.supervision.spec import SlaveSpec
+from daemonkit.supervision.supervised_slave import SupervisedSlave
+from daemonkit.supervision.supervisor import Supervisor
 from daemonkit.testing import Client
+
+from ..clock import Clock
 
 
 class Worker(Slave):
@@ -18,6 +28,44 @@ class Worker(Slave):
 
     def status(self) -> dict[str, Any]:
         return {**super().status(), "arguments": self.arguments}
+
+
+class CountingTimer(Timer):
+    """A timer that isn't started, and counts how often it is woken."""
+
+    wakes = 0
+
+    @property
+    def functions(self) -> list[RunDue]:
+        return self._functions
+
+    def wake(self) -> None:
+        self.wakes += 1
+
+
+class Unstarted(Supervisor):
+    """A supervisor whose timer is not started."""
+
+    timer: CountingTimer
+
+
+def supervisor_of(*specs: SlaveSpec, **options: Any) -> Unstarted:
+    """A supervisor alone; what is due is done only when a test calls the timer's function."""
+    timer = CountingTimer(logging.getLogger("app"))
+    nothing: Any = lambda *_: None  # noqa: E731
+    given = {
+        "master": Daemon("app"),
+        "of_all": Intensity(None, 60),
+        "stop_timeout": 25,
+        "gave_up": nothing,
+        "done": nothing,
+        "changed": nothing,
+        "freeze": lambda value: value,
+        **options,
+    }
+    supervisor = Unstarted(specs, timer=timer, **given)
+    supervisor.timer = timer
+    return supervisor
 
 
 def raise_no() -> None:
@@ -35,3 +83,98 @@ def wait_for_state(client: Client, name: str, state: str) -> dict[str, Any]:
 
     found: dict[str, Any] = client.wait_until(look, f"{name} {state}")
     return found
+
+
+class Recorded:
+    """Makes slaves that record when they start and stop, and end as a test tells them."""
+
+    def __init__(self, app: Daemon) -> None:
+        self.app = app
+        self.log: list[str] = []
+        self.ends: dict[str, list[BaseException | None]] = {}
+        self._held: dict[str, threading.Event] = {}
+
+    def add(self, name: str, **options: Any) -> None:
+        """Register a slave, or run it once the daemon has started."""
+        self.app.run_slave(self.work(name), name=name, **{"backoff": (0, 0), **options})
+
+    def work(self, name: str) -> type[Slave]:
+        """The class of a slave."""
+        recorded = self
+
+        class Work(Slave):
+            # Created in order, and after that all run at the same time.
+            def __init__(self) -> None:
+                recorded.log.append(f"+{name}")
+
+            def run(self) -> None:
+                try:
+                    recorded._work(self)
+                finally:
+                    if name in recorded._held:
+                        recorded._held[name].wait(20)
+                    recorded.log.append(f"-{name}")
+
+        return Work
+
+    def _work(self, slave: Slave) -> None:
+        ends = self.ends.setdefault(slave.name, [])
+        while not slave.shutdown.wait(0.005):
+            if ends:
+                error = ends.pop(0)
+                if error is not None:
+                    raise error
+                return
+
+    def end(self, name: str, error: BaseException | None = None) -> None:
+        """Have a slave return, or raise."""
+        self.ends.setdefault(name, []).append(error)
+
+    def fail(self, name: str) -> None:
+        """Have a slave fail."""
+        self.end(name, ValueError(f"{name} fails"))
+
+    def hold(self, name: str) -> threading.Event:
+        """Have a slave stop only once the event that is returned is set."""
+        return self._held.setdefault(name, threading.Event())
+
+    def wait_for(self, *log: str) -> None:
+        """Wait until the log is this, and empty it."""
+        until = time.monotonic() + 20
+        while self.log != list(log):
+            assert time.monotonic() < until, (self.log, log)
+            time.sleep(0.001)
+        self.log.clear()
+
+
+class Supervised:
+    """A supervised slave with a clock that a test moves, and what it reported."""
+
+    def __init__(self, target: Any, **options: Any) -> None:
+        self.clock, self.master = Clock(), Daemon("app")
+        self.reports: list[str] = []
+        self.supervisor = supervisor_of(
+            SlaveSpec.make(target, "slave", {"name": "work", **options}),
+            master=self.master,
+            clock=self.clock,
+            changed=lambda: self.reports.append(self.slave.state),
+            gave_up=self.reports.append,
+        )
+        (self.slave,) = self.supervisor.slaves()
+
+    def run(self) -> SupervisedSlave:
+        """Start the slave and wait until its thread has ended."""
+        self.supervisor.start()
+        return self.end()
+
+    def end(self) -> SupervisedSlave:
+        """Wait until the slave's thread has ended."""
+        assert self.slave.run is not None
+        self.slave.run.thread.join(10)
+        assert not self.slave.running_threads()
+        return self.slave
+
+    def at(self, seconds: float) -> float:
+        """Do what is due at that time; returns when something is due again."""
+        self.clock.now = seconds
+        return self.supervisor.timer.functions[0](seconds)

@@ -5,7 +5,14 @@ from typing import Any
 import pytest
 
 from daemonkit import RegistrationError
-from daemonkit.supervision.restart import RestartPolicy, Restarts, check_backoff
+from daemonkit.supervision.restart import (
+    KEPT_RESTARTS,
+    Intensity,
+    RestartHistory,
+    RestartPolicy,
+    Restarts,
+    check_backoff,
+)
 
 from ..clock import Clock
 
@@ -20,7 +27,7 @@ def crash_loop(
     restarts.started()
     while clock.now < 100 + seconds:
         clock.now += lasts
-        if restarts.is_exhausted:
+        if restarts.intensity.is_exhausted:
             break
         delays.append(restarts.next_delay())
         clock.now += delays[-1]
@@ -70,9 +77,9 @@ def test_restarts_further_apart_than_the_window_are_not_limited() -> None:
 def test_asking_whether_restarts_are_exhausted_counts_none() -> None:
     restarts = Restarts(RestartPolicy(max_restarts=1), Clock(), lambda: 0)
 
-    assert [restarts.is_exhausted for _ in range(3)] == [False] * 3
+    assert [restarts.intensity.is_exhausted for _ in range(3)] == [False] * 3
     restarts.next_delay()
-    assert restarts.is_exhausted
+    assert restarts.intensity.is_exhausted
 
 
 def test_the_back_off_starts_over_once_a_run_lasts_longer_than_the_longest_wait() -> None:
@@ -133,3 +140,46 @@ def test_anything_else_is_refused(value: Any) -> None:
         "backoff must be a number of seconds, or the first and the longest wait, "
         f"as in (1, 60), not {value!r} ({type(value).__name__})"
     )
+
+
+def test_no_more_times_are_kept_than_restarts_are_allowed() -> None:
+    for most, kept in ((None, 0), (0, 0), (3, 3)):
+        intensity = Intensity(most, 1e8, Clock())
+        for _ in range(10):
+            intensity.count()
+
+        assert len(intensity._recent) == kept
+        assert intensity.is_exhausted == (most is not None)
+
+
+def test_the_restarts_of_all_are_limited_within_the_period() -> None:
+    clock = Clock(100)
+    intensity = Intensity(2, 10, clock)
+    exhausted = []
+    for now in (100, 105, 106, 110, 111):
+        clock.now = now
+        exhausted.append(intensity.is_exhausted)
+        if not exhausted[-1]:
+            intensity.count()
+
+    assert exhausted == [False, False, True, False, True]
+    assert intensity.exceeded(" of all") == "2 restarts within 10 s of all were not enough"
+    assert Intensity(1, 10).exceeded() == "1 restart within 10 s was not enough"
+    assert Intensity(0, 10).exceeded() == "no restart within 10 s is allowed"
+    intensity.forget()
+    assert not intensity.is_exhausted
+
+
+def test_the_history_has_the_last_reasons_and_counts_what_is_to_count() -> None:
+    history = RestartHistory()
+    counted = [history.started()]
+    for number in range(2 * KEPT_RESTARTS):
+        history.plan(str(number), counted=number % 2 == 0)
+        counted.append(history.started())
+    counted.append(history.started())
+
+    assert counted == [False, *[True, False] * KEPT_RESTARTS, False]
+    assert history.counted == KEPT_RESTARTS
+    assert [each["reason"] for each in history.shown()] == [
+        str(number) for number in range(KEPT_RESTARTS, 2 * KEPT_RESTARTS)
+    ]

@@ -6,8 +6,9 @@ import re
 
 import pytest
 
-from daemonkit.supervision.slave import SlaveSpec
+from daemonkit import Done
 from daemonkit.supervision.slave_log import SlaveLog
+from daemonkit.supervision.spec import SlaveSpec
 from daemonkit.text import error_text
 
 from ..clock import Clock
@@ -23,8 +24,8 @@ def clock() -> Clock:
     return Clock()
 
 
-def make(clock: Clock, *, critical: bool = True) -> SlaveLog:
-    spec = SlaveSpec("work", critical=critical, timeout=2)
+def make(clock: Clock) -> SlaveLog:
+    spec = SlaveSpec("work", timeout=2)
     return SlaveLog(logging.getLogger("test"), spec, lambda: None, clock)
 
 
@@ -167,12 +168,22 @@ def test_a_return_is_logged_unless_it_was_expected(
 def test_giving_up_names_the_reason_and_the_consequence(
     clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    make(clock).gave_up("too often")
-    make(clock, critical=False).gave_up("too often")
+    make(clock).gave_up("too often", stops_daemon=True)
+    make(clock).gave_up("too often", stops_daemon=False)
 
     assert caplog.messages == [
         "The slave work gave up: too often; the daemon stops",
         "The slave work gave up: too often; it stays down",
+    ]
+
+
+def test_a_slave_that_is_done_may_say_more(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    make(clock).done(Done())
+    make(clock).done(Done("400 rows imported"))
+
+    assert caplog.messages == [
+        "The slave work is done",
+        "The slave work is done: 400 rows imported",
     ]
 
 

@@ -14,8 +14,8 @@ import pytest
 from daemonkit import Daemon, Slave
 from daemonkit.runtime.heartbeat import Heartbeat
 from daemonkit.runtime.stacks import stack_of
-from daemonkit.supervision.slave import SlaveSpec
 from daemonkit.supervision.slave_thread import SlaveThread
+from daemonkit.supervision.spec import SlaveSpec
 from daemonkit.testing import running
 
 from ..clock import Clock

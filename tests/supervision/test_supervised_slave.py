@@ -9,36 +9,11 @@ from typing import Any
 import pytest
 
 from daemonkit import Daemon, Slave
-from daemonkit.supervision.slave import SlaveSpec
-from daemonkit.supervision.supervised_slave import SupervisedSlave
+from daemonkit.supervision.slave_status import problem_of
 from daemonkit.testing import running
-from daemonkit.types import Problem
 
-from ..clock import Clock
-from .slaves import Worker, raise_no, slave_status, wait_for_state
-
-
-class Supervised:
-    """A supervised slave with a clock that a test moves, and what it reported."""
-
-    def __init__(self, target: Any, **options: Any) -> None:
-        self.clock, self.master = Clock(), Daemon("app")
-        self.reports: list[str] = []
-        spec = SlaveSpec.make(target, "slave", {"name": "work", **options})
-        self.slave = SupervisedSlave(
-            spec,
-            self.master,
-            changed=lambda: self.reports.append(self.slave.state),
-            wake=lambda: self.reports.append("wake"),
-            gave_up=self.reports.append,
-            clock=self.clock,
-        )
-
-    def run(self) -> SupervisedSlave:
-        """Start the slave and wait until its thread has ended."""
-        self.slave.start()
-        assert self.slave.join(10)
-        return self.slave
+from ..events.conditions import until
+from .slaves import Supervised, Worker, raise_no, slave_status, wait_for_state
 
 
 def fail() -> None:
@@ -48,16 +23,12 @@ def fail() -> None:
 def test_a_slave_is_restarted_after_its_back_off() -> None:
     supervised = Supervised(fail, backoff=(4, 4))
     slave = supervised.run()
-    due = slave.run_due(supervised.clock.now)
-    assert (slave.state, due, supervised.reports[-2:]) == (
-        "backing off",
-        104,
-        ["wake", "backing off"],
-    )
-    slave.run_due(103.9)
+    due = supervised.at(100)
+    assert (slave.state, due, supervised.reports[-1:]) == ("backing off", 104, ["backing off"])
+    supervised.at(103.9)
     assert slave.restarts == 0
-    slave.run_due(104)
-    slave.join(10)
+    supervised.at(104)
+    supervised.end()
     assert slave.restarts == 1
 
 
@@ -66,12 +37,12 @@ def test_a_slave_that_is_backing_off_is_over_when_asked_to_stop(target: Any, sta
     supervised = Supervised(target, restart="always", backoff=(4, 4))
     slave = supervised.run()
     assert slave.state == "backing off"
-    slave.request_stop()
-    supervised.clock.now += 10
+    supervised.supervisor.request_stop()
+    supervised.at(110)
 
-    assert slave.run_due(supervised.clock.now) == float("inf")
+    assert supervised.at(110) == float("inf")
     assert (slave.state, slave.restarts, slave.is_final) == (state, 0, True)
-    assert slave.join(0)
+    assert supervised.supervisor.join(1)
 
 
 def test_a_return_is_not_a_problem_even_after_an_earlier_failure() -> None:
@@ -83,25 +54,26 @@ def test_a_return_is_not_a_problem_even_after_an_earlier_failure() -> None:
 
     supervised = Supervised(work, restart="always", backoff=(4, 4))
     slave = supervised.run()
-    assert slave.problem() is not None
-    slave.run_due(104)
-    slave.join(10)
+    assert problem_of(slave) is not None
+    supervised.at(104)
+    supervised.end()
 
-    assert (slave.state, slave.restarts, slave.problem()) == ("backing off", 1, None)
+    assert (slave.state, slave.restarts, problem_of(slave)) == ("backing off", 1, None)
 
 
 def test_a_slave_that_never_started_is_over_when_asked_to_stop() -> None:
-    slave = Supervised(fail).slave
-    slave.request_stop()
-    slave.start()
+    supervised = Supervised(fail)
+    supervised.supervisor.request_stop()
+    supervised.supervisor.start()
 
-    assert (slave.state, slave.is_final, slave.settled) == ("finished", True, True)
+    assert (supervised.slave.state, supervised.slave.is_final) == ("stopped", True)
+    assert supervised.slave.run is None
 
 
 def test_a_slave_that_is_created_after_the_stop_has_begun_is_not_kept() -> None:
     class Work(Worker):
         def __init__(self) -> None:
-            supervised.slave.stop_restarting()
+            supervised.supervisor.stop_restarting()
 
         def run(self) -> None:
             pytest.fail("it ran")
@@ -137,9 +109,9 @@ def test_a_return_is_logged_unless_it_was_asked_for(
     stopping.master.stop()
     stopping.run()
     asked = Supervised(lambda slave: slave.shutdown.wait(), restart=restart)
-    asked.slave.start()
-    asked.slave.request_stop()
-    assert asked.slave.join(10)
+    asked.supervisor.start()
+    asked.supervisor.request_stop()
+    assert asked.supervisor.join(10)
     assert caplog.messages == []
 
     Supervised(lambda: None, restart=restart, backoff=(4, 4)).run()
@@ -165,8 +137,9 @@ def test_without_memory_for_logging_a_slave_is_still_restarted(
     slave = supervised.run()
 
     assert slave.state == "backing off"
-    assert supervised.reports[-2:] == ["wake", "backing off"]
-    assert slave.problem() is not None
+    assert supervised.reports[-1:] == ["backing off"]
+    assert supervised.at(100) < float("inf")
+    assert problem_of(slave) is not None
 
 
 def test_without_memory_for_logging_a_failed_call_the_next_one_still_comes(
@@ -185,59 +158,8 @@ def test_a_call_that_fails_changes_the_state_once_and_so_does_one_that_succeeds(
     for error in [*errors, None]:
         slave.call_ended(error)
 
-    assert [report for report in supervised.reports if report != "wake"] == [
-        "backing off",
-        "backing off",
-        "running",
-    ]
+    assert supervised.reports == ["backing off", "backing off", "running"]
     assert slave.ticks == 5
-
-
-def shown(status: Any) -> Any:
-    """What is shown of a slave whose `status()` returns `status`."""
-
-    class Own(Slave):
-        def run(self) -> None: ...
-
-        def status(self) -> Any:
-            return status
-
-    return Supervised(Own).run().status()
-
-
-def test_a_status_that_forgets_super_still_shows_name_start_and_state() -> None:
-    own = shown({"hits": 3})
-
-    assert (own["name"], own["state"], own["hits"]) == ("work", "finished", 3)
-    assert own["started"] is not None
-
-
-def test_an_override_of_status_takes_precedence() -> None:
-    own = shown({"state": "mine"})
-
-    assert (own["state"], own["restarts"]) == ("mine", 0)
-
-
-@pytest.mark.parametrize("status", ["fine", None, [1, 2]])
-def test_a_status_that_is_not_a_mapping_is_shown_as_it_is(status: Any) -> None:
-    assert shown(status) == status
-
-
-def test_a_status_that_is_a_coroutine_is_refused() -> None:
-    async def status() -> None: ...
-
-    with pytest.raises(TypeError, match="^it returned a coroutine"):
-        shown(status())
-
-
-def test_a_pending_restart_is_shown() -> None:
-    supervised = Supervised(fail, backoff=(4, 4))
-    slave = supervised.run()
-    supervised.clock.now += 1
-
-    assert slave.status()["next_restart_in"] == 3
-    slave.request_stop()
-    assert "next_restart_in" not in slave.status()
 
 
 def test_a_slave_that_returns_is_finished_and_the_daemon_healthy(app: Daemon) -> None:
@@ -390,26 +312,6 @@ def test_a_periodic_slave_ticks_until_stopped_and_survives_a_failed_tick(
     assert caplog.messages.count("The slave sweep works again") == 1
 
 
-def test_a_status_that_raises_or_is_not_a_mapping_hides_no_other(app: Daemon) -> None:
-    class Raises(Worker):
-        def status(self) -> dict[str, Any]:
-            raise ValueError("no status")
-
-    class Odd(Worker):
-        def status(self) -> Any:
-            return "fine"
-
-    for slave in (Raises, Odd, Worker):
-        app.add_slave(slave)
-
-    with running(app) as client:
-        client.wait_until(lambda: client.status()["slaves"][2]["state"] == "running")
-        raising, odd, _ = client.status()["slaves"]
-
-    assert (raising["name"], raising["error"]) == ("Raises", "ValueError: no status")
-    assert odd == "fine"
-
-
 def test_a_slave_whose_init_exits_has_failed_like_any_other(app: Daemon) -> None:
     class Exits(Worker):
         def __init__(self) -> None:
@@ -494,20 +396,10 @@ def test_a_slave_without_a_heartbeat_is_stalled_until_it_recovers(
 def test_a_periodic_slave_whose_last_call_failed_has_failed_when_it_stops() -> None:
     supervised = Supervised(fail, every=3600)
     slave = supervised.slave
-    slave.start()
-    while slave.state != "backing off":
-        threading.Event().wait(0.001)
-    slave.request_stop()
-    assert slave.join(10)
+    supervised.supervisor.start()
+    until(lambda: slave.state == "backing off")
+    supervised.supervisor.request_stop()
+    assert supervised.supervisor.join(10)
 
     assert slave.state == "failed"
     assert "the slave work gave up" not in supervised.reports
-
-
-@pytest.mark.parametrize("critical", [True, False])
-def test_only_the_failure_of_a_critical_slave_is_not_tolerable(critical: bool) -> None:
-    waiting = Supervised(fail, critical=critical, backoff=5).run().problem()
-    failed = Supervised(fail, critical=critical, restart="never").run().problem()
-
-    assert waiting == Problem("the slave work is backing off", tolerable=True)
-    assert failed == Problem("the slave work has failed", tolerable=not critical)

@@ -7,7 +7,7 @@ from typing import Any
 
 from typing_extensions import assert_type
 
-from daemonkit import Daemon, EventMeta, PingError, Slave
+from daemonkit import Daemon, Done, EventMeta, PingError, Slave
 from daemonkit.testing import Client, running
 
 app = Daemon("typed", config="cfg.yaml")
@@ -31,6 +31,12 @@ def periodic() -> int:
 def supervised(slave: Slave) -> None:
     slave.heartbeat()
     assert_type(slave.sleep(5), bool)
+    assert_type(slave.run_slave(periodic, name="owned"), Slave | None)
+    raise Done("no more work")
+
+
+@app.slave(after="supervised", bound=True, group="link", stop_timeout=5, ends_daemon=True)
+def bound() -> None: ...
 
 
 @app.slave
@@ -103,6 +109,7 @@ assert_type(hello(), dict[str, str])
 app.add_slave(periodic)
 app.slave(5)  # type: ignore[call-overload]
 app.slave(restart="sometimes")  # type: ignore[call-overload]
+app.slave(bound="conn")  # type: ignore[call-overload]
 app.slave(restarts=5)  # type: ignore[call-overload]
 app.on_event(timeout="5")  # type: ignore[call-overload]
 app.on_event(retries="5")  # type: ignore[call-overload]
@@ -114,6 +121,10 @@ class Styled(Daemon):
     def run(self) -> None:
         worker = self.run_slave(Worker, "http://x", timeout=30)
         assert_type(worker, Slave | None)
+        assert_type(self.stop_slave("Worker", 5), bool)
+        assert_type(self.start_slave("Worker"), bool)
+        assert_type(self.restart_slave("Worker", timeout=5), bool)
+        self.forget_slave("Worker")
 
     def process_event(self, event: Any, meta: Any = None) -> None:
         super().process_event(event, meta)
