@@ -43,6 +43,7 @@ class SlaveGraph:
     def changing(self) -> Iterator[None]:
         """Hold the lock for a change; what was put off until `afterwards` follows without it."""
         afterwards: list[Callable[[], object]] = []
+        wakes = False
         try:
             with self.lock:
                 try:
