@@ -31,8 +31,7 @@ class SlaveCommands:
         RegistrationError, also while stopping, and what `__init__` raises; the slave is then not
         retried.
         """
-        spec = SlaveSpec.of_call(target, args, keywords)
-        return self._add_slave(spec)
+        return self._add_slave(SlaveSpec.of_call(target, args, keywords))
 
     def stop_slave(self, name: str, timeout: float | None = None) -> bool:
         """Stop a slave, those that are bound to it and those that it owns, until `start_slave`;

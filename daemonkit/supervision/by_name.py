@@ -136,13 +136,7 @@ class ByName:
             raise RegistrationError(
                 f"the slave {name!r} belongs to a run of {owner.slave.name!r} that has ended"
             )
-        for other in slave.spec.bound_to:
-            known = self._graph.slaves.get(other)
-            if known is None or known.is_out:
-                state = "not there" if known is None else known.state
-                raise RegistrationError(
-                    f"the slave {name!r} is bound to {other!r}, which is {state}; start that first"
-                )
+        self._graph.check_bound(slave.spec)
 
     def _plan_start(
         self, slave: SupervisedSlave, together: Sequence[SupervisedSlave], reason: str

@@ -76,7 +76,7 @@ class Exits:
                 graph.afterwards(slave.log.stopped_late)
             ended = slave.end_run(error, failure, is_closed=graph.is_closed)
             graph.alive -= 1
-            sequencer.stopper.forget(slave)
+            sequencer.stopper.ended(slave)
             # Otherwise those before it wait for others that start after it, too.
             if not slave.blockers:
                 sequencer.stopper.unblock(slave)

@@ -61,8 +61,6 @@ class Linked(Generic[S]):
     """Whether only what `/status` shows is kept, so that it can't be started again."""
     due = -math.inf
     """When it may be started, monotonic seconds."""
-    queued = -math.inf
-    """The time for which the Starter has noted that."""
     stop_until = math.inf
     """When it is to have stopped, once it was asked to, monotonic seconds."""
     dependents = 0

@@ -122,7 +122,7 @@ class Intensity:
         """Count a restart."""
         self._recent.append(self._clock())
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """Start over, as if nothing had been counted."""
         self._recent.clear()
 
@@ -164,10 +164,10 @@ class Restarts:
         """Record that the slave starts now."""
         self._started_at = self._clock()
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """Start over, as if there had been no restart."""
         self._in_a_row = 0
-        self.intensity.forget()
+        self.intensity.reset()
 
     def next_delay(self) -> float:
         """Count a restart; returns the seconds to wait before it."""

@@ -6,7 +6,9 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 
+from ..exceptions import RegistrationError
 from .dependencies import Dependencies
+from .spec import SlaveSpec
 from .supervised_slave import SupervisedSlave
 
 NAMES_SHOWN = 10
@@ -80,6 +82,18 @@ class SlaveGraph:
     def bound_to(self, slave: SupervisedSlave) -> list[SupervisedSlave]:
         """Those without which it doesn't run."""
         return self.earlier(slave) if slave.spec.bound else []
+
+    def check_bound(self, spec: SlaveSpec) -> None:
+        """Raise RegistrationError if one that a slave is bound to can't run before it is started by
+        name."""
+        for name in spec.bound_to:
+            other = self.slaves.get(name)
+            if other is None or other.is_out:
+                state = "not there" if other is None else other.state
+                raise RegistrationError(
+                    f"the slave {spec.name!r} is bound to {name!r}, which is {state}; "
+                    "start that first"
+                )
 
     def with_belonging(self, slaves: Iterable[SupervisedSlave]) -> list[SupervisedSlave]:
         """The slaves, all that are bound to them, and all that their runs own."""

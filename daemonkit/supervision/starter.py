@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from ..runtime.agenda import Agenda
 from ..runtime.clock import kernel_timeout, monotonic
 from .dependencies import find_path
 from .slave_graph import SlaveGraph
@@ -38,8 +37,7 @@ class Starter:
         """Those that only the order keeps from starting."""
         self._waits = 0
         """Threads that wait until a slave is settled."""
-        self._numbers = itertools.count()
-        self._dues: list[tuple[float, int, SupervisedSlave]] = []
+        self._dues: Agenda[SupervisedSlave] = Agenda()
 
     def is_held(self, slave: SupervisedSlave) -> bool:
         """Whether something other than the order keeps it from starting."""
@@ -128,9 +126,8 @@ class Starter:
                 self._graph.wakes = True
             else:
                 self._in_line.add(slave)
-            if slave.is_wanted and slave.due > self._clock() and slave.due != slave.queued:
-                slave.queued = slave.due
-                heapq.heappush(self._dues, (slave.due, next(self._numbers), slave))
+            is_due_later = slave.is_wanted and slave.due > self._clock()
+            if is_due_later and self._dues.note(slave, slave.due):
                 self._graph.wakes = True
 
     def consider_after(self, slave: SupervisedSlave) -> None:
@@ -188,18 +185,17 @@ class Starter:
 
     def make_due_ready(self, now: float) -> float:
         """Have those that are due started by `start_ready`; returns when to call this again."""
-        while self._dues and self._dues[0][0] <= now:
-            self.consider(heapq.heappop(self._dues)[2])
-        return self._dues[0][0] if self._dues else math.inf
+        self.consider(*self._dues.take(now))
+        return self._dues.next
 
     def wait_until_settled(
-        self, slave: SupervisedSlave, is_over: Callable[[], bool], timeout: float = math.inf
+        self, slave: SupervisedSlave, is_cancelled: Callable[[], bool], timeout: float = math.inf
     ) -> None:
-        """Wait until `is_settled`, or `is_over` is true, at most `timeout` seconds."""
+        """Wait until `is_settled`, or `is_cancelled` is true, at most `timeout` seconds."""
         with self._graph.lock:
             self._waits += 1
         try:
-            self.wait_for(slave, lambda: is_over() or self.is_settled(slave), timeout)
+            self.wait_for(slave, lambda: is_cancelled() or self.is_settled(slave), timeout)
         finally:
             with self._graph.lock:
                 self._waits -= 1

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import logging
-import math
 from collections.abc import Callable, Iterable
 
+from ..runtime.agenda import Agenda
 from ..runtime.clock import monotonic
 from ..runtime.stacks import stack_of
 from .slave_graph import SlaveGraph, shown_names
@@ -37,8 +35,7 @@ class Stopper:
         self._logger = logger
         self._limits = limits
         self._clock = clock
-        self._numbers = itertools.count()
-        self._stops: list[tuple[float, int, SupervisedSlave]] = []
+        self._stops: Agenda[SupervisedSlave] = Agenda()
 
     def stop(self, slaves: Iterable[SupervisedSlave], reason: str) -> None:
         """Ask those of them that run to stop, each once those after it have stopped.
@@ -67,8 +64,8 @@ class Stopper:
 
     def _limit_stop(self, slave: SupervisedSlave, limit: float) -> None:
         slave.stop_until = limit
-        heapq.heappush(self._stops, (limit, next(self._numbers), slave))
-        self._graph.wakes = True
+        if self._stops.note(slave, limit):
+            self._graph.wakes = True
 
     def stop_all(self, timeout: float) -> None:
         """Ask all to stop, in order, within `timeout` seconds."""
@@ -112,23 +109,27 @@ class Stopper:
                     asked.append(other)
         return asked
 
-    def forget(self, slave: SupervisedSlave) -> None:
-        """It has stopped after all."""
+    def ended(self, slave: SupervisedSlave) -> None:
+        """It has stopped, in time or after all."""
         self.overdue.discard(slave)
         self.given_up.discard(slave)
 
     def expire(self, now: float) -> float:
         """Wait no longer for those that have not stopped in time; returns when to look again."""
-        while self._stops and self._stops[0][0] <= now:
-            slave = heapq.heappop(self._stops)[2]
-            if slave.is_asked and slave.stop_until <= now and slave not in self.overdue:
-                self.overdue.add(slave)
-                has_own = slave.spec.stop_timeout is not None
-                if has_own and slave.stop_until < self._limits.end(slave.name):
-                    self.given_up.add(slave)
-                self._report_overdue(slave, self.unblock(slave))
-                slave.changes.notify_all()
-        return self._stops[0][0] if self._stops else math.inf
+        for slave in self._stops.take(now):
+            if not slave.is_asked or slave in self.overdue:
+                continue
+            if slave.stop_until > now:
+                # It has got more time since then.
+                self._stops.note(slave, slave.stop_until)
+                continue
+            self.overdue.add(slave)
+            has_own = slave.spec.stop_timeout is not None
+            if has_own and slave.stop_until < self._limits.end(slave.name):
+                self.given_up.add(slave)
+            self._report_overdue(slave, self.unblock(slave))
+            slave.changes.notify_all()
+        return self._stops.next
 
     def _report_overdue(self, slave: SupervisedSlave, waited: list[SupervisedSlave]) -> None:
         if waited:

@@ -77,8 +77,6 @@ class SupervisedSlave(Linked["SupervisedSlave"]):
     """The exception of the first attempt, if the slave had only one."""
     last_failure: SlaveFailure | None = None
     ticks = 0
-    visit = math.inf
-    """When `run_due` is called next, monotonic seconds."""
 
     def __init__(
         self,
@@ -220,7 +218,7 @@ class SupervisedSlave(Linked["SupervisedSlave"]):
         self.shown = {}
         self.is_wanted = True
         if not self.is_alive:
-            self._restarts.forget()
+            self._restarts.reset()
         self.plan_restart(-math.inf, reason)
 
     def plan_stop(self) -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import heapq
-import itertools
-import math
 import threading
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from ..exceptions import RegistrationError
+from ..runtime.agenda import Agenda
 from ..runtime.clock import kernel_timeout, monotonic
 from ..runtime.failures import FailureLog
 from ..runtime.timer import AFTER_FAILURE, Timer
@@ -83,8 +81,7 @@ class Supervisor:
         """Whether it waits no longer for slaves that have used up their `stop_timeout`."""
         self._is_aborted = False
         self._woken: set[SupervisedSlave] = set()
-        self._visits: list[tuple[float, int, SupervisedSlave]] = []
-        self._numbers = itertools.count()
+        self._visits: Agenda[SupervisedSlave] = Agenda()
 
     def _refused(self, slave: SupervisedSlave, error: BaseException) -> None:
         self._exits.refused(slave, error)
@@ -164,6 +161,7 @@ class Supervisor:
             handle = Handle()
             added.handle = weakref.ref(handle)
             self._starter.consider(added)
+            # In the same change: what others may wait for is checked by it.
             if caller is not None:
                 caller.awaited = added
         self._starter.wait_until_settled(added, lambda: graph.is_closed)
@@ -200,12 +198,7 @@ class Supervisor:
                 f"the slave {name!r} has ended, but what belonged to it hasn't yet"
             )
         graph.dependencies.check(name, spec.after)
-        for other in spec.bound_to:
-            if graph.slaves[other].is_out:
-                raise RegistrationError(
-                    f"the slave {name!r} is bound to {other!r}, which is "
-                    f"{graph.slaves[other].state}; start that first"
-                )
+        graph.check_bound(spec)
         if caller is not None and not caller.is_created:
             self._check_waits(spec, caller)
         group = self._group_of(spec)
@@ -275,14 +268,10 @@ class Supervisor:
 
     def _run_due(self, now: float) -> float:
         due = self._sequencer.run_due(now)
-        woken, visits = set(), self._visits
+        to_visit = set(self._visits.take(now))
         while self._woken:
-            woken.add(self._woken.pop())
-        while visits and visits[0][0] <= now:
-            slave = heapq.heappop(visits)[2]
-            slave.visit = math.inf
-            woken.add(slave)
-        for slave in woken:
+            to_visit.add(self._woken.pop())
+        for slave in to_visit:
             try:
                 next_due = slave.run_due(now)
             # A handler of the log may raise, and again here; the others' turn comes anyway.
@@ -291,11 +280,8 @@ class Supervisor:
                 with suppress(Exception):
                     what = f"The check of the slave {slave.name} failed"
                     self._failures.log(error, what, then="; it is repeated")
-            # An earlier visit will ask again.
-            if next_due < slave.visit:
-                slave.visit = next_due
-                heapq.heappush(visits, (next_due, next(self._numbers), slave))
-        return min(due, visits[0][0] if visits else math.inf)
+            self._visits.note(slave, next_due)
+        return min(due, self._visits.next)
 
     # What it shows
 

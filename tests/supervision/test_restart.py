@@ -166,7 +166,7 @@ def test_the_restarts_of_all_are_limited_within_the_period() -> None:
     assert intensity.exceeded(" of all") == "2 restarts within 10 s of all were not enough"
     assert Intensity(1, 10).exceeded() == "1 restart within 10 s was not enough"
     assert Intensity(0, 10).exceeded() == "no restart within 10 s is allowed"
-    intensity.forget()
+    intensity.reset()
     assert not intensity.is_exhausted
 
 

@@ -739,7 +739,7 @@ def test_what_is_due_and_who_is_woken_is_noted_once() -> None:
         for _ in range(100):
             supervisor._starter.consider(slave)
 
-    assert len(supervisor._starter._dues) == 1
+    assert len(supervisor._starter._dues._heap) == 1
     wakers = [
         threading.Thread(target=lambda: [supervisor.wake(slave) for _ in range(2000)])
         for _ in range(4)
@@ -748,6 +748,6 @@ def test_what_is_due_and_who_is_woken_is_noted_once() -> None:
         waker.start()
     while any(waker.is_alive() for waker in wakers):
         supervisor.timer.functions[0](0)
-    assert len(supervisor._visits) <= 1
+    assert len(supervisor._visits._heap) <= 1
     supervisor.request_stop()
     assert supervisor.join(20)
