@@ -30,6 +30,17 @@ class Worker(Slave):
         return {**super().status(), "arguments": self.arguments}
 
 
+class Plain(Slave):
+    def run(self) -> None: ...
+
+
+class Named(Slave):
+    def __init__(self, url: str, timeout: float = 1, every: float = 1) -> None:
+        self.arguments = (url, timeout, every)
+
+    def run(self) -> None: ...
+
+
 class CountingTimer(Timer):
     """A timer that isn't started, and counts how often it is woken."""
 
@@ -116,6 +127,23 @@ class Recorded:
                     recorded.log.append(f"-{name}")
 
         return Work
+
+    def parent(self, name: str, *children: str | type[Slave], **options: Any) -> type[Slave]:
+        """The class of a slave that starts others of its own, each a name or a class, with these
+        options, and then does what it is told."""
+        base: Any = self.work(name)
+        given = {"backoff": (0, 0), **options}
+
+        class Parent(base):  # type: ignore[misc]
+            def run(slave) -> None:
+                for child in children:
+                    target = self.work(child) if isinstance(child, str) else child
+                    own = child if isinstance(child, str) else child.__name__
+                    slave.run_slave(target, name=own, **given)
+                super().run()
+
+        Parent.__name__ = name
+        return Parent
 
     def _work(self, slave: Slave) -> None:
         ends = self.ends.setdefault(slave.name, [])

@@ -359,24 +359,11 @@ def test_a_wrong_limit_for_all_slaves_is_refused_at_the_start(app: Daemon, maste
 # Stopping
 
 
-def parent_of(slaves: Unsteady, name: str, *children: str) -> type[Slave]:
-    """A slave that starts others of its own, and then does what it is told."""
-    base = slaves.work(name)
-
-    class Parent(base):  # type: ignore[misc, valid-type]
-        def run(self) -> None:
-            for child in children:
-                self.run_slave(slaves.work(child), name=child, backoff=(0, 0))
-            super().run()
-
-    return Parent
-
-
 def test_slaves_without_a_time_limit_stop_with_the_daemon(app: Daemon, slaves: Unsteady) -> None:
     # sup_stop_infinity
     with running(app) as client:
         slaves.add("work", stop_timeout=None)
-        app.run_slave(parent_of(slaves, "parent", "owned"), name="parent", stop_timeout=None)
+        app.run_slave(slaves.parent("parent", "owned"), name="parent", stop_timeout=None)
         slaves.wait_for("+work", "+parent", "+owned")
 
     assert sorted(slaves.log) == ["-owned", "-parent", "-work"]
@@ -945,7 +932,7 @@ def test_a_group_of_parents_restarts_with_what_they_start_in_run_and_with_nothin
         ("dynamic", "static", []),
         ("third", "dynamic", []),
     ):
-        parent = parent_of(slaves, name, *owned)
+        parent = slaves.parent(name, *owned)
         app.add_slave(parent, name=name, after=after, group="top", backoff=(0, 0))
     with running(app) as client:
         slaves.wait_for_each("+static", "+one", "+dynamic", "+third")
@@ -1131,7 +1118,7 @@ def test_a_slave_that_is_done_when_others_have_it_stopped_does_not_end_the_daemo
 def test_an_owned_slave_may_end_the_daemon_but_never_its_parent_alone(
     app: Daemon, slaves: Unsteady, ends_daemon: bool
 ) -> None:  # significant_escalation
-    app.add_slave(parent_of(slaves, "parent"), name="parent")
+    app.add_slave(slaves.parent("parent"), name="parent")
     with running(app) as client:
         slaves.wait_for("+parent")
         slaves.made["parent"].run_slave(slaves.work("job"), name="job", ends_daemon=ends_daemon)

@@ -300,14 +300,7 @@ def test_a_member_that_is_bound_to_another_one_backs_off_as_a_failed_one(
 def test_a_restart_keeps_the_order_when_one_waits_for_what_it_owns(
     app: Daemon, slaves: Recorded
 ) -> None:
-    base: Any = slaves.work("a")
-
-    class Parent(base):  # type: ignore[misc]
-        def run(self) -> None:
-            self.run_slave(slaves.work("child"), name="child")
-            super().run()
-
-    app.add_slave(Parent, name="a", group="g", backoff=(0, 0))
+    app.add_slave(slaves.parent("a", "child"), name="a", group="g", backoff=(0, 0))
     slaves.add("b", after="a", group="g")
     released = slaves.hold("child")
     with running(app) as client:

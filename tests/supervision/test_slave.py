@@ -6,16 +6,7 @@ from daemonkit import Daemon, Slave
 from daemonkit.runtime.heartbeat import Heartbeat, ShutdownEvent
 from daemonkit.supervision.spec import SlaveSpec
 
-
-class Plain(Slave):
-    def run(self) -> None: ...
-
-
-class Named(Slave):
-    def __init__(self, url: str, timeout: float = 1, every: float = 1) -> None:
-        self.arguments = (url, timeout, every)
-
-    def run(self) -> None: ...
+from .slaves import Named, Plain
 
 
 def work() -> None: ...

@@ -7,16 +7,7 @@ import pytest
 from daemonkit import RegistrationError, Slave
 from daemonkit.supervision.spec import SlaveSpec, split_options
 
-
-class Plain(Slave):
-    def run(self) -> None: ...
-
-
-class Named(Slave):
-    def __init__(self, url: str, timeout: float = 1, every: float = 1) -> None:
-        self.arguments = (url, timeout, every)
-
-    def run(self) -> None: ...
+from .slaves import Named, Plain
 
 
 class Open(Slave):

@@ -552,24 +552,11 @@ def test_a_slave_that_cannot_start_yet_is_added_without_a_handle(app: Daemon) ->
         app.restart_slave("conn", 0)
 
 
-def parent_of(slaves: Recorded, *children: str) -> type[Slave]:
-    """A slave that starts others of its own, and then does what it is told."""
-    base = slaves.work("parent")
-
-    class Parent(base):  # type: ignore[misc, valid-type]
-        def run(self) -> None:
-            for child in children:
-                self.run_slave(slaves.work(child), name=child, backoff=(0, 0))
-            super().run()
-
-    return Parent
-
-
 def test_what_a_slave_owns_stops_with_that_run_and_delays_its_restart(
     app: Daemon, slaves: Recorded
 ) -> None:
     released = slaves.hold("two")
-    app.add_slave(parent_of(slaves, "one", "two"), name="parent", backoff=(0, 0))
+    app.add_slave(slaves.parent("parent", "one", "two"), name="parent", backoff=(0, 0))
     with running(app) as client:
         slaves.wait_for("+parent", "+one", "+two")
         slaves.fail("one")
@@ -593,7 +580,7 @@ def test_what_a_slave_owns_stops_with_that_run_and_delays_its_restart(
 def test_what_a_slave_owns_stops_with_it_by_name_and_with_the_daemon(
     app: Daemon, slaves: Recorded
 ) -> None:
-    app.add_slave(parent_of(slaves, "one"), name="parent")
+    app.add_slave(slaves.parent("parent", "one"), name="parent")
     with running(app) as client:
         slaves.wait_for("+parent", "+one")
         assert app.restart_slave("parent")

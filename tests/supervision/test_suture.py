@@ -47,22 +47,6 @@ def left_running(caplog: pytest.LogCaptureFixture) -> list[str]:
     return named
 
 
-def parent_of(slaves: Recorded, name: str, *children: Any, **options: Any) -> type[Slave]:
-    """A slave that owns others, each a name or a class, and then does what it is told."""
-    base = slaves.work(name)
-
-    class Parent(base):  # type: ignore[misc, valid-type]
-        def run(self) -> None:
-            for child in children:
-                target = slaves.work(child) if isinstance(child, str) else child
-                own = child if isinstance(child, str) else child.__name__
-                self.run_slave(target, name=own, backoff=(0, 0), **options)
-            super().run()
-
-    Parent.__name__ = name
-    return Parent
-
-
 # TestTheHappyCase
 def test_a_slave_that_always_runs_starts_again_when_it_returns_and_ends_with_the_daemon(
     app: Daemon, slaves: Recorded
@@ -305,8 +289,8 @@ def test_each_event_of_a_slave_is_one_record_of_its_level(
 def test_what_slaves_own_over_two_levels_starts_with_the_outer_one_and_stops_with_it(
     app: Daemon, slaves: Recorded
 ) -> None:
-    inner = parent_of(slaves, "inner", "leaf")
-    app.add_slave(parent_of(slaves, "outer", inner), name="outer", backoff=(0, 0))
+    inner = slaves.parent("inner", "leaf")
+    app.add_slave(slaves.parent("outer", inner), name="outer", backoff=(0, 0))
     with running(app) as client:
         slaves.wait_for("+outer", "+inner", "+leaf")
         owners = {slave["name"]: slave["owner"] for slave in client.status()["slaves"]}
@@ -321,8 +305,8 @@ def test_what_slaves_own_over_two_levels_starts_with_the_outer_one_and_stops_wit
 
 # TestNestedSupervisors: a restart, which suture doesn't test
 def test_a_restart_waits_for_what_is_owned_over_two_levels(app: Daemon, slaves: Recorded) -> None:
-    inner = parent_of(slaves, "inner", "leaf")
-    app.add_slave(parent_of(slaves, "outer", inner), name="outer", backoff=(0, 0))
+    inner = slaves.parent("inner", "leaf")
+    app.add_slave(slaves.parent("outer", inner), name="outer", backoff=(0, 0))
     released = slaves.hold("leaf")
     with running(app) as client:
         try:
@@ -385,8 +369,8 @@ def test_only_the_slave_that_hangs_is_reported_at_the_deadline_and_it_may_end_la
 def test_all_that_hang_are_reported_over_all_levels(
     app: Daemon, slaves: Recorded, caplog: pytest.LogCaptureFixture
 ) -> None:
-    inner = parent_of(slaves, "inner", "leaf", stop_timeout=BRIEF)
-    app.add_slave(parent_of(slaves, "outer", inner, stop_timeout=BRIEF), name="outer")
+    inner = slaves.parent("inner", "leaf", stop_timeout=BRIEF)
+    app.add_slave(slaves.parent("outer", inner, stop_timeout=BRIEF), name="outer")
     slaves.add("alone", after="outer", stop_timeout=BRIEF)
     held = [slaves.hold(name) for name in ("inner", "leaf", "alone")]
     with running(app) as client:
@@ -670,7 +654,7 @@ def test_one_that_is_done_stays_down_and_one_that_ends_the_daemon_takes_all_alon
 ) -> None:
     three = ("one", "two", "three")
     if kind == "owned":
-        app.add_slave(parent_of(slaves, "inner", *three, ends_daemon=True), name="inner")
+        app.add_slave(slaves.parent("inner", *three, ends_daemon=True), name="inner")
     else:
         slaves.add("inner")
         for name in three:
@@ -709,7 +693,7 @@ def test_an_owner_and_what_it_owns_end_alone_while_the_others_go_on(
                 app.stop_slave("inner")
 
     Child.__name__ = "child"
-    app.add_slave(parent_of(slaves, "inner", Child, ends_daemon=False), name="inner")
+    app.add_slave(slaves.parent("inner", Child, ends_daemon=False), name="inner")
     slaves.add("outer")
     with running(app) as client:
         client.wait_until(lambda: sorted(slaves.log) == ["+child", "+inner", "+outer"])
@@ -901,7 +885,7 @@ def test_an_owner_and_its_child_that_fail_together_start_again_once_each(
                 raise errors.pop()
 
     Child.__name__ = "child"
-    app.add_slave(parent_of(slaves, "owner", Child, max_restarts=0), name="owner", backoff=(0, 0))
+    app.add_slave(slaves.parent("owner", Child, max_restarts=0), name="owner", backoff=(0, 0))
     with running(app) as client:
         slaves.wait_for("+owner", "+child")
         slaves.fail("owner")
