@@ -1199,7 +1199,7 @@ def test_a_one_shot_job_ends_the_daemon_with_0(run_app: Run) -> None:
         + """
 from daemonkit import Done
 
-@app.slave(restart='always', ends_daemon=True)
+@app.slave(restart='always', ends_daemon=True, after='other')
 def job():
     raise Done('400 rows imported')
 

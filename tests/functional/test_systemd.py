@@ -92,18 +92,36 @@ def listener(tmp_path: Path) -> Iterator[Listener]:
 
 @pytest.fixture
 def run(spawn: Spawn, tmp_path: Path) -> Callable[..., Process]:
-    def start(*options: str, environ: dict[str, str] | None = None, **files: str) -> Process:
+    def start(
+        *options: str, environ: dict[str, str] | None = None, text: str = APP, **files: str
+    ) -> Process:
         env = {"NOTIFY_SOCKET": str(tmp_path / "notify"), **(environ or {})}
         return spawn(
             "-m", "daemonkit", "run", "mymod", "--port", "0", *options,
-            mymod__py=APP, env=env, **files,
+            mymod__py=text, env=env, **files,
         )  # fmt: skip
 
     return start
 
 
+SLOW_START = """
+@app.slave
+class Slow(Slave):
+    def __init__(self):
+        while not os.path.exists('start'):
+            time.sleep(0.01)
+
+    def run(self):
+        self.shutdown.wait()
+"""
+
+
 def test_the_phases_are_reported_in_order(run: Spawn, listener: Listener) -> None:
-    daemon = run("--set", "master.drain_delay=0.3").wait_ready()
+    daemon = run("--set", "master.drain_delay=0.3", text=APP + SLOW_START)
+    # A phase that is over when the notifier gets its turn isn't reported.
+    listener.wait_for("STATUS=starting")
+    (daemon.folder / "start").touch()
+    daemon.wait_ready()
     listener.wait_for("READY=1")
     daemon.send_event(2)
     daemon.send_signal(signal.SIGTERM)

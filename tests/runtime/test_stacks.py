@@ -16,9 +16,10 @@ from daemonkit.runtime.stacks import awaited_in, bottom_of, stack_of, stacks
 
 @pytest.mark.parametrize("running", [True, False])
 def test_a_thread_has_a_stack_while_it_runs(running: bool) -> None:
-    release = threading.Event()
-    thread = threading.Thread(target=lambda: release.wait(10))
+    is_running, release = threading.Event(), threading.Event()
+    thread = threading.Thread(target=lambda: is_running.set() or release.wait(10))
     thread.start()
+    is_running.wait(10)
     if not running:
         release.set()
         thread.join()
@@ -31,9 +32,10 @@ def test_a_thread_has_a_stack_while_it_runs(running: bool) -> None:
 
 
 def test_the_stacks_name_each_thread() -> None:
-    release = threading.Event()
-    thread = threading.Thread(target=lambda: release.wait(10), name="busy")
+    is_running, release = threading.Event(), threading.Event()
+    thread = threading.Thread(target=lambda: is_running.set() or release.wait(10), name="busy")
     thread.start()
+    is_running.wait(10)
     text = stacks()
     release.set()
     thread.join()

@@ -84,7 +84,13 @@ def raise_no() -> None:
 
 
 def slave_status(client: Client, name: str) -> dict[str, Any]:
-    return next(slave for slave in client.status()["slaves"] if slave["name"] == name)
+    """What `/status` shows of a slave, once it shows it: a thread may be about to add it."""
+
+    def look() -> dict[str, Any] | None:
+        return next((shown for shown in client.status()["slaves"] if shown["name"] == name), None)
+
+    found: dict[str, Any] = client.wait_until(look, f"a slave named {name}")
+    return found
 
 
 def wait_for_state(client: Client, name: str, state: str) -> dict[str, Any]:
