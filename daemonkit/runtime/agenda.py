@@ -33,11 +33,20 @@ class Agenda(Generic[T]):
         heapq.heappush(self._heap, (at, next(self._numbers), item))
         return True
 
+    def drop(self, item: T) -> None:
+        """Have an item not taken any more, and keep no reference to it for long."""
+        if self._noted.pop(item, None) is None:
+            return
+        # To find one in the heap would take long; so once it is worth it, all are sorted out.
+        if len(self._heap) > 2 * len(self._noted):
+            self._heap = [(at, next(self._numbers), item) for item, at in self._noted.items()]
+            heapq.heapify(self._heap)
+
     def take(self, now: float) -> Iterator[T]:
         """Yield the items that were noted for `now` or earlier, each of them once."""
         while self._heap and self._heap[0][0] <= now:
             at, _, item = heapq.heappop(self._heap)
-            # Otherwise it has been taken at an earlier time, which was noted later.
+            # Otherwise it was dropped, or has been taken at an earlier time, which was noted later.
             if self._noted.get(item) == at:
                 del self._noted[item]
                 yield item

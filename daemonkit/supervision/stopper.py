@@ -111,6 +111,7 @@ class Stopper:
 
     def ended(self, slave: SupervisedSlave) -> None:
         """It has stopped, in time or after all."""
+        self._stops.drop(slave)
         self.overdue.discard(slave)
         self.given_up.discard(slave)
 

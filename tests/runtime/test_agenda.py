@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 
 from daemonkit.runtime.agenda import Agenda
 
@@ -36,6 +37,39 @@ def test_an_item_that_is_noted_again_while_it_is_taken_comes_at_that_time() -> N
         agenda.note(item, 2)
 
     assert (taken, agenda.next) == (["a"], 2)
+
+
+def test_a_dropped_item_is_not_taken_unless_it_is_noted_again() -> None:
+    agenda: Agenda[str] = Agenda()
+    for item in "abcd":
+        agenda.note(item, 1)
+    agenda.drop("a")
+    agenda.drop("b")
+    agenda.drop("b")
+    agenda.drop("unknown")
+    agenda.note("b", 1)
+    agenda.note("d", 0)
+    agenda.drop("d")
+    agenda.note("d", 2)
+
+    assert sorted(agenda.take(1)) == ["b", "c"]
+    assert list(agenda.take(2)) == ["d"]
+
+
+def test_many_that_are_dropped_are_not_kept() -> None:
+    class Item:
+        pass
+
+    agenda: Agenda[Item] = Agenda()
+    alive: weakref.WeakSet[Item] = weakref.WeakSet()
+    for _ in range(1000):
+        item = Item()
+        alive.add(item)
+        agenda.note(item, 1)
+        agenda.drop(item)
+    del item
+
+    assert len(alive) <= 1
 
 
 def test_items_need_not_be_comparable() -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from contextlib import suppress
 from typing import Any
 
@@ -566,3 +568,25 @@ def test_a_finished_slave_cannot_be_started_even_before_its_memory_is_freed(app:
         with pytest.raises(RegistrationError, match="was added by run_slave and has ended"):
             app.start_slave("job")
         release.set()
+
+
+def test_of_slaves_that_were_stopped_and_forgotten_nothing_is_kept(
+    app: Daemon, slaves: Recorded
+) -> None:
+    """Not even until their time for stopping would be over."""
+    kept: list[weakref.ref[Any]] = []
+    with running(app) as client:
+        supervisor = app._assembly.supervisor
+        for _ in range(5):
+            slaves.add("job")
+            (job,) = supervisor.slaves()
+            kept.append(weakref.ref(job))
+            del job
+            assert app.stop_slave("job")
+            app.forget_slave("job")
+
+        def are_freed() -> bool:
+            gc.collect()
+            return not any(each() for each in kept)
+
+        client.wait_until(are_freed)
