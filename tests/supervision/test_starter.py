@@ -99,15 +99,12 @@ def test_a_thread_that_begins_although_its_start_fails_runs_the_slave_once(
     def start(self: threading.Thread) -> None:
         real(self)
         if self.name == "work" and failures:
-            client_sees.wait(20)
+            slaves.wait_for("+work")
             raise failures.pop()
 
-    client_sees = threading.Event()
     monkeypatch.setattr(threading.Thread, "start", start)
     slaves.add("work")
-    threading.Timer(0.05, client_sees.set).start()
     with running(app) as client:
-        slaves.wait_for("+work")
         assert wait_for_state(client, "work", "running")["restarts"] == 0
 
     assert slaves.log == ["-work"]
