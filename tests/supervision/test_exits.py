@@ -3,6 +3,7 @@ from __future__ import annotations
 import gc
 import threading
 import weakref
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -376,3 +377,41 @@ def test_an_exception_whose_text_takes_long_holds_up_nothing(app: Daemon) -> Non
         assert app.run_slave(Worker) is not None
         release.set()
         assert wait_for_state(client, "job", "failed")["last_error"]["error"] == "Slow: slow"
+
+
+def test_one_that_could_not_be_created_keeps_those_before_it_waiting_for_those_after_it(
+    app: Daemon, slaves: Recorded
+) -> None:
+    creating, release = threading.Event(), threading.Event()
+
+    class Refused(Worker):
+        def __init__(self) -> None:
+            creating.set()
+            release.wait(20)
+            raise ValueError("no")
+
+    def add() -> None:
+        with suppress(ValueError):
+            app.run_slave(Refused, name="b", after="a", bound=True)
+
+    slaves.add("a")
+    held = slaves.hold("c")
+    with running(app) as client:
+        supervisor = app._assembly.supervisor
+        a = supervisor.slaves()[0]
+        app.run_slave(lambda: None, name="b")
+        wait_for_state(client, "b", "finished")
+        slaves.add("c", after="b")
+        adder = threading.Thread(target=add)
+        adder.start()
+        assert creating.wait(20)
+        app.stop_slave("c", timeout=0)
+        app.stop_slave("a", timeout=0)
+        release.set()
+        adder.join()
+        shown = [(slave.name, slave.is_asked) for slave in supervisor.slaves()]
+        held.set()
+        slaves.wait_for("+a", "+c", "-c", "-a")
+
+    assert shown == [("a", False), ("c", True)]
+    assert a.blockers == 0
