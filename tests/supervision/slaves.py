@@ -79,8 +79,33 @@ def supervisor_of(*specs: SlaveSpec, **options: Any) -> Unstarted:
     return supervisor
 
 
+def finishing(release: threading.Event, shown: dict[str, Any] | None = None) -> type[Slave]:
+    """The class of a slave that has finished, and whose thread then takes until `release` to find
+    out what is to be shown of it."""
+
+    class Finishing(Worker):
+        def run(self) -> None: ...
+
+        def status(self) -> dict[str, Any]:
+            if threading.current_thread().name == self.name:
+                release.wait(20)
+            return shown or {}
+
+    return Finishing
+
+
 def raise_no() -> None:
     raise ValueError("no")
+
+
+def names(source: Client | Daemon) -> list[str]:
+    """The names of the slaves that the status shows, in its order."""
+    return [slave["name"] for slave in source.status()["slaves"]]
+
+
+def states(source: Client | Daemon) -> dict[str, str]:
+    """The states of the slaves that the status shows, by name."""
+    return {slave["name"]: slave["state"] for slave in source.status()["slaves"]}
 
 
 def slave_status(client: Client, name: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pytest
 from daemonkit import Daemon, Done, RegistrationError, Slave
 from daemonkit.testing import running
 
-from .slaves import Recorded, Worker, raise_no, slave_status, wait_for_state
+from .slaves import Recorded, Worker, finishing, names, raise_no, slave_status, wait_for_state
 
 
 def test_a_slave_is_stopped_started_and_restarted_by_name(app: Daemon, slaves: Recorded) -> None:
@@ -178,7 +178,7 @@ def test_a_forgotten_slave_is_shown_no_more_and_its_name_is_free(app: Daemon) ->
         assert client.get("/ping").status_code == 503
         app.forget_slave("job")
         assert client.get("/ping").text == "OK\n"
-        assert [slave["name"] for slave in client.status()["slaves"]] == ["Worker"]
+        assert names(client) == ["Worker"]
         with pytest.raises(RegistrationError, match="there is no slave 'job'"):
             app.forget_slave("job")
         app.run_slave(Worker, name="job", after="Worker")
@@ -416,9 +416,9 @@ def test_slaves_that_were_stopped_in_back_off_do_not_pile_up(
             app.run_slave(raise_no, name=f"job{number}", backoff=3600)
             wait_for_state(client, f"job{number}", "backing off")
             app.stop_slave(f"job{number}")
-        names = [slave["name"] for slave in client.status()["slaves"]]
+        shown = names(client)
 
-    assert names == ["job2", "job3"]
+    assert shown == ["job2", "job3"]
 
 
 @pytest.mark.parametrize("call", ["start_slave", "restart_slave", "stop_slave"])
@@ -493,17 +493,14 @@ def test_a_thread_that_waits_to_add_a_slave_learns_that_it_was_forgotten(
         with suppress(RegistrationError):
             returned.append(app.run_slave(*args, **options))
 
-    def names() -> list[str]:
-        return [slave["name"] for slave in client.status()["slaves"]]
-
     with running(app) as client:
         conn = threading.Thread(target=add, args=(Conn,), kwargs={"name": "conn"})
         conn.start()
-        client.wait_until(lambda: names() == ["conn"])
+        client.wait_until(lambda: names(client) == ["conn"])
         options = {"name": "sub", "after": "conn", "bound": True}
         sub = threading.Thread(target=add, args=(Worker,), kwargs=options)
         sub.start()
-        client.wait_until(lambda: names() == ["conn", "sub"])
+        client.wait_until(lambda: names(client) == ["conn", "sub"])
         app.stop_slave("conn", timeout=0)
         app.forget_slave("sub")
         client.wait_until(lambda: returned == [None])
@@ -554,16 +551,8 @@ def test_a_name_is_free_again_once_what_belonged_to_its_slave_has_ended(
 def test_a_finished_slave_cannot_be_started_even_before_its_memory_is_freed(app: Daemon) -> None:
     release = threading.Event()
 
-    class Job(Worker):
-        def run(self) -> None: ...
-
-        def status(self) -> Any:
-            if threading.current_thread().name == "job":
-                release.wait(20)
-            return {}
-
     with running(app) as client:
-        app.run_slave(Job, name="job")
+        app.run_slave(finishing(release), name="job")
         wait_for_state(client, "job", "finished")
         with pytest.raises(RegistrationError, match="was added by run_slave and has ended"):
             app.start_slave("job")

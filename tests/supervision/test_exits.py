@@ -11,7 +11,7 @@ import pytest
 from daemonkit import Daemon, Done, RegistrationError, Slave
 from daemonkit.testing import running
 
-from .slaves import Recorded, Worker, raise_no, slave_status, wait_for_state
+from .slaves import Recorded, Worker, finishing, names, raise_no, slave_status, wait_for_state
 
 
 def done(where: str) -> Any:
@@ -205,10 +205,10 @@ def test_only_the_last_slaves_that_were_added_later_are_kept(
             app.run_slave(Worker, name=f"worker{number}")
             app.stop_slave(f"worker{number}")
         client.wait_until(lambda: len(client.status()["slaves"]) == 8)
-        names = {slave["name"] for slave in client.status()["slaves"]}
+        shown = set(names(client))
         problems = client.status()["problems"]
 
-    assert names == {
+    assert shown == {
         *("setup", "broken", "job3", "job4", "bad3", "bad4", "worker3", "worker4"),
     }
     assert "the slave broken has failed" in problems
@@ -292,9 +292,9 @@ def test_a_slave_that_was_refused_is_not_started_by_a_restart_that_was_under_way
         X.go.set()
         adder.join()
         client.wait_until(lambda: slave_status(client, "member")["state"] == "running")
-        names = [slave["name"] for slave in client.status()["slaves"]]
+        shown = names(client)
 
-    assert (names, len(errors), X.runs) == (["member"], 1, 1)
+    assert (shown, len(errors), X.runs) == (["member"], 1, 1)
 
 
 def test_what_a_refused_slave_owned_is_stopped(app: Daemon, slaves: Recorded) -> None:
@@ -315,16 +315,8 @@ def test_a_slow_status_at_the_end_does_not_touch_what_has_the_name_since_then(
 ) -> None:
     release = threading.Event()
 
-    class Old(Worker):
-        def run(self) -> None: ...
-
-        def status(self) -> Any:
-            if threading.current_thread().name == "x":
-                release.wait(20)
-            return {"old": True}
-
     with running(app) as client:
-        app.run_slave(Old, name="x")
+        app.run_slave(finishing(release, {"old": True}), name="x")
         supervisor = app._assembly.supervisor
         assert supervisor is not None
         old = supervisor.slaves()[0]

@@ -25,7 +25,7 @@ from daemonkit.testing import Client, running
 
 from ..clock import Clock
 from ..events.conditions import until
-from .slaves import Recorded, Worker, raise_no, slave_status, supervisor_of, wait_for_state
+from .slaves import Recorded, Worker, raise_no, slave_status, states, supervisor_of, wait_for_state
 
 POLICIES = ("always", "on-failure", "never")
 LATE = [pytest.param(False, id="registered"), pytest.param(True, id="run_slave")]
@@ -80,10 +80,6 @@ class Unsteady(Recorded):
 @pytest.fixture
 def slaves(app: Daemon) -> Unsteady:
     return Unsteady(app)
-
-
-def states(app: Daemon) -> dict[str, str]:
-    return {slave["name"]: slave["state"] for slave in app.status()["slaves"]}
 
 
 def wait_for_states(client: Client, app: Daemon, **expected: str) -> None:

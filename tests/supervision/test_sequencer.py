@@ -7,13 +7,9 @@ from typing import Any
 import pytest
 
 from daemonkit import Daemon, Done, Slave
-from daemonkit.testing import Client, running
+from daemonkit.testing import running
 
-from .slaves import Recorded, slave_status, wait_for_state
-
-
-def states(client: Client) -> dict[str, str]:
-    return {slave["name"]: slave["state"] for slave in client.status()["slaves"]}
+from .slaves import Recorded, slave_status, states, wait_for_state
 
 
 def test_a_bound_slave_is_stopped_and_started_again_after_the_one_it_is_bound_to(

@@ -12,7 +12,7 @@ from daemonkit.supervision.spec import SlaveSpec
 from daemonkit.testing import running
 
 from ..events.conditions import until
-from .slaves import Recorded, Worker, raise_no, slave_status, supervisor_of, wait_for_state
+from .slaves import Recorded, Worker, names, raise_no, slave_status, supervisor_of, wait_for_state
 
 
 def test_a_slave_after_an_unknown_one_is_refused_at_once() -> None:
@@ -108,7 +108,7 @@ def test_a_name_in_use_is_refused_and_a_finished_one_may_be_used_again(app: Daem
         wait_for_state(client, "job", "finished")
         app.run_slave(lambda slave: slave.shutdown.wait(), name="job")
         wait_for_state(client, "job", "running")
-        assert [slave["name"] for slave in client.status()["slaves"]] == ["Worker", "job"]
+        assert names(client) == ["Worker", "job"]
 
     with pytest.raises(RegistrationError, match="^the daemon is stopping: late is not started$"):
         app.run_slave(lambda: None, name="late")
@@ -234,9 +234,9 @@ def test_only_the_last_hundred_finished_slaves_are_kept(app: Daemon) -> None:
             app.run_slave(lambda: None, name=str(number))
             wait_for_state(client, str(number), "finished")
         app.run_slave(Worker)
-        names = [slave["name"] for slave in client.status()["slaves"]]
+        shown = names(client)
 
-    assert names == [*map(str, range(5, 105)), "Worker"]
+    assert shown == [*map(str, range(5, 105)), "Worker"]
 
 
 def test_slaves_can_be_added_when_those_that_others_named_are_no_longer_shown(
@@ -249,9 +249,9 @@ def test_slaves_can_be_added_when_those_that_others_named_are_no_longer_shown(
         for number in range(4):
             app.run_slave(lambda: None, name=str(number))
             wait_for_state(client, str(number), "finished")
-        names = [slave["name"] for slave in client.status()["slaves"]]
+        shown = names(client)
 
-    assert "setup" not in names
+    assert "setup" not in shown
     assert client.exit_status == 0
 
 
@@ -261,9 +261,9 @@ def test_failed_slaves_do_not_pile_up(app: Daemon, monkeypatch: pytest.MonkeyPat
         for number in range(5):
             app.run_slave(raise_no, name=str(number), restart="never", critical=False)
             wait_for_state(client, str(number), "failed")
-        names = [slave["name"] for slave in client.status()["slaves"]]
+        shown = names(client)
 
-    assert names == ["3", "4"]
+    assert shown == ["3", "4"]
 
 
 def test_a_failure_while_stopping_does_not_change_the_exit_status(app: Daemon) -> None:

@@ -20,22 +20,14 @@ import pytest
 from daemonkit import Daemon, Done, RegistrationError, Slave
 from daemonkit.supervision.restart import Intensity
 from daemonkit.supervision.spec import SlaveSpec
-from daemonkit.testing import Client, running
+from daemonkit.testing import running
 
 from ..clock import Clock
 from ..events.conditions import until
-from .slaves import Recorded, Worker, slave_status, supervisor_of, wait_for_state
+from .slaves import Recorded, Worker, names, slave_status, states, supervisor_of, wait_for_state
 
 BRIEF = 0.02
 """Seconds: the `stop_timeout` of a slave that hangs, so that the others have all the time."""
-
-
-def names(client: Client) -> list[str]:
-    return [slave["name"] for slave in client.status()["slaves"]]
-
-
-def states(client: Client) -> dict[str, str]:
-    return {slave["name"]: slave["state"] for slave in client.status()["slaves"]}
 
 
 def left_running(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -758,7 +750,7 @@ def test_adding_a_slave_after_the_end_is_refused_at_once_and_makes_none(
             add(slaves.work("late"), name="late")
         assert str(caught.value) == "the daemon is stopping: late is not started"
     assert slaves.log == []
-    assert [slave["name"] for slave in app.status()["slaves"]] == ["before"]
+    assert names(app) == ["before"]
 
 
 def cancelled() -> None:
