@@ -145,9 +145,8 @@ class ByName:
         if not slave.is_alive:
             self._log(f"Starting the slave %s: {reason}", slave)
         slave.plan_start(reason)
-        if slave.group is not None and slave.group.failed in together:
-            if slave.group.failed is not None:
-                slave.group.failed.plan_start(reason)
+        if slave.group is not None and slave.group.failed is not None:
+            slave.group.failed.plan_start(reason)
             slave.group.failed = None
         self._sequencer.restart(together, reason, group=group)
 
