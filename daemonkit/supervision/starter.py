@@ -126,8 +126,9 @@ class Starter:
                 self._graph.wakes = True
             else:
                 self._in_line.add(slave)
-            is_due_later = slave.is_wanted and slave.due > self._clock()
-            if is_due_later and self._dues.note(slave, slave.due):
+            if not slave.is_wanted or slave.due <= self._clock():
+                self._dues.drop(slave)
+            elif self._dues.note(slave, slave.due):
                 self._graph.wakes = True
 
     def consider_after(self, slave: SupervisedSlave) -> None:

@@ -559,18 +559,24 @@ def test_a_finished_slave_cannot_be_started_even_before_its_memory_is_freed(app:
         release.set()
 
 
+@pytest.mark.parametrize("is_failing", [False, True])
 def test_of_slaves_that_were_stopped_and_forgotten_nothing_is_kept(
-    app: Daemon, slaves: Recorded
+    app: Daemon, slaves: Recorded, is_failing: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not even until their time for stopping would be over."""
+    """Not even until their time for stopping, or for the next restart, would be over."""
+    # The records that pytest keeps lead to the run, by the traceback.
+    monkeypatch.setattr(app.logger, "propagate", False)
     kept: list[weakref.ref[Any]] = []
     with running(app) as client:
         supervisor = app._assembly.supervisor
         for _ in range(5):
-            slaves.add("job")
+            slaves.add("job", backoff=60)
             (job,) = supervisor.slaves()
             kept.append(weakref.ref(job))
             del job
+            if is_failing:
+                slaves.fail("job")
+                wait_for_state(client, "job", "backing off")
             assert app.stop_slave("job")
             app.forget_slave("job")
 
