@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
-from functools import partial
 from typing import Any
 
 from .callables import refuse_unrun, require_function
@@ -22,23 +19,23 @@ from .exceptions import DaemonkitError, PingError, RegistrationError
 from .lifecycle.assembly import Assembly
 from .lifecycle.exit import Deadline, ExitWatch, exit_now, flush_stdout
 from .lifecycle.lifecycle import STOPPED_BY_DEADLINE, Lifecycle
+from .lifecycle.on_demand import OnDemand
 from .lifecycle.parts import Host, Program
 from .lifecycle.reloading import Reloader
 from .lifecycle.signal_actions import StopSignals, signal_actions
 from .lifecycle.signals import Signals
+from .lifecycle.status_view import StatusView
 from .lifecycle.switching import set_switch_interval
 from .monitoring.alerts.juggler import make_alert
 from .monitoring.health import Health
 from .monitoring.status import Gatherer
 from .registry import HandlerSpec, Registrars
-from .runtime.clock import monotonic
 from .slave_commands import SlaveCommands
 from .supervision.slave import Slave
-from .supervision.slave_status import fallback_status, status_of
 from .supervision.spec import SlaveSpec
 from .supervision.supervisor import Supervisor
 from .system import log
-from .text import describe, timestamp
+from .text import describe
 from .types import Event
 from .web.flask_app import WebApp
 from .web.routes import OK
@@ -62,20 +59,33 @@ class Daemon(SlaveCommands, Registrars):
         self._config = ConfigInForce(config)
         self._health = Health()
         self._gatherer = Gatherer(self.logger)
-        self._started: datetime | None = None
-        self._started_clock = 0.0
-        self._assembly = Assembly(
+        self._on_demand = OnDemand(
             self,
-            self._registry,
-            self._hooks,
             self.blueprint,
             self._config,
             self._health,
-            event_handler=self._event_handler,
             status=lambda: self._gatherer.call(
                 "status()", self.status, lambda: Daemon.status(self)
             ),
             ping=self._ping_while_open,
+        )
+        self._assembly = Assembly(
+            self,
+            self._on_demand,
+            self._registry,
+            self._hooks,
+            self._config,
+            self._health,
+            self._event_handler,
+        )
+        self._status_view = StatusView(
+            self.name,
+            self._registry,
+            self._config,
+            self._health,
+            self._gatherer,
+            self._on_demand,
+            self._assembly,
         )
         self._lifecycle: Lifecycle | None = None
         self._stop_signals = StopSignals(self.shutdown, self.logger, self._assembly.events_left)
@@ -107,7 +117,7 @@ class Daemon(SlaveCommands, Registrars):
     def _configure(self, given: Given) -> None:
         self._check_unstarted()
         self._config.load(given)
-        self._assembly.apply_limits()
+        self._on_demand.apply_limits()
 
     @property
     def config(self) -> dict[str, Any]:
@@ -137,27 +147,7 @@ class Daemon(SlaveCommands, Registrars):
 
     def status(self) -> dict[str, Any]:
         """What `/status` shows; an override may add to it, or return anything."""
-        uptime = monotonic() - self._started_clock if self._started else 0.0
-        shown: dict[str, Any] = {
-            "name": self.name,
-            "pid": os.getpid(),
-            "started": timestamp(self._started),
-            "uptime": round(uptime, 6),
-            **self._health.shown(),
-            **self._assembly.counters(),
-            "slaves": [
-                self._gatherer.call(
-                    f"The status of {slave.name}",
-                    partial(status_of, slave),
-                    partial(fallback_status, slave),
-                )
-                for slave in (self._supervisor.slaves() if self._supervisor else ())
-            ],
-            **self._config.now.visible(),
-        }
-        for name, function in list(self._registry.status_fields.items()):
-            shown[name] = self._gatherer.call(f"The status field {name}", function)
-        return shown
+        return self._status_view.shown()
 
     def ping(self) -> Any:
         """The health check: returns the answer's text or raises PingError.
@@ -176,7 +166,7 @@ class Daemon(SlaveCommands, Registrars):
     # What users call
 
     def _add_slave(self, spec: SlaveSpec) -> Slave | None:
-        with self._assembly.lock:
+        with self._on_demand.lock:
             if self._assembly.supervisor is None:
                 self._append_slave(spec)
                 return None
@@ -193,14 +183,14 @@ class Daemon(SlaveCommands, Registrars):
         stopping or the queue's disk is not available, and InvalidEvent (a ValueError) for what
         isn't a JSON value, or EventTooLarge for one over `max_event_size`.
         """
-        self._assembly.intake.put_value(event)
+        self._on_demand.intake.put_value(event)
 
     def send_event_to_juggler(self, host: str, service: str, status: str, description: str) -> None:
         """Queue an event for the monitoring system Juggler; returns at once.
 
         status: OK, INFO, WARN or CRIT; another is a ValueError.
         """
-        self._assembly.outbox.put(make_alert(host, service, status, description))
+        self._on_demand.outbox.put(make_alert(host, service, status, description))
 
     def stop(self) -> None:
         """Ask the daemon to stop; returns at once, may be called from any thread."""
@@ -209,7 +199,7 @@ class Daemon(SlaveCommands, Registrars):
     @property
     def flask(self) -> WebApp:
         """The Flask app, made once; routes may be added until its first request."""
-        return self._assembly.web
+        return self._on_demand.web
 
     def start(self) -> None:
         """Run until shutdown, in this thread; signals are handled if it is the main thread.
@@ -266,7 +256,7 @@ class Daemon(SlaveCommands, Registrars):
             self.logger.warning("Config file is not specified")
         log_warnings(self._config.now, self.logger)
         self.logger.debug("Starting")
-        self._started, self._started_clock = datetime.now(), monotonic()
+        self._status_view.start()
         program = Program(
             self.logger,
             self.shutdown,

@@ -8,18 +8,9 @@ from typing import Any
 
 import pytest
 
-from daemonkit import Daemon, QueueFull, RegistrationError, Secret, StartError
+from daemonkit import Daemon, RegistrationError, StartError
 from daemonkit.lifecycle.parts import Host
 from daemonkit.testing import running
-
-
-def test_events_queued_before_the_configuration_is_known_count_against_queue_size() -> None:
-    app = Daemon("app")
-    app.put_event(1)
-    app.configure({"master": {"queue_size": 1}})
-
-    with pytest.raises(QueueFull, match=r"\(1 events\)"):
-        app.put_event(2)
 
 
 def test_routes_that_flask_refuses_are_reported_in_one_line() -> None:
@@ -124,34 +115,6 @@ def test_a_failing_event_is_retried_across_a_restart_and_then_kept(durable: dict
         assert attempts == [1, 2, 3]
         assert client.status()["events_queue"] == 0
         assert client.get("/ping").status_code == 200
-
-
-READER = {"reader": {"token": Secret("r" * 16), "may": ["read"]}}
-AS_READER = {"Authorization": f"Bearer {'r' * 16}"}
-
-
-@pytest.mark.parametrize("is_guarded", [False, True])
-def test_dead_letters_are_shown_whole_only_to_those_with_a_token(is_guarded: bool) -> None:
-    app = Daemon("app")
-    app.on_event(lambda event: {}[event])
-    with running(app, {"master": {"tokens": READER if is_guarded else {}}}) as client:
-
-        def events() -> dict[str, Any]:
-            shown = client.get("/status", headers=AS_READER).json()["message"]["events"]
-            assert isinstance(shown, dict)
-            return shown
-
-        client.send_event("the event")
-        client.wait_until(lambda: events()["dead"])
-        (letter,) = events()["dead_letters"]
-
-    assert (letter["id"], letter["attempts"]) == (1, 1)
-    assert letter["error"] == ("KeyError: 'the event'" if is_guarded else "KeyError")
-    if is_guarded:
-        assert letter["event"] == '"the event"'
-        assert letter["traceback"].startswith("Traceback")
-    else:
-        assert letter.keys() == {"id", "attempts", "first_failed", "last_failed", "error"}
 
 
 def test_a_file_is_used_by_one_daemon_at_a_time(durable: dict[str, Any]) -> None:
@@ -328,21 +291,3 @@ def test_a_log_that_raises_ends_no_thread_of_a_part_that_fails(
 
     assert client.exit_status == 0
     assert sorted(dead) == ([] if part else [1, 2, 3])
-
-
-def test_status_stays_small_although_large_events_are_in_the_errors() -> None:
-    app = Daemon("app")
-
-    @app.on_event
-    def fail(event: str) -> None:
-        raise ValueError(event)
-
-    with running(app, {"master": {"tokens": READER}}) as client:
-        for _ in range(20):
-            client.send_event("x" * 1_000_000)
-
-        def shown() -> Any:
-            return client.get("/status", headers=AS_READER)
-
-        client.wait_until(lambda: shown().json()["message"]["events"]["dead"] == 20)
-        assert len(shown().content) < 1_000_000

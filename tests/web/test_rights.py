@@ -106,7 +106,7 @@ class Listeners(NamedTuple):
 
     def wait_until_handled(self, count: int) -> None:
         until = time.monotonic() + 10
-        while self.app._assembly.counters()["events"]["handled"] < count:
+        while self.app._status_view.counters()["events"]["handled"] < count:
             assert time.monotonic() < until
             time.sleep(0.005)
 
@@ -130,7 +130,7 @@ def listening(app: Daemon, master: dict[str, Any]) -> Iterator[Listeners]:
         listeners = Listeners(
             app, address_of(parts.server), parts.admin and address_of(parts.admin)
         )
-        client.wait_until(lambda: app._assembly.counters()["events"]["dead"] == has_letter)
+        client.wait_until(lambda: app._status_view.counters()["events"]["dead"] == has_letter)
         yield listeners
 
 
@@ -470,7 +470,7 @@ def test_datagrams_from_outside_allow_from_are_dropped_and_counted() -> None:
         ):
             send(data, source)
         listeners.wait_until_handled(2)
-        counters = app._assembly.counters()["udp"]
+        counters = app._status_view.counters()["udp"]
 
     assert seen == [(2, "127.0.0.2"), (4, "127.0.0.2")]
     assert (counters["received"], counters["denied"], counters["invalid"]) == (6, 3, 1)
@@ -586,7 +586,7 @@ def test_without_http_as_an_intake_events_are_404_and_the_rest_is_there() -> Non
 def test_without_udp_as_an_intake_the_port_is_free_for_datagrams() -> None:
     with listening(Daemon("app"), {"intake": ["http"]}) as listeners:
         assert listeners.parts.udp is None
-        assert listeners.app._assembly.counters()["udp"] == NO_DATAGRAMS
+        assert listeners.app._status_view.counters()["udp"] == NO_DATAGRAMS
         with socket.socket(type=socket.SOCK_DGRAM) as sock:
             assert not isinstance(listeners.public, str)
             sock.bind(listeners.public)
@@ -646,7 +646,7 @@ def test_the_sender_is_kept_over_a_retry_and_a_restart(tmp_path: Path) -> None:
                 raise ValueError("no")
             if event == "wait":
                 # The next event stays in the file.
-                queue: Any = app._assembly.queue
+                queue: Any = app._on_demand.queue
                 while not queue._waiting.closed:
                     app.shutdown.wait(0.002)
 
