@@ -17,6 +17,7 @@ from .config.secrets import redact
 from .events.codec import beginning
 from .exceptions import DaemonkitError, PingError, RegistrationError
 from .lifecycle.assembly import Assembly
+from .lifecycle.control import Control
 from .lifecycle.exit import Deadline, ExitWatch, exit_now, flush_stdout
 from .lifecycle.lifecycle import STOPPED_BY_DEADLINE, Lifecycle
 from .lifecycle.on_demand import OnDemand
@@ -64,10 +65,10 @@ class Daemon(SlaveCommands, Registrars):
             self.blueprint,
             self._config,
             self._health,
-            status=lambda: self._gatherer.call(
-                "status()", self.status, lambda: Daemon.status(self)
-            ),
-            ping=self._ping_while_open,
+            status=lambda: self._gatherer.call("status()", self.status, self._status_view.shown),
+            ping=lambda: self.ping(),
+            control=lambda *asked: self._control.perform(*asked),
+            pause_line=lambda: self._control.pause_line(),
         )
         self._assembly = Assembly(
             self,
@@ -78,15 +79,6 @@ class Daemon(SlaveCommands, Registrars):
             self._health,
             self._event_handler,
         )
-        self._status_view = StatusView(
-            self.name,
-            self._registry,
-            self._config,
-            self._health,
-            self._gatherer,
-            self._on_demand,
-            self._assembly,
-        )
         self._lifecycle: Lifecycle | None = None
         self._stop_signals = StopSignals(self.shutdown, self.logger, self._assembly.events_left)
         self._reloader = Reloader(
@@ -95,7 +87,26 @@ class Daemon(SlaveCommands, Registrars):
             self._health,
             self.shutdown,
             self.logger,
+            self._assembly.levels.configuration_changed,
             lambda: self._assembly.notifier,
+        )
+        self._control = Control(
+            self.logger,
+            self._health,
+            self._stop_signals,
+            self._reloader,
+            self._assembly,
+            self._on_demand,
+        )
+        self._status_view = StatusView(
+            self.name,
+            self._registry,
+            self._config,
+            self._health,
+            self._gatherer,
+            self._on_demand,
+            self._assembly,
+            self._control,
         )
 
     # Configuration
@@ -273,12 +284,10 @@ class Daemon(SlaveCommands, Registrars):
             self._config.settings,
             exit_process,
         )
-        return lifecycle.run()
-
-    def _ping_while_open(self) -> Any:
-        if self.flask.closed is not None:
-            raise PingError(f"{self.flask.closed}\n")
-        return self.ping()
+        try:
+            return lifecycle.run()
+        finally:
+            self._assembly.levels.revert_all()
 
     def _event_handler(self) -> HandlerSpec:
         """The handler to call: what was registered, or an override of `process_event`."""

@@ -25,16 +25,21 @@ F = TypeVar("F", bound=Callable[[], Any])
 
 STATUS_KEYS = frozenset(
     {
+        "actions",
+        "alerts",
         "config",
         "events",
         "events_queue",
         "http",
         "juggler",
+        "levels",
         "master_config",
         "name",
+        "paused",
         "phase",
         "pid",
         "problems",
+        "rights",
         "slaves",
         "started",
         "udp",

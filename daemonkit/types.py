@@ -52,6 +52,13 @@ class EventMeta(NamedTuple):
         return self._replace(attempt=attempt)
 
 
+class Pause(NamedTuple):
+    """Since when something is paused, and by whom."""
+
+    since: datetime
+    by: str
+
+
 @dataclass(frozen=True)
 class Problem:
     """Something that keeps the daemon from being healthy.

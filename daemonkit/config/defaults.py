@@ -27,6 +27,8 @@ from .checks import (
 
 T = TypeVar("T")
 
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
 
 def _setting(default: T, check: Check[T], help: str, *, option: bool = False) -> T:
     """A field of `Settings`; option: the command line has a short form of it."""
@@ -126,7 +128,7 @@ class Settings:
     )
     log_level: str = _setting(
         "DEBUG",
-        one_of("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL", fold=str.upper),
+        one_of(*LEVELS, fold=str.upper),
         "Least severe level that is logged.",
         option=True,
     )

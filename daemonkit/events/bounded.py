@@ -52,6 +52,19 @@ class Bounded:
         is handed out alone. Raises QueueClosed."""
         return self._waiting.get_batch(limit, linger)
 
+    @property
+    def is_paused(self) -> bool:
+        """Whether events are taken in but not handed out."""
+        return self._waiting.is_paused
+
+    def pause(self) -> None:
+        """Hand out no events until `resume`, or until the queue is closed."""
+        self._waiting.pause()
+
+    def resume(self) -> None:
+        """Hand out events again."""
+        self._waiting.resume()
+
     def load_of(self, batch: Batch) -> Load:
         """What events would take."""
         return Load(len(batch.events))

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 from ..exceptions import BatchTooLarge, Unavailable
 from ..text import error_text, traceback_text
 from ..types import Component, Event, EventMeta, Origin, Problem, Source
+from .failed import FailedEvents
 
 LONGEST_BACKOFF = 3600.0
 """Seconds: the default upper limit of the wait between two attempts."""
@@ -142,7 +143,7 @@ class EventQueue(Component, Protocol):
     is_durable: events survive the process, and `done` must be called for handled ones; with_meta,
     keep_lines: set by the event processor if it needs each event's circumstances, or its text for
     retries; size: the most events that may wait; memory_limit: the most bytes that they may use;
-    accepted: how many events were added so far.
+    accepted: how many events were added so far; failed_events: those that operators may see.
     """
 
     is_durable: bool
@@ -151,6 +152,9 @@ class EventQueue(Component, Protocol):
     size: int
     memory_limit: float
     accepted: int
+
+    @property
+    def failed_events(self) -> FailedEvents: ...
 
     def __len__(self) -> int:
         """How many events are waiting."""
@@ -184,6 +188,16 @@ class EventQueue(Component, Protocol):
     def get_batch(self, limit: int, linger: float) -> list[Any]:
         """Wait for an event, then up to `linger` seconds for up to `limit`; raises QueueClosed."""
 
+    @property
+    def is_paused(self) -> bool:
+        """Whether events are taken in but not handed out."""
+
+    def pause(self) -> None:
+        """Hand out no events until `resume`, or until the queue is closed."""
+
+    def resume(self) -> None:
+        """Hand out events again."""
+
     def done(self, entries: Sequence[Entry]) -> None:
         """Remove handled events."""
 
@@ -196,9 +210,6 @@ class EventQueue(Component, Protocol):
 
     def counters(self) -> dict[str, Any]:
         """The queue's part of `/status`; among it `received` and `waiting`, of the same moment."""
-
-    def dead_letter(self, id: int) -> dict[str, Any] | None:
-        """Everything about a dead letter, None if there is none with this id."""
 
     def problems(self) -> list[Problem]:
         """The queue's part of the health check."""

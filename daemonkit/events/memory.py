@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import sys
 import threading
-from collections import deque
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
 from itertools import repeat
@@ -13,22 +11,15 @@ from typing import Any, TypeVar
 
 from ..exceptions import Unavailable
 from ..runtime.clock import monotonic
-from ..text import shorten, timestamp
 from ..types import Event, EventMeta, Problem
 from .bounded import Bounded
-from .codec import beginning, decode
+from .codec import decode
 from .entry import Batch, Entry, FailedAttempt, Load
 from .footprint import SMALL, Arrivals, footprint
+from .memory_failures import MemoryFailures
 from .waiting import Waiting
 
 T = TypeVar("T")
-
-DEAD_LETTERS = 100
-"""How many are kept; after that the oldest are dropped."""
-LONGEST_EVENT = 10_000
-"""Characters of a dead letter's event that are listed."""
-MOST_WHOLE = 32 * 1024 * 1024
-"""Characters of all dead letters' events: of the oldest ones, only what is listed is kept then."""
 
 
 class MemoryQueue(Bounded):
@@ -44,10 +35,7 @@ class MemoryQueue(Bounded):
         super().__init__(size, Waiting(self._prepare_retry), memory_limit)
         self._lock = threading.Lock()
         self._arrivals = Arrivals()
-        self._retrying_memory = 0
-        self._retried = 0
-        self._dead = 0
-        self._dead_letters: deque[dict[str, Any]] = deque(maxlen=DEAD_LETTERS)
+        self.failed_events = self._failures = MemoryFailures(self._waiting, self._lock)
 
     def put_many(self, batch: Batch) -> None:
         """Add all events or none; raises Unavailable, or BatchTooLarge if they can never fit."""
@@ -61,7 +49,7 @@ class MemoryQueue(Bounded):
     def _has_plenty(self, count: int) -> bool:
         """Whether there is certainly room; quicker than to look how much there is."""
         waiting = self._waiting
-        used = self._arrivals.memory + self._retrying_memory
+        used = self._arrivals.memory + self._failures.memory
         return (
             used <= self.memory_limit and not waiting.closed and len(waiting) + count <= self.size
         )
@@ -98,7 +86,7 @@ class MemoryQueue(Bounded):
 
     def _memory_used(self) -> int:
         self._drop_taken()
-        return self._arrivals.memory + self._retrying_memory
+        return self._arrivals.memory + self._failures.memory
 
     def _drop_taken(self) -> None:
         added = self._waiting.added
@@ -122,44 +110,7 @@ class MemoryQueue(Bounded):
         """Retry an event in `delay` seconds, or add it to the dead letters; returns whether it is
         a dead letter now."""
         with self._lock:
-            # Once the queue is closed, nobody waits for the retry.
-            if delay is not None and not self._waiting.closed:
-                self._retried += 1
-                again = entry._replace(attempt=entry.attempt + 1, failed=failure.first_failed)
-                if entry.line is not None:
-                    # It is decoded anew, since the handler may have modified the event.
-                    again = again._replace(event=None)
-                    self._retrying_memory += len(entry.line)
-                self._waiting.put_back(again, delay)
-                return False
-            self._dead += 1
-            self._dead_letters.append(
-                {
-                    "id": self._dead,
-                    # As received, if that is known.
-                    "event": (
-                        beginning(entry.event, sys.maxsize)
-                        if entry.line is None
-                        else entry.line.decode(errors="replace")
-                    ),
-                    "error": failure.error,
-                    "traceback": failure.traceback,
-                    "attempts": failure.attempts,
-                    "first_failed": timestamp(datetime.fromtimestamp(failure.first_failed)),
-                    "last_failed": timestamp(datetime.fromtimestamp(failure.last_failed)),
-                }
-            )
-            self._bound_dead_letters()
-            return True
-
-    def _bound_dead_letters(self) -> None:
-        total = sum(len(letter["event"]) for letter in self._dead_letters)
-        for letter in self._dead_letters:
-            if total <= MOST_WHOLE:
-                break
-            whole = letter["event"]
-            letter["event"] = shorten(whole, LONGEST_EVENT)
-            total -= len(whole) - len(letter["event"])
+            return self._failures.fail(entry, failure, delay)
 
     def flush(self) -> bool:
         """Nothing to do."""
@@ -177,20 +128,12 @@ class MemoryQueue(Bounded):
                 "received": self.accepted,
                 "waiting": len(self),
                 "retrying": self._waiting.retrying,
-                "retried": self._retried,
-                "dead": self._dead,
+                "retried": self._failures.retried,
+                "dead": self._failures.dead,
                 "memory": self._memory_used(),
                 "oldest_age": self._oldest_age(),
-                "dead_letters": [
-                    {**letter, "event": shorten(letter["event"], LONGEST_EVENT)}
-                    for letter in self._dead_letters
-                ],
+                "dead_letters": self._failures.listed(),
             }
-
-    def dead_letter(self, id: int) -> dict[str, Any] | None:
-        """Everything about a dead letter, None if there is none with this id."""
-        with self._lock:
-            return next((letter for letter in self._dead_letters if letter["id"] == id), None)
 
     def _oldest_age(self) -> float | None:
         oldest = self._arrivals.oldest
@@ -207,9 +150,8 @@ class MemoryQueue(Bounded):
 
     def _prepare_retry(self, entry: Entry) -> Entry:
         event = entry.event
+        self._failures.begin_retry(entry)
         if entry.line is not None:
-            with self._lock:
-                self._retrying_memory -= len(entry.line)
             event = decode(entry.line)
         meta = None if entry.meta is None else entry.meta.of_attempt(entry.attempt)
         return entry._replace(event=event, meta=meta)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from itertools import count
 from typing import Any, NamedTuple
@@ -53,6 +53,8 @@ class Waiting:
         """How often `request_load` was called."""
         self._discards = False
         self.closed = False
+        self.is_paused = False
+        """Whether nothing is handed out; set by `pause` and `resume`."""
         self.added = 0
         """New entries so far."""
         self._taken_besides = 0
@@ -93,7 +95,7 @@ class Waiting:
                 return False
             self.added += how_many
             self._items.extend(items)
-            if self.consumers:
+            if self.consumers and not self.is_paused:
                 self._changed.notify(how_many)
             return True
 
@@ -106,6 +108,17 @@ class Waiting:
             heapq.heappush(self._retries, retry)
             # It may be due before the time that consumers are waiting for.
             self._changed.notify_all()
+
+    def withdraw(self, ids: Collection[int]) -> set[int]:
+        """Remove failed events that wait for their retry; returns the ids of those that did."""
+        with self._changed:
+            found = {retry.entry.id for retry in self._retries if retry.entry.id in ids}
+            if found:
+                kept = [retry for retry in self._retries if retry.entry.id not in found]
+                heapq.heapify(kept)
+                # In place: consumers look at it without the lock.
+                self._retries[:] = kept
+            return found
 
     def forget(self, count: int) -> None:
         """Leave entries out of `taken`: consumers took them, but don't handle them."""
@@ -120,7 +133,7 @@ class Waiting:
 
     def get(self) -> Any:
         """Wait for the next entry and take it; raises QueueClosed once closed and empty."""
-        if not self._retries:
+        if not self._retries and not self.is_paused:
             try:
                 # deque.popleft is atomic: without a wait, no lock is needed.
                 return self._items.popleft()
@@ -138,7 +151,7 @@ class Waiting:
         if type(batch[0]) is Entry and batch[0].failed is not None:
             return batch
         until = monotonic() + linger
-        while len(batch) < limit:
+        while len(batch) < limit and not self.is_paused:
             try:
                 batch.append(self._items.popleft())
             except IndexError:
@@ -148,10 +161,22 @@ class Waiting:
                     break
         return batch
 
-    def close(self, *, drain: bool) -> None:
-        """Let consumers drain the queue, retries included and without their wait; without `drain`,
-        hand out nothing more."""
+    def pause(self) -> None:
+        """Hand out nothing until `resume` or `close`."""
         with self._changed:
+            self.is_paused = not self.closed
+
+    def resume(self) -> None:
+        """Hand out entries again."""
+        with self._changed:
+            self.is_paused = False
+            self._changed.notify_all()
+
+    def close(self, *, drain: bool) -> None:
+        """Let consumers drain the queue, retries included and without their wait, even if it is
+        paused; without `drain`, hand out nothing more."""
+        with self._changed:
+            self.is_paused = False
             if not drain:
                 self._discards = True
                 self._retries.clear()
@@ -169,6 +194,9 @@ class Waiting:
         """The count of load requests for which `load` had nothing."""
         while True:
             with self._changed:
+                if self.is_paused:
+                    self._wait_for_change(until, with_retries=False)
+                    continue
                 if with_retries and self._is_retry_due():
                     entry = heapq.heappop(self._retries).entry
                     self._taken_besides += 1

@@ -30,6 +30,7 @@ from ..web.fast_lane import FastLane
 from ..web.server import Server
 from .binding import bind_admin, bind_public
 from .durable import make_durable_queue, move_events
+from .log_levels import LogLevels
 from .on_demand import OnDemand
 from .parts import Host, Parts
 
@@ -54,6 +55,9 @@ class Assembly:
         self.parts: Parts | None = None
         self.supervisor: Supervisor | None = None
         """Set before the slaves start: later ones are its to start."""
+        self.levels = LogLevels(
+            master.name, lambda: config.settings.log_level, master.logger, self._wake
+        )
         self._master = master
         self._on_demand = on_demand
         self._registry = registry
@@ -61,6 +65,10 @@ class Assembly:
         self._config = config
         self._health = health
         self._event_handler = event_handler
+
+    def _wake(self) -> None:
+        if self.parts is not None:
+            self.parts.timer.wake()
 
     def events_left(self) -> int:
         """See `Parts.events_left`; 0 before there are parts."""
@@ -94,6 +102,7 @@ class Assembly:
     ) -> Parts:
         health, logger, made = self._health, self._logger, self._on_demand
         timer = Timer(logger)
+        timer.add(self.levels.run_due)
         queue = self._open_queue()
         processor = self._make_processor(queue, timer)
         # From here on run_slave uses the supervisor, not the registry.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from flask import Blueprint
@@ -14,11 +14,13 @@ from ..config.in_force import ConfigInForce
 from ..events.entry import EventQueue
 from ..events.intake import Intake
 from ..events.memory import MemoryQueue
+from ..exceptions import PingError
 from ..monitoring.alerts.juggler import Juggler
 from ..monitoring.alerts.outbox import Outbox
 from ..monitoring.health import Health
 from ..types import SlaveMaster
 from ..web.access import Access
+from ..web.control import Answer
 from ..web.flask_app import WebApp
 from ..web.routes import Views
 
@@ -27,7 +29,7 @@ class OnDemand:
     """The queue and what leads to it, the Flask app, and the outbox for alerts.
 
     master: what slaves see of the daemon; status, ping: called when the status or the health check
-    is needed.
+    is needed; control: carries out an operator's request; pause_line: what is paused.
     """
 
     def __init__(
@@ -39,6 +41,8 @@ class OnDemand:
         *,
         status: Callable[[], Any],
         ping: Callable[[], Any],
+        control: Callable[[str, Mapping[str, Any], str], Answer],
+        pause_line: Callable[[], str],
     ) -> None:
         self.lock = threading.RLock()
         """Guards what is made when first needed."""
@@ -48,6 +52,8 @@ class OnDemand:
         self._health = health
         self._status = status
         self._ping = ping
+        self._control = control
+        self._pause_line = pause_line
         self._queue: EventQueue | None = None
         self._intake: Intake | None = None
         self._web: WebApp | None = None
@@ -80,11 +86,13 @@ class OnDemand:
             if self._web is None:
                 views = Views(
                     access=lambda: self.access,
-                    dead_letter=lambda id: self.queue.dead_letter(id),
+                    control=self._control,
+                    failed_events=lambda: self.queue.failed_events,
+                    pause_line=self._pause_line,
                     intake=lambda: self.intake,
                     max_request_size=lambda: self._settings.max_request_size,
                     status=self._status,
-                    ping=self._ping,
+                    ping=self._ping_while_open,
                     health=self._health,
                     logger=self._logger,
                 )
@@ -119,6 +127,11 @@ class OnDemand:
             self._access = None
             if self._intake is not None:
                 self._intake.max_event_size = settings.max_event_size
+
+    def _ping_while_open(self) -> Any:
+        if self.web.closed is not None:
+            raise PingError(f"{self.web.closed}\n")
+        return self._ping()
 
     def replace_queue(self, queue: EventQueue) -> None:
         """Put events on this queue from now on."""

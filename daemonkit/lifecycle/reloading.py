@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from ..config.in_force import ConfigInForce
 from ..config.lint import log_warnings
@@ -12,9 +13,16 @@ from ..exceptions import ConfigError
 from ..monitoring.health import Health
 from ..monitoring.systemd_notifier import SystemdNotifier
 from ..runtime.calls import call_hook
-from ..system.log import set_level
 from ..types import Hook
 from .signals import Coalesced
+
+
+class Outcome(NamedTuple):
+    """How a reload went, in one sentence."""
+
+    is_ok: bool
+    text: str
+
 
 BETWEEN_RELOADS = 1.0
 """Seconds between two reloads; SIGHUPs received meanwhile count as one."""
@@ -23,7 +31,8 @@ BETWEEN_RELOADS = 1.0
 class Reloader:
     """Loads the configuration again and calls the reload hooks, on a thread of its own.
 
-    notifier: returns what reports the reload to systemd, None before the daemon has its parts.
+    apply_level: called with a new configuration, to set the log level; notifier: returns what
+    reports the reload to systemd, None before the daemon has its parts.
     """
 
     def __init__(
@@ -33,6 +42,7 @@ class Reloader:
         health: Health,
         shutdown: threading.Event,
         logger: logging.Logger,
+        apply_level: Callable[[], None],
         notifier: Callable[[], SystemdNotifier | None],
     ) -> None:
         self._config = config
@@ -40,7 +50,11 @@ class Reloader:
         self._health = health
         self._shutdown = shutdown
         self._logger = logger
+        self._apply_level = apply_level
         self._notifier = notifier
+        self.last_failed = False
+        """Whether the last reload left the old configuration in force."""
+        self._waiting: list[_Waiting] = []
         self._busy = threading.Lock()
         self.request = Coalesced(self.reload, "reload", logger, BETWEEN_RELOADS).request
 
@@ -53,30 +67,61 @@ class Reloader:
             if notifier is None or self._shutdown.is_set():
                 return
             notifier.reloading()
+            # What is asked for from now on may be meant for another content of the file.
+            waiting, self._waiting = self._waiting, []
+            outcome = Outcome(False, "The reload failed; see the log")
             try:
-                self._load()
+                outcome = self._load()
             finally:
                 notifier.reloaded()
+                for waits in waiting:
+                    waits.settle(outcome)
+
+    def reload_and_wait(self, timeout: float) -> Outcome | None:
+        """Reload soon, as on SIGHUP; returns the outcome, None if there is none within `timeout`
+        seconds."""
+        waits = _Waiting()
+        self._waiting.append(waits)
+        self.request()
+        waits.settled.wait(timeout)
+        return waits.outcome
 
     def wait_idle(self, timeout: float) -> None:
         """Wait at most `timeout` seconds for the reload hooks to return."""
         if self._busy.acquire(timeout=timeout):
             self._busy.release()
 
-    def _load(self) -> None:
+    def _load(self) -> Outcome:
         try:
             reload = self._config.reload()
         except ConfigError as error:
-            self._logger.error("Not reloaded, the old configuration stays: %s", error)
-            return
+            self.last_failed = True
+            text = f"Not reloaded, the old configuration stays: {error}"
+            self._logger.error("%s", text)
+            return Outcome(False, text)
+        self.last_failed = False
         for level, line in reload.report():
             self._logger.log(level, "%s", line)
         log_warnings(self._config.now, self._logger)
-        set_level(self._logger.name, self._config.settings.log_level)
+        self._apply_level()
         failed = 0
         for hook in self._hooks:
             # A stop hook may have closed what this hook would use.
             if self._shutdown.is_set():
-                return
+                return Outcome(False, "Reloaded, but the daemon is stopping")
             failed += call_hook(hook, "reload", self._logger) is not None
-        self._logger.info("Reloaded" + (f", but {failed} reload hooks failed" if failed else ""))
+        text = "Reloaded" + (f", but {failed} reload hooks failed" if failed else "")
+        self._logger.info(text)
+        return Outcome(not failed, text)
+
+
+class _Waiting:
+    """A call that waits for a reload."""
+
+    def __init__(self) -> None:
+        self.settled = threading.Event()
+        self.outcome: Outcome | None = None
+
+    def settle(self, outcome: Outcome) -> None:
+        self.outcome = outcome
+        self.settled.set()

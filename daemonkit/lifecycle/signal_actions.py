@@ -50,6 +50,12 @@ class StopSignals:
         self._logger = logger
         self._events_left = events_left
         self.request = StopRequest()
+        self._asked = "stop() was called"
+
+    def ask(self, why: str) -> None:
+        """Stop without a signal; why: for the log."""
+        self._asked = why
+        self._shutdown.set()
 
     def receive(self, number: signal.Signals) -> None:
         """Handle one signal; runs on the signal thread, so it must not wait, not even for the
@@ -64,7 +70,7 @@ class StopSignals:
     def reason(self) -> str:
         """Why the daemon stops, for the log."""
         first = self.request.first
-        return "stop() was called" if first is None else f"received {signal.Signals(first).name}"
+        return self._asked if first is None else f"received {signal.Signals(first).name}"
 
 
 def signal_actions(

@@ -17,6 +17,7 @@ from ..supervision.slave_status import fallback_status, status_of
 from ..text import timestamp
 from ..web.access import READ
 from .assembly import Assembly
+from .control import Control
 from .on_demand import OnDemand
 
 
@@ -32,6 +33,7 @@ class StatusView:
         gatherer: Gatherer,
         on_demand: OnDemand,
         assembly: Assembly,
+        control: Control,
     ) -> None:
         self.started: datetime | None = None
         self._name = name
@@ -41,6 +43,7 @@ class StatusView:
         self._gatherer = gatherer
         self._on_demand = on_demand
         self._assembly = assembly
+        self._control = control
         self._started_clock = 0.0
 
     def start(self) -> None:
@@ -57,6 +60,7 @@ class StatusView:
             "uptime": round(uptime, 6),
             **self._health.shown(),
             **self.counters(),
+            **self._control.shown(),
             "slaves": self._slaves(),
             **self._config.now.visible(),
             **{

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from .cancellation import Cancellation
-from .clock import monotonic
+from .clock import LONGEST_WAIT, monotonic
 from .forks import ForkGuard
 from .stacks import awaited_in
 
@@ -39,6 +39,8 @@ class EventLoop:
         self._lock = threading.Lock()
         self._cancelled = False
         self._until = math.inf
+        self._is_woken = False
+        self._wake_sleep: Callable[[], None] | None = None
         self._running: asyncio.AbstractEventLoop | None = None
         self._cancellation: Cancellation | None = None
         self._ending_threads: Collection[threading.Thread] = ()
@@ -73,8 +75,30 @@ class EventLoop:
             raise error
 
     def sleep(self, seconds: float) -> None:
-        """Let the other tasks run for a while; see `run`."""
-        self.run(lambda: self._asyncio.sleep(seconds))
+        """Let the other tasks run for a while, or until `wake`; see `run`."""
+        self.run(lambda: self._sleep(seconds))
+
+    async def _sleep(self, seconds: float) -> None:
+        woken = self._asyncio.Event()
+        with self._lock:
+            self._wake_sleep = woken.set
+            if self._is_woken:
+                woken.set()
+        try:
+            loop = self._asyncio.get_running_loop()
+            timer = loop.call_later(min(seconds, LONGEST_WAIT), woken.set)
+            await woken.wait()
+            timer.cancel()
+        finally:
+            with self._lock:
+                self._wake_sleep, self._is_woken = None, False
+
+    def wake(self) -> None:
+        """End the present `sleep`, or else the next one; may be called from any thread."""
+        with self._lock:
+            self._is_woken = True
+            if self._running is not None and self._wake_sleep is not None:
+                self._running.call_soon_threadsafe(self._wake_sleep)
 
     def cancel(self, timeout: float = math.inf) -> None:
         """Cancel the running coroutine and all later ones; may be called from any thread.

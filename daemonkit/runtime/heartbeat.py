@@ -80,16 +80,25 @@ class Heartbeat:
 
 
 class ShutdownEvent(threading.Event):
-    """Set when a slave is to stop. The slave's own `is_set()` and `wait()` count as heartbeats."""
+    """Set when a slave is to stop. The slave's own `is_set()` and `wait()` count as heartbeats.
 
-    def __init__(self, heartbeat: Heartbeat) -> None:
+    on_set: called once it is set.
+    """
+
+    def __init__(self, heartbeat: Heartbeat, on_set: Callable[[], None] | None = None) -> None:
         super().__init__()
         self._heartbeat = heartbeat
+        self._on_set = on_set
         self._owner = 0
 
     def bind(self) -> None:
         """Make the calling thread the slave's; other threads' calls are no heartbeats."""
         self._owner = threading.get_ident()
+
+    def set(self) -> None:
+        super().set()
+        if self._on_set is not None:
+            self._on_set()
 
     def is_set(self) -> bool:
         if threading.get_ident() == self._owner:

@@ -7,14 +7,16 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 
 from ..exceptions import RegistrationError
+from ..runtime.stacks import stack_of
 from ..runtime.timer import Timer
 from ..text import describe
+from .calls import Calls
 from .dependencies import nearest
 from .exits import Exits
 from .restart import is_seconds
 from .sequencer import Sequencer
 from .slave_graph import SlaveGraph
-from .states import FINISHED, StoppingError
+from .states import FINISHED, StoppingError, UnknownSlave
 from .supervised_slave import SupervisedSlave
 
 NOT_STARTED = "no slaves run yet: the daemon has not started"
@@ -115,6 +117,34 @@ class ByName:
             self._log("Forgetting the slave %s", slave)
         self._exits.changed()
 
+    def pause(self, name: str, by: str) -> bool:
+        """Suspend a periodic slave's calls; returns whether they weren't suspended already."""
+        return self._calls_of(name).pause(by)
+
+    def resume(self, name: str) -> bool:
+        """Make a periodic slave's calls again; returns whether they were suspended."""
+        return self._calls_of(name).resume()
+
+    def run_now(self, name: str) -> None:
+        """Have a periodic slave called once, now, besides its schedule."""
+        with self._graph.lock:
+            slave = self._find(name)
+            calls = self._calls_of(name)
+            if not slave.is_up:
+                raise RegistrationError(f"the slave {name!r} is {slave.state}")
+        calls.request()
+
+    def stack(self, name: str) -> str:
+        """The present stack of a slave's thread."""
+        run = self._find(name).run
+        return "(no stack)\n" if run is None else stack_of(run.thread)
+
+    def _calls_of(self, name: str) -> Calls:
+        calls = self._find(name).calls
+        if calls is None:
+            raise RegistrationError(f"the slave {name!r} isn't called periodically (every)")
+        return calls
+
     def _find(self, name: str) -> SupervisedSlave:
         slaves = self._graph.slaves
         if not self._graph.is_started:
@@ -122,7 +152,7 @@ class ByName:
         if self._graph.is_closed:
             raise StoppingError("the daemon is stopping, and all slaves with it")
         if name not in slaves:
-            raise RegistrationError(f"there is no slave {name!r}{nearest(str(name), slaves)}")
+            raise UnknownSlave(f"there is no slave {name!r}{nearest(str(name), slaves)}")
         return slaves[name]
 
     def _check_can_start(self, slave: SupervisedSlave) -> None:

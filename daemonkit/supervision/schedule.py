@@ -19,11 +19,18 @@ class Schedule:
         self._clock = clock
         self._due = clock()
 
-    def next_delay(self) -> float:
-        """Advance to the next call; returns the seconds until it is due."""
-        now = self._clock()
+    def delay(self, ahead: int = 0) -> float:
+        """Seconds until the next call is due; ahead: so many calls after that."""
+        return max(0.0, self._due + ahead * self._every - self._clock())
+
+    def advance(self) -> None:
+        """Go on to the next call that isn't missed already."""
         self._due += self._every
+        self.skip_missed()
+
+    def skip_missed(self) -> None:
+        """Go on to the next call that isn't missed already, if this one is."""
+        now = self._clock()
         if self._due < now:
             missed = math.ceil((now - self._due) / self._every)
             self._due += missed * self._every
-        return max(0.0, self._due - now)

@@ -58,8 +58,9 @@ def fallback_status(slave: SupervisedSlave) -> dict[str, Any]:
         "bound_to": list(slave.spec.bound_to),
         "group": slave.spec.group,
     }
-    if slave.spec.every is not None:
+    if slave.calls is not None:
         shown["ticks"] = slave.ticks
+        shown |= slave.calls.shown(is_running=slave.is_up)
     if (wait := slave.seconds_to_restart()) < math.inf:
         shown["next_restart_in"] = round(wait, 3)
     return shown

@@ -16,7 +16,7 @@ from ..runtime.forks import ForkGuard
 from ..runtime.heartbeat import Heartbeat, ShutdownEvent
 from ..runtime.stacks import AwaitingThread
 from ..types import SlaveMaster
-from .schedule import Schedule
+from .calls import Calls
 from .slave import Slave
 from .spec import SlaveSpec, SlaveTarget
 
@@ -42,7 +42,7 @@ class Observer(Protocol):
 class SlaveThread:
     """A slave on its own thread. A restart makes a new one.
 
-    stalled, recovered, wake: see Heartbeat.
+    stalled, recovered, wake: see Heartbeat; calls: those of a periodic slave.
     """
 
     def __init__(
@@ -53,6 +53,7 @@ class SlaveThread:
         stalled: Callable[[float], None],
         recovered: Callable[[float], None],
         wake: Callable[[], None],
+        calls: Calls | None = None,
     ) -> None:
         self.heartbeat = Heartbeat(spec.timeout, stalled, recovered, wake)
         self.thread = AwaitingThread(target=self._main, name=spec.name, daemon=True)
@@ -64,7 +65,8 @@ class SlaveThread:
         self._turn = threading.Lock()
         """Taken by the thread when it begins, or before by what keeps it from running."""
         self._guard = ForkGuard()
-        self._shutdown = ShutdownEvent(self.heartbeat)
+        self._calls = calls
+        self._shutdown = ShutdownEvent(self.heartbeat, None if calls is None else calls.wake)
         self._logger = logging.getLogger(f"{master.name}.{spec.name}")
         self._loop: EventLoop | None = None
 
@@ -119,7 +121,7 @@ class SlaveThread:
             if self._spec.is_async:
                 self._run_async(slave)
             else:
-                self._run_calls(lambda: self._call(slave), self._shutdown.wait)
+                self._run_calls(lambda: self._call(slave), self._wait)
             self._logger.debug("Finished")
         except BaseException as error:
             return error
@@ -135,24 +137,41 @@ class SlaveThread:
 
     def _run_calls(self, call: Callable[[], None], wait: Callable[[float], object]) -> None:
         """Call once, or periodically until a stop is requested; wait: for the next call."""
-        if self._spec.every is None:
+        calls = self._calls
+        if calls is None:
             call()
             return
-        schedule = Schedule(self._spec.every)
         while not self._shutdown.is_set():
+            if (delay := calls.delay()) > 0:
+                wait(delay)
+                continue
+            calls.begin_call()
             try:
                 call()
             except Stopped:
                 raise
             except BaseException as error:
+                calls.end_call(succeeded=False)
                 self._observer.call_ended(error)
             else:
+                calls.end_call(succeeded=True)
                 self._observer.call_ended(None)
-            wait(schedule.next_delay())
+            # Other tasks of an event loop have their turn even if the next call is due already.
+            wait(0.0)
+
+    def _wait(self, seconds: float) -> None:
+        assert self._calls is not None
+        self.heartbeat.pause()
+        try:
+            self._calls.sleep(seconds)
+        finally:
+            self.heartbeat.resume()
 
     def _run_async(self, slave: Slave) -> None:
         loop = self._loop = EventLoop(self._guard)
         self.thread.awaited = loop.awaited
+        if self._calls is not None:
+            self._calls.use_loop(loop.wake)
 
         async def call() -> None:
             refuse_unrun(await slave.run())
@@ -167,7 +186,7 @@ class SlaveThread:
             # From a task that the slave left running.
             except BaseException as error:
                 self._observer.call_ended(error)
-                self._shutdown.wait(until - monotonic())
+                self._wait(until - monotonic())
             self.heartbeat.resume()
 
         try:

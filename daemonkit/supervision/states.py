@@ -27,6 +27,10 @@ class StoppingError(RegistrationError):
     """Something is refused because the daemon, or the run that it would belong to, is stopping."""
 
 
+class UnknownSlave(RegistrationError):
+    """No slave has that name."""
+
+
 class Decision(NamedTuple):
     """What follows a slave's exit.
 

@@ -14,6 +14,7 @@ from ..exceptions import Done
 from ..runtime.clock import monotonic
 from ..runtime.stacks import stack_of
 from ..types import SlaveMaster
+from .calls import Calls
 from .failure import SlaveFailure
 from .group import Group
 from .handle import Handle
@@ -106,6 +107,7 @@ class SupervisedSlave(Linked["SupervisedSlave"]):
         self.is_failing = self._may_return = False
         self._restarts = group.restarts if group else Restarts(spec.policy, clock)
         self.history = RestartHistory()
+        self.calls = None if spec.every is None else Calls(spec.every, clock)
         self.shown: Any = {}
 
     # What the Sequencer decides, under the lock
@@ -126,7 +128,10 @@ class SupervisedSlave(Linked["SupervisedSlave"]):
             self._stalled,
             self._recovered,
             lambda: self._events.wake(self),
+            self.calls,
         )
+        if self.calls is not None:
+            self.calls.begin_run()
         if self.spec.timeout is not None:
             self._events.wake(self)
         return self.run

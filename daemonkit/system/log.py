@@ -136,6 +136,11 @@ def _detach(handler: logging.Handler, route: _Route) -> None:
     handler.close()
 
 
+def has_log(name: str) -> bool:
+    """Whether a daemon has a log of its own; name: its logger."""
+    return any(route.name == name and not route.has_ended for _, route in _daemon_logs())
+
+
 def set_level(name: str, level: str) -> None:
     """Set the least severe level that the log of a daemon gets; name: the daemon's logger.
 

@@ -6,10 +6,11 @@ import hmac
 import os
 import re
 import socket
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from werkzeug.datastructures import Headers
-from werkzeug.exceptions import Forbidden, Unauthorized
+from werkzeug.exceptions import Forbidden, HTTPException, Unauthorized
 
 from ..config.access import UNIX, Token, parse_tokens
 from ..config.defaults import Settings
@@ -190,6 +191,15 @@ class Access:
         if right != READ:
             self._refuse_other_sites(headers)
         return None if token is None else token.name
+
+    def rights(self, peer: Peer, headers: Headers) -> list[str]:
+        """The rights that a request has."""
+        found = []
+        for right in (SEND, READ, CONTROL):
+            with suppress(HTTPException):
+                self.check(right, peer, headers)
+                found.append(right)
+        return found
 
     def _token(self, authorization: str) -> Token | None:
         if authorization[: len(_SCHEME)].lower() != _SCHEME:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import flask
@@ -19,7 +20,7 @@ from werkzeug.exceptions import (
 
 from ..callables import refuse_unrun
 from ..config.secrets import redact
-from ..events.codec import decode
+from ..events.failed import LONGEST_SHOWN, FailedEvents, Selection
 from ..events.intake import Intake
 from ..exceptions import BatchTooLarge, EventTooLarge, InvalidEvent, PingError, Unavailable
 from ..monitoring.health import Health
@@ -27,13 +28,12 @@ from ..text import plain, shorten
 from ..types import Origin
 from .access import CLIENT, CONTROL, PEER, READ, SEND, SENDER, Access
 from .content import decoded
+from .control import VERBS, Answer, parse
 from .responses import CONTENT_TYPE, NDJSON, RECEIVED, batch_received, envelope
 
 OK = "OK\n"
-
-
-MAX_CONTROL = 64 * 1024
-"""Bytes in the body of a request to /control."""
+MOST_FAILED = 200
+"""Failed events in an answer."""
 
 
 class Route(NamedTuple):
@@ -46,7 +46,8 @@ class Route(NamedTuple):
 ROUTES = {
     "events": Route("POST", SEND),
     "status": Route("GET", READ),
-    "control/show": Route("POST", CONTROL),
+    "status/failed": Route("GET", READ),
+    **{f"control/{verb}": Route("POST", CONTROL) for verb in VERBS},
     "ping": Route("GET", None),
     "ready": Route("GET", None),
 }
@@ -62,13 +63,25 @@ class Views(NamedTuple):
     """What the routes call: plain callables, so that nothing here knows the daemon."""
 
     access: Callable[[], Access]
-    dead_letter: Callable[[int], Mapping[str, Any] | None]
+    control: Callable[[str, Mapping[str, Any], str], Answer]
+    failed_events: Callable[[], FailedEvents]
+    pause_line: Callable[[], str]
     intake: Callable[[], Intake]
     max_request_size: Callable[[], int]
     status: Callable[[], Any]
     ping: Callable[[], Any]
     health: Health
     logger: logging.Logger
+
+
+def _whole(query: Mapping[str, str], name: str, default: int | None) -> int | None:
+    """A number in a query."""
+    text = query.get(name)
+    if text is None:
+        return default
+    if not text.isascii() or not text.isdigit() or len(text) > 19:
+        raise BadRequest(f"{name} must be a whole number")
+    return int(text)
 
 
 class _LibraryRoutes:
@@ -97,18 +110,37 @@ class _LibraryRoutes:
         return decoded(_whole_body(), coding, self._views.max_request_size())
 
     def status(self) -> Response:
-        return _answer(200, envelope(self._views.status(), True))
+        status = self._views.status()
+        if isinstance(status, dict):
+            rights = self._views.access().rights(request.environ[PEER], request.headers)
+            status = {**status, "rights": rights}
+        return _answer(200, envelope(status, True))
 
-    def control_show(self) -> Response:
-        """A dead letter with everything that is known about it."""
-        asked = decode(self._body(), MAX_CONTROL)
-        id = asked.get("id") if isinstance(asked, dict) else None
-        if not isinstance(id, int) or isinstance(id, bool):
-            raise BadRequest('The body must be {"id": NUMBER}')
-        found = self._views.dead_letter(id)
-        if found is None:
-            raise NotFound(f"There is no dead letter {id}")
-        return _answer(200, envelope(found, True))
+    def status_failed(self) -> Response:
+        """Failed events, the newest first; of their contents only what `/status` shows, too."""
+        access, query = self._views.access(), request.args
+        state: Any = query.get("state", "dead")
+        if state not in ("dead", "retrying"):
+            raise BadRequest("state must be dead or retrying")
+        selection = Selection(None, state, query.get("error", ""))
+        before = _whole(query, "before", None)
+        limit = 50 if (given := _whole(query, "limit", None)) is None else given
+        if not 1 <= limit <= MOST_FAILED:
+            raise BadRequest(f"limit must be in 1..{MOST_FAILED}")
+        is_whole = READ in access.guarded
+        found, count = self._views.failed_events().page(
+            selection, before, limit + 1, whole=is_whole
+        )
+        events = [event.shown(whole=is_whole, limit=LONGEST_SHOWN) for event in found[:limit]]
+        shown = {"events": events, "count": count, "more": len(found) > limit}
+        return _answer(200, envelope(shown, True))
+
+    def control(self, verb: str) -> Response:
+        """What an operator asks for."""
+        asked = parse(verb, self._body())
+        by = flask.g.get(SENDER) or request.environ[CLIENT].shown
+        code, message, more = answer = self._views.control(verb, asked, by)
+        return _answer(code, envelope(message, answer.is_ok, **more))
 
     def ping(self) -> Response:
         try:
@@ -126,7 +158,7 @@ class _LibraryRoutes:
         if result is None or result is True:
             result = OK
         if isinstance(result, str):
-            return _plain(result, 200)
+            return _plain(self._with_pause(result), 200)
         if isinstance(result, tuple) and isinstance(result[0], str):
             result = (plain(result[0]), *result[1:])
         response = make_response(result)
@@ -134,11 +166,19 @@ class _LibraryRoutes:
             response.set_data(redact(response.get_data(as_text=True)))
         return response
 
+    def _with_pause(self, text: str) -> str:
+        paused = self._views.pause_line()
+        if not paused:
+            return text
+        return text + "\n" * (not text.endswith("\n")) + f"Paused: {paused}\n"
+
     def ready(self) -> Response:
         health = self._views.health
         shown = {"phase": health.phase, "waiting_for": health.waiting_for()}
         if health.is_ready:
-            return _answer(200, envelope("Ready", True, **shown))
+            paused = self._views.pause_line()
+            text = f"Ready; paused: {paused}" if paused else "Ready"
+            return _answer(200, envelope(text, True, **shown))
         text = f"The daemon is {health.progress()}"
         response = _answer(503, envelope(text, False, **shown))
         response.headers["Retry-After"] = "1"
@@ -149,7 +189,9 @@ def add_routes(blueprint: Blueprint, views: Views) -> None:
     """Add the library's routes."""
     routes = _LibraryRoutes(views)
     for path, route in ROUTES.items():
-        view = getattr(routes, path.replace("/", "_"))
+        view = getattr(routes, path.replace("/", "_"), None)
+        if route.right == CONTROL:
+            view = partial(routes.control, path.partition("/")[2])
         # A redirect would say that control is here to those who may not know.
         more = {"merge_slashes": False} if route.right == CONTROL else {}
         blueprint.add_url_rule(f"/{path}", f"/{path}", view, methods=[route.method], **more)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
 
 import pytest
@@ -9,7 +8,7 @@ from daemonkit import BatchTooLarge, QueueFull, Unavailable
 from daemonkit.events import memory
 from daemonkit.events.entry import Batch, Entry, FailedAttempt
 from daemonkit.events.footprint import GROUP, SMALL, footprint
-from daemonkit.events.memory import DEAD_LETTERS, LONGEST_EVENT, MemoryQueue
+from daemonkit.events.memory import MemoryQueue
 from daemonkit.events.waiting import QueueClosed
 from daemonkit.types import Origin
 
@@ -149,56 +148,6 @@ def test_events_that_wait_for_a_retry_take_room() -> None:
     assert queue.counters()["retrying"] == 1
     with pytest.raises(QueueFull):
         queue.put_many(Batch([2]))
-
-
-def test_the_last_dead_letters_are_shown_with_what_is_known() -> None:
-    queue = MemoryQueue(10)
-    for number in range(DEAD_LETTERS + 5):
-        assert queue.fail(Entry({"n": number}), failure(3), None)
-    counters = queue.counters()
-
-    assert counters["dead"] == DEAD_LETTERS + 5
-    assert [letter["event"] for letter in counters["dead_letters"]] == [
-        f'{{"n": {number}}}' for number in range(5, DEAD_LETTERS + 5)
-    ]
-    assert counters["dead_letters"][0] == {
-        "id": 6,
-        "event": '{"n": 5}',
-        "error": "ValueError: no",
-        "traceback": "Traceback ...",
-        "attempts": 3,
-        "first_failed": str(datetime.fromtimestamp(1_500_000_000.25)),
-        "last_failed": str(datetime.fromtimestamp(1_500_000_001.5)),
-    }
-    assert queue.flush()
-
-
-def test_a_dead_letter_is_shown_as_received() -> None:
-    queue = MemoryQueue(10)
-    queue.fail(Entry({}, line=b'{"a": 1}'), failure(), None)
-
-    assert queue.counters()["dead_letters"][0]["event"] == '{"a": 1}'
-
-
-def test_a_long_dead_letter_is_listed_cut_and_shown_whole() -> None:
-    queue = MemoryQueue(10)
-    line = b'"%s"' % (b"x" * 2 * LONGEST_EVENT)
-    queue.fail(Entry(None, line=line), failure(), None)
-    queue.fail(Entry("x" * 2 * LONGEST_EVENT), failure(), None)
-
-    for id, letter in enumerate(queue.counters()["dead_letters"], 1):
-        assert letter["event"] == '"' + "x" * (LONGEST_EVENT - 1) + "..."
-        assert queue.dead_letter(id) == {**letter, "event": line.decode()}
-
-
-def test_the_dead_letters_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "MOST_WHOLE", 5 * LONGEST_EVENT + 100)
-    queue = MemoryQueue(10)
-    for size in (2, 2, 2, 9):
-        queue.fail(Entry(None, line=b"x" * size * LONGEST_EVENT), failure(), None)
-        letters = [queue.dead_letter(id) for id in range(1, queue.counters()["dead"] + 1)]
-        sizes = [len(letter["event"]) // LONGEST_EVENT for letter in letters if letter]
-        assert sizes in ([2], [2, 2], [1, 2, 2], [1, 1, 1, 1])
 
 
 # The age of the oldest

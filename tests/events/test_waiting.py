@@ -385,3 +385,49 @@ def test_forgotten_entries_do_not_count_as_taken() -> None:
     waiting.forget(2)
 
     assert waiting.taken == 1
+
+
+def test_a_paused_queue_hands_out_nothing_until_it_is_resumed() -> None:
+    waiting = make(1)
+    waiting.pause()
+    with consumers(waiting) as got:
+        waiting.add([2], 1)
+        waiting.put_back(Entry(3, id=3), 0.0)
+        assert (got, waiting.ready) == ([], 2)
+        waiting.resume()
+
+    assert len(got) == 1
+
+
+def test_a_pause_keeps_a_consumer_from_filling_its_batch() -> None:
+    waiting = make(1)
+    batches: list[Any] = []
+    thread = threading.Thread(target=lambda: batches.append(waiting.get_batch(3, 3600)))
+    thread.start()
+    until(lambda: waiting.consumers == 1)
+    waiting.pause()
+    waiting.resume()
+    waiting.add([2, 3], 2)
+    thread.join(10)
+
+    assert batches == [[1, 2, 3]]
+
+
+def test_closing_a_paused_queue_drains_it_and_without_draining_ends_it() -> None:
+    drained, ended = make(1), make(1)
+    for waiting, drain in ((drained, True), (ended, False)):
+        waiting.pause()
+        waiting.close(drain=drain)
+
+    assert drained.get() == 1
+    for waiting in (drained, ended):
+        with pytest.raises(QueueClosed):
+            waiting.get()
+
+
+def test_a_closed_queue_can_t_be_paused() -> None:
+    waiting = make(1)
+    waiting.close(drain=True)
+    waiting.pause()
+
+    assert (waiting.is_paused, waiting.get()) == (False, 1)

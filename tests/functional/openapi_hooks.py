@@ -64,7 +64,7 @@ class Tokens:
         is_valid = case.meta is None or case.meta.generation.mode.is_positive
         if not is_valid or next(_numbers[case.operation.path]) % 4 != 1:
             return ALL
-        return SENDER if case.operation.path == "/status" else READER
+        return SENDER if case.operation.path.startswith("/status") else READER
 
     def set(self, case: schemathesis.Case, data: str, context: schemathesis.AuthContext) -> None:
         case.headers = {**(case.headers or {}), "Authorization": f"Bearer {data}"}

@@ -11,7 +11,8 @@ def test_the_rate_is_fixed_however_long_a_call_takes() -> None:
     delays = []
     for duration in (0, 3, 9.5):
         clock.now += duration
-        delays.append(schedule.next_delay())
+        schedule.advance()
+        delays.append(schedule.delay())
         clock.now += delays[-1]
 
     assert delays == [10, 7, 0.5]
@@ -22,7 +23,9 @@ def test_missed_calls_are_skipped() -> None:
     schedule = Schedule(10, clock)
     clock.now += 34
 
-    assert schedule.next_delay() == 6
+    schedule.advance()
+
+    assert schedule.delay() == 6
 
 
 def test_a_call_of_exactly_one_period_misses_none() -> None:
@@ -30,4 +33,6 @@ def test_a_call_of_exactly_one_period_misses_none() -> None:
     schedule = Schedule(10, clock)
     clock.now += 10
 
-    assert schedule.next_delay() == 0
+    schedule.advance()
+
+    assert schedule.delay() == 0

@@ -14,6 +14,7 @@ import pytest
 from daemonkit import Daemon, Slave
 from daemonkit.runtime.heartbeat import Heartbeat
 from daemonkit.runtime.stacks import stack_of
+from daemonkit.supervision.calls import Calls
 from daemonkit.supervision.slave_thread import SlaveThread
 from daemonkit.supervision.spec import SlaveSpec
 from daemonkit.testing import running
@@ -45,8 +46,9 @@ class Recorder:
 
 def make(target: Any, observer: Recorder, **options: Any) -> SlaveThread:
     spec = SlaveSpec.make(target, "slave", {"name": "work", **options})
+    calls = None if spec.every is None else Calls(spec.every)
     return SlaveThread(
-        spec, Daemon("app"), observer, lambda age: None, lambda age: None, lambda: None
+        spec, Daemon("app"), observer, lambda age: None, lambda age: None, lambda: None, calls
     )
 
 

@@ -32,19 +32,36 @@ SECRETS = {name: f"{name}-{name}-{name}-{name}" for name in (*NAMES, "wrong")}
 TOKENS = {name: {"token": Secret(SECRETS[name]), "may": [name]} for name in NAMES}
 WHO = ("nobody", *NAMES, "wrong")
 
-TABLE = {
-    "events": (401, 200, 403, 403, 401),
-    "status": (401, 403, 200, 403, 401),
-    "control/show": (401, 403, 403, 200, 401),
-    "ping": (200,) * 5,
-    "ready": (200,) * 5,
+BODIES = {
+    "events": (b'{"a": 1}', 200),
+    "control/show": (b'{"id": 1}', 200),
+    "control/level": (b'{"level": "DEFAULT"}', 200),
+    "control/stacks": (b"", 200),
+    "control/pause": (b'{"slave": "none"}', 404),
+    "control/resume": (b'{"events": true}', 409),
+    "control/restart": (b'{"slave": "none"}', 404),
+    "control/run-now": (b'{"slave": "none"}', 404),
+    "control/retry": (b'{"ids": [7000]}', 404),
+    "control/drop": (b'{"ids": [7000]}', 404),
+    # The daemon is needed on.
+    "control/reload": (b"[]", 400),
+    "control/stop": (b"[]", 400),
+}
+"""What is sent, and the answer to those who may."""
+ALLOWED = {path: BODIES.get(path, (b"", 200))[1] for path in ROUTES}
+RIGHTS = {
+    None: lambda code: (code,) * 5,
+    "send": lambda code: (401, code, 403, 403, 401),
+    "read": lambda code: (401, 403, code, 403, 401),
+    "control": lambda code: (401, 403, 403, code, 401),
 }
 """The answer to each of WHO, if every right is guarded."""
-SEND_GUARDED = {**dict.fromkeys(TABLE, (200,) * 5), "events": (401, 200, 401, 401, 401)}
+TABLE = {path: RIGHTS[route.right](ALLOWED[path]) for path, route in ROUTES.items()}
+UNGUARDED = {path: (code,) * 5 for path, code in ALLOWED.items()}
+SEND_GUARDED = {**UNGUARDED, "events": (401, 200, 401, 401, 401)}
 """The same on this machine, if only `send` is."""
-ADMIN_ONLY = {"status", "control/show"}
+ADMIN_ONLY = {path for path, route in ROUTES.items() if route.right in ("read", "control")}
 EVERYWHERE = {"ping", "ready"}
-BODIES = {"events": b'{"a": 1}', "control/show": b'{"id": 1}'}
 
 
 class Answer(NamedTuple):
@@ -88,7 +105,8 @@ def ask(
 
 
 def ask_route(address: Address, path: str, **options: Any) -> Answer:
-    return ask(address, ROUTES[path].method, f"/{path}", BODIES.get(path), **options)
+    body = BODIES.get(path, (None, 200))[0]
+    return ask(address, ROUTES[path].method, f"/{path}", body, **options)
 
 
 class Listeners(NamedTuple):
@@ -147,7 +165,7 @@ LAYOUTS = {
 GUARDS = {
     "all": (TOKENS, TABLE),
     "send": ({"send": TOKENS["send"]}, SEND_GUARDED),
-    "none": ({}, dict.fromkeys(TABLE, (200,) * 5)),
+    "none": ({}, UNGUARDED),
 }
 
 
@@ -177,8 +195,14 @@ def table(
 
 
 def test_the_table_has_every_route() -> None:
-    """A new route needs a row, and a body if it takes one."""
-    assert TABLE.keys() == ROUTES.keys()
+    """A new route that takes a body needs one, and a right that is listed here."""
+    assert {path: route.right for path, route in ROUTES.items() if route.right != "control"} == {
+        "events": "send",
+        "status": "read",
+        "status/failed": "read",
+        "ping": None,
+        "ready": None,
+    }
     assert BODIES.keys() == {path for path, route in ROUTES.items() if route.method == "POST"}
 
 
@@ -193,7 +217,7 @@ def test_each_route_answers_those_who_may(table: Table, path: str) -> None:
         for answer in found:
             challenge = answer.headers.get("WWW-Authenticate")
             assert challenge == ("Bearer" if answer.code == 401 else None)
-            assert answer.code == 200 or json.loads(answer.body)["result"] is False
+            assert (answer.code == 200) is (path in EVERYWHERE or json.loads(answer.body)["result"])
 
 
 @pytest.mark.parametrize("path", [path for path in TABLE if path not in EVERYWHERE])
@@ -208,7 +232,8 @@ def test_other_methods_need_the_same_right(table: Table, path: str) -> None:
         for who, code in zip(WHO, expected[path], strict=True):
             answer = ask(address, other, f"/{path}", who=who)
             usual = 200 if other in allowed else 405
-            assert answer.code == (usual if code == 200 else code), (other, who)
+            is_refused = code in (401, 403)
+            assert answer.code == (code if is_refused else usual), (other, who)
             assert other != "HEAD" or answer.body == b""
             if answer.code == 405:
                 assert set(answer.headers["Allow"].split(", ")) == allowed
@@ -393,7 +418,7 @@ def test_only_allowed_hosts_are_answered_except_on_probes() -> None:
         ):
             for path in TABLE:
                 answer = ask_route(listeners.public, path, Host=host)
-                expected = 200 if is_allowed or path in EVERYWHERE else 403
+                expected = ALLOWED[path] if is_allowed or path in EVERYWHERE else 403
                 assert answer.code == expected, (host, path)
             assert ask(listeners.public, "GET", "/mine", Host=host).code == (
                 200 if is_allowed else 403
@@ -423,7 +448,7 @@ def test_pages_of_other_sites_neither_send_nor_control(
 ) -> None:
     with listening(Daemon("app"), {}) as listeners:
         for path in TABLE:
-            expected = 403 if is_refused and ROUTES[path].method == "POST" else 200
+            expected = 403 if is_refused and ROUTES[path].method == "POST" else ALLOWED[path]
             assert ask_route(listeners.public, path, **fields).code == expected
         assert ask(listeners.public, "GET", "/mine", **fields).code == 200
 
@@ -436,7 +461,7 @@ def test_clients_outside_allow_from_get_403_except_on_probes() -> None:
         for source, is_allowed in (("127.0.0.2", True), ("127.0.0.3", False)):
             for path in TABLE:
                 answer = ask_route(listeners.public, path, source=source)
-                expected = 200 if is_allowed or path in EVERYWHERE else 403
+                expected = ALLOWED[path] if is_allowed or path in EVERYWHERE else 403
                 assert answer.code == expected, (source, path)
             mine = ask(listeners.public, "GET", "/mine", source=source)
             assert mine.code == (200 if is_allowed else 403)
@@ -680,4 +705,4 @@ def test_the_body_of_a_control_request_is_small_and_may_be_zipped(app: Daemon) -
         assert show(gzip.compress(b'{"id": 7}'), Content_Encoding="gzip") == missing
         assert show(b"{}", Content_Encoding="br")[0] == 415
         assert show(b'{"id": %s7}' % (b" " * 2**16))[0] == 413
-        assert show(b'{"id": "7"}') == (400, 'The body must be {"id": NUMBER}')
+        assert show(b'{"id": "7"}') == (400, "id must be a number, not '7' (str)")

@@ -20,6 +20,7 @@ AT_ONCE = 1000
 """Events in a transaction."""
 BYTES_AT_ONCE = 1024 * 1024
 BATCHES_AT_ONCE = 100
+DEAD: tuple[State, ...] = ("dead",)
 
 
 class Stored(NamedTuple):
@@ -46,12 +47,20 @@ class Stored(NamedTuple):
 class Editor:
     """An open file. Every method may raise sqlite3.Error.
 
-    path: the file; create: create it if missing.
+    path: the file; create: create it if missing; busy_timeout: seconds to wait while another
+    process writes; check: check it for damage first.
     Raises StartError if it can't be opened or isn't a queue, and Broken.
     """
 
-    def __init__(self, path: str, *, create: bool = False) -> None:
-        self._store = Store(path, create=create, busy_timeout=BUSY_TIMEOUT)
+    def __init__(
+        self,
+        path: str,
+        *,
+        create: bool = False,
+        busy_timeout: float = BUSY_TIMEOUT,
+        check: bool = True,
+    ) -> None:
+        self._store = Store(path, create=create, busy_timeout=busy_timeout, check=check)
 
     def close(self) -> None:
         self._store.close()
@@ -68,6 +77,15 @@ class Editor:
         with self._store.snapshot():
             found, _ = self._window(id - 1, id, STATES)
         return found[0] if found else None
+
+    def latest(
+        self, states: Collection[State], error: str, before: int, limit: int, whole: bool
+    ) -> tuple[list[Stored], int]:
+        """Some failed events, see `Store.latest_failures`, and how many there are in all."""
+        with self._store.snapshot():
+            rows = self._store.latest_failures(states, error, before, limit, whole=whole)
+            total = self._store.count_failures(states, error, whole=whole)
+        return list(map(failed_event, rows)), total
 
     def events(self, states: Collection[State]) -> Iterator[Stored]:
         """The events in these states, oldest first, without those added meanwhile.
@@ -125,9 +143,10 @@ class Editor:
             self._retry(found)
         return set(found)
 
-    def retry_all(self) -> int:
-        """Have all dead letters retried; returns how many."""
-        return self._for_each_failed(["dead"], self._retry)
+    def retry_all(self, states: Collection[State] = DEAD, error: str = "") -> int:
+        """Have all failed events in these states retried that have this text in their error;
+        returns how many."""
+        return self._for_each_failed(states, error, self._retry)
 
     def _retry(self, ids: Sequence[int]) -> None:
         self._store.retry(ids, time.time())
@@ -145,6 +164,13 @@ class Editor:
                 dropped |= {batch + number for number in self._drop_of(batch, numbers)}
         return dropped
 
+    def drop_failed(self, ids: Sequence[int]) -> set[int]:
+        """Remove failed events; returns those that existed."""
+        with self._store.transaction():
+            found = self._store.failed_among(ids)
+            self._store.remove_failed(found)
+        return set(found)
+
     def _drop_of(self, batch: int, numbers: set[int]) -> set[int]:
         existing = numbers.intersection(range(self._store.size_of(batch)))
         dropped = existing - self._store.handled_of(batch)
@@ -152,11 +178,12 @@ class Editor:
             self._store.mark_handled(batch, dropped)
         return dropped
 
-    def drop_all(self, states: Collection[State]) -> int:
-        """Remove all events in these states; returns how many."""
+    def drop_all(self, states: Collection[State], error: str = "") -> int:
+        """Remove all events in these states, of the failed ones those with this text in their
+        error; returns how many."""
         # In this order: an event that fails meanwhile is found among the failed ones.
         dropped = self._drop_waiting() if "waiting" in states else 0
-        return dropped + self._for_each_failed(states, self._store.remove_failed)
+        return dropped + self._for_each_failed(states, error, self._store.remove_failed)
 
     def _drop_waiting(self) -> int:
         dropped, after, last = 0, -1, self._store.newest()
@@ -172,13 +199,13 @@ class Editor:
             after = batches[-1]
 
     def _for_each_failed(
-        self, states: Collection[State], change: Callable[[Sequence[int]], None]
+        self, states: Collection[State], error: str, change: Callable[[Sequence[int]], None]
     ) -> int:
         # By id, since a retried event may become a dead letter again at once.
         changed, after, last = 0, -1, self._store.newest()
         while True:
             with self._store.transaction():
-                ids = self._store.failed_ids(after, last, states, AT_ONCE)
+                ids = self._store.failed_ids(after, last, states, error, AT_ONCE)
                 if not ids:
                     return changed
                 change(ids)

@@ -19,11 +19,11 @@ from ..bounded import Bounded
 from ..entry import Batch, Entry, FailedAttempt, Load
 from ..waiting import Waiting
 from .backlog import Backlog
+from .failed import StoredFailures
 from .faults import FileFaults
 from .file import File
 from .group_commit import GroupCommit, OwnedLock, Pending
 from .in_flight import InFlight
-from .store import MAX_ID
 from .writer import Writer, Written
 
 ACK_DELAY = 0.04
@@ -32,8 +32,6 @@ CHECK_INTERVAL = 0.5
 """Seconds between two checks for changes of the file by others."""
 STATUS_TIMEOUT = 0.1
 """Seconds that `/status` waits for the file."""
-READ_TIMEOUT = 5.0
-"""Seconds that a request waits for the file."""
 AFTER_FAILURE = 1.0
 """Seconds until a failed read or write is tried again."""
 
@@ -77,6 +75,7 @@ class DurableQueue(Bounded, ThreadedPart):
         """Whether a save was requested; cheaper to read than the event."""
         self._closing = threading.Event()
         self._file = File(path, name, disk, logger)
+        self.failed_events = StoredFailures(self._file.path)
         self._faults = FileFaults(self._file.path, logger, changed)
         self._in_flight = InFlight(self._file.store)
         try:
@@ -310,19 +309,6 @@ class DurableQueue(Bounded, ThreadedPart):
     def lost_at_exit(self) -> int:
         """None: they are in the file."""
         return 0
-
-    def dead_letter(self, id: int) -> dict[str, Any] | None:
-        """Everything about a dead letter, None if there is none with this id; raises Unavailable
-        if the file can't be read now."""
-        if not self._lock.acquire(timeout=READ_TIMEOUT):
-            raise Unavailable("The event queue is busy")
-        try:
-            row = self._file.store.failed(id) if not self._file.is_closed and id <= MAX_ID else None
-        except sqlite3.Error as error:
-            raise Unavailable(f"The event queue can't be read: {error}") from None
-        finally:
-            self._lock.release()
-        return None if row is None or row.due is not None else row.shown()
 
     def counters(self) -> dict[str, Any]:
         """Counts of received and waiting events, scheduled and past retries and dead letters, and

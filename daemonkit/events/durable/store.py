@@ -64,6 +64,13 @@ def _condition(states: Collection[State]) -> str:
     return "due IS NOT NULL" if "retrying" in states else "0"
 
 
+def _contains(*, whole: bool) -> str:
+    """Matches a failed event's error, or only its type, with a text in any case of its letters."""
+    error = _READ["error"]
+    text = error if whole else f"substr({error}, 1, instr({error} || ':', ':') - 1)"
+    return f"instr(lower({text}), lower(?))"
+
+
 class Store(Database):
     """The events in a file. Parameters: see Database."""
 
@@ -191,10 +198,27 @@ class Store(Database):
         """One failed event."""
         return next(self.failures(id - 1, id), None)
 
-    def failed_ids(self, after: int, last: int, states: Collection[State], limit: int) -> list[int]:
-        """The ids of up to `limit` failed events, in order."""
-        condition = f"id > ? AND id <= ? AND {_condition(states)} ORDER BY id LIMIT ?"
-        return self._failed_where(condition, after, last, limit)
+    def latest_failures(
+        self, states: Collection[State], error: str, before: int, limit: int, *, whole: bool
+    ) -> list[StoredFailure]:
+        """Up to `limit` failed events with ids under `before` and this text in their error, the
+        newest first; whole: in all of it, and otherwise in its type."""
+        condition = f"id < ? AND {_condition(states)} AND {_contains(whole=whole)}"
+        statement = f"SELECT {_FAILED} FROM failed WHERE {condition} ORDER BY id DESC LIMIT ?"
+        with closing(self.db.execute(statement, (before, error, limit))) as rows:
+            return [StoredFailure(*row) for row in rows]
+
+    def count_failures(self, states: Collection[State], error: str, *, whole: bool) -> int:
+        """How many there are of those, whatever their ids."""
+        condition = f"{_condition(states)} AND {_contains(whole=whole)}"
+        return int(self.value(f"SELECT count(*) FROM failed WHERE {condition}", error))
+
+    def failed_ids(
+        self, after: int, last: int, states: Collection[State], error: str, limit: int
+    ) -> list[int]:
+        """The ids of up to `limit` failed events with this text in their error, in order."""
+        condition = f"id > ? AND id <= ? AND {_condition(states)} AND {_contains(whole=True)}"
+        return self._failed_where(f"{condition} ORDER BY id LIMIT ?", after, last, error, limit)
 
     def failed_among(self, ids: Sequence[int]) -> list[int]:
         """Which of these ids are failed events."""
