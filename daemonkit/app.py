@@ -69,6 +69,7 @@ class Daemon(SlaveCommands, Registrars):
             ping=lambda: self.ping(),
             control=lambda *asked: self._control.perform(*asked),
             pause_line=lambda: self._control.pause_line(),
+            history=lambda since: self._assembly.history.shown(since),
         )
         self._assembly = Assembly(
             self,

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..exceptions import BatchTooLarge, QueueFull, Unavailable
 from .entry import Batch, Load
-from .waiting import Waiting
+from .waiting import Idle, Waiting
 
 
 def daemon_stopping() -> Unavailable:
@@ -51,6 +51,11 @@ class Bounded:
         """Take up to `limit` entries, waiting at most `linger` seconds after the first; a retry
         is handed out alone. Raises QueueClosed."""
         return self._waiting.get_batch(limit, linger)
+
+    @property
+    def idle(self) -> Idle:
+        """How long threads wait for it."""
+        return self._waiting.idle
 
     @property
     def is_paused(self) -> bool:

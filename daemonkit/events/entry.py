@@ -154,6 +154,10 @@ class EventQueue(Component, Protocol):
     accepted: int
 
     @property
+    def idle(self) -> Any:
+        """How long threads wait for it, see `waiting.Idle`."""
+
+    @property
     def failed_events(self) -> FailedEvents: ...
 
     def __len__(self) -> int:
@@ -208,8 +212,11 @@ class EventQueue(Component, Protocol):
     def flush(self) -> bool:
         """Store what `done` and `fail` reported; returns False if that is no longer possible."""
 
-    def counters(self) -> dict[str, Any]:
-        """The queue's part of `/status`; among it `received` and `waiting`, of the same moment."""
+    def counters(self, *, with_letters: bool = True) -> dict[str, Any]:
+        """The queue's part of `/status`; among it `received` and `waiting`, of the same moment.
+
+        with_letters: and the dead letters, where they are in memory.
+        """
 
     def problems(self) -> list[Problem]:
         """The queue's part of the health check."""

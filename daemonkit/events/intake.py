@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from ..exceptions import BatchTooLarge, QueueFull, Unavailable
+from ..exceptions import BatchTooLarge, EventTooLarge, InvalidEvent, QueueFull, Unavailable
 from ..types import NOBODY, Origin, Source
 from .bounded import daemon_stopping
 from .codec import Decoded, count_lines, decode_lines, decode_one, normalize
@@ -34,6 +35,8 @@ class Intake:
         self._starting_thread = 0
         self._lock = threading.Lock()
         self._refused = 0
+        self._sources: Counter[str] = Counter()
+        self._refusals: Counter[str] = Counter()
 
     @property
     def needs_origins(self) -> bool:
@@ -68,7 +71,7 @@ class Intake:
 
     def decode_one(self, data: bytes) -> Decoded:
         """Decode an event; raises InvalidEvent."""
-        with self._decoding if len(data) > LARGE else nullcontext():
+        with self._invalid_counted(), self._decoding if len(data) > LARGE else nullcontext():
             return decode_one(data, self.max_event_size)
 
     def decode_lines(self, data: bytes) -> Decoded:
@@ -77,10 +80,20 @@ class Intake:
         size = self._queue.size
         # Decoding them only to refuse them would take much time and memory.
         if data.count(b"\n") > size and (count := count_lines(data)) > size:
-            self._count_refused(count)
-            raise self._queue.refusal_of(Load(count))
-        with self._decoding if len(data) > LARGE else nullcontext():
+            refusal = self._queue.refusal_of(Load(count))
+            self._count_refused(count, refusal)
+            raise refusal
+        with self._invalid_counted(), self._decoding if len(data) > LARGE else nullcontext():
             return decode_lines(data, self.max_event_size)
+
+    @contextmanager
+    def _invalid_counted(self) -> Iterator[None]:
+        try:
+            yield
+        except InvalidEvent as error:
+            with self._lock:
+                self._refusals[_reason(error)] += 1
+            raise
 
     # Putting
 
@@ -92,13 +105,17 @@ class Intake:
         try:
             self._admit()
             self._queue.put_many(Batch(events, lines, source, origins))
-        except Exception:
-            self._count_refused(count)
+        except Exception as error:
+            self._count_refused(count, error)
             raise
+        with self._lock:
+            self._sources[source] += count
 
     def put_value(self, value: Any) -> None:
         """Queue a value of the program's own; raises InvalidEvent, Unavailable or BatchTooLarge."""
-        self.put_many(normalize(value, self.max_event_size), "app")
+        with self._invalid_counted():
+            decoded = normalize(value, self.max_event_size)
+        self.put_many(decoded, "app")
 
     def put_each(
         self,
@@ -135,7 +152,12 @@ class Intake:
         # For all of them: no room on the disk, not accepting events, or a put came in between.
         except Unavailable as error:
             refusals = [refusal or error for refusal in refusals]
-        self._count_refused(len(decoded.events) - taken)
+        with self._lock:
+            self._sources[source] += taken
+        if taken < len(decoded.events):
+            for refusal, count in zip(refusals, counts, strict=True):
+                if refusal is not None:
+                    self._count_refused(count, refusal)
         return refusals
 
     def _what_fits(
@@ -171,12 +193,16 @@ class Intake:
             accepted, refusal = self._queue.put_some(batch)
         except Unavailable as error:
             accepted, refusal = 0, error
-        self._count_refused(len(events) - accepted)
+        with self._lock:
+            self._sources[source] += accepted
+        if refusal is not None:
+            self._count_refused(len(events) - accepted, refusal)
         return accepted, refusal
 
-    def _count_refused(self, count: int) -> None:
+    def _count_refused(self, count: int, error: Exception) -> None:
         with self._lock:
             self._refused += count
+            self._refusals[_reason(error)] += count
 
     def _admit(self) -> None:
         refusal = self._refusal
@@ -188,6 +214,21 @@ class Intake:
     def counters(self) -> dict[str, int]:
         """Events received and refused since the start."""
         return {"received": self._queue.accepted, "refused": self._refused}
+
+    def details(self) -> dict[str, dict[str, int]]:
+        """The same by their source, and by the reason; invalid events are there, too, one for each
+        request."""
+        with self._lock:
+            return {"sources": dict(self._sources), "refusals": dict(self._refusals)}
+
+
+def _reason(error: Exception) -> str:
+    """Why an event is refused, in a word."""
+    if isinstance(error, QueueFull):
+        return "full"
+    if isinstance(error, BatchTooLarge | EventTooLarge):
+        return "too_large"
+    return "invalid" if isinstance(error, InvalidEvent) else "unavailable"
 
 
 def _daemon_starting() -> Unavailable:

@@ -6,11 +6,13 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import repeat
 from typing import Any
 
 from ..callables import refuse_unrun
 from ..runtime.calls import call_hook
 from ..runtime.clock import monotonic
+from ..runtime.durations import Durations, added
 from ..runtime.failures import FailureLog
 from ..runtime.forks import ForkFlag, ForkGuard
 from ..runtime.heartbeat import Heartbeat
@@ -19,7 +21,8 @@ from ..system.log import log_safely
 from ..types import Event, EventMeta, Problem
 from .codec import beginning
 from .entry import NO_RETRIES, Entry, EventQueue, FailedAttempt, RetryPolicy, failure_of
-from .waiting import QueueClosed
+from .stopwatch import Stopwatch
+from .waiting import Idle, QueueClosed
 
 DeadLetterHook = Callable[[Event, FailedAttempt], object]
 _IDLE = object()
@@ -74,7 +77,7 @@ class Processor:
         self._guard = ForkGuard()
         self._changed = changed
         names = ["events"] if threads == 1 else [f"events-{n}" for n in range(1, threads + 1)]
-        self._workers = [_Worker(name) for name in names]
+        self._workers = [_Worker(name, is_single=batch is None) for name in names]
         for worker in self._workers:
             worker.thread = threading.Thread(
                 target=self._work, args=(worker,), name=worker.name, daemon=True
@@ -130,6 +133,12 @@ class Processor:
     def _failed(self) -> int:
         return sum(worker.failed for worker in self._workers)
 
+    def durations(self) -> tuple[list[int], float]:
+        """How long the handler's calls took: how many in each bucket of `runtime.durations`, and
+        the seconds of all."""
+        each = [Durations(), *(w.watch.durations for w in self._workers if w.watch)]
+        return added(d.counts for d in each), sum(d.total for d in each)
+
     def counters(self) -> dict[str, Any]:
         """Events in work, handled and failed since the start, and stalled calls of the handler."""
         counts: dict[str, Any] = {
@@ -156,6 +165,20 @@ class Processor:
         return min(*dues, self._failures.run_due(now))
 
     def _work(self, worker: _Worker) -> None:
+        worker.begin(self._queue.idle)
+        calls = 1
+        while True:
+            try:
+                self._make_calls(worker, calls)
+            except QueueClosed:
+                return
+            # Nothing may end this thread while the daemon accepts events.
+            except BaseException as error:
+                self._failures.log(error, "The event processor failed", then=" and continues")
+            calls = worker.note_calls()
+
+    def _make_calls(self, worker: _Worker, calls: int) -> None:
+        """Take events, and call the handler for them so many times; raises QueueClosed."""
         # All in one function: a call costs as much as everything else that is done per event.
         taken: Any
         events: Any
@@ -163,44 +186,40 @@ class Processor:
         get, handle, with_meta = self._queue.get, self._handle, self._with_meta
         batch, timed, forked = self._batch, self._timeout is not None, self._forked
         done = self._queue.done if self._queue.is_durable else None
-        while True:
+        for _ in repeat(None, calls if batch is None else 1):
+            if batch is None:
+                taken, count = get(), 1
+                events, metas = taken[:2] if type(taken) is Entry else (taken, None)
+            else:
+                taken = self._queue.get_batch(batch, self._linger)
+                events, metas, count = _split(taken)
+            if timed:
+                worker.events = events
+                worker.heartbeat.resume()
             try:
-                if batch is None:
-                    taken, count = get(), 1
-                    events, metas = taken[:2] if type(taken) is Entry else (taken, None)
-                else:
-                    taken = self._queue.get_batch(batch, self._linger)
-                    events, metas, count = _split(taken)
-                if timed:
-                    worker.events = events
-                    worker.heartbeat.resume()
-                try:
-                    result = handle(events, metas) if with_meta else handle(events)
-                    if result is not None:
-                        refuse_unrun(result)
-                    if forked.is_child:
-                        self._guard.end_child()
-                    worker.handled += count
-                # SystemExit, too: it must not end this thread.
-                except BaseException as error:
-                    self._guard.end_child(error)
-                    try:
-                        self._handle_failure([taken] if batch is None else taken, events, error)
-                    finally:
-                        # Now that a retry counts as waiting.
-                        worker.failed += count
-                else:
-                    if done is not None:
-                        done([taken] if batch is None else taken)
-                finally:
-                    if timed:
-                        worker.heartbeat.pause()
-                        worker.events = _IDLE
-            except QueueClosed:
-                return
-            # Nothing may end this thread while the daemon accepts events.
+                result = handle(events, metas) if with_meta else handle(events)
+                if result is not None:
+                    refuse_unrun(result)
+                if forked.is_child:
+                    self._guard.end_child()
+                worker.handled += count
+            # SystemExit, too: it must not end this thread.
             except BaseException as error:
-                self._failures.log(error, "The event processor failed", then=" and continues")
+                self._guard.end_child(error)
+                began = monotonic()
+                try:
+                    self._handle_failure([taken] if batch is None else taken, events, error)
+                finally:
+                    # Now that a retry counts as waiting.
+                    worker.failed += count
+                    self._queue.idle.seconds += monotonic() - began
+            else:
+                if done is not None:
+                    done([taken] if batch is None else taken)
+            finally:
+                if timed:
+                    worker.heartbeat.pause()
+                    worker.events = _IDLE
 
     def _handle_failure(self, taken: list[Any], events: Any, error: BaseException) -> None:
         entries = [item if type(item) is Entry else Entry(item) for item in taken]
@@ -255,9 +274,24 @@ class _Worker:
 
     thread: threading.Thread
     heartbeat: Heartbeat
+    watch: Stopwatch | None = None
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, is_single: bool) -> None:
         self.name = name
         self.handled = 0
         self.failed = 0
         self.events: Any = _IDLE
+        self._is_single = is_single
+        self._noted = 0
+
+    def begin(self, idle: Idle) -> None:
+        """The thread begins; idle: how long it waits for the queue."""
+        self.watch = Stopwatch(idle)
+        idle.before = self.note_calls
+
+    def note_calls(self) -> int:
+        """Note how long the calls took since the last time; returns after how many more to do so
+        again."""
+        assert self.watch is not None
+        made, self._noted = self.handled + self.failed - self._noted, self.handled + self.failed
+        return self.watch.end(made if self._is_single else min(made, 1))

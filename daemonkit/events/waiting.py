@@ -29,6 +29,16 @@ class Retry(NamedTuple):
     entry: Entry
 
 
+class Idle(threading.local):
+    """How long the thread that asks has waited for a queue so far, or for its disk.
+
+    before: called before a wait for entries.
+    """
+
+    seconds = 0.0
+    before: Callable[[], object] | None = None
+
+
 class Waiting:
     """Entries for any number of consumers.
 
@@ -51,6 +61,7 @@ class Waiting:
         """How many are waiting."""
         self._load_requests = 0
         """How often `request_load` was called."""
+        self.idle = Idle()
         self._discards = False
         self.closed = False
         self.is_paused = False
@@ -190,6 +201,16 @@ class Waiting:
             self._changed.notify_all()
 
     def _wait(self, until: float | None, *, with_retries: bool = True) -> Any:
+        idle = self.idle
+        if idle.before is not None:
+            idle.before()
+        began = monotonic()
+        try:
+            return self._next(until, with_retries=with_retries)
+        finally:
+            idle.seconds += monotonic() - began
+
+    def _next(self, until: float | None, *, with_retries: bool) -> Any:
         exhausted = -1
         """The count of load requests for which `load` had nothing."""
         while True:

@@ -15,6 +15,7 @@ from ..exceptions import RegistrationError, StartError
 from ..hooks import Hooks
 from ..monitoring.health import Health
 from ..monitoring.health_reporter import HealthReporter
+from ..monitoring.history import History, Sample
 from ..monitoring.status import jsonable
 from ..monitoring.systemd_notifier import SystemdNotifier
 from ..registry import HandlerSpec, Registry
@@ -58,6 +59,7 @@ class Assembly:
         self.levels = LogLevels(
             master.name, lambda: config.settings.log_level, master.logger, self._wake
         )
+        self.history = History(self._sample)
         self._master = master
         self._on_demand = on_demand
         self._registry = registry
@@ -65,6 +67,19 @@ class Assembly:
         self._config = config
         self._health = health
         self._event_handler = event_handler
+
+    def _sample(self) -> Sample:
+        parts, made = self.parts, self._on_demand
+        assert parts is not None, "the timer runs"
+        queue, taken = made.queue.counters(with_letters=False), parts.processor.counters()
+        return Sample(
+            **made.intake.counters(),
+            handled=taken["handled"],
+            failed=taken["failed"],
+            waiting=queue["waiting"],
+            oldest_age=queue["oldest_age"],
+            calls=parts.processor.durations()[0],
+        )
 
     def _wake(self) -> None:
         if self.parts is not None:
@@ -103,6 +118,7 @@ class Assembly:
         health, logger, made = self._health, self._logger, self._on_demand
         timer = Timer(logger)
         timer.add(self.levels.run_due)
+        timer.add(self.history.run_due)
         queue = self._open_queue()
         processor = self._make_processor(queue, timer)
         # From here on run_slave uses the supervisor, not the registry.

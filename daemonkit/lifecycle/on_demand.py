@@ -29,7 +29,8 @@ class OnDemand:
     """The queue and what leads to it, the Flask app, and the outbox for alerts.
 
     master: what slaves see of the daemon; status, ping: called when the status or the health check
-    is needed; control: carries out an operator's request; pause_line: what is paused.
+    is needed; control: carries out an operator's request; pause_line: what is paused; history:
+    what was before, see `History.shown`.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class OnDemand:
         ping: Callable[[], Any],
         control: Callable[[str, Mapping[str, Any], str], Answer],
         pause_line: Callable[[], str],
+        history: Callable[[float], Any],
     ) -> None:
         self.lock = threading.RLock()
         """Guards what is made when first needed."""
@@ -54,6 +56,7 @@ class OnDemand:
         self._ping = ping
         self._control = control
         self._pause_line = pause_line
+        self._history = history
         self._queue: EventQueue | None = None
         self._intake: Intake | None = None
         self._web: WebApp | None = None
@@ -88,6 +91,7 @@ class OnDemand:
                     access=lambda: self.access,
                     control=self._control,
                     failed_events=lambda: self.queue.failed_events,
+                    history=self._history,
                     pause_line=self._pause_line,
                     intake=lambda: self.intake,
                     max_request_size=lambda: self._settings.max_request_size,

@@ -85,6 +85,7 @@ class StatusView:
         parts, made = self._assembly.parts, self._on_demand
         events = {
             **made.intake.counters(),
+            **made.intake.details(),
             **made.queue.counters(),
             **(parts.processor.counters() if parts else {}),
         }

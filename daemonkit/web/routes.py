@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -36,6 +37,9 @@ MOST_FAILED = 200
 """Failed events in an answer."""
 
 
+_SECONDS = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?")
+
+
 class Route(NamedTuple):
     """A route of the library's own. right: what a request needs, None if nothing."""
 
@@ -47,6 +51,7 @@ ROUTES = {
     "events": Route("POST", SEND),
     "status": Route("GET", READ),
     "status/failed": Route("GET", READ),
+    "status/history": Route("GET", READ),
     **{f"control/{verb}": Route("POST", CONTROL) for verb in VERBS},
     "ping": Route("GET", None),
     "ready": Route("GET", None),
@@ -65,6 +70,7 @@ class Views(NamedTuple):
     access: Callable[[], Access]
     control: Callable[[str, Mapping[str, Any], str], Answer]
     failed_events: Callable[[], FailedEvents]
+    history: Callable[[float], Any]
     pause_line: Callable[[], str]
     intake: Callable[[], Intake]
     max_request_size: Callable[[], int]
@@ -115,6 +121,13 @@ class _LibraryRoutes:
             rights = self._views.access().rights(request.environ[PEER], request.headers)
             status = {**status, "rights": rights}
         return _answer(200, envelope(status, True))
+
+    def status_history(self) -> Response:
+        """The last fifteen minutes, or what came after `since`."""
+        text = request.args.get("since", "0")
+        if not _SECONDS.fullmatch(text):
+            raise BadRequest("since must be in Unix seconds")
+        return _answer(200, envelope(self._views.history(float(text)), True))
 
     def status_failed(self) -> Response:
         """Failed events, the newest first; of their contents only what `/status` shows, too."""

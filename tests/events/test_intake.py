@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from daemonkit import BatchTooLarge, QueueFull, Unavailable
+from daemonkit import BatchTooLarge, InvalidEvent, QueueFull, Unavailable
 from daemonkit.events.codec import Decoded
 from daemonkit.events.entry import Batch, Entry
 from daemonkit.events.footprint import SMALL, footprint
@@ -233,3 +233,29 @@ def test_each_request_is_refused_that_finds_no_memory(intake: Intake, queue: Mem
         type(None),
     ]
     assert intake.counters() == {"received": 3, "refused": 2}
+
+
+def test_events_are_counted_by_source_and_refusals_by_reason(queue: MemoryQueue) -> None:
+    intake = Intake(queue, 20)
+    queue.size = 4
+    intake.put_value(1)
+    intake.put_many(decoded(2), "http")
+    intake.put_each(*requests([3], [4, 5, 6]), "http", list)
+    intake.put_some(decoded(7, 8), "udp", list)
+    for refused in (
+        lambda: intake.put_value(object()),
+        lambda: intake.put_value("x" * 20),
+        lambda: intake.decode_one(b"{"),
+        lambda: intake.decode_lines(b"1\n{"),
+        lambda: intake.decode_lines(b"1\n2\n3\n4\n5\n6"),
+    ):
+        with pytest.raises((InvalidEvent, BatchTooLarge)):
+            refused()
+    intake.close()
+    with pytest.raises(Unavailable):
+        intake.put_value(1)
+
+    assert intake.details() == {
+        "sources": {"app": 1, "http": 2, "udp": 1},
+        "refusals": {"full": 4, "invalid": 3, "too_large": 7, "unavailable": 1},
+    }

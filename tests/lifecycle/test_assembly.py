@@ -82,6 +82,8 @@ def test_events_that_a_stop_leaves_in_the_file_are_handled_after_the_next_start(
     assert events == {
         "received": 6,
         "refused": 0,
+        "sources": {"app": 1, "http": 4, "udp": 1},
+        "refusals": {},
         "waiting": 5,
         "retrying": 0,
         "retried": 0,

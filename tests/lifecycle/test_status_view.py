@@ -53,3 +53,26 @@ def test_status_stays_small_although_large_events_are_in_the_errors() -> None:
 
         client.wait_until(lambda: shown().json()["message"]["events"]["dead"] == 20)
         assert len(shown().content) < 1_000_000
+
+
+def test_the_history_has_what_happened() -> None:
+    app = Daemon("app")
+    app.on_event(lambda event: None)
+    with running(app) as client:
+
+        def shown(query: str = "") -> Any:
+            return client.get(f"/status/history{query}").json()["message"]
+
+        client.wait_until(lambda: shown()["series"]["received"])
+        for number in range(5):
+            client.send_event(number)
+        client.wait_until(lambda: sum(shown()["series"]["handled"]) >= 5 - 1e-3)
+        whole = shown()
+        last = whole["start"] + len(whole["series"]["received"]) - 1
+        client.wait_until(lambda: shown(f"?since={last}")["series"]["received"])
+        later = shown(f"?since={last}")
+        wrong = client.get("/status/history?since=now")
+
+    assert later["start"] == last + 1
+    assert any(whole["series"]["handler_median"])
+    assert (wrong.status_code, wrong.json()["message"]) == (400, "since must be in Unix seconds")

@@ -200,6 +200,7 @@ def test_the_table_has_every_route() -> None:
         "events": "send",
         "status": "read",
         "status/failed": "read",
+        "status/history": "read",
         "ping": None,
         "ready": None,
     }

@@ -248,6 +248,12 @@ class DurableQueue(Bounded, ThreadedPart):
         if not self._is_dirty:
             self._is_dirty = True
             self._dirty.set()
+        if self._in_flight.unsaved >= self._ack_batch:
+            began = monotonic()
+            self._save_before_more()
+            self._waiting.idle.seconds += monotonic() - began
+
+    def _save_before_more(self) -> None:
         while self._in_flight.unsaved >= self._ack_batch:
             with self._lock:
                 if self._file.is_closed or self._in_flight.unsaved < self._ack_batch:
@@ -310,7 +316,7 @@ class DurableQueue(Bounded, ThreadedPart):
         """None: they are in the file."""
         return 0
 
-    def counters(self) -> dict[str, Any]:
+    def counters(self, *, with_letters: bool = True) -> dict[str, Any]:  # noqa: ARG002
         """Counts of received and waiting events, scheduled and past retries and dead letters, and
         the age of the oldest waiting event in seconds."""
         oldest = self._backlog.oldest()
