@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from .alert_commands import AlertCommands, AlertSenders
 from .callables import refuse_unrun, require_function
 from .config.defaults import Settings
 from .config.in_force import COMMAND_LINE, ConfigInForce
@@ -27,7 +28,6 @@ from .lifecycle.signal_actions import StopSignals, signal_actions
 from .lifecycle.signals import Signals
 from .lifecycle.status_view import StatusView
 from .lifecycle.switching import set_switch_interval
-from .monitoring.alerts.juggler import make_alert
 from .monitoring.health import Health
 from .monitoring.status import Gatherer
 from .registry import HandlerSpec, Registrars
@@ -42,7 +42,7 @@ from .web.flask_app import WebApp
 from .web.routes import OK
 
 
-class Daemon(SlaveCommands, Registrars):
+class Daemon(AlertCommands, SlaveCommands, Registrars):
     """A daemon: register functions with it, or subclass it and override `run`, `process_event`,
     `status` or `ping`; then `start` it.
 
@@ -197,12 +197,9 @@ class Daemon(SlaveCommands, Registrars):
         """
         self._on_demand.intake.put_value(event)
 
-    def send_event_to_juggler(self, host: str, service: str, status: str, description: str) -> None:
-        """Queue an event for the monitoring system Juggler; returns at once.
-
-        status: OK, INFO, WARN or CRIT; another is a ValueError.
-        """
-        self._on_demand.outbox.put(make_alert(host, service, status, description))
+    @property
+    def _alert_senders(self) -> AlertSenders:
+        return self._assembly.alerting
 
     def stop(self) -> None:
         """Ask the daemon to stop; returns at once, may be called from any thread."""

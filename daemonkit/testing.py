@@ -15,6 +15,7 @@ import requests
 from .app import Daemon
 from .config.in_force import COMMAND_LINE, bind_config
 from .config.loading import ConfigSource, Given, Override
+from .monitoring.alerts.alert import Alert
 from .system.outgoing import open_session
 from .system.sockets import format_address
 from .text import describe
@@ -23,13 +24,15 @@ from .text import describe
 class Client:
     """Talks to a running daemon.
 
-    host, port: where it listens; timeout: seconds for each call; exit_status: see `running`.
+    host, port: where it listens; timeout: seconds for each call; exit_status: see `running`;
+    alerts: service, status and description of each alert that would have been sent so far.
     """
 
     def __init__(self, host: str, timeout: float, port: int = 0) -> None:
         self.host, self.port = host, port
         self.timeout = timeout
         self.exit_status: int | None = None
+        self.alerts: list[tuple[str, str, str]] = []
 
     @property
     def url(self) -> str:
@@ -47,6 +50,10 @@ class Client:
     def _request(self, method: str, path: str, **options: Any) -> requests.Response:
         with open_session() as session:
             return session.request(method, self.url + path, timeout=self.timeout, **options)
+
+    def _record(self, alert: Alert) -> None:
+        if not alert.is_repeated:
+            self.alerts.append((alert.service, alert.status, alert.description))
 
     def send_event(self, event: Any) -> None:
         """Send an event over HTTP; raises requests.HTTPError when it is refused."""
@@ -83,9 +90,10 @@ def running(
     of it if it takes a parameter; config: a file's path in place of the daemon's own, or a mapping
     to merge over that. Its `host` and `port` are ignored, unless a mapping sets them. timeout:
     seconds for starting, and for each of the client's calls.
-    Logging and signals are left alone. After the block, the client's `exit_status` is what the
-    process's would be. Raises what `start` would report: StartError, ConfigError and so on; and
-    TimeoutError when it neither starts nor stops in time.
+    Logging and signals are left alone. The alerts of `app.alert` and of conditions aren't sent, but
+    recorded in the client's `alerts`, without `alert_hold`. After the block, the client's
+    `exit_status` is what the process's would be. Raises what `start` would report: StartError,
+    ConfigError and so on; and TimeoutError when it neither starts nor stops in time.
     """
     overlay = config if isinstance(config, Mapping) else None
     path = None if isinstance(config, Mapping) or config is None else os.fspath(config)
@@ -111,9 +119,10 @@ def running(
         finally:
             started.set()
 
+    client = Client(app.master_config["host"], timeout)
+    app._assembly.alerting.recorder = client._record
     thread = threading.Thread(target=serve, name="main", daemon=True)
     thread.start()
-    client = Client(app.master_config["host"], timeout)
     try:
         if not started.wait(timeout):
             raise TimeoutError(f"the daemon did not start within {timeout:g} s")

@@ -268,4 +268,4 @@ def test_keywords_of_run_slave_are_options_unless_the_class_names_them(app: Daem
 
 def test_the_reserved_status_keys_are_those_of_status(app: Daemon) -> None:
     # The view adds the rights of who asks.
-    assert set(app.status()) | {"rights", "alerts"} == STATUS_KEYS
+    assert set(app.status()) | {"rights"} == STATUS_KEYS

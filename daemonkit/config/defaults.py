@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple, TypeVar
 
 from .access import ADDRESS_OR_NONE, HOST, HOSTS, INTAKE, NETWORKS, PROXIES, TOKENS
+from .alerts import ALERTS
 from .checks import (
     BOOLEAN,
     FILE,
@@ -145,6 +146,15 @@ class Settings:
     )
     juggler_timeout: float = _setting(
         5, duration(0.1, 3600), "How long to wait for Juggler's connection, and for its reply."
+    )
+    alerts: dict[str, Any] = _setting(  # noqa: RUF009
+        {}, ALERTS, "Where alerts are sent, and what raises them; see [alerts](alerts.md)."
+    )
+    alert_refresh: float = _setting(
+        60, duration(0.1, 86_400), "How often the alert of a service that isn't OK is repeated."
+    )
+    alert_hold: float = _setting(
+        10, duration(0, 86_400), "How long a better status must last before it is sent."
     )
 
 

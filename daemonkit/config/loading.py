@@ -18,7 +18,7 @@ from .access import parse_tokens, unix_path
 from .defaults import SETTINGS, Settings
 from .files import Files
 from .redaction import HIDDEN
-from .secrets import SECRETS, Secret, hide, secrets_in, without_password
+from .secrets import SECRETS, Secret, hide, secrets_in, without_passwords
 from .yamlfile import NOT_UTF_8, parse_file, parse_value
 
 SECTION = "master"
@@ -103,11 +103,7 @@ class Config:
         section = shown.pop(SECTION)
         if section == HIDDEN:
             section = dict.fromkeys(self.master, HIDDEN)
-        master = {
-            name: without_password(value) if isinstance(value, str) else value
-            for name, value in section.items()
-        }
-        return {"config": shown, "master_config": master}
+        return {"config": shown, "master_config": without_passwords(section)}
 
 
 class _Origin(NamedTuple):

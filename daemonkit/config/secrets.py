@@ -13,9 +13,10 @@ from ..system.reports import redact_reports
 from .redaction import HIDDEN, Redactor
 
 _USERINFO = (
-    re.compile(r"[^:/?#]*://([^/?#]*)@"),
+    # More than one scheme: `webhook:https://...` in the setting `alerts`.
+    re.compile(r"(?:[^:/?#]*:)+//([^/?#]*)@"),
     # Not a valid URL: the password has a slash in it, for example.
-    re.compile(r"[^:/?#]*://([^/?#:\[]*:(?![0-9]*(?:[/?#]|$)).*)@", re.DOTALL),
+    re.compile(r"(?:[^:/?#]*:)+//([^/?#:\[]*:(?![0-9]*(?:[/?#]|$)).*)@", re.DOTALL),
 )
 
 
@@ -75,6 +76,15 @@ def without_password(url: str) -> str:
     """The URL, with HIDDEN in place of its password."""
     begin, end = _span_of_password(url)
     return url[:begin] + HIDDEN + url[end:] if end else url
+
+
+def without_passwords(value: Any) -> Any:
+    """Return a copy of `value` with HIDDEN for each password in a URL."""
+    if isinstance(value, Mapping):
+        return {key: without_passwords(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_passwords(item) for item in value]
+    return without_password(value) if isinstance(value, str) else value
 
 
 def _span_of_password(url: str) -> tuple[int, int]:

@@ -130,6 +130,7 @@ class MemoryQueue(Bounded):
                 "retrying": self._waiting.retrying,
                 "retried": self._failures.retried,
                 "dead": self._failures.dead,
+                "dead_now": self._failures.dead_now,
                 "memory": self._memory_used(),
                 "oldest_age": self._oldest_age(),
                 **({"dead_letters": self._failures.listed()} if with_letters else {}),

@@ -99,6 +99,11 @@ class MemoryFailures:
                 entry = kept.entry._replace(event=None, line=None)
                 self._dead[id] = kept._replace(entry=entry, text=cut, is_whole=False)
 
+    @property
+    def dead_now(self) -> int:
+        """How many dead letters there are now."""
+        return len(self._dead)
+
     def listed(self) -> list[dict[str, Any]]:
         """The dead letters, as `/status` shows them."""
         return [

@@ -29,6 +29,7 @@ from ..system.systemd import NotifySocket, watchdog_seconds
 from ..types import Problem, SlaveMaster
 from ..web.fast_lane import FastLane
 from ..web.server import Server
+from .alerting import Alerting
 from .binding import bind_admin, bind_public
 from .durable import make_durable_queue, move_events
 from .log_levels import LogLevels
@@ -67,6 +68,7 @@ class Assembly:
         self._config = config
         self._health = health
         self._event_handler = event_handler
+        self.alerting = Alerting(master, config, health)
 
     def _sample(self) -> Sample:
         parts, made = self.parts, self._on_demand
@@ -150,6 +152,7 @@ class Assembly:
         source = ", on sockets passed by systemd" if host.sockets else ""
         logger.info("Listening on %s%s", bound.address, source)
         self._watch_health(timer)
+        self.alerting.open(queue, timer)
         parts = Parts(
             queue=queue,
             intake=made.intake,
@@ -159,7 +162,7 @@ class Assembly:
             processor=processor,
             supervisor=supervisor,
             udp=udp,
-            outbox=made.outbox,
+            alerting=self.alerting,
             timer=timer,
             notifier=SystemdNotifier(
                 NotifySocket(host.environ), health, watchdog_seconds(host.environ), logger

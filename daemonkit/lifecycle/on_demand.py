@@ -15,8 +15,6 @@ from ..events.entry import EventQueue
 from ..events.intake import Intake
 from ..events.memory import MemoryQueue
 from ..exceptions import PingError
-from ..monitoring.alerts.juggler import Juggler
-from ..monitoring.alerts.outbox import Outbox
 from ..monitoring.health import Health
 from ..types import SlaveMaster
 from ..web.access import Access
@@ -26,7 +24,7 @@ from ..web.routes import Views
 
 
 class OnDemand:
-    """The queue and what leads to it, the Flask app, and the outbox for alerts.
+    """The queue and what leads to it, and the Flask app.
 
     master: what slaves see of the daemon; status, ping: called when the status or the health check
     is needed; control: carries out an operator's request; pause_line: what is paused; history:
@@ -60,7 +58,6 @@ class OnDemand:
         self._queue: EventQueue | None = None
         self._intake: Intake | None = None
         self._web: WebApp | None = None
-        self._outbox: Outbox | None = None
         self._access: Access | None = None
 
     @property
@@ -110,16 +107,6 @@ class OnDemand:
         if (access := self._access) is None:
             access = self._access = Access(self._settings)
         return access
-
-    @property
-    def outbox(self) -> Outbox:
-        """The outbox for alerts."""
-        with self.lock:
-            if self._outbox is None:
-                settings = self._settings
-                juggler = Juggler(self._master.name, settings.juggler_url, settings.juggler_timeout)
-                self._outbox = Outbox(juggler, self._logger, self._config.redact)
-            return self._outbox
 
     def apply_limits(self) -> None:
         """Apply the settings to what was made before the configuration was known."""

@@ -14,7 +14,6 @@ from ..events.entry import EventQueue
 from ..events.intake import Intake
 from ..events.processor import Processor
 from ..events.udp import UdpListener
-from ..monitoring.alerts.outbox import Outbox
 from ..monitoring.systemd_notifier import SystemdNotifier
 from ..runtime.timer import Timer
 from ..supervision.supervisor import Supervisor
@@ -22,6 +21,7 @@ from ..system.systemd import take_sockets
 from ..types import Component, Hook
 from ..web.flask_app import WebApp
 from ..web.server import Server
+from .alerting import Alerting
 from .descriptors import open_standard_descriptors
 
 
@@ -36,7 +36,7 @@ class Parts(NamedTuple):
     processor: Processor
     supervisor: Supervisor
     udp: UdpListener | None
-    outbox: Outbox
+    alerting: Alerting
     timer: Timer
     notifier: SystemdNotifier
 
@@ -50,7 +50,7 @@ class Parts(NamedTuple):
             self.supervisor,
             self.udp,
             self.queue,
-            self.outbox,
+            self.alerting,
             self.notifier,
         )
         return tuple(part for part in parts if part is not None)

@@ -96,5 +96,5 @@ class StatusView:
             "events": events,
             "http": parts.server.counters() if parts else {},
             "udp": parts.udp.counters() if parts and parts.udp else NO_DATAGRAMS,
-            "juggler": made.outbox.counters(),
+            **self._assembly.alerting.counters(),
         }

@@ -76,7 +76,7 @@ class StopOrder:
             self._stop(parts.processor),
             self._stop(parts.supervisor),
             hooks,
-            self._stop(parts.outbox, in_main=True),
+            self._stop(parts.alerting, in_main=True),
             self._stop(parts.timer, in_main=True),
             # They may use the time that is left, while HTTP still answers.
             *(

@@ -14,6 +14,7 @@ from daemonkit.config.secrets import (
     redact,
     secrets_in,
     without_password,
+    without_passwords,
 )
 
 TREE: dict[str, Any] = {
@@ -91,6 +92,8 @@ def test_a_secret_that_was_added_once_stays_redacted() -> None:
         ("http://host:80/@x", ""),
         ("http://host/@x", ""),
         ("http://[::1]:80/a:b@x", ""),
+        ("webhook:https://user:hush@host/x", "hush"),
+        ("webhook:https://host:80/@x", ""),
         ("user:hush@host", ""),
         ("::", ""),
     ],
@@ -98,6 +101,16 @@ def test_a_secret_that_was_added_once_stays_redacted() -> None:
 def test_the_password_in_a_url_is_hidden(url: str, password: str) -> None:
     assert password_in(url) == password
     assert without_password(url) == (url.replace(password, HIDDEN, 1) if password else url)
+
+
+def test_passwords_in_urls_are_hidden_at_any_depth() -> None:
+    value = {"a": ["http://u:hush@host", 5], "b": {"c": "webhook:http://hush@host"}, "d": None}
+
+    assert without_passwords(value) == {
+        "a": [f"http://u:{HIDDEN}@host", 5],
+        "b": {"c": f"webhook:http://{HIDDEN}@host"},
+        "d": None,
+    }
 
 
 def test_the_secrets_of_a_configuration_are_found_at_any_depth() -> None:

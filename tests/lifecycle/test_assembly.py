@@ -88,6 +88,7 @@ def test_events_that_a_stop_leaves_in_the_file_are_handled_after_the_next_start(
         "retrying": 0,
         "retried": 0,
         "dead": 0,
+        "dead_now": 0,
         "in_work": 1,
         "handled": 0,
         "failed": 0,

@@ -8,8 +8,9 @@ import pytest
 from flask import request
 
 from daemonkit import Daemon
+from daemonkit.monitoring.alerts.alert import Alert
 from daemonkit.monitoring.alerts.juggler import Juggler
-from daemonkit.monitoring.alerts.outbox import Alert, Outbox
+from daemonkit.monitoring.alerts.outbox import Outbox
 from daemonkit.system.outgoing import is_loopback, open_session
 from daemonkit.testing import running
 

@@ -11,6 +11,7 @@ from daemonkit import Daemon, Done, EventMeta, PingError, Slave
 from daemonkit.testing import Client, running
 
 app = Daemon("typed", config="cfg.yaml")
+app.alert("disk", "OK", "room")
 
 
 @app.slave

@@ -336,5 +336,6 @@ class DurableQueue(Bounded, ThreadedPart):
             "retrying": self._backlog.retrying,
             "retried": self._backlog.retried,
             "dead": self._backlog.dead,
+            "dead_now": self._backlog.dead,
             "oldest_age": None if oldest is None else round(max(0.0, time.time() - oldest), 3),
         }

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
-from ...config.secrets import redact, without_password
-from ...system.outgoing import open_session
-from ...text import describe, shorten
-from .outbox import Alert, Post, TryLater
+from ...config.secrets import redact
+from ...text import shorten
+from .alert import Alert, check_status, check_texts
+from .backend import HttpBackend, beginning
 
-STATUSES = ("OK", "INFO", "WARN", "CRIT")
-LONGEST_REPLY = 200
-"""The most characters of an unexpected reply that are logged."""
+LARGEST_BATCH = 50
+"""The most events that Juggler takes in one request."""
 
 
 def make_alert(host: str, service: str, status: str, description: str) -> Alert:
@@ -22,60 +19,55 @@ def make_alert(host: str, service: str, status: str, description: str) -> Alert:
 
     Raises ValueError for an unknown status and TypeError for a text that is not a string.
     """
-    if status not in STATUSES:
-        raise ValueError(
-            f"a Juggler status is one of {', '.join(STATUSES)}, not {describe(status)}"
-        )
-    for field, text in (("host", host), ("service", service), ("description", description)):
-        if not isinstance(text, str):
-            raise TypeError(f"the {field} of an alert must be a string, not {describe(text)}")
+    check_status(status, "a Juggler")
+    check_texts(host=host, service=service, description=description)
     return Alert(host, service, status, description)
 
 
-class Juggler:
-    """The backend of an outbox that posts to Juggler, one alert per request.
+class Juggler(HttpBackend):
+    """The backend of an outbox that posts to Juggler.
 
     source: named in each request; url: Juggler's address; timeout: seconds to connect, and to
-    receive the reply.
+    receive the reply; name, batch: see `Backend`; prefix: in front of each service.
     """
 
-    name = "juggler"
-
-    def __init__(self, source: str, url: str, timeout: float) -> None:
-        self.address = f"Juggler at {without_password(url)}"
+    def __init__(
+        self,
+        source: str,
+        url: str,
+        timeout: float,
+        *,
+        name: str = "juggler",
+        batch: int = 1,
+        prefix: str = "",
+    ) -> None:
+        super().__init__(name, "Juggler", url, timeout, batch)
         self._source = redact(source)
-        self._url = url
-        self._timeout = timeout
+        self._prefix = redact(prefix)
 
-    @contextmanager
-    def connect(self) -> Iterator[Post]:
-        """Open a session; the connection is made by the first request."""
-        with open_session(self._url) as session:
-            yield partial(self._post, session)
+    def body(self, alerts: Sequence[Alert]) -> Any:
+        events = [
+            {
+                "host": alert.host,
+                "service": self._prefix + alert.service,
+                "status": alert.status,
+                "description": alert.description,
+                "instance": "",
+                "tags": [],
+            }
+            for alert in alerts
+        ]
+        return {"source": self._source, "events": events}
 
-    def _post(self, session: Any, alert: Alert) -> str | None:
-        # Imported late, see open_session.
-        import requests  # noqa: PLC0415
-
-        body = {"source": self._source, "events": [{**alert._asdict(), "instance": "", "tags": []}]}
+    def refusals(self, reply: Any, count: int) -> Sequence[str | None]:
         try:
-            reply = session.post(self._url, json=body, timeout=self._timeout, allow_redirects=False)
-        except requests.RequestException as error:
-            raise TryLater(_root_cause(error)) from None
-        if reply.status_code >= 500 or reply.status_code in (408, 429):
-            raise TryLater(f"HTTP {reply.status_code}")
-        if reply.status_code != 200:
-            return f"HTTP {reply.status_code}: {redact(reply.text)[:LONGEST_REPLY]}"
-        try:
-            (answer,) = reply.json()["events"]
-            code = answer["code"]
+            answers = reply.json()["events"]
+            codes = [answer["code"] for answer in answers]
         except (ValueError, KeyError, TypeError):
-            return f"invalid reply: {redact(reply.text)[:LONGEST_REPLY]}"
-        return None if code == 200 else f"{code}: {shorten(str(answer.get('message', '')))}"
-
-
-def _root_cause(error: BaseException) -> str:
-    """ "Connection refused" rather than the exceptions wrapped around it."""
-    while (inner := error.__cause__ or error.__context__) is not None:
-        error = inner
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+            codes = []
+        if reply.status_code != 200 or len(codes) != count:
+            return [f"invalid reply: {beginning(reply)}"] * count
+        return [
+            None if code == 200 else f"{code}: {shorten(str(answer.get('message', '')))}"
+            for code, answer in zip(codes, answers, strict=True)
+        ]

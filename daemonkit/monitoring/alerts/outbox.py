@@ -2,59 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
-from collections import deque
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Hashable, Mapping
 
 from ...system.log import log_safely
 from ...text import error_text
 from ...types import Problem
+from .alert import Alert
+from .backend import Backend, Post, TryLater
 
 OUTBOX_SIZE = 1000
 FIRST_RETRY, LONGEST_RETRY = 1.0, 60.0
 """Seconds between attempts while the backend is unavailable: doubled up to the longest."""
 
 
-class Alert(NamedTuple):
-    """The state of one service on one host."""
-
-    host: str
-    service: str
-    status: str
-    description: str
-
-
-class TryLater(Exception):
-    """The monitoring system is unavailable; a later attempt may succeed."""
-
-
-Post = Callable[[Alert], str | None]
-"""Sends an alert; returns why it was refused, or None. Raises TryLater."""
-
-
-class Backend(Protocol):
-    """A monitoring system that alerts are sent to.
-
-    name: names the outbox and its thread; address: names the system in the log.
-    """
-
-    name: str
-    address: str
-
-    def connect(self) -> AbstractContextManager[Post]:
-        """Open a connection or session; called on the outbox's thread."""
-        ...
-
-
 class Outbox:
-    """A bounded queue of alerts and the thread that posts them one by one, in order.
+    """A bounded queue of alerts and the thread that posts them in order.
 
     redact: applied to an alert's texts; retry: seconds before the first retry, and at most before
-    any later one. An alert is retried while the backend is unavailable. When the outbox is full,
-    the oldest alert is dropped, because the newest ones describe the current state.
+    any later one; newest_only: a waiting alert is replaced by a newer one of the same service. An
+    alert is retried while the backend is unavailable. When the outbox is full, the oldest alert is
+    dropped, because the newest ones describe the current state.
     """
 
     def __init__(
@@ -63,19 +33,24 @@ class Outbox:
         logger: logging.Logger,
         redact: Callable[[str], str] = str,
         retry: tuple[float, float] = (FIRST_RETRY, LONGEST_RETRY),
+        *,
+        newest_only: bool = False,
     ) -> None:
         self.name = backend.name
         self._backend = backend
         self._logger = logger
         self._redact = redact
         self._first_retry, self._longest_retry = retry
-        self._waiting: deque[Alert] = deque()
+        self._newest_only = newest_only
+        self._numbers = itertools.count()
+        self._waiting: dict[Hashable, Alert] = {}
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._stopping = False
         self._closed = False
         self._unavailable = False
         self._halted = False
+        self._refused_last = False
         self._counts = {"sent": 0, "refused": 0, "dropped": 0}
 
     def put(self, alert: Alert) -> None:
@@ -89,9 +64,12 @@ class Outbox:
             if self._closed:
                 self._logger.warning("Dropped %s: the daemon has stopped", alert)
                 return
-            if len(self._waiting) >= OUTBOX_SIZE:
+            key = alert.service if self._newest_only else next(self._numbers)
+            if (replaced := self._waiting.get(key)) is not None:
+                alert = alert._replace(previous=replaced.previous)
+            elif len(self._waiting) >= OUTBOX_SIZE:
                 self._drop_oldest()
-            self._waiting.append(alert)
+            self._waiting[key] = alert
             if not self._stopping:
                 self._ensure_thread()
             self._changed.notify_all()
@@ -116,7 +94,7 @@ class Outbox:
             self._logger.error("Cannot send alerts; the next alert retries: %s", error_text(error))
 
     def _drop_oldest(self) -> None:
-        dropped = self._waiting.popleft()
+        dropped = self._waiting.pop(next(iter(self._waiting)))
         self._counts["dropped"] += 1
         if self._counts["dropped"] == 1:
             self._logger.error(
@@ -174,9 +152,9 @@ class Outbox:
 
     def _send_waiting(self, post: Post) -> None:
         delay, is_final = self._first_retry, False
-        while (alert := self._next()) is not None:
+        while batch := self._next():
             try:
-                self._send(post, alert)
+                self._send(post, list(batch.values()))
             except TryLater as error:
                 self._report_unavailable(str(error))
                 # One retry after the stop request, without delay.
@@ -188,33 +166,49 @@ class Outbox:
                 delay = min(delay * 2, self._longest_retry)
             else:
                 delay = self._first_retry
-                with self._changed:
-                    # It may have been dropped in the meantime.
-                    if self._waiting[0] is alert:
-                        self._waiting.popleft()
+                self._remove(batch)
 
-    def _next(self) -> Alert | None:
-        """Wait for an alert; None when a stop is requested and none is left."""
+    def _next(self) -> dict[Hashable, Alert]:
+        """Wait for alerts; empty when a stop is requested and none are left."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._stopping)
-            return self._waiting[0] if self._waiting else None
+            return dict(itertools.islice(self._waiting.items(), self._backend.batch))
 
-    def _send(self, post: Post, alert: Alert) -> None:
+    def _remove(self, sent: Mapping[Hashable, Alert]) -> None:
+        with self._changed:
+            for key, alert in sent.items():
+                # It may have been dropped or replaced in the meantime.
+                waiting = self._waiting.get(key)
+                if waiting is alert:
+                    del self._waiting[key]
+                elif waiting is not None:
+                    self._waiting[key] = waiting._replace(previous=alert.status)
+
+    def _send(self, post: Post, alerts: list[Alert]) -> None:
         try:
-            refusal = post(alert)
+            refusals = post(alerts)
         except TryLater:
             raise
         # An alert that breaks the backend must not block all later ones.
         except Exception:
-            self._counts["refused"] += 1
-            log_safely(self._logger, logging.ERROR, "Could not send %s", alert, exc_info=True)
+            self._counts["refused"] += len(alerts)
+            text = "Could not send %s"
+            for alert in alerts:
+                log_safely(self._logger, logging.ERROR, text, alert, exc_info=True)
             return
         self._report_available()
+        for alert, refusal in zip(alerts, refusals, strict=True):
+            self._count(alert, refusal)
+
+    def _count(self, alert: Alert, refusal: str | None) -> None:
         if refusal is None:
             self._counts["sent"] += 1
         else:
             self._counts["refused"] += 1
-            self._logger.error("%s refused %s: %s", self._backend.address, alert, refusal)
+            # One that is repeated every minute need not be logged as often.
+            if not (self._refused_last and alert.is_repeated):
+                self._logger.error("%s refused %s: %s", self._backend.address, alert, refusal)
+        self._refused_last = refusal is not None
 
     def _report_unavailable(self, why: str) -> None:
         if not self._unavailable:

@@ -211,6 +211,7 @@ def test_a_dead_letter_keeps_everything_known_about_it(opened: Open, path: str) 
         "retrying": 0,
         "retried": 0,
         "dead": 1,
+        "dead_now": 1,
         "oldest_age": None,
     }
 

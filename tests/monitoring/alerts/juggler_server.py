@@ -1,5 +1,5 @@
-"""A local HTTP server in the role of Juggler: it can accept, refuse, fail, hang, or send
-nonsense."""
+"""A local HTTP server in the role of Juggler or of another target: it can accept, refuse, fail,
+hang, or send nonsense."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ ACCEPT: Reply = (200, {"events": [{"code": 200, "message": "OK"}]})
 
 
 class FakeJuggler:
-    """requests: the bodies received, in order; authorizations: the header of each; reply: what is
-    answered, None to hang."""
+    """requests: the bodies received, in order; paths, authorizations: the path and the header of
+    each; reply: what is answered, None to hang."""
 
     def __init__(self, reply: Reply | None = ACCEPT) -> None:
-        self.requests: list[dict[str, Any]] = []
+        self.requests: list[Any] = []
+        self.paths: list[str] = []
         self.authorizations: list[str | None] = []
         self.reply = reply
         self.released = threading.Event()
         self.url = ""
 
-    def answer(self, body: dict[str, Any]) -> Reply | None:
+    def answer(self, body: Any) -> Reply | None:
         self.requests.append(body)
         return self.reply
 
@@ -38,6 +39,7 @@ def _handler(juggler: FakeJuggler) -> type[BaseHTTPRequestHandler]:
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            juggler.paths.append(self.path)
             juggler.authorizations.append(self.headers["Authorization"])
             reply = juggler.answer(body)
             if reply is None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import logging
 import socket
 from collections.abc import Iterator
@@ -10,8 +11,10 @@ import pytest
 from daemonkit import Daemon, Slave
 from daemonkit.config.redaction import HIDDEN
 from daemonkit.config.secrets import SECRETS
+from daemonkit.monitoring.alerts.alert import Alert
+from daemonkit.monitoring.alerts.backend import TryLater
 from daemonkit.monitoring.alerts.juggler import Juggler, make_alert
-from daemonkit.monitoring.alerts.outbox import Alert, Outbox, TryLater
+from daemonkit.monitoring.alerts.outbox import Outbox
 from daemonkit.testing import running
 
 from .juggler_server import ACCEPT, FakeJuggler, Reply, juggler_server, wait_for
@@ -93,16 +96,27 @@ def test_a_reply_accepts_the_alert_or_says_why_not(
 ) -> None:
     juggler.reply = reply
     with Juggler("app", juggler.url, 5).connect() as post:
-        assert post(ALERT) == refusal
+        assert post([ALERT]) == [refusal]
 
     assert len(juggler.requests) == 1
+
+
+def test_the_reply_answers_for_each_alert_of_a_batch(juggler: FakeJuggler) -> None:
+    juggler.reply = (200, {"events": [{"code": 200}, {"code": 400, "message": "bad tags"}]})
+    backend = Juggler("app", juggler.url, 5, name="alerts-juggler", batch=50, prefix="app.")
+    with backend.connect() as post:
+        assert post([ALERT, ALERT]) == [None, "400: bad tags"]
+        assert post([ALERT]) == [f"invalid reply: {json.dumps(juggler.reply[1])}"]
+
+    assert (backend.name, backend.batch) == ("alerts-juggler", 50)
+    assert [event["service"] for event in juggler.requests[0]["events"]] == ["app.disk"] * 2
 
 
 def test_what_is_sent_to_juggler_and_kept_of_its_reply_is_redacted(juggler: FakeJuggler) -> None:
     SECRETS.add(["hush-hush"])
     juggler.reply = (400, b"x" * 195 + b"hush-hush")
     with Juggler("app hush-hush", juggler.url, 5).connect() as post:
-        refusal = post(ALERT)
+        (refusal,) = post([ALERT])
 
     assert refusal is not None
     assert "hush" not in refusal
@@ -122,7 +136,7 @@ def test_a_reply_that_says_not_now_leads_to_a_retry(juggler: FakeJuggler, code: 
         Juggler("app", juggler.url, 5).connect() as post,
         pytest.raises(TryLater, match=f"^HTTP {code}$"),
     ):
-        post(ALERT)
+        post([ALERT])
 
 
 def test_no_reply_within_the_timeout_leads_to_a_retry(juggler: FakeJuggler) -> None:
@@ -131,7 +145,7 @@ def test_no_reply_within_the_timeout_leads_to_a_retry(juggler: FakeJuggler) -> N
         Juggler("app", juggler.url, 0.1).connect() as post,
         pytest.raises(TryLater, match="timed out"),
     ):
-        post(ALERT)
+        post([ALERT])
 
 
 def test_an_unavailable_juggler_gets_the_alert_once_it_is_back(

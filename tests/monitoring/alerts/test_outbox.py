@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import pytest
 
-from daemonkit.monitoring.alerts.outbox import OUTBOX_SIZE, Alert, Outbox, Post, TryLater
+from daemonkit.monitoring.alerts.alert import Alert
+from daemonkit.monitoring.alerts.backend import Post, TryLater
+from daemonkit.monitoring.alerts.outbox import OUTBOX_SIZE, Outbox
 from daemonkit.text import error_text
 
 from .juggler_server import wait_for
@@ -19,14 +21,16 @@ MakeOutbox = Callable[..., Outbox]
 
 
 class FakeBackend:
-    """posted: the alerts received, in order; answer: returned or raised by each post;
-    released: a post waits for it."""
+    """posted: the alerts received, in order; requests: how many came in each; answer: returned for
+    each alert, or raised by each post; released: a post waits for it."""
 
     name = "fake"
     address = "Fake at home"
+    batch = 1
 
     def __init__(self) -> None:
         self.posted: list[Alert] = []
+        self.requests: list[int] = []
         self.answer: str | Exception | None = None
         self.connect_error: BaseException | None = None
         self.released = threading.Event()
@@ -38,12 +42,13 @@ class FakeBackend:
             raise self.connect_error
         yield self.post
 
-    def post(self, alert: Alert) -> str | None:
-        self.posted.append(alert)
+    def post(self, alerts: Sequence[Alert]) -> Sequence[str | None]:
+        self.posted += alerts
+        self.requests.append(len(alerts))
         self.released.wait(300)
         if isinstance(self.answer, Exception):
             raise self.answer
-        return self.answer
+        return [self.answer] * len(alerts)
 
 
 @pytest.fixture
@@ -56,8 +61,9 @@ def make_outbox(backend: FakeBackend) -> Iterator[MakeOutbox]:
     """Make an outbox, and stop it after the test."""
     made: list[Outbox] = []
 
-    def make(retry: tuple[float, float] = (0.01, 0.05)) -> Outbox:
-        made.append(Outbox(backend, LOGGER, lambda text: text.replace("hush", "*"), retry))
+    def make(retry: tuple[float, float] = (0.01, 0.05), *, newest_only: bool = False) -> Outbox:
+        redact = lambda text: text.replace("hush", "*")  # noqa: E731
+        made.append(Outbox(backend, LOGGER, redact, retry, newest_only=newest_only))
         return made[-1]
 
     yield make
@@ -200,6 +206,108 @@ def test_an_alert_dropped_while_it_is_posted_removes_no_other(
     wait_for(lambda: outbox.counters()["waiting"] == 0)
 
     assert backend.posted == everything
+
+
+def test_alerts_that_wait_together_are_posted_together(
+    outbox: Outbox, backend: FakeBackend
+) -> None:
+    backend.batch = 3
+    backend.released.clear()
+    outbox.put(alert("first"))
+    wait_for(lambda: backend.posted)
+    for one in alerts(4):
+        outbox.put(one)
+    backend.released.set()
+    wait_for_sent(outbox, 5)
+
+    assert backend.posted == [alert("first"), *alerts(4)]
+    assert backend.requests == [1, 3, 1]
+
+
+# One state per service
+
+
+def state(service: str, status: str, previous: str | None) -> Alert:
+    return Alert("host", service, status, "", previous=previous)
+
+
+@pytest.fixture
+def states(make_outbox: MakeOutbox) -> Outbox:
+    return make_outbox(newest_only=True)
+
+
+def test_the_newest_state_of_a_service_takes_the_place_of_a_waiting_one(
+    states: Outbox, backend: FakeBackend
+) -> None:
+    backend.released.clear()
+    states.put(state("first", "CRIT", None))
+    wait_for(lambda: backend.posted)
+    for one in (
+        state("disk", "CRIT", None),
+        state("load", "WARN", "OK"),
+        state("disk", "WARN", "CRIT"),
+        state("disk", "OK", "WARN"),
+    ):
+        states.put(one)
+    assert states.counters() == {"waiting": 3, "sent": 0, "refused": 0, "dropped": 0}
+    backend.released.set()
+    wait_for_sent(states, 3)
+
+    # What was never sent is not what was sent before.
+    assert backend.posted[1:] == [state("disk", "OK", None), state("load", "WARN", "OK")]
+
+
+def test_a_change_during_a_request_is_sent_after_it(states: Outbox, backend: FakeBackend) -> None:
+    backend.released.clear()
+    states.put(state("disk", "WARN", "OK"))
+    wait_for(lambda: backend.posted)
+    states.put(state("disk", "WARN", "WARN"))
+    states.put(state("disk", "CRIT", "WARN"))
+    backend.released.set()
+    wait_for_sent(states, 2)
+
+    assert backend.posted == [state("disk", "WARN", "OK"), state("disk", "CRIT", "WARN")]
+    assert states.counters()["waiting"] == 0
+
+
+def test_a_state_that_changes_while_its_target_is_away_is_sent_as_it_is_then(
+    states: Outbox, backend: FakeBackend
+) -> None:
+    backend.answer = TryLater("HTTP 503")
+    states.put(state("disk", "CRIT", None))
+    wait_for(lambda: len(backend.posted) > 1)
+    states.put(state("disk", "OK", "CRIT"))
+    wait_for(lambda: state("disk", "OK", None) in backend.posted)
+    backend.answer = None
+    wait_for_sent(states, 1)
+
+    assert backend.posted[-1] == state("disk", "OK", None)
+    assert states.counters() == {"waiting": 0, "sent": 1, "refused": 0, "dropped": 0}
+
+
+def test_a_refusal_of_what_is_repeated_is_logged_once(
+    states: Outbox, backend: FakeBackend, caplog: pytest.LogCaptureFixture
+) -> None:
+    def send(one: Alert, answer: str | None) -> None:
+        backend.answer = answer
+        states.put(one)
+        wait_for(lambda: states.counters()["waiting"] == 0)
+
+    repeated = state("disk", "CRIT", "CRIT")
+    send(state("disk", "CRIT", None), None)
+    send(repeated, "HTTP 401: no")
+    send(repeated, "HTTP 401: no")
+    send(state("disk", "WARN", "CRIT"), "HTTP 401: no")
+    send(repeated, None)
+    send(repeated, "HTTP 401: no")
+
+    refused = "Fake at home refused disk on host:"
+    assert caplog.messages == [
+        f"{refused} CRIT, : HTTP 401: no",
+        f"{refused} WARN, : HTTP 401: no",
+        f"{refused} CRIT, : HTTP 401: no",
+    ]
+    assert states.counters() == {"waiting": 0, "sent": 2, "refused": 4, "dropped": 0}
 
 
 def test_without_alerts_stopping_starts_no_thread(outbox: Outbox) -> None:
