@@ -8,7 +8,7 @@ import pytest
 
 import daemonkit
 from daemonkit import Daemon
-from daemonkit.cli import main
+from daemonkit.cli.group import COMMANDS
 from daemonkit.config.defaults import SETTINGS
 from daemonkit.registry import Registrars
 from daemonkit.testing import Client
@@ -80,7 +80,7 @@ def test_contributing_names_files_that_exist() -> None:
 def test_the_reference_names_every_command() -> None:
     page = (ROOT / "docs" / "reference.md").read_text("utf-8")
 
-    assert [name for name in main.commands if f"### `daemonkit {name}`\n" not in page] == []
+    assert [name for name in COMMANDS if f"### `daemonkit {name}`\n" not in page] == []
 
 
 def test_the_reference_names_every_route() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
-import stat
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import closing, contextmanager
@@ -20,16 +19,17 @@ from ..events.durable.ndjson import read_lines
 from ..events.durable.salvage import salvage
 from ..events.durable.store import MAX_ID, STATES, State
 from ..exceptions import InvalidEvent, StartError
-from .formatting import details, printable, table
+from .completion import complete_files
+from .formatting import details, table
+from .inputs import opened, progress, size_of
+from .output import fail, note, say
 from .queue_options import (
     QueueSource,
-    fail,
-    note,
     queue_command,
     queue_options,
-    say,
     source_of,
 )
+from .terminal import printable
 
 KINDS = {"waiting": "waiting event", "retrying": "event to be retried", "dead": "dead letter"}
 ID = click.IntRange(0, MAX_ID)
@@ -217,7 +217,7 @@ def _write(file: BinaryIO, events: Iterable[Stored]) -> int:
 
 
 @events.command("import")
-@click.argument("file")
+@click.argument("file", shell_complete=complete_files)
 @click.option("--create", is_flag=True, help="With --config: create the queue's file if missing.")
 @queue_command
 @click.pass_obj
@@ -236,16 +236,16 @@ def import_(given: QueueSource, path: str, file: str, create: bool) -> None:
     check_path(path, create=create)
     count = 0
     try:
-        with _opened(file) as source:
-            size = _size(source, file)
+        with opened(file) as source:
+            size = size_of(source, file)
             if size is not None:
-                with _progress("Checking", size) as show:
+                with progress("Checking", size) as show:
                     for _, read in read_lines(source):
                         show(read)
                 source.seek(0)
             with (
                 closing(Editor(path, create=create)) as editor,
-                _progress("Importing", size) as show,
+                progress("Importing", size) as show,
             ):
                 for lines, read in read_lines(source):
                     with _interrupt_deferred():
@@ -265,31 +265,6 @@ def import_(given: QueueSource, path: str, file: str, create: bool) -> None:
 
 def _so_far(count: int) -> str:
     return f"; {_many(count)} had been imported" if count else "; nothing was imported"
-
-
-@contextmanager
-def _opened(file: str) -> Iterator[BinaryIO]:
-    if file == "-":
-        yield sys.stdin.buffer
-        return
-    with open(file, "rb") as source:
-        yield source
-
-
-def _size(source: BinaryIO, file: str) -> int | None:
-    """In bytes, None if the source can be read only once."""
-    found = None if file == "-" else os.fstat(source.fileno())
-    return found.st_size if found is not None and stat.S_ISREG(found.st_mode) else None
-
-
-@contextmanager
-def _progress(label: str, size: int | None) -> Iterator[Callable[[int], None]]:
-    """A progress bar if stderr is a terminal; yields a function to call with the bytes done."""
-    if size is None or not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    with click.progressbar(length=size, label=label, file=sys.stderr) as bar:
-        yield lambda done: bar.update(done - bar.pos)
 
 
 @contextmanager

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import unicodedata
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from ..events.codec import beginning, decode
 from ..events.durable.editor import Stored
 from ..exceptions import InvalidEvent
+from .terminal import padded, printable, truncated, width_of
 
 NARROWEST_EVENT = 20
 WIDEST_ERROR = 40
@@ -35,12 +35,12 @@ def table(events: Sequence[Stored]) -> Iterable[str]:
     ]
     if not any(event.error for event in events):
         rows = [(*row[:4], "", row[5]) for row in rows]
-    widths = [max(_width(row[n]) for row in rows) for n in range(5)]
+    widths = [max(width_of(row[n]) for row in rows) for n in range(5)]
     widths[4] = min(widths[4], WIDEST_ERROR)
     rest = max(NARROWEST_EVENT, columns - sum(width + 2 for width in widths if width))
     for row in rows:
-        cells = [_padded(_truncated(cell, width), width) for cell, width in zip(row, widths)]  # noqa: B905
-        yield "  ".join([*filter(None, cells), _truncated(row[5], rest)]).rstrip()
+        cells = [padded(truncated(cell, width), width) for cell, width in zip(row, widths)]  # noqa: B905
+        yield "  ".join([*filter(None, cells), truncated(row[5], rest)]).rstrip()
 
 
 def details(event: Stored) -> Iterable[str]:
@@ -77,16 +77,6 @@ def details(event: Stored) -> Iterable[str]:
         yield printable(json.dumps(value, indent=2, ensure_ascii=False), keep="\n")
 
 
-def printable(text: str, keep: str = "") -> str:
-    """Escape, as JSON does, what isn't printable and might control the terminal.
-
-    keep: characters to leave as they are.
-    """
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() or c in keep else json.dumps(c)[1:-1] for c in text)
-
-
 def _local_time(seconds: float | None) -> str:
     if seconds is None:
         return "?"
@@ -99,29 +89,3 @@ def _event_text(event: Stored, length: int) -> str:
     except InvalidEvent:
         text = event.line[:length].decode(errors="replace")
     return printable(text)
-
-
-def _width(text: str) -> int:
-    """The number of columns that a text takes on a terminal."""
-    if text.isascii():
-        return len(text)
-    return sum(_width_of(character) for character in text)
-
-
-def _width_of(character: str) -> int:
-    if unicodedata.combining(character):
-        return 0
-    return 2 if unicodedata.east_asian_width(character) in "FW" else 1
-
-
-def _truncated(text: str, width: int) -> str:
-    if _width(text) <= width:
-        return text
-    end, left = 0, width - 3
-    while (left := left - _width_of(text[end])) >= 0:
-        end += 1
-    return text[:end] + "..."
-
-
-def _padded(text: str, width: int) -> str:
-    return text + " " * (width - _width(text))

@@ -15,6 +15,7 @@ from ..config.in_force import COMMAND_LINE
 from ..config.loading import SECTION, Given, Override
 from ..config.secrets import redact
 from ..exceptions import DaemonkitError, LoadError
+from .completion import complete_files, complete_levels, complete_modules
 from .loader import load_daemon
 
 
@@ -35,11 +36,17 @@ def daemon_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for setting in reversed(SETTINGS.values()):
         if setting.option:
             text = f"{setting.help} [default: {setting.default}]".replace("`", "")
-            command = click.option(flag(setting.name), help=text)(command)
-    command = click.option("--config", "-c", metavar="FILE", help="The YAML configuration.")(
-        command
+            complete = complete_levels if setting.name == "log_level" else None
+            command = click.option(flag(setting.name), help=text, shell_complete=complete)(command)
+    config = click.option(
+        "--config",
+        "-c",
+        metavar="FILE",
+        help="The YAML configuration.",
+        shell_complete=complete_files,
     )
-    return click.argument("app", metavar="MODULE[:ATTR]")(command)
+    app = click.argument("app", metavar="MODULE[:ATTR]", shell_complete=complete_modules)
+    return app(config(command))
 
 
 def load_configured(
@@ -47,23 +54,35 @@ def load_configured(
 ) -> Daemon:
     """Load the daemon that the command line names and configure it; exits on an error."""
     try:
-        overrides = [Override.parse(assignment) for assignment in assignments]
-        for name, text in short.items():
-            if text is not None:
-                # An address isn't YAML: `::` would be a mapping.
-                raw = isinstance(SETTINGS[name].default, str)
-                overrides.append(Override(f"{SECTION}.{name}", text, flag(name), raw))
-        given = Given(config, tuple(overrides))
-        hand_down(given, os.environ)
-        token = COMMAND_LINE.set(given)
-        try:
-            daemon = load_daemon(app)
-        finally:
-            COMMAND_LINE.reset(token)
-        daemon._configure(given)
+        return load_or_raise(app, config, assignments, short)
     except DaemonkitError as error:
-        if isinstance(error, LoadError) and error.traceback:
-            click.echo(redact(error.traceback), err=True, nl=False)
-        click.echo(redact(f"daemonkit: {error}"), err=True)
+        report_error(error)
         raise SystemExit(error.exit_status) from None
+
+
+def load_or_raise(
+    app: str, config: str | None, assignments: tuple[str, ...], short: dict[str, str | None]
+) -> Daemon:
+    """The same, but raises DaemonkitError."""
+    overrides = [Override.parse(assignment) for assignment in assignments]
+    for name, text in short.items():
+        if text is not None:
+            # An address isn't YAML: `::` would be a mapping.
+            raw = isinstance(SETTINGS[name].default, str)
+            overrides.append(Override(f"{SECTION}.{name}", text, flag(name), raw))
+    given = Given(config, tuple(overrides))
+    hand_down(given, os.environ)
+    token = COMMAND_LINE.set(given)
+    try:
+        daemon = load_daemon(app)
+    finally:
+        COMMAND_LINE.reset(token)
+    daemon._configure(given)
     return daemon
+
+
+def report_error(error: DaemonkitError) -> None:
+    """Write an error to stderr, below the traceback if the user's module raised."""
+    if isinstance(error, LoadError) and error.traceback:
+        click.echo(redact(error.traceback), err=True, nl=False)
+    click.echo(redact(f"daemonkit: {error}"), err=True)

@@ -1,21 +1,20 @@
-"""Options and error messages of the commands that work with a durable queue's file."""
+"""Options and errors of the commands that work with a durable queue's file."""
 
 from __future__ import annotations
 
 import sqlite3
-import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import click
 
 from ..config.loading import Given, load
-from ..config.secrets import redact
 from ..events.durable.database import Broken
 from ..exceptions import ConfigError, DaemonkitError, StartError
-from .formatting import printable
+from .completion import complete_files
+from .output import fail
 
 
 class QueueSource(NamedTuple):
@@ -28,9 +27,20 @@ class QueueSource(NamedTuple):
 def queue_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add --queue and --config."""
     command = click.option(
-        "--config", "-c", metavar="FILE", help="A daemon's configuration, for its master.queue."
+        "--config",
+        "-c",
+        metavar="FILE",
+        help="A daemon's configuration, for its master.queue.",
+        shell_complete=complete_files,
     )(command)
-    return click.option("--queue", "-q", metavar="FILE", help="The queue's file.")(command)
+    queue = click.option(
+        "--queue",
+        "-q",
+        metavar="FILE",
+        help="The queue's file.",
+        shell_complete=complete_files,
+    )
+    return queue(command)
 
 
 def source_of(queue: str | None, config: str | None) -> QueueSource:
@@ -81,21 +91,3 @@ def _errors_reported(path: str | None = None) -> Iterator[None]:
         fail(f"the event queue {path} can't be read: {error}", StartError.exit_status)
     except sqlite3.Error as error:
         fail(f"the event queue {path}: {error}")
-
-
-def fail(text: str, status: int = 1) -> NoReturn:
-    """Write an error to stderr, and exit."""
-    note(f"daemonkit: {text}")
-    raise SystemExit(status)
-
-
-def note(text: str) -> None:
-    """Write a line to stderr, redacted."""
-    click.echo(printable(redact(text)), err=True)
-
-
-def say(lines: Iterable[str]) -> None:
-    """Write lines to stdout, redacted, with characters that it can't encode escaped."""
-    encoding = sys.stdout.encoding
-    for line in lines:
-        click.echo(redact(line).encode(encoding, "backslashreplace").decode(encoding))

@@ -21,7 +21,7 @@ from ..config.secrets import redact
 from ..text import is_encodable
 from .loader import names_file
 from .options import daemon_options, flag, load_configured
-from .queue_options import fail, note
+from .output import fail, note
 
 WATCHDOG_SECONDS = 30
 """Time without WATCHDOG=1 after which systemd restarts the daemon."""

@@ -14,6 +14,9 @@ from ..text import describe
 T = TypeVar("T")
 
 SIZES = {"GiB": Decimal(2**30), "MiB": Decimal(2**20), "KiB": Decimal(2**10)}
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+DEFAULT_LEVEL = "DEFAULT"
+"""In place of a level that is set for a time: the one that was there before."""
 DURATIONS = {"ms": Decimal("0.001"), "s": Decimal(1), "m": Decimal(60), "h": Decimal(3600)}
 
 
@@ -111,6 +114,11 @@ def or_none(check: Check[T]) -> Check[T | None]:
     )
 
 
+def numeric(text: str) -> str | float:
+    """A number of seconds that was given as text, or the text."""
+    return float(text) if re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,6})?", text) else text
+
+
 def _whole(value: Any, low: int, high: int | None) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError
@@ -172,6 +180,8 @@ def _queue(value: Any) -> str:
     return _text(value)
 
 
+LEVEL_TIME = duration(1, 7 * 86_400)
+"""How long a level may be set for."""
 TEXT = Check("a string, not empty", _text)
 URL = Check("an http or https URL", _url)
 TEXTS = Check("a list of strings", _texts)

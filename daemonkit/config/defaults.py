@@ -15,6 +15,7 @@ from .alerts import ALERTS
 from .checks import (
     BOOLEAN,
     FILE,
+    LEVELS,
     QUEUE,
     TEXTS,
     URL,
@@ -27,8 +28,6 @@ from .checks import (
 )
 
 T = TypeVar("T")
-
-LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
 def _setting(default: T, check: Check[T], help: str, *, option: bool = False) -> T:

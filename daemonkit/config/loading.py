@@ -6,7 +6,7 @@ import copy
 import difflib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,11 +17,15 @@ from ..text import describe, is_encodable
 from .access import parse_tokens, unix_path
 from .defaults import SETTINGS, Settings
 from .files import Files
+from .places import KeyPath
 from .redaction import HIDDEN
 from .secrets import SECRETS, Secret, hide, secrets_in, without_passwords
 from .yamlfile import NOT_UTF_8, parse_file, parse_value
 
 SECTION = "master"
+
+IN_PROGRAM = "the program"
+"""The origin of a mapping that was given in the code."""
 
 ConfigSource = str | os.PathLike[str] | Mapping[str, Any] | None
 """A YAML file's path, a mapping of the same form, or None for the defaults alone."""
@@ -80,13 +84,15 @@ class Config:
     """A loaded configuration.
 
     config: everything but the section `master`; master: that section over the defaults, as in
-    force; read_master: the same as it was read; source: where it came from.
+    force; read_master: the same as it was read; source: where it came from; origins: where each
+    value that isn't a default was given.
     """
 
     config: dict[str, Any]
     master: dict[str, Any]
     read_master: dict[str, Any]
     source: ConfigSource
+    origins: dict[KeyPath, str] = field(default_factory=dict)
 
     @cached_property
     def settings(self) -> Settings:
@@ -125,6 +131,7 @@ class _Tree:
 
     def __init__(self) -> None:
         self.values: dict[str, Any] = {}
+        self.shown_origins: dict[KeyPath, str] = {}
         self._origins: dict[str, _Origin] = {}
 
     def read(self, source: ConfigSource, folder: Path, files: Files) -> None:
@@ -146,6 +153,10 @@ class _Tree:
             self._origins = {
                 key: _Origin(name, line, document.folder) for key, line in document.lines.items()
             }
+            self.shown_origins = {
+                path: f"{name}:{place.line}" + (f", {place.source}" if place.source else "")
+                for path, place in document.places.items()
+            }
         else:
             raise ConfigError(f"config must be a file's path or a mapping, not {describe(source)}")
         self.check_section()
@@ -158,6 +169,7 @@ class _Tree:
         if section is not None and not isinstance(section, Mapping):
             self._origins[SECTION] = origin
         self.values = _merged(self.values, overlay)
+        self.shown_origins.update(dict.fromkeys(_paths(overlay, ()), IN_PROGRAM))
         SECRETS.add(s for s in secrets_in(overlay) if isinstance(s, Secret))
 
     def override(self, override: Override, folder: Path, files: Files) -> None:
@@ -181,6 +193,13 @@ class _Tree:
         if override.key == SECTION:
             self._origins.clear()
         self._origins[override.key] = _Origin(override.option, None, folder)
+        keys, option = (*parents, last), override.option.partition(" ")[0]
+        self.shown_origins = {
+            other: origin
+            for other, origin in self.shown_origins.items()
+            if other[: len(keys)] != keys
+        }
+        self.shown_origins.update(dict.fromkeys([keys, *_paths(value, keys)], option))
 
     def origin(self, setting: str) -> _Origin:
         """Where a setting was given."""
@@ -210,7 +229,15 @@ def load(given: Given, base: Given | None = None) -> Config:
     tree.check_section()
     section = tree.values.pop(SECTION, None) or {}
     master = _checked(section, tree)
-    return Config(tree.values, master, master, base.source)
+    return Config(tree.values, master, master, base.source, tree.shown_origins)
+
+
+def _paths(value: Any, above: KeyPath) -> Iterator[KeyPath]:
+    """The path of each value in a mapping."""
+    for key, item in value.items() if isinstance(value, Mapping) else ():
+        path = (*above, str(key))
+        yield path
+        yield from _paths(item, path)
 
 
 def _merged(base: Mapping[Any, Any], overlay: Mapping[Any, Any]) -> dict[Any, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,6 +14,7 @@ import yaml
 from ..exceptions import ConfigError
 from ..text import is_encodable
 from .files import Files, behind_descriptor
+from .places import KeyPath, Place, places_of
 from .redaction import HIDDEN
 from .secrets import SECRETS, Secret
 from .spellings import SHORTEST
@@ -35,13 +36,14 @@ class Document:
     """The content of a text.
 
     lines: of the keys at the top level and in one section; line: where
-    the value begins; folder: where its relative paths begin.
+    the value begins; folder: where its relative paths begin; places: of all keys.
     """
 
     value: Any
     lines: dict[str, int]
     line: int
     folder: Path
+    places: dict[KeyPath, Place] = field(default_factory=dict)
 
 
 def parse_file(path: str | os.PathLike[str], section: str, files: Files, folder: Path) -> Document:
@@ -101,7 +103,7 @@ def _parse(
         loader.check_keys(node)
         value = loader.construct_document(node)
         lines = _key_lines(node, section)
-        return Document(value, lines, node.start_mark.line + 1, folder)
+        return Document(value, lines, node.start_mark.line + 1, folder, places_of(node))
     except _NodeError as error:
         fail(error.message, error.line)
     except yaml.MarkedYAMLError as error:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from ..config.checks import DEFAULT_LEVEL
 from ..events.failed import Selection
 from ..exceptions import RegistrationError, Unavailable
 from ..monitoring.health import RUNNING, Health
@@ -17,7 +18,7 @@ from ..supervision.dependencies import nearest
 from ..supervision.states import UnknownSlave
 from ..text import shorten, timestamp
 from ..types import Pause
-from ..web.control import DEFAULT_LEVEL, VERBS, Answer
+from ..web.control import VERBS, Answer
 from .assembly import Assembly
 from .on_demand import OnDemand
 from .reloading import Reloader

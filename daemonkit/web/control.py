@@ -7,18 +7,13 @@ from typing import Any, NamedTuple
 
 from werkzeug.exceptions import BadRequest
 
-from ..config.checks import Check, duration, one_of
-from ..config.defaults import LEVELS
+from ..config.checks import DEFAULT_LEVEL, LEVEL_TIME, LEVELS, Check, one_of
 from ..events.codec import decode
 from ..text import describe
 
 MAX_BODY = 64 * 1024
 """Bytes in the body of a request to /control."""
 MOST_IDS = 1000
-LONGEST_LEVEL = 7 * 86_400.0
-"""Seconds that a log level may be set for."""
-DEFAULT_LEVEL = "DEFAULT"
-"""In place of a level: the one that was there before."""
 
 
 class Answer(NamedTuple):
@@ -75,7 +70,7 @@ _CHECKS: dict[str, Check[Any]] = {
     "all": _TRUE,
     "level": one_of(*LEVELS, DEFAULT_LEVEL, fold=str.upper),
     "logger": _TEXT,
-    "for": duration(1, LONGEST_LEVEL),
+    "for": LEVEL_TIME,
     **_FILTER,
 }
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from daemonkit.cli.formatting import details, printable, table
+from daemonkit.cli.formatting import details, table
 from daemonkit.events.durable.editor import Stored
 from daemonkit.types import Origin
 
@@ -23,11 +23,6 @@ def _terminal() -> Iterator[None]:
 
 def stored(line: bytes = b"{}", **more: Any) -> Stored:
     return Stored(1, "dead", 1_700_000_000.0, "http", Origin("::1:5"), line, **more)
-
-
-def test_control_characters_are_escaped_as_in_json() -> None:
-    assert printable("жé \x1b[31m\n\u2028") == "жé \\u001b[31m\\n\\u2028"
-    assert printable("a\nb\x07", keep="\n") == "a\nb\\u0007"
 
 
 def test_a_table_is_as_wide_as_the_terminal() -> None:

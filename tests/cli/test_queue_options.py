@@ -8,12 +8,11 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+from daemonkit.cli.output import fail, say
 from daemonkit.cli.queue_options import (
     QueueSource,
-    fail,
     queue_command,
     queue_options,
-    say,
     source_of,
 )
 from daemonkit.events.durable.database import Broken

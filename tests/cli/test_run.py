@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from daemonkit import Daemon, __version__
-from daemonkit.cli import main
+from daemonkit.cli.group import group
 from daemonkit.cli.run import BLOCKED_SIGNALS
 from daemonkit.config.defaults import SETTINGS
 
@@ -29,7 +29,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Daemon]:
 
 
 def invoke(*arguments: str) -> Any:
-    return CliRunner().invoke(main, arguments, catch_exceptions=False)
+    return CliRunner().invoke(group, arguments, catch_exceptions=False)
 
 
 def test_config_set_and_short_forms_reach_the_daemon(started: list[Daemon], tmp_path: Path) -> None:

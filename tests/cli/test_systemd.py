@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from daemonkit import Daemon
-from daemonkit.cli import main
+from daemonkit.cli.group import group
 from daemonkit.cli.systemd import quote, unit
 
 
@@ -216,7 +216,7 @@ def test_a_module_that_changes_the_current_folder_changes_no_path(
         return Daemon(target)
 
     monkeypatch.setattr("daemonkit.cli.options.load_daemon", load_daemon)
-    text = CliRunner().invoke(main, ["systemd", "mymod.py", "-c", "cfg.yaml"]).stdout
+    text = CliRunner().invoke(group, ["systemd", "mymod.py", "-c", "cfg.yaml"]).stdout
 
     assert lines(text, "WorkingDirectory") == [f"WorkingDirectory={tmp_path}"]
     assert lines(text, "ReadWritePaths") == [f"ReadWritePaths={tmp_path}"]
@@ -234,7 +234,7 @@ def test_a_file_that_can_be_read_only_once_is_refused_in_a_unit(
         os.close(writer)
         path = f"/dev/fd/{reader}"
         named = [option.format(path) for option in options]
-        result = CliRunner().invoke(main, ["systemd", "mymod:app", *named])
+        result = CliRunner().invoke(group, ["systemd", "mymod:app", *named])
         os.close(reader)
 
         assert (result.exit_code, result.stdout, result.stderr) == (
@@ -247,7 +247,7 @@ def test_a_file_that_can_be_read_only_once_is_refused_in_a_unit(
 
 def test_a_unit_that_systemd_could_not_read_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("daemonkit.cli.options.load_daemon", lambda target: Daemon("app"))
-    result = CliRunner().invoke(main, ["systemd", "mymod", "--user", "\udcff"])
+    result = CliRunner().invoke(group, ["systemd", "mymod", "--user", "\udcff"])
 
     assert (result.exit_code, result.stdout, result.stderr) == (
         2,
@@ -264,7 +264,7 @@ def test_a_unit_names_the_file_that_stdin_was(
     path.write_text("a: 1")
     with path.open() as file:
         fd = f"/dev/fd/{file.fileno()}"
-        result = CliRunner().invoke(main, ["systemd", "mymod:app", "--config", fd])
+        result = CliRunner().invoke(group, ["systemd", "mymod:app", "--config", fd])
 
     assert f" run mymod:app --config {path}\n" in result.stdout
     assert not result.stdout.endswith("\n\n")
@@ -272,7 +272,7 @@ def test_a_unit_names_the_file_that_stdin_was(
 
 @pytest.mark.parametrize("user", ["", "a b", "a:b", "a\nExecStart=/x", "a\x1b", "a/b"])
 def test_a_user_s_name_adds_no_line_to_the_unit(user: str) -> None:
-    result = CliRunner().invoke(main, ["systemd", "mymod", "--user", user])
+    result = CliRunner().invoke(group, ["systemd", "mymod", "--user", user])
 
     assert (result.exit_code, result.stdout) == (2, "")
     assert f"Invalid value for --user: {user!r} can't be a user's name" in result.stderr

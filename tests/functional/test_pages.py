@@ -145,10 +145,18 @@ def test_unit(block: Block, tmp_path: Path) -> None:
 # Commands
 
 
+def with_command(folder: Path) -> str:
+    """A PATH that has the command `daemonkit`, whether or not it is installed."""
+    command = folder / "daemonkit"
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m daemonkit "$@"\n')
+    command.chmod(0o755)
+    return f"{folder}:{os.environ['PATH']}"
+
+
 class Shell:
     """Runs a page's commands in order, in a folder with the page's program and configuration."""
 
-    def __init__(self, page: Path, spawn: Spawn) -> None:
+    def __init__(self, page: Path, folder: Path, spawn: Spawn) -> None:
         found = blocks_of(page)
         apps = [b.text for b in found if b.language == "python" and "= Daemon(" in b.text]
         configs = [b.text for b in found if b.language == "yaml"]
@@ -158,6 +166,7 @@ class Shell:
             "events__ndjson": '{"a": 1}\n{"a": 2}\n',
         }
         self._spawn = spawn
+        self._path = with_command(folder)
         self.daemon: Process | None = None
 
     def run(self, line: str) -> None:
@@ -168,10 +177,16 @@ class Shell:
         if self.daemon is None:
             self.start(["run", "mymod"])
         assert self.daemon is not None
-        need_all_of(line)
+        need_all_of(line.replace("daemonkit ", "sh ", 1))
         line = line.replace("5151", str(self.daemon.port)).replace("curl ", "curl -sS --fail ")
         done = subprocess.run(
-            line, shell=True, cwd=self.daemon.folder, capture_output=True, text=True, timeout=60
+            line,
+            shell=True,
+            cwd=self.daemon.folder,
+            env={**os.environ, "PATH": self._path},
+            capture_output=True,
+            text=True,
+            timeout=60,
         )
         assert (done.returncode, done.stderr) == (0, "")
 
@@ -195,8 +210,8 @@ PAGES_WITH_COMMANDS = [
 
 
 @pytest.mark.parametrize("page", PAGES_WITH_COMMANDS, ids=lambda page: page.name)
-def test_commands(page: Path, spawn: Spawn) -> None:
-    shell = Shell(page, spawn)
+def test_commands(page: Path, tmp_path: Path, spawn: Spawn) -> None:
+    shell = Shell(page, tmp_path, spawn)
     for block in blocks_of(page):
         if block.language == "sh" and not block.reason:
             for line in block.text.splitlines():
@@ -270,10 +285,8 @@ def pattern(output: str) -> str:
 def test_transcript(block: Block, tmp_path: Path, spawn: Spawn) -> None:
     if stage := STAGES.get(block.page.name):
         stage(tmp_path, spawn)
-    (tmp_path / "daemonkit").write_text(f'#!/bin/sh\nexec {sys.executable} -m daemonkit "$@"\n')
-    (tmp_path / "daemonkit").chmod(0o755)
+    path = with_command(tmp_path)
     width = max(map(len, block.text.splitlines()))
-    path = f"{tmp_path}:{os.environ['PATH']}"
     for command, output in steps(block.text):
         done = subprocess.run(
             command,

@@ -1,0 +1,79 @@
+"""All commands as a group of Click's, and how it reports wrong arguments."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import click
+
+from .._version import __version__
+from .output import note
+
+COMMANDS = ("check", "ctl", "events", "ping", "run", "send", "status", "systemd")
+"""Each is a function in a module of its name."""
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as in shells."""
+
+
+class _Commands(click.Group):
+    """Imports a command when it is needed: a start needs only `run`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(f".{cmd_name}", __package__), cmd_name)
+        return command
+
+    def main(self, *arguments: Any, standalone_mode: bool = True, **more: Any) -> Any:
+        """Run a command; wrong arguments are reported in one line, as every other error."""
+        run: Callable[..., Any] = super().main
+        if not standalone_mode:
+            return run(*arguments, standalone_mode=False, **more)
+        try:
+            result = run(*arguments, standalone_mode=False, **more)
+        except click.UsageError as error:
+            text = error.format_message()
+            # Newer releases of Click raise the help of a group without a command.
+            if "\n" in text:
+                error.show()
+            else:
+                hint = f"; see {error.ctx.command_path} --help" if error.ctx else ""
+                note(f"daemonkit: {text.removesuffix('.')}{hint}")
+            sys.exit(error.exit_code)
+        except click.Abort as error:
+            is_interrupt = isinstance(error.__cause__, KeyboardInterrupt)
+            click.echo("Aborted!", err=True)
+            sys.exit(INTERRUPTED if is_interrupt else 1)
+        sys.exit(result if isinstance(result, int) else 0)
+
+
+def _show_version(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        # It takes as long as all of daemonkit's own modules for a command.
+        from importlib.metadata import version  # noqa: PLC0415
+
+        peers = ", ".join(f"{name} {version(name)}" for name in ("Flask", "waitress"))
+        click.echo(f"daemonkit {__version__} (Python {platform.python_version()}, {peers})")
+        context.exit()
+
+
+@click.group(
+    name="daemonkit", cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]}
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_version,
+    help="Show the version and exit.",
+)
+def group() -> None:
+    """Run and manage daemons made with daemonkit."""

@@ -1,0 +1,30 @@
+"""What commands write: lines that are redacted and harmless to a terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import NoReturn
+
+import click
+
+from ..config.secrets import redact
+from .terminal import printable
+
+
+def fail(text: str, status: int = 1) -> NoReturn:
+    """Write an error to stderr, and exit."""
+    note(f"daemonkit: {text}")
+    raise SystemExit(status)
+
+
+def note(text: str) -> None:
+    """Write a line to stderr, redacted."""
+    click.echo(printable(redact(text)), err=True)
+
+
+def say(lines: Iterable[str]) -> None:
+    """Write lines to stdout, redacted, with characters that it can't encode escaped."""
+    encoding = sys.stdout.encoding
+    for line in lines:
+        click.echo(redact(line).encode(encoding, "backslashreplace").decode(encoding))

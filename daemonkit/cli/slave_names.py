@@ -1,0 +1,47 @@
+"""What the shell completes for slaves: their names, asked from the running daemon."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from ..exceptions import DaemonkitError
+from .completion import beginning
+from .target import Target
+
+TIMEOUT = 1.0
+"""Seconds: someone waits at the keyboard."""
+
+
+def complete_slaves(
+    context: click.Context, _parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """The slaves of the daemon that the command line names so far; none if it isn't there."""
+    return beginning(incomplete, slaves(context.params))
+
+
+def complete_what(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """`events`, and the slaves."""
+    return [
+        *beginning(incomplete, ["events"]),
+        *complete_slaves(context, parameter, incomplete),
+    ]
+
+
+def slaves(options: dict[str, Any]) -> list[str]:
+    """The names of a daemon's slaves; never raises."""
+    target = Target(*(options.get(name) for name in ("url", "config", "token_file")))
+    try:
+        client = target.client("read", TIMEOUT)
+        try:
+            message = client.get("/status").message()
+        finally:
+            client.close()
+        return [slave["name"] for slave in message["slaves"] if slave["name"].isprintable()]
+    # It needn't be a daemon that answers.
+    except (DaemonkitError, TypeError, KeyError, AttributeError):
+        return []

@@ -1,0 +1,147 @@
+"""The command line for a running daemon, against a real one."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from .process import Process
+
+APP = """\
+from daemonkit import Daemon
+app = Daemon("billing")
+
+@app.slave
+def steady(slave): slave.shutdown.wait()
+
+@app.on_event
+def handle(event):
+    if event == "bad": raise ValueError("bad")
+"""
+
+
+@pytest.fixture
+def daemon(run_app: Callable[..., Process]) -> Process:
+    return run_app(APP).wait_ready()
+
+
+def command(daemon: Process, *arguments: str, input: str = "") -> Any:
+    return subprocess.run(
+        [sys.executable, "-m", "daemonkit", *arguments],
+        cwd=daemon.folder,
+        env={**os.environ, "DAEMONKIT_URL": daemon.url},
+        input=input,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_ping_and_status_of_a_daemon_that_runs_and_of_one_that_does_not(daemon: Process) -> None:
+    daemon.send_event("bad")
+    daemon.wait_until(lambda: daemon.status()["events"]["dead"])
+    ping, status = command(daemon, "ping"), command(daemon, "status")
+    shown = command(daemon, "status", "--json")
+
+    assert (ping.returncode, ping.stdout, ping.stderr) == (0, "OK\n", "")
+    assert (status.returncode, status.stderr) == (0, "")
+    lines = status.stdout.splitlines()
+    assert lines[0] == "● billing - running, healthy"
+    assert re.fullmatch(r"steady +running +0 +\d\.\d s +-", lines[6])
+    assert lines[9].split()[-1] == "ValueError"
+    assert json.loads(shown.stdout)["pid"] == daemon.popen.pid
+    assert daemon.stop() == 0
+    for name in ("ping", "status"):
+        gone = command(daemon, name)
+        assert (gone.returncode, gone.stdout) == (3, "")
+        assert gone.stderr == f"daemonkit: cannot reach {daemon.url}: Connection refused\n"
+
+
+@contextmanager
+def on_terminal(*arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """A command on a terminal of its own."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "daemonkit", *arguments],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env={**os.environ, "TERM": "xterm", "PYTHONIOENCODING": "utf-8"},
+    )
+    os.close(theirs)
+    try:
+        yield process, ours
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+
+
+def read_until(terminal: int, text: bytes, seen: bytes = b"") -> bytes:
+    """Read what is written until it contains a text; the test's time limit ends it otherwise."""
+    while text not in seen:
+        seen += os.read(terminal, 65536)
+    return seen
+
+
+def test_watch_shows_the_end_of_the_daemon_and_restores_the_terminal(daemon: Process) -> None:
+    with on_terminal("status", "--watch", daemon.url) as (process, terminal):
+        seen = read_until(terminal, b"billing")
+        assert daemon.stop() == 0
+        seen = read_until(terminal, b"cannot reach", seen)
+        process.send_signal(signal.SIGINT)
+        seen = read_until(terminal, b"\x1b[?1049l", seen)
+        assert process.wait(60) == 0
+
+    assert seen.startswith(b"\x1b[?1049h\x1b[?25l")
+    assert seen.endswith(b"\x1b[?25h\x1b[?1049l")
+    # It is never cleared before it is drawn.
+    assert b"\x1b[2J" not in seen
+
+
+def test_events_that_are_sent_are_handled(daemon: Process) -> None:
+    (daemon.folder / "events.ndjson").write_text("".join(f"{n}\n" for n in range(2500)))
+    file, pipe = command(daemon, "send", "events.ndjson"), command(daemon, "send", "-", input="1\n")
+    udp = command(daemon, "send", "--udp", '{"a": 1}')
+
+    for done, count in ((file, "2,500 events"), (pipe, "1 event")):
+        assert (done.returncode, done.stderr) == (0, "")
+        assert re.fullmatch(
+            rf"{count} sent.*: [\d,]+ accepted, 0 refused, 0 unknown\n", done.stdout
+        )
+    assert (udp.returncode, udp.stderr) == (0, "")
+    daemon.wait_until(lambda: daemon.status()["events"]["handled"] == 2502)
+
+
+def test_events_that_meet_a_restart_add_up(run_app: Callable[..., Process]) -> None:
+    first = run_app(APP).wait_ready()
+    sending = subprocess.Popen(
+        [sys.executable, "-m", "daemonkit", "send", first.url, "-"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert sending.stdin is not None
+    sending.stdin.write(b"1\n")
+    sending.stdin.flush()
+    first.wait_until(lambda: first.status()["events"]["received"] == 1)
+    assert first.stop() == 0
+    second = run_app(APP, "--port", str(first.port)).wait_ready()
+    out, err = sending.communicate(b"2\n3\n", timeout=60)
+
+    assert err == b""
+    assert (sending.returncode, out.partition(b": ")[2]) == (
+        0,
+        b"3 accepted, 0 refused, 0 unknown\n",
+    )
+    assert second.status()["events"]["received"] == 2
