@@ -18,18 +18,16 @@ from .config.secrets import redact
 from .events.codec import beginning
 from .exceptions import DaemonkitError, PingError, RegistrationError
 from .lifecycle.assembly import Assembly
-from .lifecycle.control import Control
 from .lifecycle.exit import Deadline, ExitWatch, exit_now, flush_stdout
 from .lifecycle.lifecycle import STOPPED_BY_DEADLINE, Lifecycle
 from .lifecycle.on_demand import OnDemand
+from .lifecycle.operations import Operations
 from .lifecycle.parts import Host, Program
 from .lifecycle.reloading import Reloader
 from .lifecycle.signal_actions import StopSignals, signal_actions
 from .lifecycle.signals import Signals
-from .lifecycle.status_view import StatusView
 from .lifecycle.switching import set_switch_interval
 from .monitoring.health import Health
-from .monitoring.status import Gatherer
 from .registry import HandlerSpec, Registrars
 from .slave_commands import SlaveCommands
 from .supervision.slave import Slave
@@ -59,17 +57,8 @@ class Daemon(AlertCommands, SlaveCommands, Registrars):
         self.shutdown = threading.Event()
         self._config = ConfigInForce(config)
         self._health = Health()
-        self._gatherer = Gatherer(self.logger)
         self._on_demand = OnDemand(
-            self,
-            self.blueprint,
-            self._config,
-            self._health,
-            status=lambda: self._gatherer.call("status()", self.status, self._status_view.shown),
-            ping=lambda: self.ping(),
-            control=lambda *asked: self._control.perform(*asked),
-            pause_line=lambda: self._control.pause_line(),
-            history=lambda since: self._assembly.history.shown(since),
+            self, self.blueprint, self._config, lambda: self._operations.views()
         )
         self._assembly = Assembly(
             self,
@@ -91,23 +80,16 @@ class Daemon(AlertCommands, SlaveCommands, Registrars):
             self._assembly.levels.configuration_changed,
             lambda: self._assembly.notifier,
         )
-        self._control = Control(
-            self.logger,
-            self._health,
-            self._stop_signals,
-            self._reloader,
-            self._assembly,
-            self._on_demand,
-        )
-        self._status_view = StatusView(
-            self.name,
+        self._operations = Operations(
+            self,
             self._registry,
+            self._gauges,
             self._config,
             self._health,
-            self._gatherer,
             self._on_demand,
             self._assembly,
-            self._control,
+            self._stop_signals,
+            self._reloader,
         )
 
     # Configuration
@@ -159,7 +141,7 @@ class Daemon(AlertCommands, SlaveCommands, Registrars):
 
     def status(self) -> dict[str, Any]:
         """What `/status` shows; an override may add to it, or return anything."""
-        return self._status_view.shown()
+        return self._operations.status.shown()
 
     def ping(self) -> Any:
         """The health check: returns the answer's text or raises PingError.
@@ -265,7 +247,7 @@ class Daemon(AlertCommands, SlaveCommands, Registrars):
             self.logger.warning("Config file is not specified")
         log_warnings(self._config.now, self.logger)
         self.logger.debug("Starting")
-        self._status_view.start()
+        self._operations.status.start()
         program = Program(
             self.logger,
             self.shutdown,

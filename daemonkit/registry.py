@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, TypeVar, overload
 from .callables import accepts, check_options, function_name, require_function
 from .events.entry import NO_RETRIES, RetryPolicy
 from .exceptions import RegistrationError
+from .gauges import GaugeRegistrars
 from .hooks import HookRegistrars, bare_or_called, check_function
 from .routing import RouteRegistrars
 from .supervision.restart import check_backoff, check_timeout, is_seconds
@@ -95,7 +96,7 @@ class Registry:
     main: Hook | None = None
 
 
-class Registrars(HookRegistrars, RouteRegistrars):
+class Registrars(HookRegistrars, RouteRegistrars, GaugeRegistrars):
     """The registering half of `Daemon`.
 
     Each registrar raises RegistrationError at once for what isn't callable, for a second

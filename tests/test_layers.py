@@ -17,8 +17,9 @@ LAYERS = [
     ["config", "supervision", "events"],
     [
         "events.durable",
-        "monitoring",
         "hooks",
+        "gauges",
+        "monitoring",
         "routing",
         "registry",
         "slave_commands",
@@ -33,7 +34,9 @@ LAYERS = [
 PUBLIC = ["", "__main__"]
 """The package itself, and `python -m`: they may import from everywhere."""
 LAZY = {
+    "CollectorRegistry",
     "DurableQueue",
+    "Exposition",
     "asyncio",
     "check_path",
     "configured",

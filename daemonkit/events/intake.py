@@ -17,6 +17,9 @@ from .entry import Batch, EventQueue, Load
 LARGE = 64 * 1024
 """Bytes. Larger bodies are decoded one after the other: decoding keeps the interpreter from all
 other threads, and several at once would keep it from them for as long as all of them take."""
+SOURCES = ("http", "udp", "app")
+REASONS = ("full", "too_large", "unavailable", "invalid")
+"""Why events are refused."""
 
 
 class Intake:

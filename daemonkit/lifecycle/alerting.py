@@ -113,6 +113,11 @@ class Alerting:
             "alerts": {**targets, "active": self.states.active()},
         }
 
+    def totals(self) -> dict[str, int]:
+        """The counters of all targets and of `send_event_to_juggler`, added up."""
+        each = [outbox.counters() for outbox in self._outboxes()]
+        return {name: sum(counts[name] for counts in each) for name in each[0]}
+
     # A part of the daemon
 
     def start(self) -> None:

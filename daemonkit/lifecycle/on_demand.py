@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from flask import Blueprint
 
@@ -14,11 +13,8 @@ from ..config.in_force import ConfigInForce
 from ..events.entry import EventQueue
 from ..events.intake import Intake
 from ..events.memory import MemoryQueue
-from ..exceptions import PingError
-from ..monitoring.health import Health
 from ..types import SlaveMaster
 from ..web.access import Access
-from ..web.control import Answer
 from ..web.flask_app import WebApp
 from ..web.routes import Views
 
@@ -26,9 +22,7 @@ from ..web.routes import Views
 class OnDemand:
     """The queue and what leads to it, and the Flask app.
 
-    master: what slaves see of the daemon; status, ping: called when the status or the health check
-    is needed; control: carries out an operator's request; pause_line: what is paused; history:
-    what was before, see `History.shown`.
+    views: returns what the routes call.
     """
 
     def __init__(
@@ -36,25 +30,14 @@ class OnDemand:
         master: SlaveMaster,
         blueprint: Blueprint,
         config: ConfigInForce,
-        health: Health,
-        *,
-        status: Callable[[], Any],
-        ping: Callable[[], Any],
-        control: Callable[[str, Mapping[str, Any], str], Answer],
-        pause_line: Callable[[], str],
-        history: Callable[[float], Any],
+        views: Callable[[], Views],
     ) -> None:
         self.lock = threading.RLock()
         """Guards what is made when first needed."""
         self._master = master
         self._blueprint = blueprint
         self._config = config
-        self._health = health
-        self._status = status
-        self._ping = ping
-        self._control = control
-        self._pause_line = pause_line
-        self._history = history
+        self._views = views
         self._queue: EventQueue | None = None
         self._intake: Intake | None = None
         self._web: WebApp | None = None
@@ -84,20 +67,7 @@ class OnDemand:
         """The Flask app."""
         with self.lock:
             if self._web is None:
-                views = Views(
-                    access=lambda: self.access,
-                    control=self._control,
-                    failed_events=lambda: self.queue.failed_events,
-                    history=self._history,
-                    pause_line=self._pause_line,
-                    intake=lambda: self.intake,
-                    max_request_size=lambda: self._settings.max_request_size,
-                    status=self._status,
-                    ping=self._ping_while_open,
-                    health=self._health,
-                    logger=self._logger,
-                )
-                self._web = WebApp(self._blueprint, views)
+                self._web = WebApp(self._blueprint, self._views())
             return self._web
 
     @property
@@ -118,11 +88,6 @@ class OnDemand:
             self._access = None
             if self._intake is not None:
                 self._intake.max_event_size = settings.max_event_size
-
-    def _ping_while_open(self) -> Any:
-        if self.web.closed is not None:
-            raise PingError(f"{self.web.closed}\n")
-        return self._ping()
 
     def replace_queue(self, queue: EventQueue) -> None:
         """Put events on this queue from now on."""

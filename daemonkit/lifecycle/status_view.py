@@ -80,13 +80,13 @@ class StatusView:
             for slave in (supervisor.slaves() if supervisor else ())
         ]
 
-    def counters(self) -> dict[str, Any]:
-        """The counters of the parts other than slaves."""
+    def counters(self, *, with_letters: bool = True) -> dict[str, Any]:
+        """The counters of the parts other than slaves; with_letters: and the dead letters."""
         parts, made = self._assembly.parts, self._on_demand
         events = {
             **made.intake.counters(),
             **made.intake.details(),
-            **made.queue.counters(),
+            **made.queue.counters(with_letters=with_letters),
             **(parts.processor.counters() if parts else {}),
         }
         if READ not in made.access.guarded:

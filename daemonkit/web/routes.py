@@ -24,6 +24,7 @@ from ..config.secrets import redact
 from ..events.failed import LONGEST_SHOWN, FailedEvents, Selection
 from ..events.intake import Intake
 from ..exceptions import BatchTooLarge, EventTooLarge, InvalidEvent, PingError, Unavailable
+from ..gauges import MISSING
 from ..monitoring.health import Health
 from ..text import plain, shorten
 from ..types import Origin
@@ -49,6 +50,7 @@ class Route(NamedTuple):
 
 ROUTES = {
     "events": Route("POST", SEND),
+    "metrics": Route("GET", READ),
     "status": Route("GET", READ),
     "status/failed": Route("GET", READ),
     "status/history": Route("GET", READ),
@@ -71,6 +73,7 @@ class Views(NamedTuple):
     control: Callable[[str, Mapping[str, Any], str], Answer]
     failed_events: Callable[[], FailedEvents]
     history: Callable[[float], Any]
+    metrics: Callable[[str], tuple[bytes, str]]
     pause_line: Callable[[], str]
     intake: Callable[[], Intake]
     max_request_size: Callable[[], int]
@@ -147,6 +150,14 @@ class _LibraryRoutes:
         events = [event.shown(whole=is_whole, limit=LONGEST_SHOWN) for event in found[:limit]]
         shown = {"events": events, "count": count, "more": len(found) > limit}
         return _answer(200, envelope(shown, True))
+
+    def metrics(self) -> Response:
+        """The metrics, for Prometheus."""
+        try:
+            body, content_type = self._views.metrics(request.headers.get("Accept", ""))
+        except ImportError:
+            raise NotFound(f"{MISSING[:1].upper()}{MISSING[1:]}") from None
+        return Response(body, 200, content_type=content_type)
 
     def control(self, verb: str) -> Response:
         """What an operator asks for."""

@@ -124,7 +124,7 @@ class Listeners(NamedTuple):
 
     def wait_until_handled(self, count: int) -> None:
         until = time.monotonic() + 10
-        while self.app._status_view.counters()["events"]["handled"] < count:
+        while self.app._operations.status.counters()["events"]["handled"] < count:
             assert time.monotonic() < until
             time.sleep(0.005)
 
@@ -148,7 +148,7 @@ def listening(app: Daemon, master: dict[str, Any]) -> Iterator[Listeners]:
         listeners = Listeners(
             app, address_of(parts.server), parts.admin and address_of(parts.admin)
         )
-        client.wait_until(lambda: app._status_view.counters()["events"]["dead"] == has_letter)
+        client.wait_until(lambda: app._operations.status.counters()["events"]["dead"] == has_letter)
         yield listeners
 
 
@@ -198,6 +198,7 @@ def test_the_table_has_every_route() -> None:
     """A new route that takes a body needs one, and a right that is listed here."""
     assert {path: route.right for path, route in ROUTES.items() if route.right != "control"} == {
         "events": "send",
+        "metrics": "read",
         "status": "read",
         "status/failed": "read",
         "status/history": "read",
@@ -218,7 +219,8 @@ def test_each_route_answers_those_who_may(table: Table, path: str) -> None:
         for answer in found:
             challenge = answer.headers.get("WWW-Authenticate")
             assert challenge == ("Bearer" if answer.code == 401 else None)
-            assert (answer.code == 200) is (path in EVERYWHERE or json.loads(answer.body)["result"])
+            is_json = answer.code != 200 or path not in {*EVERYWHERE, "metrics"}
+            assert not is_json or json.loads(answer.body)["result"] is (answer.code == 200)
 
 
 @pytest.mark.parametrize("path", [path for path in TABLE if path not in EVERYWHERE])
@@ -496,7 +498,7 @@ def test_datagrams_from_outside_allow_from_are_dropped_and_counted() -> None:
         ):
             send(data, source)
         listeners.wait_until_handled(2)
-        counters = app._status_view.counters()["udp"]
+        counters = app._operations.status.counters()["udp"]
 
     assert seen == [(2, "127.0.0.2"), (4, "127.0.0.2")]
     assert (counters["received"], counters["denied"], counters["invalid"]) == (6, 3, 1)
@@ -612,7 +614,7 @@ def test_without_http_as_an_intake_events_are_404_and_the_rest_is_there() -> Non
 def test_without_udp_as_an_intake_the_port_is_free_for_datagrams() -> None:
     with listening(Daemon("app"), {"intake": ["http"]}) as listeners:
         assert listeners.parts.udp is None
-        assert listeners.app._status_view.counters()["udp"] == NO_DATAGRAMS
+        assert listeners.app._operations.status.counters()["udp"] == NO_DATAGRAMS
         with socket.socket(type=socket.SOCK_DGRAM) as sock:
             assert not isinstance(listeners.public, str)
             sock.bind(listeners.public)
