@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -212,11 +211,11 @@ class Daemon(AlertCommands, SlaveCommands, Registrars):
             host = Host.of_process()
             signals.start()
             settings = self._config.start_settings()
-            with log.attached(self.name, settings, redact):
+            with log.attached(self.name, settings, redact, self._assembly.recent):
                 set_switch_interval(settings.switch_interval)
                 status = self._run(host, exit_now)
         except DaemonkitError as error:
-            print(redact(f"{self.name}: {error}"), file=sys.stderr)
+            log.print_error(self.name, error, self._config.log_format, redact)
             status = error.exit_status
         finally:
             signals.request_stop()
@@ -238,7 +237,8 @@ class Daemon(AlertCommands, SlaveCommands, Registrars):
         self._freeze()
         if started is not None:
             self._health.add_listener(lambda: started.set() if self._health.is_ready else None)
-        with log.attached(self.name, self._config.settings, redact, is_guest=True):
+        settings, recent = self._config.settings, self._assembly.recent
+        with log.attached(self.name, settings, redact, recent, is_guest=True):
             return self._run(Host(), lambda _: None)
 
     def _run(self, host: Host, exit_process: Callable[[int], Any]) -> int:

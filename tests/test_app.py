@@ -158,3 +158,12 @@ def test_run_is_not_start() -> None:
 
 
 # With a durable queue
+
+
+def test_the_recent_warnings_are_kept_whatever_has_the_log() -> None:
+    app = Daemon("app")
+    with running(app) as client:
+        app.logger.warning("careful")
+        client.get("/ping")
+
+    assert "careful" in [line["message"] for line in app._assembly.recent.shown()]

@@ -140,6 +140,7 @@ class Settings:
         one_of("text", "json", fold=str.lower),
         "`text` for columns, `json` for one JSON object per line.",
     )
+    access_log: bool = _setting(False, BOOLEAN, "Log each HTTP request but `/ping` and `/ready`.")
     juggler_url: str = _setting(
         "http://localhost:31579/events", URL, "Where `send_event_to_juggler` posts to."
     )

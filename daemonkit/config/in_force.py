@@ -87,6 +87,11 @@ class ConfigInForce:
         """The settings in force; raises ConfigError when the configuration is wrong."""
         return self.now.settings
 
+    @property
+    def log_format(self) -> str:
+        """That of the log; `text` while no configuration is in force."""
+        return Settings().log_format if self._now is None else self._now.settings.log_format
+
     def start_settings(self) -> Settings:
         """The same, once the files that they name are of a kind that can be used; also raises
         StartError."""

@@ -44,7 +44,8 @@ class Batch(NamedTuple):
 class Entry(NamedTuple):
     """An event taken from a queue, with what the queue knows about it.
 
-    meta: the event's circumstances, if the handler asks for them; id: the queue's own identifier;
+    meta: the event's circumstances, if the handler asks for them; id: 0 until an event in memory
+    has failed;
     attempt: 1 for the first call of the handler; line: the JSON text, if a retry may need it;
     failed: when the first attempt failed, in Unix seconds.
     """

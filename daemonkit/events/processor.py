@@ -21,24 +21,23 @@ from ..system.log import log_safely
 from ..types import Event, EventMeta, Problem
 from .codec import beginning
 from .entry import NO_RETRIES, Entry, EventQueue, FailedAttempt, RetryPolicy, failure_of
-from .stopwatch import Stopwatch
-from .waiting import Idle, QueueClosed
+from .waiting import QueueClosed
+from .worker import IDLE, Worker
 
 DeadLetterHook = Callable[[Event, FailedAttempt], object]
-_IDLE = object()
-"""The events of a worker that has none."""
 
 
 class Processor:
     """Threads that pass events to a handler.
 
     handle: called with an event, or with a list if `batch` is given, and with its EventMeta, or
-    a list of them, if `with_meta`; threads: how many calls run at a time; batch: the most events in
-    a list; linger: the most seconds a list waits after its first event; timeout: seconds until a
-    running call counts as stalled; retry: when a failed event is retried; dead_letter_hooks: called
-    with each new dead letter's event and failure once it is stored, on the handler's thread;
-    redact: hides secrets in error texts; wake: makes the timer call `run_due` soon; changed: called
-    when a call stalls or recovers.
+    a list of them, if `with_meta`; keeps_meta: whether the queue keeps it in any case, for the log;
+    threads: how many calls run at a time; batch: the most events in a list; linger: the most
+    seconds a list waits after its first event; timeout: seconds until a running call counts as
+    stalled; retry: when a failed event is retried; dead_letter_hooks: called with each new dead
+    letter's event and failure once it is stored, on the handler's thread; redact: hides secrets in
+    error texts; wake: makes the timer call `run_due` soon; changed: called when a call stalls or
+    recovers.
     """
 
     name = "event processor"
@@ -53,6 +52,7 @@ class Processor:
         batch: int | None = None,
         linger: float = 0.0,
         with_meta: bool = False,
+        keeps_meta: bool = False,
         timeout: float | None = None,
         retry: RetryPolicy = NO_RETRIES,
         dead_letter_hooks: Sequence[DeadLetterHook] = (),
@@ -65,7 +65,8 @@ class Processor:
         self._logger = logger
         self._batch = batch
         self._linger = linger
-        queue.with_meta = self._with_meta = with_meta
+        self._with_meta = with_meta
+        queue.with_meta = with_meta or keeps_meta
         queue.keep_lines = retry.retries > 0
         self._retry = retry
         self._dead_letter_hooks = dead_letter_hooks
@@ -77,7 +78,10 @@ class Processor:
         self._guard = ForkGuard()
         self._changed = changed
         names = ["events"] if threads == 1 else [f"events-{n}" for n in range(1, threads + 1)]
-        self._workers = [_Worker(name, is_single=batch is None) for name in names]
+        self._workers = [
+            Worker(name, number, len(names), is_batch=batch is not None)
+            for number, name in enumerate(names, 1)
+        ]
         for worker in self._workers:
             worker.thread = threading.Thread(
                 target=self._work, args=(worker,), name=worker.name, daemon=True
@@ -154,7 +158,7 @@ class Processor:
                     "event": beginning(events),
                 }
                 for worker in self._workers
-                if worker.heartbeat.is_stalled and (events := worker.events) is not _IDLE
+                if worker.heartbeat.is_stalled and (events := worker.events) is not IDLE
             ]
         return counts
 
@@ -164,7 +168,7 @@ class Processor:
         dues = (worker.heartbeat.run_due(now) for worker in self._workers)
         return min(*dues, self._failures.run_due(now))
 
-    def _work(self, worker: _Worker) -> None:
+    def _work(self, worker: Worker) -> None:
         worker.begin(self._queue.idle)
         calls = 1
         while True:
@@ -177,7 +181,7 @@ class Processor:
                 self._failures.log(error, "The event processor failed", then=" and continues")
             calls = worker.note_calls()
 
-    def _make_calls(self, worker: _Worker, calls: int) -> None:
+    def _make_calls(self, worker: Worker, calls: int) -> None:
         """Take events, and call the handler for them so many times; raises QueueClosed."""
         # All in one function: a call costs as much as everything else that is done per event.
         taken: Any
@@ -188,10 +192,11 @@ class Processor:
         done = self._queue.done if self._queue.is_durable else None
         for _ in repeat(None, calls if batch is None else 1):
             if batch is None:
-                taken, count = get(), 1
+                worker.taken = taken = get()
+                count = 1
                 events, metas = taken[:2] if type(taken) is Entry else (taken, None)
             else:
-                taken = self._queue.get_batch(batch, self._linger)
+                worker.taken = taken = self._queue.get_batch(batch, self._linger)
                 events, metas, count = _split(taken)
             if timed:
                 worker.events = events
@@ -208,7 +213,7 @@ class Processor:
                 self._guard.end_child(error)
                 began = monotonic()
                 try:
-                    self._handle_failure([taken] if batch is None else taken, events, error)
+                    self._handle_failure(worker, events, error)
                 finally:
                     # Now that a retry counts as waiting.
                     worker.failed += count
@@ -219,10 +224,10 @@ class Processor:
             finally:
                 if timed:
                     worker.heartbeat.pause()
-                    worker.events = _IDLE
+                    worker.events = IDLE
 
-    def _handle_failure(self, taken: list[Any], events: Any, error: BaseException) -> None:
-        entries = [item if type(item) is Entry else Entry(item) for item in taken]
+    def _handle_failure(self, worker: Worker, events: Any, error: BaseException) -> None:
+        entries = worker.entries()
         # A batch holds first attempts only, or a single retry.
         attempt, delay = entries[0].attempt, self._retry.delay(entries[0].attempt)
         then = "now a dead letter" if delay is None else f"retrying in {delay:g} s"
@@ -244,11 +249,11 @@ class Processor:
         what = f"{len(events)} events, beginning" if self._batch else "the event"
         return f"{what} {beginning(events)}"
 
-    def _stalled(self, worker: _Worker, silent: float) -> None:
+    def _stalled(self, worker: Worker, silent: float) -> None:
         self._changed()
         events = worker.events
         # The call may have returned meanwhile.
-        if events is not _IDLE:
+        if events is not IDLE:
             self._logger.error(
                 "The event handler is stalled: running for %.3g s (timeout %g s) on %s; "
                 "its stack:\n%s",
@@ -267,31 +272,3 @@ def _split(taken: list[Any]) -> tuple[list[Event], list[EventMeta | None], int]:
     pairs = [item[:2] if type(item) is Entry else (item, None) for item in taken]
     events, metas = map(list, zip(*pairs, strict=True))
     return events, metas, len(taken)
-
-
-class _Worker:
-    """One thread and its counts, which only that thread writes."""
-
-    thread: threading.Thread
-    heartbeat: Heartbeat
-    watch: Stopwatch | None = None
-
-    def __init__(self, name: str, *, is_single: bool) -> None:
-        self.name = name
-        self.handled = 0
-        self.failed = 0
-        self.events: Any = _IDLE
-        self._is_single = is_single
-        self._noted = 0
-
-    def begin(self, idle: Idle) -> None:
-        """The thread begins; idle: how long it waits for the queue."""
-        self.watch = Stopwatch(idle)
-        idle.before = self.note_calls
-
-    def note_calls(self) -> int:
-        """Note how long the calls took since the last time; returns after how many more to do so
-        again."""
-        assert self.watch is not None
-        made, self._noted = self.handled + self.failed - self._noted, self.handled + self.failed
-        return self.watch.end(made if self._is_single else min(made, 1))

@@ -12,9 +12,8 @@ from typing import Any
 
 from ..exceptions import EventTooLarge, InvalidEvent
 from ..runtime.clock import monotonic
-from ..runtime.failures import FailureLog
+from ..runtime.failures import REPEAT_INTERVAL, FailureLog
 from ..runtime.part import ThreadedPart
-from ..runtime.ratelimit import RateLimit
 from ..system.sockets import format_address, kernel_drops, plain_address, set_receive_buffer
 from ..types import Event, Origin
 from .codec import Decoded, decode, decode_each
@@ -27,8 +26,6 @@ LAST_READ = 0.5
 """Seconds: the time limit for reading the socket's buffer when stopping."""
 NO_DATAGRAMS = {"received": 0, "denied": 0, "invalid": 0, "refused": 0, "kernel_drops": 0}
 """The counters of a daemon that takes no datagrams."""
-LOG_INTERVAL = 10.0
-"""Seconds between two log lines of one kind."""
 
 
 class UdpListener(ThreadedPart):
@@ -52,11 +49,9 @@ class UdpListener(ThreadedPart):
         self._socket = sock
         self._intake = intake
         self._logger = logger
-        self._failures = FailureLog(logger)
+        self.failures = FailureLog(logger)
         self._wake_read, self._wake_write = os.pipe()
         self._is_allowed = is_allowed
-        kinds = ("denied", "invalid", "refused", "error", "dropped")
-        self._limits = {kind: RateLimit(LOG_INTERVAL) for kind in kinds}
         self._senders_until = 0.0
         self._received = 0
         self._denied = 0
@@ -113,7 +108,7 @@ class UdpListener(ThreadedPart):
             return self._read_batch()
         # Nothing may end this thread.
         except Exception as error:
-            self._failures.log(error, "The UDP listener failed", then=" and continues")
+            self.failures.log(error, "The UDP listener failed", then=" and continues")
             return False
 
     def _read_batch(self) -> bool:
@@ -194,7 +189,7 @@ class UdpListener(ThreadedPart):
 
     def _report_datagram(self, kind: str, sender: list[Any], what: str) -> None:
         # The next line of this kind can then name the sender, also within a flood.
-        self._senders_until = monotonic() + 2 * LOG_INTERVAL
+        self._senders_until = monotonic() + 2 * REPEAT_INTERVAL
         whose = f"from {_format_sender(sender[0])}" if sender else "from a flood"
         self._report(kind, f"a datagram {whose} {what}")
 
@@ -209,10 +204,7 @@ class UdpListener(ThreadedPart):
             )
 
     def _report(self, kind: str, text: str) -> None:
-        suppressed = self._limits[kind].allow()
-        if suppressed is not None:
-            more = f" (and {suppressed} more since the last such line)" if suppressed else ""
-            self._logger.warning("UDP: %s%s", text, more)
+        self.failures.report(logging.WARNING, "UDP", text, kind)
 
 
 def _format_sender(address: Any) -> str:

@@ -11,6 +11,7 @@ from itertools import count
 from typing import Any, NamedTuple
 
 from ..runtime.clock import monotonic
+from ..system.handling import pause
 from .entry import Entry
 
 
@@ -201,6 +202,7 @@ class Waiting:
             self._changed.notify_all()
 
     def _wait(self, until: float | None, *, with_retries: bool = True) -> Any:
+        pause()
         idle = self.idle
         if idle.before is not None:
             idle.before()

@@ -24,9 +24,12 @@ from ..runtime.failures import FailureLog
 from ..runtime.timer import Timer
 from ..supervision.restart import Intensity
 from ..supervision.supervisor import Supervisor
+from ..system.recent import Recent
 from ..system.sockets import Sockets
 from ..system.systemd import NotifySocket, watchdog_seconds
 from ..types import Problem, SlaveMaster
+from ..web.access import SEND
+from ..web.access_log import AccessLog, LoggedLane
 from ..web.fast_lane import FastLane
 from ..web.server import Server
 from .alerting import Alerting
@@ -61,6 +64,7 @@ class Assembly:
             master.name, lambda: config.settings.log_level, master.logger, self._wake
         )
         self.history = History(self._sample)
+        self.recent = Recent(config.redact)
         self._master = master
         self._on_demand = on_demand
         self._registry = registry
@@ -168,6 +172,7 @@ class Assembly:
                 NotifySocket(host.environ), health, watchdog_seconds(host.environ), logger
             ),
         )
+        timer.watch(*parts.failure_logs())
         for part in parts.components():
             health.add_source(part.problems)
         return parts
@@ -222,6 +227,7 @@ class Assembly:
             batch=handler.batch,
             linger=handler.linger,
             with_meta=handler.with_meta,
+            keeps_meta=SEND in self._on_demand.access.guarded,
             timeout=handler.timeout,
             retry=handler.retry,
             redact=self._config.redact,
@@ -236,12 +242,9 @@ class Assembly:
         self, bound: Sockets, *, is_passed: bool = False, is_admin: bool = False
     ) -> Server:
         settings, made = self._settings, self._on_demand
-        fast_lane = FastLane(
-            made.intake,
-            made.web.fast_lane_blocker,
-            made.access,
-            settings.max_request_size,
-        )
+        log = AccessLog(self._logger, made.access) if settings.access_log else None
+        about = (made.intake, made.web.fast_lane_blocker, made.access, settings.max_request_size)
+        fast_lane = FastLane(*about) if log is None else LoggedLane(log, *about)
         return Server(
             made.web,
             bound.tcp,
@@ -249,6 +252,7 @@ class Assembly:
             is_passed=is_passed,
             is_admin=is_admin,
             lane=fast_lane if settings.fast_events and not is_admin else None,
+            access_log=log,
             threads=settings.http_threads,
             max_request_size=settings.max_request_size,
             connection_limit=settings.connection_limit,

@@ -15,6 +15,7 @@ from ..events.intake import Intake
 from ..events.processor import Processor
 from ..events.udp import UdpListener
 from ..monitoring.systemd_notifier import SystemdNotifier
+from ..runtime.failures import FailureLog
 from ..runtime.timer import Timer
 from ..supervision.supervisor import Supervisor
 from ..system.systemd import take_sockets
@@ -58,6 +59,11 @@ class Parts(NamedTuple):
     def servers(self) -> tuple[Server, ...]:
         """Those for HTTP."""
         return (self.server,) if self.admin is None else (self.server, self.admin)
+
+    def failure_logs(self) -> list[FailureLog]:
+        """Those that the timer is to run."""
+        logs = [self.web.failures, *(server.failures for server in self.servers())]
+        return logs if self.udp is None else [*logs, self.udp.failures]
 
     def events_left(self) -> int:
         """Events that wait, or that a handler hasn't returned from."""

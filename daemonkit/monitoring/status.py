@@ -11,6 +11,7 @@ from typing import Any
 from ..callables import refuse_unrun
 from ..config.redaction import HIDDEN
 from ..config.secrets import Secret
+from ..runtime.failures import FailureLog
 from ..text import cannot_show, error_text, unique_keys
 
 MAX_DEPTH = 100
@@ -18,12 +19,15 @@ MAX_DEPTH = 100
 
 
 class Gatherer:
-    """Calls status functions; logs once when one begins to fail, and once when it works again."""
+    """Calls status functions; logs once when one begins to fail, and once when it works again,
+    unless that happens again and again."""
 
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
         self._lock = threading.Lock()
-        self._failing: set[str] = set()
+        self._failures = FailureLog(logger)
+        self._failing: dict[str, bool] = {}
+        """By their titles, those that fail, and whether that was logged."""
 
     def call(
         self,
@@ -41,13 +45,13 @@ class Gatherer:
         except BaseException as error:
             with self._lock:
                 is_new = title not in self._failing
-                self._failing.add(title)
+                self._failing.setdefault(title, False)
             if is_new:
-                self._logger.exception("%s failed; /status shows the error instead", title)
+                then = "; /status shows the error instead"
+                self._failing[title] = self._failures.log(error, f"{title} failed", then=then)
             return {**fallback(), "error": error_text(error)}
         with self._lock:
-            recovered = title in self._failing
-            self._failing.discard(title)
+            recovered = self._failing.pop(title, False)
         if recovered:
             self._logger.info("%s works again", title)
         return value

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import threading
 from collections.abc import Callable
 
@@ -29,6 +28,7 @@ class Timer(ThreadedPart):
     ) -> None:
         super().__init__(name, title)
         self._failures = FailureLog(logger)
+        self._watched = [self._failures]
         self._functions: list[RunDue] = []
         self._wakes = threading.Condition()
         self._woken = False
@@ -36,6 +36,19 @@ class Timer(ThreadedPart):
     def add(self, run_due: RunDue) -> None:
         """Add a function; it is first called at the start."""
         self._functions.append(run_due)
+
+    def watch(self, *logs: FailureLog) -> None:
+        """Log what repeats once it is due, and the rest at the end."""
+        for failures in logs:
+            failures.wake = self.wake
+            self._watched.append(failures)
+            self.add(failures.run_due)
+
+    def join(self, timeout: float) -> bool:
+        stopped = super().join(timeout)
+        for failures in self._watched:
+            failures.flush()
+        return stopped
 
     def request_stop(self) -> None:
         with self._wakes:
@@ -53,7 +66,7 @@ class Timer(ThreadedPart):
         while self._sleep_until(due):
             now = monotonic()
             try:
-                due = min((run_due(now) for run_due in self._functions), default=math.inf)
+                due = min(run_due(now) for run_due in [*self._functions, self._failures.run_due])
             # The thread must survive whatever a function raises.
             except Exception as error:
                 self._failures.log(error, f"The thread {self.name} failed", then=" and continues")

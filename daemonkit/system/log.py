@@ -5,13 +5,17 @@ from __future__ import annotations
 import logging
 import os
 import select
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, Protocol
 
 from ..exceptions import StartError
-from .log_formatters import FORMATTERS, Redact, message
+from .json_streams import json_line, json_streams
+from .log_formatters import FORMATTERS, JsonFormatter, Redact, message
 from .log_handlers import FileHandler, StdoutHandler
+from .recent import Recent
+from .reports import redact_reports
 
 LIBRARY_LEVELS = {
     "asyncio": "INFO",
@@ -80,17 +84,25 @@ class LogSettings(Protocol):
 
 @contextmanager
 def attached(
-    name: str, settings: LogSettings, redact: Redact, *, is_guest: bool = False
+    name: str,
+    settings: LogSettings,
+    redact: Redact,
+    recent: Recent | None = None,
+    *,
+    is_guest: bool = False,
 ) -> Iterator[None]:
     """Give a daemon its log, and the process one if it has none yet.
 
-    name: the daemon's logger; redact: applied to everything that is logged; is_guest: the
-    surrounding program has its own log, so a file gets the daemon's lines only, and without a file
-    nothing is done. Handlers of others are left alone. The process's log remains after the block,
-    until another daemon starts. Raises StartError when the file can't be opened.
+    name: the daemon's logger; redact: applied to everything that is logged; recent: gets the
+    daemon's lines, too; is_guest: the surrounding program has its own log, so only the file and
+    `recent` get the daemon's lines. Handlers of others are left alone. The process's log remains
+    after the block, until another daemon starts. With the format `json`, what the process prints in
+    the block is JSON, too, unless is_guest. Raises StartError when the file can't be opened.
     """
     if is_guest and settings.log_file is None:
-        yield
+        # On the daemon's logger, as the root's handlers are the surrounding program's affair.
+        with _fed(recent, logging.getLogger(name), logging.Filter(name)):
+            yield
         return
     handler = _opened(settings.log_file, redact)
     handler.setFormatter(FORMATTERS[settings.log_format](redact))
@@ -106,9 +118,14 @@ def attached(
             if logging.getLogger(library).level == logging.NOTSET:
                 logging.getLogger(library).setLevel(least)
         logging.captureWarnings(True)
+    is_json = settings.log_format == "json" and not is_guest
+    if is_json:
+        redact_reports(redact)
     set_level(name, settings.log_level)
     try:
-        yield
+        streams = json_streams(redact) if is_json else nullcontext()
+        with streams, _fed(recent, root, route.filter):
+            yield
     finally:
         before, route.has_ended = _process_log(), True
         after = _process_log()
@@ -116,6 +133,21 @@ def attached(
             _detach(handler, route)
         if after is not None and after is not before:
             root.setLevel(after.level)
+
+
+@contextmanager
+def _fed(recent: Recent | None, logger: logging.Logger, route: Any) -> Iterator[None]:
+    """Have a logger's lines that pass the filter `route` kept among the recent ones."""
+    if recent is None:
+        yield
+        return
+    recent.addFilter(route)
+    logger.addHandler(recent)
+    try:
+        yield
+    finally:
+        logger.removeHandler(recent)
+        recent.removeFilter(route)
 
 
 def _opened(path: str | None, redact: Redact) -> logging.Handler:
@@ -164,10 +196,21 @@ def set_level(name: str, level: str) -> None:
 def write_stderr(line: str) -> None:
     """Write a line to stderr, redacted, if that is possible without blocking; never raises."""
     with suppress(OSError, ValueError):
-        for _, route in _daemon_logs()[:1]:
+        for handler, route in _daemon_logs()[:1]:
             line = route.redact(line)
+            if isinstance(handler.formatter, JsonFormatter) and not route.own_only:
+                text = line.rstrip("\n")
+                line = json_line(route.redact, "stderr", logging.ERROR, text) + "\n"
         if select.select([], [2], [], 0)[1]:
             os.write(2, line.encode("utf-8", "replace"))
+
+
+def print_error(name: str, error: Exception, log_format: str, redact: Redact) -> None:
+    """Print to stderr why a daemon can't run; name: the daemon's."""
+    line = redact(f"{name}: {error}")
+    if log_format == "json":
+        line = json_line(redact, name, logging.CRITICAL, str(error))
+    print(line, file=sys.stderr)
 
 
 def log_safely(
@@ -175,6 +218,6 @@ def log_safely(
 ) -> None:
     """Log a message; if one of the user's handlers or filters raises, write it to stderr."""
     try:
-        logger.log(level, text, *arguments, exc_info=exc_info)
+        logger.log(level, text, *arguments, exc_info=exc_info, stacklevel=2)
     except Exception:
         write_stderr(f"{logger.name}: {message(text, arguments)}\n")

@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any
 
 from ..text import cannot_show, shown, traceback_text, unique_keys
+from .handling import handled_now
 
 Redact = Callable[[str], str]
 
@@ -29,7 +30,7 @@ def _pattern(others: str) -> re.Pattern[str]:
     return re.compile(f"[{others}{_FORGING}]")
 
 
-def _escaped(text: str, others: str = "") -> str:
+def escaped(text: str, others: str = "") -> str:
     """The text, with what could forge a line escaped, and other characters that are given."""
     # Nearly every text is printable, which is faster to find out.
     return text if text.isprintable() else _pattern(others).sub(_escape, text)
@@ -108,23 +109,33 @@ class ColumnFormatter(_Formatter):
     def format(self, record: logging.LogRecord) -> str:
         parts = (self._message(record), self._traceback(record), self._stack(record))
         # A message from outside must not be able to forge a log line.
-        text = _escaped("\n".join(filter(None, parts))).replace("\n", "\n  ")
+        text = escaped("\n".join(filter(None, parts)))
+        if (handled := handled_now()) is not None:
+            line, *more = text.split("\n", 1)
+            text = "\n".join([line + self._redact(handled.suffix()), *more])
+        text = text.replace("\n", "\n  ")
         thread, name, level = map(self._column, (record.threadName, record.name, record.levelname))
         return f"{self.formatTime(record)} {thread:<23} {name:<31} {level:<11} {text}"
 
     def _column(self, text: object) -> str:
-        return _escaped(self._redact(shown(text)), "\t\n")
+        return escaped(self._redact(shown(text)), "\t\n")
 
 
 class JsonFormatter(_Formatter):
-    """One JSON object a line: time, level, logger, thread, message, exception, and any `extra`."""
+    """One JSON object a line: time, level, logger, thread, message, exception, the event that is
+    being handled, and any `extra`."""
 
     _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
     def format(self, record: logging.LogRecord) -> str:
+        handled = handled_now()
+        extras: list[tuple[str, Any]] = []
+        if handled is not None:
+            extras += handled.fields().items()
+        extras += vars(record).items()
         fields = unique_keys(
             (self._text(key), self._extra(value))
-            for key, value in vars(record).items()
+            for key, value in extras
             if key not in self._STANDARD
         )
         stamp = datetime.fromtimestamp(record.created, timezone.utc).astimezone()

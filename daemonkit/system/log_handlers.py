@@ -9,6 +9,8 @@ from collections.abc import Callable
 from logging.handlers import WatchedFileHandler
 from pathlib import Path
 
+from .log_formatters import JsonFormatter
+
 
 class _NeverRaises(logging.Handler):
     """Ignores what fails: once its reader is gone, stdout fails with every line."""
@@ -21,9 +23,11 @@ class StdoutHandler(_NeverRaises, logging.StreamHandler):  # type: ignore[type-a
     """Writes to stdout; characters that it can't encode are escaped."""
 
     def __init__(self) -> None:
-        if hasattr(sys.stdout, "reconfigure"):
-            sys.stdout.reconfigure(errors="backslashreplace")
-        super().__init__(sys.stdout)
+        # The stand-in's, with which another daemon in this process shows its output as JSON.
+        stdout = getattr(sys.stdout, "real", sys.stdout)
+        if hasattr(stdout, "reconfigure"):
+            stdout.reconfigure(errors="backslashreplace")
+        super().__init__(stdout)
 
 
 class FileHandler(_NeverRaises, WatchedFileHandler):
@@ -81,7 +85,10 @@ class FileHandler(_NeverRaises, WatchedFileHandler):
             pass
 
     def _report(self, text: str) -> None:
-        self._write_to_stderr(self._redact(text))
+        line = self._redact(text)
+        if isinstance(self.formatter, JsonFormatter):
+            line = self.format(logging.LogRecord("stderr", logging.ERROR, "", 0, text, None, None))
+        self._write_to_stderr(line)
 
     def _write_to_stderr(self, line: str) -> None:
         try:

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from ..text import traceback_text
+from .json_streams import JsonStream
 
 _FORMAT_WARNING = warnings.formatwarning
 
@@ -77,8 +78,10 @@ class _Hooks:
         return self._redact(_FORMAT_WARNING(*arguments, **more))
 
     def _write(self, heading: str, error: BaseException, trace: TracebackType | None) -> None:
-        text = self._redact(heading) + traceback_text(error, self._redact, trace)
         # As in Python's own hooks: stderr may be missing or closed.
         with suppress(Exception):
-            sys.stderr.write(text)
+            if isinstance(sys.stderr, JsonStream):
+                sys.stderr.report(heading.rstrip("\n:"), error, trace)
+                return
+            sys.stderr.write(self._redact(heading) + traceback_text(error, self._redact, trace))
             sys.stderr.flush()

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import socket
 import threading
 from typing import Any
 
 from ..runtime.clock import monotonic
-from ..system.log import log_safely
 from ..types import Origin
 from .fast_lane import LINE, Head
 from .request import Parser, RequestTimeout
@@ -36,6 +34,11 @@ class Channel(Sender):
     busy_before = 0.0
     """How long the loop had been busy when the request began; see `Clients.busy`."""
     _lingers = False
+
+    @property
+    def logger(self) -> Any:
+        """What waitress logs to."""
+        return self.server.limited_logger
 
     @property
     def is_busy(self) -> bool:
@@ -224,8 +227,7 @@ class Channel(Sender):
         self.drop()
 
     def handle_error(self) -> None:
-        text = "A connection failed and is closed"
-        log_safely(self.server.own_logger, logging.ERROR, text, exc_info=True)
+        self.server.failures.log_raised("A connection failed", then=" and is closed")
         self.drop()
 
     def drop(self) -> None:

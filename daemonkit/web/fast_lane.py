@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections import Counter
 from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple, Protocol
@@ -158,6 +159,8 @@ class FastLane:
         """The events of these requests."""
         self.accepted = 0
         """Events queued by the fast lane."""
+        self.answers: Counter[str] = Counter()
+        """How many answers had which status."""
         self._second = 0
         self._received: dict[int | None, bytes] = {}
         """Answers of this second, by batch size; each contains the date."""
@@ -236,14 +239,17 @@ class FastLane:
         )
         if (now := int(time.time())) != self._second:
             self._second, self._received = now, {}
+        refused = 0
         answers: dict[Connection, list[bytes]] = {}
         for (connection, size, _), refusal in zip(taken, refusals, strict=True):
             if refusal is None:
                 self.accepted += 1 if size is None else size
                 answer = self._received_answer(size)
             else:
+                refused += 1
                 answer = self._refused_answer(refusal)
             answers.setdefault(connection, []).append(answer)
+        self.answers["200"] += len(taken) - refused
         for connection, parts in answers.items():
             connection.answer(b"".join(parts))
 
@@ -295,7 +301,9 @@ class FastLane:
     def _refused_answer(self, error: Unavailable | BatchTooLarge) -> bytes:
         body = envelope(str(error), False)
         if isinstance(error, Unavailable):
+            self.answers["503"] += 1
             return _answer("503 SERVICE UNAVAILABLE", body, error.retry_after)
+        self.answers["413"] += 1
         return _answer("413 REQUEST ENTITY TOO LARGE", body)
 
 

@@ -15,6 +15,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.utils import cached_property
 
 from ..exceptions import BatchTooLarge, EventTooLarge, QueueFull, Unavailable
+from ..runtime.failures import FailureLog
 from . import routes
 
 # An instance attribute that replaces one of these could see requests. Flask stores its own cached
@@ -84,6 +85,7 @@ class WebApp(Flask):
         self.sealed = False
         self.closed: str | None = None
         self.logger = views.logger
+        self.failures = FailureLog(views.logger)
         self._views = views
         self._seal_lock = threading.Lock()
         self._own_events_view: Callable[..., Any] | None = None
@@ -101,7 +103,7 @@ class WebApp(Flask):
         with self._seal_lock:
             if not self.sealed:
                 self.sealed = True
-                routes.add_routes(self.daemon_blueprint, self._views)
+                routes.add_routes(self.daemon_blueprint, self._views, self.failures)
                 self.register_blueprint(self.daemon_blueprint)
                 if self._events_route_is_ours():
                     self._own_events_view = self.view_functions.get(routes.EVENTS_ENDPOINT)
@@ -170,7 +172,10 @@ class WebApp(Flask):
         return super().make_response(rv)
 
     def log_exception(self, exc_info: Any) -> None:
-        self.logger.error("%s %s failed", request.method, request.path, exc_info=exc_info)
+        # The rule, as there are any number of paths.
+        rule, path = str(request.url_rule or request.path), request.path
+        about = "" if rule == path else f" ({path})"
+        self.failures.log(exc_info[1], f"{request.method} {rule} failed", about)
 
     def dispatch_request(self) -> Any:
         if self.closed is not None and request.endpoint not in routes.ALWAYS_OPEN:

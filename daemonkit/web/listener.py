@@ -9,11 +9,12 @@ from socket import AF_UNIX
 from typing import Any
 
 from waitress.server import TcpWSGIServer
+from waitress.utilities import logger as waitress_logger
 
 from ..runtime.clock import monotonic
-from ..runtime.ratelimit import RateLimit
-from ..system.log import log_safely
+from ..runtime.failures import FailureLog, LimitedLogger, Location
 from ..system.sockets import plain_address
+from .access_log import Answers
 from .channel import Channel
 from .clients import Clients
 from .fast_lane import FastLane
@@ -23,17 +24,16 @@ ACCEPT_AT_ONCE = 64
 PAUSE = 1.0
 """Seconds without accepting connections when descriptors or memory have run out."""
 OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
-LOG_INTERVAL = 60.0
-"""Seconds between two log lines of one kind."""
 SHEDDING = "idle connections are closed for new ones, the oldest first"
 
 
 class Listener(TcpWSGIServer):
     """Waitress's server without its loop.
 
-    poller: what the loop waits with; lane: the fast lane, None if disabled; is_passed: whether the
-    socket was passed to this process; is_admin: whether it is the admin listener; connection_limit:
-    most open connections; request_timeout: seconds to send a request.
+    failures: logs what fails; poller: what the loop waits with; lane: the fast lane, None if
+    disabled; answers: counts what is answered without it; is_passed: whether the socket was passed
+    to this process; is_admin: whether it is the admin listener; connection_limit: most open
+    connections; request_timeout: seconds to send a request.
     """
 
     channel_class = Channel
@@ -41,8 +41,10 @@ class Listener(TcpWSGIServer):
     def __init__(
         self,
         logger: logging.Logger,
+        failures: FailureLog,
         poller: Poller,
         lane: FastLane | None,
+        answers: Answers,
         is_passed: bool,
         is_admin: bool,
         connection_limit: int,
@@ -52,6 +54,7 @@ class Listener(TcpWSGIServer):
     ) -> None:
         self.poller = poller
         self.lane = lane
+        self.answers = answers
         self._is_passed = is_passed
         self.is_admin = is_admin
         self.draining = False
@@ -59,8 +62,9 @@ class Listener(TcpWSGIServer):
         self.is_open = False
         """Whether connections are accepted on a passed socket too."""
         self.own_logger = logger
+        self.failures = failures
+        self.limited_logger = LimitedLogger(waitress_logger, failures, "A request failed")
         self._limit = connection_limit
-        self._limits = {kind: RateLimit(LOG_INTERVAL) for kind in ("shed", "full")}
         self._paused_until: float | None = None
         self.polled_at = monotonic()
         """When the loop last looked which connections can be read, in monotonic seconds."""
@@ -99,12 +103,12 @@ class Listener(TcpWSGIServer):
             return True
         if self.clients.find_idle():
             return True
-        self._log_limit("full", "all of them are busy, so new ones must wait")
+        self._log_limit("all of them are busy, so new ones must wait")
         return False
 
     def handle_accept(self) -> None:
         if len(self.active_channels) >= self._limit:
-            self._log_limit("shed", SHEDDING)
+            self._log_limit(SHEDDING)
             self.clients.shed_oldest()
         else:
             self.clients.forget_order()
@@ -117,8 +121,9 @@ class Listener(TcpWSGIServer):
                 break
         self.clients.watch_idle()
 
-    def _log_limit(self, kind: str, what: str) -> None:
-        if self._limits[kind].allow() is not None:
+    def _log_limit(self, what: str) -> None:
+        # Not counted: this is a state, and is looked at all the time.
+        if self.failures.is_new(Location("The limit", what)):
             self.own_logger.warning(
                 "The limit of %d connections (connection_limit) is reached: %s", self._limit, what
             )
@@ -133,7 +138,7 @@ class Listener(TcpWSGIServer):
             if error.errno not in OUT_OF_RESOURCES:
                 raise
             if self.clients.shed_oldest():
-                if self._limits["shed"].allow() is not None:
+                if self.failures.is_new(Location("The limit", SHEDDING)):
                     self.own_logger.warning("%s: %s", error.strerror, SHEDDING)
                 return None
             # The connection stays in the backlog, so without a pause this would be a busy loop.
@@ -165,7 +170,7 @@ class Listener(TcpWSGIServer):
     # What waitress calls
 
     def handle_error(self) -> None:
-        log_safely(self.own_logger, logging.ERROR, "Accepting a connection failed", exc_info=True)
+        self.failures.log_raised("Accepting a connection failed")
         self._paused_until = monotonic() + PAUSE
 
     def del_channel(self, map: Any = None) -> None:

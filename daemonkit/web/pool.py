@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
 from waitress.task import ThreadedTaskDispatcher
+from waitress.utilities import logger
 
 from ..runtime.clock import monotonic
-from ..system.log import log_safely
+from ..runtime.failures import FailureLog, LimitedLogger
 
 YIELD_INTERVAL = 0.001
 """Seconds between yields: at this rate they cost 5 % of the throughput, after each request 12 %."""
@@ -23,11 +23,12 @@ a hanging health check doesn't block readiness."""
 class Pool(ThreadedTaskDispatcher):
     """Threads that take connections from one queue and answer the first request of each.
 
-    name: the beginning of their names.
+    failures: logs what fails; name: the beginning of the threads' names.
     """
 
-    def __init__(self, name: str = "http") -> None:
+    def __init__(self, failures: FailureLog, name: str = "http") -> None:
         super().__init__()
+        self.logger = LimitedLogger(logger, failures, "An HTTP thread failed")
         self._name = name
         self.started: list[threading.Thread] = []
         """All threads ever started, including those that have ended."""
@@ -78,8 +79,7 @@ class Pool(ThreadedTaskDispatcher):
             try:
                 channel.service()
             except BaseException:
-                text = "Exception when servicing %r"
-                log_safely(self.logger, logging.ERROR, text, channel, exc_info=True)
+                self.logger.exception("Exception when servicing %r", channel)
 
     def _first(self, path: str) -> Any:
         return next((channel for channel in self.queue if _path(channel) == path), None)

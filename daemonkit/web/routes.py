@@ -26,6 +26,7 @@ from ..events.intake import Intake
 from ..exceptions import BatchTooLarge, EventTooLarge, InvalidEvent, PingError, Unavailable
 from ..gauges import MISSING
 from ..monitoring.health import Health
+from ..runtime.failures import FailureLog
 from ..text import plain, shorten
 from ..types import Origin
 from .access import CLIENT, CONTROL, PEER, READ, SEND, SENDER, Access
@@ -96,8 +97,9 @@ def _whole(query: Mapping[str, str], name: str, default: int | None) -> int | No
 class _LibraryRoutes:
     """The library's own views."""
 
-    def __init__(self, views: Views) -> None:
+    def __init__(self, views: Views, failures: FailureLog) -> None:
         self._views = views
+        self._failures = failures
 
     def events(self) -> Response:
         if "CONTENT_LENGTH" not in request.environ:
@@ -173,7 +175,7 @@ class _LibraryRoutes:
             return _plain(shorten(redact(error.message)), error.code)
         # SystemExit too: a health check must never end a server thread.
         except BaseException:
-            self._views.logger.exception("The health check failed")
+            self._failures.log_raised("The health check failed")
             return _plain("The health check failed\n", 500)
 
     def _ping_response(self, result: Any) -> Response:
@@ -209,9 +211,9 @@ class _LibraryRoutes:
         return response
 
 
-def add_routes(blueprint: Blueprint, views: Views) -> None:
-    """Add the library's routes."""
-    routes = _LibraryRoutes(views)
+def add_routes(blueprint: Blueprint, views: Views, failures: FailureLog) -> None:
+    """Add the library's routes; failures: logs what fails in them."""
+    routes = _LibraryRoutes(views, failures)
     for path, route in ROUTES.items():
         view = getattr(routes, path.replace("/", "_"), None)
         if route.right == CONTROL:

@@ -16,6 +16,7 @@ from ..runtime.clock import monotonic
 from ..runtime.failures import FailureLog
 from ..runtime.part import ThreadedPart
 from ..system.sockets import remove_socket_file
+from .access_log import AccessLog, Answers
 from .fast_lane import FastLane
 from .listener import Listener
 from .poller import Poller
@@ -45,9 +46,9 @@ class Server(ThreadedPart):
     sock: a bound, listening socket, which this closes; is_passed: whether the socket was passed
     to this process, so that its successor accepts the clients left in the backlog; is_admin:
     whether it is the admin listener; lane: answers events without the application, None if
-    disabled; threads: size of the pool; max_request_size:
-    bytes in a body; connection_limit: most open connections; request_timeout: seconds that a client
-    has to send a request.
+    disabled; access_log: None if there is none; threads: size of the pool; max_request_size: bytes
+    in a body; connection_limit: most open connections; request_timeout: seconds that a client has
+    to send a request.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Server(ThreadedPart):
         is_passed: bool = False,
         is_admin: bool = False,
         lane: FastLane | None,
+        access_log: AccessLog | None = None,
         threads: int,
         max_request_size: int,
         connection_limit: int,
@@ -68,7 +70,7 @@ class Server(ThreadedPart):
         super().__init__(name, f"the {'admin' if is_admin else 'HTTP'} server")
         self._is_admin = is_admin
         self._logger = logger
-        self._failures = FailureLog(logger)
+        self.failures = FailureLog(logger)
         self._socket = sock
         self._path: str = sock.getsockname() if sock.family == socket.AF_UNIX else ""
         self.is_passed = is_passed
@@ -89,9 +91,10 @@ class Server(ThreadedPart):
         self._adjustments.head_cache = {}
         self._map: dict[int, Any] = {}
         self._lane = lane
+        self._answers = Answers(access_log)
         self._connection_limit = connection_limit
         self._request_timeout = request_timeout
-        self._pool = Pool(name)
+        self._pool = Pool(self.failures, name)
         self._listener: Listener | None = None
         self._poller = Poller()
         self._abandon = False
@@ -101,8 +104,10 @@ class Server(ThreadedPart):
         self._pool.start(self._adjustments.threads)
         self._listener = Listener(
             self._logger,
+            self.failures,
             self._poller,
             self._lane,
+            self._answers,
             self.is_passed,
             self._is_admin,
             self._connection_limit,
@@ -180,6 +185,7 @@ class Server(ThreadedPart):
             "timed_out": 0 if listener is None else listener.clients.timed_out,
             "fast_lane": state,
             "fast_events": 0 if lane is None else lane.accepted,
+            "answers": self._answers.counts(lane),
         }
 
     def _wake(self) -> None:
@@ -244,7 +250,7 @@ class Server(ThreadedPart):
                 self._handle(listener._fileno, accepts)
         # A failure of one connection must not affect the others.
         except Exception as error:
-            self._failures.log(error, "The HTTP loop failed", then=" and continues")
+            self.failures.log(error, "The HTTP loop failed", then=" and continues")
             time.sleep(FAILURE_PAUSE)
 
     def _handle_ready(self, listener: Listener, timeout: float | None) -> int:

@@ -28,6 +28,14 @@ class _AnswerTask(task.Task):
     """
 
     response_headers: list[tuple[str, str]]
+    _written = 0
+
+    def service(self) -> None:
+        try:
+            super().service()
+        finally:
+            if self.wrote_header:
+                self.channel.server.answers.add(self)
 
     def build_response_header(self) -> bytes:
         """The status line and header fields, which decide how the body ends (RFC 9112)."""
@@ -65,6 +73,7 @@ class _AnswerTask(task.Task):
     def write(self, data: bytes) -> None:
         if self.wrote_header and self._is_head:
             return
+        self._written += len(data)
         channel = self.channel
         if self.wrote_header or len(data) > JOIN_LIMIT:
             super().write(data)
@@ -90,6 +99,14 @@ class _AnswerTask(task.Task):
         super().finish()
 
     @property
+    def body_size(self) -> int:
+        """Bytes of the answer's body."""
+        if self._is_head or not self.has_body:
+            return 0
+        # A file is sent without `write`.
+        return self._written or self.content_length or 0
+
+    @property
     def _is_head(self) -> bool:
         return bool(self.request.command == "HEAD")
 
@@ -104,7 +121,9 @@ class Task(_AnswerTask, task.WSGITask):
             raise
         # Waitress logs an Exception and answers 500; at any other it leaks the connection.
         except BaseException as error:
-            raise RuntimeError(f"a route raised {type(error).__name__}: {error}") from error
+            failed = RuntimeError(f"a route raised {type(error).__name__}: {error}")
+            # Where that was, is what tells failures apart in the log.
+            raise failed.with_traceback(error.__traceback__) from error
 
     def get_environment(self) -> dict[str, Any]:
         environ: dict[str, Any] = super().get_environment()

@@ -309,3 +309,14 @@ def test_a_factory_with_more_parameters_is_refused() -> None:
     assert str(caught.value) == (
         "daemonkit run takes a function that can be called with () or (config), not <lambda>(a, b)"
     )
+
+
+def test_the_format_of_the_log_is_that_in_force_and_text_before() -> None:
+    config = ConfigInForce({"master": {"log_format": "json"}})
+    wrong = ConfigInForce({"master": {"log_format": "json", "port": "x"}})
+    with pytest.raises(ConfigError):
+        wrong.load()
+    before = config.log_format
+    config.load()
+
+    assert (before, config.log_format, wrong.log_format) == ("text", "json", "text")

@@ -20,6 +20,7 @@ from daemonkit.events.durable.queue import DurableQueue
 from daemonkit.events.entry import Batch, Entry, EventQueue, FailedAttempt, RetryPolicy
 from daemonkit.events.memory import MemoryQueue
 from daemonkit.events.processor import Processor
+from daemonkit.system.handling import handled_now
 from daemonkit.text import error_text
 from daemonkit.types import Origin, Problem
 
@@ -217,9 +218,9 @@ def test_two_thousand_failures_in_a_row_are_two_lines_and_all_are_counted_and_ke
     letters = queue.counters()["dead_letters"]
     assert all(f"ValueError: no {letter['event']}" in letter["traceback"] for letter in letters)
     assert [bool(record.exc_info) for record in caplog.records] == [True, False]
-    assert [re.sub(r" at \S+test_processor.py:\d+,", ",", m) for m in caplog.messages] == [
+    assert [re.sub(r" in the last .*:\d+,", ",", m) for m in caplog.messages] == [
         "The event handler failed on the event 0",
-        "The event handler failed 1999 more times, last on the event 1999: ValueError: no 1999",
+        "The event handler failed: 1,999 more, last on the event 1999: ValueError: no 1999",
     ]
 
 
@@ -237,9 +238,9 @@ def test_an_event_that_the_handler_modified_does_not_end_the_processor(
 
     assert len(handled) == 2
     assert processor.counters()["failed"] == 2
-    assert [re.sub(r" at \S+:\d+,", ",", message) for message in caplog.messages] == [
+    assert [re.sub(r" in the last .*:\d+,", ",", m) for m in caplog.messages] == [
         'The event handler failed on the event {"seen": "{1}"}',
-        'The event handler failed 1 more time, last on the event {"seen": "{1}"}: ValueError: no',
+        'The event handler failed: 1 more, last on the event {"seen": "{1}"}: ValueError: no',
     ]
 
 
@@ -361,7 +362,7 @@ def test_a_failed_event_is_retried_and_then_becomes_a_dead_letter(
     assert letter["traceback"].endswith("ValueError: no: ***\n")
     assert [re.sub(r" at \S+:\d+,", ",", message) for message in caplog.messages] == [
         'The event handler failed on the event "bad", attempt 1 of 3; retrying in 0.01 s',
-        "The event handler failed 2 more times, "
+        "The event handler failed: 2 more in the last 1 s, "
         'last on the event "bad", attempt 3 of 3; now a dead letter: ValueError: no: ***',
     ]
 
@@ -437,6 +438,14 @@ def stored(queue: EventQueue) -> int:
         return int(db.execute("SELECT count(*) FROM failed WHERE due IS NULL").fetchone()[0])
 
 
+def stored_ids(queue: EventQueue) -> list[int]:
+    """The ids of the dead letters, likewise."""
+    if not isinstance(queue, DurableQueue):
+        return [letter["id"] for letter in queue.counters()["dead_letters"]]
+    with closing(sqlite3.connect(queue._file.path)) as db:
+        return [row[0] for row in db.execute("SELECT id FROM failed WHERE due IS NULL")]
+
+
 def refuse(event: Any) -> None:
     raise ValueError("no")
 
@@ -504,7 +513,7 @@ def test_an_exception_in_a_hook_is_logged_and_stops_nothing(
     logged = [record for record in caplog.records if "dead-letter hook" in record.message]
     assert [re.sub(r" at \S+:\d+,", ",", record.message) for record in logged] == [
         "The dead-letter hook hook failed on the event 1",
-        f"The dead-letter hook hook failed 3 more times, last on the event 2: {error_text(error)}",
+        f"The dead-letter hook hook failed: 3 more in the last 1 s, last on the event 2: {error_text(error)}",
     ]
     assert logged[0].exc_info is not None
     assert logged[0].exc_info[1] is error
@@ -608,3 +617,106 @@ def test_failures_after_the_file_was_closed_are_not_stored(tmp_path: Path) -> No
     assert queue.flush()
     queue.fail(entry, FailedAttempt("ValueError: no", "", 1, 100.0, 100.0), None)
     assert not queue.flush()
+
+
+class Lines(logging.Handler):
+    """The lines that are logged, with the events that their threads handle."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        handled = handled_now()
+        suffix = "" if handled is None else handled.suffix()
+        self.lines.append(re.sub(r" at \S+:\d+,", ",", record.getMessage()) + suffix)
+
+
+@pytest.fixture
+def lines() -> Iterator[list[str]]:
+    handler = Lines()
+    LOGGER.addHandler(handler)
+    LOGGER.setLevel("INFO")
+    yield handler.lines
+    LOGGER.removeHandler(handler)
+    LOGGER.setLevel("NOTSET")
+
+
+def test_each_line_of_a_call_has_the_event_s_id_which_its_retries_and_its_dead_letter_keep(
+    queue: EventQueue, lines: list[str]
+) -> None:
+    def handle(event: str) -> None:
+        LOGGER.info("on %s", event)
+        if event == "bad":
+            raise ValueError(event)
+
+    retry = RetryPolicy(1, 0.01)
+    hooks = [lambda event, failure: LOGGER.info("given up")]
+    processor = Processor(queue, handle, LOGGER, retry=retry, dead_letter_hooks=hooks)
+    queue.put_many(Batch(["one", "bad"], [b'"one"', b'"bad"']))
+    processor.start()
+    until(lambda: processor._failed() == 2)
+    processor.request_stop()
+    assert processor.join(10)
+
+    queue.flush()
+    (bad,) = stored_ids(queue)
+    assert re.fullmatch(r"on one \[event \d+\]", lines[0])
+    assert [line for line in lines if "on bad" in line or "given up" in line] == [
+        *[f"on bad [event {bad}]"] * 2,
+        f"given up [event {bad}]",
+    ]
+    assert f'on the event "bad", attempt 1 of 2; retrying in 0.01 s [event {bad}]' in str(lines)
+    found = queue.failed_events.find(bad)
+    assert found is not None
+    assert found.id == bad
+
+
+def test_the_ids_of_several_threads_and_of_batches_do_not_collide(lines: list[str]) -> None:
+    """Three threads that each handle a list of two, twice, at the same time."""
+    barrier = threading.Barrier(3)
+
+    def handle(events: list[int]) -> None:
+        barrier.wait(10)
+        LOGGER.info("%d", len(events))
+
+    queue = MemoryQueue(100)
+    processor = Processor(queue, handle, LOGGER, threads=3, batch=2)
+    queue.put_many(Batch(list(range(12))))
+    processor.start()
+    processor.request_stop()
+    assert processor.join(10)
+
+    assert sorted(lines) == [
+        *("2 [events 1 to 4]", "2 [events 2 to 5]", "2 [events 3 to 6]"),
+        *("2 [events 7 to 10]", "2 [events 8 to 11]", "2 [events 9 to 12]"),
+    ]
+
+
+@pytest.mark.parametrize("batch", [None, 3])
+def test_the_sender_is_logged_although_the_handler_does_not_ask_for_it(
+    batch: int | None, lines: list[str]
+) -> None:
+    queue = MemoryQueue(100)
+
+    def handle(events: Any) -> None:
+        LOGGER.info("a")
+        LOGGER.info("b")
+
+    processor = Processor(queue, handle, LOGGER, batch=batch, keeps_meta=True)
+    assert queue.with_meta
+    shop, other = Origin("peer", "shop"), Origin("peer", "other")
+    queue.put_many(Batch([1, 2, 3], [], "http", [shop] * 3))
+    queue.put_many(Batch([4, 5, 6], [], "http", [shop, other, shop]))
+    processor.start()
+    processor.request_stop()
+    assert processor.join(10)
+
+    if batch:
+        assert lines == [
+            *("a [events 1 to 3 from shop]", "b [events 1 to 3 from shop]"),
+            *("a [events 4 to 6]", "b [events 4 to 6]"),
+        ]
+    else:
+        assert lines[:2] == ["a [event 1 from shop]", "b [event 1 from shop]"]
+        assert lines[-4:-2] == ["a [event 5 from other]", "b [event 5 from other]"]

@@ -43,7 +43,7 @@ def test_hello_greets_counts_and_stops(spawn):
     hello.send_event({"hello": "world"})
     hello.send_event("there")
     hello.wait_until(lambda: hello.status()["greeted"] == 2)
-    assert re.search(r"INFO +Hello, \{'hello': 'world'\}\n", hello.out)
+    assert re.search(r"INFO +Hello, \{'hello': 'world'\} \[event 1\]\n", hello.out)
     assert hello.get("/hello").json() == {"hello": "world"}
     assert hello.stop() == 0
     assert hello.err == ""
@@ -193,7 +193,9 @@ def test_webhooks_ignores_events_that_bypass_the_signature(webhooks):
     webhooks.send_datagram(json.dumps(forged).encode())
     webhooks.wait_until(lambda: webhooks.status()["events"]["handled"] == 2)
     assert counted(webhooks) == NOTHING
-    webhooks.wait_for(r"WARNING +Ignored an event from 127\.0\.0\.1:\d+ \(udp\): not a delivery\n")
+    webhooks.wait_for(
+        r"WARNING +Ignored an event from 127\.0\.0\.1:\d+ \(udp\): not a delivery \[event \d+\]\n"
+    )
 
 
 def test_webhooks_accepts_the_largest_delivery(webhooks):

@@ -68,4 +68,4 @@ def test_the_lines_of_the_contract_deliver(run_app: Callable[..., Process], line
         return daemon.status()["events"]["received"] > 0
 
     daemon.wait_until(delivered)
-    daemon.wait_for(r' INFO +Event: \{"Hello": "World"\}\n')
+    daemon.wait_for(r' INFO +Event: \{"Hello": "World"\} \[event \d+\]\n')

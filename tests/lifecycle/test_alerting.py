@@ -13,6 +13,7 @@ import pytest
 from daemonkit import Daemon, Secret
 from daemonkit.config.redaction import HIDDEN
 from daemonkit.lifecycle import alerting
+from daemonkit.monitoring.alerts.conditions import Conditions
 from daemonkit.monitoring.health import DRAINING, RUNNING
 from daemonkit.runtime.timer import Timer
 from daemonkit.testing import Client, running
@@ -189,12 +190,15 @@ def test_what_is_held_back_is_sent_at_the_stop(servers: list[FakeJuggler]) -> No
     assert webhook.requests[-1]["description"] == "room"
 
 
-def test_without_conditions_the_timer_is_not_kept_busy() -> None:
+def test_without_conditions_nothing_is_checked_every_second() -> None:
     app = Daemon("billing")
     with running(app):
         parts = app._assembly.parts
         assert parts is not None
-        assert parts.timer._functions[-1] == app._assembly.alerting.states.run_due
+        owners = [getattr(f, "__self__", None) for f in parts.timer._functions]
+
+    assert app._assembly.alerting.states in owners
+    assert not any(isinstance(owner, Conditions) for owner in owners)
 
 
 def test_the_test_client_is_sent_what_the_targets_would_be() -> None:

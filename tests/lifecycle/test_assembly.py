@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import logging
 import socket
 import threading
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from daemonkit import Daemon, RegistrationError, StartError
+from daemonkit import Daemon, RegistrationError, Secret, StartError
 from daemonkit.lifecycle.parts import Host
 from daemonkit.testing import running
 
@@ -118,6 +119,38 @@ def test_a_failing_event_is_retried_across_a_restart_and_then_kept(durable: dict
         assert attempts == [1, 2, 3]
         assert client.status()["events_queue"] == 0
         assert client.get("/ping").status_code == 200
+
+
+SENDER = {
+    "shop": Secret("s" * 16),
+    "oncall": {"token": Secret("c" * 16), "may": ["control"]},
+}
+
+
+def test_the_log_of_a_call_leads_to_its_sender_and_its_dead_letter(tmp_path: Path) -> None:
+    """Although the handler takes no meta."""
+    app, path = Daemon("app"), tmp_path / "app.log"
+
+    @app.on_event
+    def handle(event: Any) -> None:
+        app.logger.info("handling")
+        raise ValueError(event)
+
+    master = {"tokens": SENDER, "intake": ["http"], "log_file": str(path), "log_format": "json"}
+    with running(app, {"master": master}) as client:
+        for number in range(2):
+            sent = client.post(
+                "/events", json=number, headers={"Authorization": f"Bearer {'s' * 16}"}
+            )
+            assert sent.status_code == 200
+        client.wait_until(lambda: client.status()["events"]["dead"] == 2)
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        logged = [line for line in lines if line["message"] == "handling"]
+        control = {"Authorization": f"Bearer {'c' * 16}"}
+        shown = client.post("/control/show", json={"id": logged[1]["event"]}, headers=control)
+
+    assert [(line["event"], line["sender"]) for line in logged] == [(1, "shop"), (2, "shop")]
+    assert shown.json()["message"]["event"] == "1"
 
 
 def test_a_file_is_used_by_one_daemon_at_a_time(durable: dict[str, Any]) -> None:

@@ -124,6 +124,23 @@ def test_a_failing_call_is_shown_in_place_and_logged_once(caplog: pytest.LogCapt
     ]
 
 
+def test_a_call_that_fails_every_other_time_does_not_fill_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    gatherer = Gatherer(logging.getLogger("test"))
+    for number in range(100):
+        gatherer.call("field x", lambda number=number: 1 / (number % 2))  # type: ignore[misc]
+    gatherer._failures.flush()
+
+    first, works, repeated = caplog.messages
+    assert (first, works) == (
+        "field x failed; /status shows the error instead",
+        "field x works again",
+    )
+    assert repeated.startswith("field x failed: 49 more in the last ")
+
+
 def test_a_system_exit_does_not_prevent_the_answer() -> None:
     def leave() -> None:
         raise SystemExit(3)

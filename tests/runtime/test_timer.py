@@ -7,7 +7,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from daemonkit.runtime.failures import FailureLog
 from daemonkit.runtime.timer import Timer
+
+from ..events.conditions import until
 
 
 class Recorder:
@@ -121,3 +124,21 @@ def test_the_death_of_the_thread_is_a_problem(
     assert timer.join(10)
 
     assert [problem.text for problem in timer.problems()] == ["the timer is not running"]
+
+
+def test_what_repeats_is_logged_when_it_is_due_and_at_the_end(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    logger = logging.getLogger("test")
+    soon, late = (FailureLog(logger, interval=seconds) for seconds in (0.01, 60))
+    timer = start()
+    timer.watch(soon, late)
+    for failures, what in ((soon, "One"), (late, "Another")):
+        failures.report(logging.ERROR, what)
+        failures.report(logging.ERROR, what)
+    until(lambda: len(caplog.messages) == 3)
+    assert caplog.messages == ["One", "Another", "One: 1 more in the last 1 s"]
+
+    timer.request_stop()
+    assert timer.join(10)
+    assert caplog.messages[3:] == ["Another: 1 more in the last 1 s"]

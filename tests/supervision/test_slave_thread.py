@@ -397,7 +397,7 @@ def test_any_exception_in_a_periodic_slave_is_a_failed_call_and_the_next_comes_a
     first, repeated, last = [m for m in caplog.messages if m.startswith("The slave")]
     assert first == f"The slave sweep {what}; it is called again as scheduled"
     assert re.fullmatch(
-        rf"The slave sweep {re.escape(what.partition('(')[0])} \d+ more times at {re.escape(__file__)}:\d+, last: .+",
+        rf"The slave sweep {re.escape(what.partition('(')[0])}: \d+ more in the last 1 s at {re.escape(__file__)}:\d+, last: .+",
         repeated,
     )
     assert last == "The slave sweep works again"

@@ -15,7 +15,15 @@ import pytest
 
 from daemonkit import StartError
 from daemonkit.system import log
-from daemonkit.system.log import LIBRARY_LEVELS, attached, log_safely, set_level, write_stderr
+from daemonkit.system.log import (
+    LIBRARY_LEVELS,
+    attached,
+    log_safely,
+    print_error,
+    set_level,
+    write_stderr,
+)
+from daemonkit.system.recent import Recent
 
 from .records import hide
 
@@ -244,6 +252,31 @@ def test_a_line_is_written_to_stderr(capfd: pytest.CaptureFixture[str]) -> None:
     assert capfd.readouterr().err == "caf\u00e9 ?\n"
 
 
+@pytest.mark.parametrize("is_guest", [False, True])
+def test_with_json_a_process_writes_nothing_else_unless_it_is_another_program_s(
+    tmp_path: Path, is_guest: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "app.log"
+    with attached("app", Settings(str(path), log_format="json"), hide, is_guest=is_guest):
+        print("hush")
+        write_stderr("app: hush\n")
+    print("plain")
+    print_error("app", StartError("hush"), "text" if is_guest else "json", hide)
+
+    out, err = (text.splitlines() for text in capfd.readouterr())
+    if is_guest:
+        assert (out, err[0], err[-1]) == (["hush", "plain"], "app: *", "app: *")
+        return
+    first, after = out
+    assert (json.loads(first)["message"], after) == ("*", "plain")
+    shown = [json.loads(line) for line in err]
+    assert [(fields["logger"], fields["level"], fields["message"]) for fields in shown] == [
+        ("stderr", "ERROR", "app: *"),
+        ("app", "CRITICAL", "*"),
+    ]
+    assert path.read_text() == ""
+
+
 def test_a_full_or_closed_stderr_neither_blocks_nor_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     written = []
 
@@ -296,3 +329,25 @@ def test_what_goes_to_stderr_instead_is_redacted_and_never_raises(
     assert capfd.readouterr().err == (
         "first: Stopped by *\nfirst: Stopped by (Wrong that can't be shown: SystemExit)\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("is_guest", "has_file", "own"),
+    [(False, True, False), (True, True, True), (True, False, True)],
+    ids=["process", "guest with a file", "guest"],
+)
+def test_the_recent_warnings_are_those_of_the_daemon_s_log(
+    tmp_path: Path, is_guest: bool, has_file: bool, own: bool
+) -> None:
+    recent, path = Recent(hide), str(tmp_path / "app.log") if has_file else None
+    second = Settings(str(tmp_path / "second.log"))
+    with (
+        attached("first", Settings(path), hide, recent, is_guest=is_guest),
+        attached("second", second, hide),
+    ):
+        for name in ("first", "first.slave", "second", "other"):
+            logging.getLogger(name).warning("from %s", name)
+    logging.getLogger("first").warning("too late")
+
+    expected = ["from first", "from first.slave", *([] if own else ["from other"])]
+    assert [line["message"] for line in recent.shown()] == expected

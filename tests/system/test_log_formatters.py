@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from daemonkit.system.handling import Handled, Handling
 from daemonkit.system.log_formatters import FORMATTERS, ColumnFormatter, JsonFormatter, message
 from daemonkit.text import LONGEST_TEXT
 
@@ -230,3 +231,24 @@ def test_a_text_in_place_of_an_exception_is_shown(style: str) -> None:
 
     assert "Traceback *" in FORMATTERS[style](hide).format(from_another_process)
     assert "None" not in FORMATTERS[style]().format(record(exc_info=(None, None, None)))
+
+
+class Worker(Handling):
+    def describe(self) -> Handled:
+        return Handled(7, 7, "shop-hush")
+
+
+def test_a_line_says_which_event_is_being_handled() -> None:
+    worker = Worker()
+    worker.attach()
+    try:
+        worker.taken = "event"
+        made = record("one\ntwo", event="theirs")
+        line = ColumnFormatter(hide).format(made)
+        fields = json.loads(JsonFormatter(hide).format(made))
+    finally:
+        worker.pause()
+
+    assert line.endswith(" INFO        one [event 7 from shop-*]\n  two")
+    assert (fields["event"], fields["sender"], fields["event (2)"]) == (7, "shop-*", "theirs")
+    assert "[event" not in ColumnFormatter(hide).format(made)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 from collections.abc import Iterator
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from daemonkit.system.log_formatters import JsonFormatter
 from daemonkit.system.log_handlers import FileHandler
 
 from .records import hide, record
@@ -99,6 +101,19 @@ def test_a_formatter_that_always_fails_does_not_recurse(
     file_handler.handle(record("x"))
 
     assert capfd.readouterr().err == ""
+
+
+def test_what_goes_to_stderr_is_in_the_format_of_the_log(
+    tmp_path: Path, file_handler: FileHandler, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file_handler.setFormatter(JsonFormatter(hide))
+    shutil.rmtree(tmp_path / "logs")
+    (tmp_path / "logs").write_text("in the way")
+    file_handler.handle(record("hush"))
+
+    first, second = map(json.loads, capfd.readouterr().err.splitlines())
+    assert first["message"].endswith("File exists; logging to stderr meanwhile")
+    assert (first["logger"], first["level"], second["message"]) == ("stderr", "ERROR", "*")
 
 
 def test_a_secret_in_the_file_s_path_is_redacted(

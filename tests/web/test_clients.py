@@ -52,6 +52,7 @@ def test_a_client_over_the_limit_is_served_at_once_and_counted_in_status(app: Da
             "timed_out": 0,
             "fast_lane": "open",
             "fast_events": 3,
+            "answers": {"200": 3},
         }
 
 

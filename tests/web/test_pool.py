@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import re
 import threading
 import time
@@ -14,6 +15,7 @@ import pytest
 
 from daemonkit import Daemon
 from daemonkit.exceptions import StartError
+from daemonkit.runtime.failures import FailureLog
 from daemonkit.testing import Client, running
 from daemonkit.web.pool import YIELD_INTERVAL, Pool
 from daemonkit.web.server import Server
@@ -179,7 +181,7 @@ class Job:
 
 @pytest.fixture
 def pool() -> Iterator[Pool]:
-    pool = Pool()
+    pool = Pool(FailureLog(logging.getLogger("test")))
     yield pool
     pool.shutdown(timeout=10)
     for thread in pool.started:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from datetime import date
@@ -298,14 +299,14 @@ def test_any_exception_in_a_users_route_is_500_in_the_envelope_and_logged(
 ) -> None:
     @app.route("/bad")
     def bad() -> Any:
-        raise error
+        raise type(error)(*error.args)
 
     app.route("/none", endpoint="none")(lambda: None)
 
     @app.route("/half")
     def half() -> Any:
         def stream() -> Iterator[bytes]:
-            raise error
+            raise type(error)(*error.args)
             yield b""
 
         return flask.Response(stream())
@@ -318,9 +319,10 @@ def test_any_exception_in_a_users_route_is_500_in_the_envelope_and_logged(
         assert answer.status_code == 500
         assert answer.json() == {"message": "Internal Server Error", "result": False}
     logged = [record.getMessage() for record in caplog.records if record.exc_info]
-    assert len(logged) == 3
-    if isinstance(error, Exception):
-        assert logged[:2] == ["GET /bad failed", "GET /none failed"]
+    first = "GET /bad" if isinstance(error, Exception) else "A request"
+    assert [line.partition(" (")[0] for line in logged] == [
+        *(f"{first} failed", "GET /none failed", "A request failed")
+    ]
 
 
 def test_users_error_handlers_win_over_the_librarys(app: Daemon) -> None:
@@ -585,6 +587,37 @@ def test_ping_answers_what_the_check_returns(
     assert again.status_code == code
     if code != 429:
         assert got.headers["Content-Type"] == "text/plain; charset=utf-8"
+
+
+def test_routes_and_checks_that_keep_failing_do_not_fill_the_log(
+    app: Daemon, caplog: pytest.LogCaptureFixture
+) -> None:
+    app.add_ping_check(raising(ValueError("internals")))
+
+    @app.route("/orders/<number>")
+    def order(number: str) -> Any:
+        raise KeyError(number)
+
+    @app.route("/stream")
+    def stream() -> Any:
+        return flask.Response(1 // number for number in [0])
+
+    with running(app) as client:
+        for number in range(5):
+            for path in ("/ping", f"/orders/{number}", "/stream"):
+                assert client.get(path).status_code == 500
+
+    lines = [re.sub(r" in the last \d+ s at \S+:\d+,", ",", line) for line in caplog.messages]
+    failed = [line for line in lines if " failed" in line]
+    assert sorted(failed) == [
+        "A request failed (Exception while serving /stream)",
+        "A request failed: 4 more, last (Exception while serving /stream): "
+        "ZeroDivisionError: integer division or modulo by zero",
+        "GET /orders/<number> failed (/orders/0)",
+        "GET /orders/<number> failed: 4 more, last (/orders/4): KeyError: '4'",
+        "The health check failed",
+        "The health check failed: 4 more, last: ValueError: internals",
+    ]
 
 
 def test_an_exception_in_the_check_is_logged(app: Daemon, caplog: pytest.LogCaptureFixture) -> None:

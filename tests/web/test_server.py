@@ -411,6 +411,7 @@ def test_a_server_that_was_never_started_is_stopped_like_any_other(idle_server: 
         "timed_out": 0,
         "fast_lane": "closed: fast_events is false",
         "fast_events": 0,
+        "answers": {},
     }
 
 

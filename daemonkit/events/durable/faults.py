@@ -10,12 +10,9 @@ import sqlite3
 from collections.abc import Callable
 
 from ...exceptions import QueueFull, Unavailable
-from ...runtime.ratelimit import RateLimit
+from ...runtime.failures import FailureLog
 from ...text import error_text
 from ...types import Problem
-
-LOG_INTERVAL = 10.0
-"""Seconds between two log lines about an ongoing fault."""
 
 
 class Fault:
@@ -36,7 +33,7 @@ class Fault:
         self._logger = logger
         self._over = over
         self._changed = changed
-        self._limit = RateLimit(LOG_INTERVAL)
+        self._failures = FailureLog(logger)
         self.problem: Problem | None = None
 
     def report(
@@ -50,8 +47,11 @@ class Fault:
         is_new, self.problem = problem != self.problem, problem
         if is_new:
             self._changed()
-        if self._limit.allow() is not None or is_new:
-            self._logger.error("%s", _capitalized(text), exc_info=error)
+            self._failures.forget()
+        if error is None:
+            self._failures.report(logging.ERROR, _capitalized(text))
+        else:
+            self._failures.log(error, _capitalized(text))
         return self._refusal(problem)
 
     def end(self) -> None:

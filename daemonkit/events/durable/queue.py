@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 
 from ...exceptions import StartError, Unavailable
 from ...runtime.clock import monotonic
+from ...runtime.failures import FailureLog
 from ...runtime.forks import ForkFlag
 from ...runtime.part import ThreadedPart
-from ...system.log import log_safely
 from ...types import Problem
 from ..bounded import Bounded
 from ..entry import Batch, Entry, FailedAttempt, Load
@@ -64,7 +64,7 @@ class DurableQueue(Bounded, ThreadedPart):
     ) -> None:
         Bounded.__init__(self, size, Waiting(self._read_again, self._refill))
         ThreadedPart.__init__(self, self.name, "the event queue")
-        self._logger = logger
+        self._failures = FailureLog(logger)
         self._ack_batch = ack_batch
         self._lock = OwnedLock()
         """For the file, and for what is known of it; held during disk access."""
@@ -276,9 +276,8 @@ class DurableQueue(Bounded, ThreadedPart):
                     check = monotonic() + CHECK_INTERVAL
                     self._check_file()
             # Nothing may end this thread.
-            except Exception:
-                text = "The event queue failed and continues"
-                log_safely(self._logger, logging.ERROR, text, exc_info=True)
+            except Exception as error:
+                self._failures.log(error, "The event queue failed", then=" and continues")
                 self._stop_requested.wait(AFTER_FAILURE)
 
     def _save(self) -> None:

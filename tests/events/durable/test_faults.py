@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from daemonkit.events.durable import faults as faults_module
 from daemonkit.events.durable.faults import Fault, FileFaults
 
+from ...clock import Clock
 from .helpers import LOGGER
 
 
@@ -72,15 +72,14 @@ def test_a_fault_is_reported_at_its_beginning_and_its_end(
     assert len(changes) == 2
 
 
-def test_a_fault_that_lasts_is_logged_at_intervals(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(faults_module, "LOG_INTERVAL", 0.0)
-    fault = Fault(LOGGER, "over", lambda: None)
-    fault.report("no")
-    fault.report("no")
+def test_a_fault_that_lasts_is_counted_at_intervals(caplog: pytest.LogCaptureFixture) -> None:
+    fault, clock = Fault(LOGGER, "over", lambda: None), Clock()
+    fault._failures._clock = clock
+    for _ in range(22):
+        fault.report("no")
+        clock.now += 1
 
-    assert caplog.messages == ["No", "No"]
+    assert caplog.messages == ["No", "No: 9 more in the last 10 s", "No: 10 more in the last 10 s"]
 
 
 def test_a_refusal_says_why_and_when_to_try_again(faults: FileFaults) -> None:

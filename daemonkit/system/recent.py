@@ -1,0 +1,79 @@
+"""The last warnings and errors of a daemon's log."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from datetime import datetime
+from typing import Any
+
+from ..text import CUT, error_text, plain, shorten, shown, timestamp
+from .log_formatters import Redact, escaped, message
+
+KEPT = 200
+"""Lines."""
+LONGEST_MESSAGE = 2000
+"""Characters that are kept of a message, and of an exception's text."""
+
+
+class Recent(logging.Handler):
+    """Keeps what the page and `/status/warnings` show, as texts: no exception is kept alive.
+
+    redact: hides secrets. `log.attached` gives it the lines.
+    """
+
+    def __init__(self, redact: Redact = str) -> None:
+        super().__init__(logging.WARNING)
+        self._redact = redact
+        self._lines: deque[dict[str, Any]] = deque(maxlen=KEPT)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a line."""
+        self._pass_on(record)
+        error = record.exc_info[1] if record.exc_info else None
+        self._lines.append(
+            {
+                "time": timestamp(datetime.fromtimestamp(record.created)),
+                "level": self._text(record.levelname),
+                "logger": self._text(record.name),
+                "message": self._text(message(record.msg, record.args)),
+                "exception": None if error is None else self._text(error_text(error, self._redact)),
+                "place": self._text(_place(record, error)),
+            }
+        )
+
+    def shown(self) -> list[dict[str, Any]]:
+        """The last lines, the oldest first: time, level, logger, message, the text of the exception
+        or None, and where that was raised or the line was logged."""
+        self.acquire()
+        try:
+            return [dict(line) for line in self._lines]
+        finally:
+            self.release()
+
+    def _text(self, value: object) -> str:
+        # Cut with a mark before it is redacted, too, as it may be very long.
+        text = self._redact(plain(shorten(shown(value), 4 * LONGEST_MESSAGE)))
+        return shorten(escaped(text), LONGEST_MESSAGE - len(CUT))
+
+    def _pass_on(self, record: logging.LogRecord) -> None:
+        """Write what Python would have written without this handler: a line that no handler takes
+        goes to stderr."""
+        logger: logging.Logger | None = logging.getLogger(record.name)
+        handlers: list[logging.Handler] = []
+        while logger is not None:
+            handlers += logger.handlers
+            logger = logger.parent if logger.propagate else None
+        last = logging.lastResort
+        is_alone = handlers[:1] == [self] and all(isinstance(h, Recent) for h in handlers)
+        if is_alone and last is not None and record.levelno >= last.level:
+            last.handle(record)
+
+
+def _place(record: logging.LogRecord, error: BaseException | None) -> str:
+    file, line = record.pathname, record.lineno
+    trace = None if error is None else error.__traceback__
+    while trace is not None:
+        file, line = trace.tb_frame.f_code.co_filename, trace.tb_lineno
+        trace = trace.tb_next
+    return f"{file}:{line}"
