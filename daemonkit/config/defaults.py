@@ -64,6 +64,7 @@ class Settings:
     allowed_hosts: list[str] = _setting(  # noqa: RUF009
         [], HOSTS, "Names by which clients may call the daemon; any by default."
     )
+    page: bool = _setting(True, BOOLEAN, "Whether there is a status page at `/`, for browsers.")
     hidden_opts: list[str] = _setting(  # noqa: RUF009
         [], TEXTS, "Options that `/status` hides: names, dotted paths or globs."
     )

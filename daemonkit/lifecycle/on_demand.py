@@ -16,7 +16,7 @@ from ..events.memory import MemoryQueue
 from ..types import SlaveMaster
 from ..web.access import Access
 from ..web.flask_app import WebApp
-from ..web.routes import Views
+from ..web.views import Views
 
 
 class OnDemand:

@@ -7,12 +7,13 @@ import logging
 from typing import Any, Protocol
 
 from ..config.in_force import ConfigInForce
+from ..config.origins import shown_options
 from ..exceptions import PingError
 from ..gauges import Gauges
 from ..monitoring.health import Health
 from ..monitoring.status import Gatherer
 from ..registry import Registry
-from ..web.routes import Views
+from ..web.views import Views
 from .assembly import Assembly
 from .control import Control
 from .metrics_view import MetricsView
@@ -75,10 +76,16 @@ class Operations:
             logger=self._daemon.logger,
             max_request_size=lambda: self._config.settings.max_request_size,
             metrics=self._metrics.render,
+            options=self._options,
+            page_is_on=lambda: self._config.settings.page,
             pause_line=self.control.pause_line,
             ping=self._ping,
             status=self._status,
+            warnings=lambda is_whole: self._assembly.recent.shown(whole=is_whole),
         )
+
+    def _options(self) -> list[dict[str, Any]]:
+        return [option._asdict() for option in shown_options(self._config.now)]
 
     def _status(self) -> Any:
         return self._gatherer.call("status()", self._daemon.status, self.status.shown)

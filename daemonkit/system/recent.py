@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections import deque
 from datetime import datetime
 from typing import Any
 
 from ..text import CUT, error_text, plain, shorten, shown, timestamp
+from .handling import handled_now
 from .log_formatters import Redact, escaped, message
 
 KEPT = 200
 """Lines."""
 LONGEST_MESSAGE = 2000
 """Characters that are kept of a message, and of an exception's text."""
+
+
+ABOUT_EVENTS = ("The event handler", "The dead-letter hook")
+"""How lines about events begin that aren't logged while one is handled."""
+HIDDEN = "(about an event: shown if `read` needs a token)"
+_WHAT = re.compile(r"The (?:event handler|dead-letter hook) (?:failed|is stalled|recovered)")
 
 
 class Recent(logging.Handler):
@@ -26,28 +34,39 @@ class Recent(logging.Handler):
         super().__init__(logging.WARNING)
         self._redact = redact
         self._lines: deque[dict[str, Any]] = deque(maxlen=KEPT)
+        self._private: deque[bool] = deque(maxlen=KEPT)
+        """Whether each of them may quote an event."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep a line."""
         self._pass_on(record)
         error = record.exc_info[1] if record.exc_info else None
+        text = message(record.msg, record.args)
+        self._private.append(handled_now() is not None or text.startswith(ABOUT_EVENTS))
         self._lines.append(
             {
                 "time": timestamp(datetime.fromtimestamp(record.created)),
                 "level": self._text(record.levelname),
                 "logger": self._text(record.name),
-                "message": self._text(message(record.msg, record.args)),
+                "message": self._text(text),
                 "exception": None if error is None else self._text(error_text(error, self._redact)),
                 "place": self._text(_place(record, error)),
             }
         )
 
-    def shown(self) -> list[dict[str, Any]]:
+    def shown(self, *, whole: bool = True) -> list[dict[str, Any]]:
         """The last lines, the oldest first: time, level, logger, message, the text of the exception
-        or None, and where that was raised or the line was logged."""
+        or None, and where that was raised or the line was logged.
+
+        whole: otherwise, of lines about events only the type of the exception is shown.
+        """
         self.acquire()
         try:
-            return [dict(line) for line in self._lines]
+            pairs = zip(self._lines, self._private, strict=True)
+            return [
+                _without_contents(line) if is_private and not whole else dict(line)
+                for line, is_private in pairs
+            ]
         finally:
             self.release()
 
@@ -68,6 +87,16 @@ class Recent(logging.Handler):
         is_alone = handlers[:1] == [self] and all(isinstance(h, Recent) for h in handlers)
         if is_alone and last is not None and record.levelno >= last.level:
             last.handle(record)
+
+
+def _without_contents(line: dict[str, Any]) -> dict[str, Any]:
+    error: str | None = line["exception"]
+    what = _WHAT.match(line["message"])
+    return {
+        **line,
+        "message": f"{what[0]} {HIDDEN}" if what else HIDDEN,
+        "exception": error and error.partition(":")[0],
+    }
 
 
 def _place(record: logging.LogRecord, error: BaseException | None) -> str:

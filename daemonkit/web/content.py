@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from typing import Any
 
+from flask import request
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
 
 CODING = "gzip"
@@ -63,3 +64,20 @@ def _unzipped(data: bytes, limit: int) -> bytes:
     if not unzip.eof:
         raise BadRequest(f"The body is not {CODING}: it is incomplete")
     return b"".join(parts)
+
+
+def whole_body(limit: int) -> bytes:
+    """The body of the current request, decoded; limit: bytes of that. Raises HTTPException."""
+    return decoded(_whole_body(), request.headers.get("Content-Encoding", ""), limit)
+
+
+def _whole_body() -> bytes:
+    """The request's body, even if a hook has read some of it, for example as a form."""
+    stream = request.environ["wsgi.input"]
+    # Middleware may have replaced it with a stream that has only what PEP 3333 requires.
+    may_seek = getattr(stream, "seekable", bool)
+    if not getattr(request, "_cached_data", None) and may_seek():
+        stream.seek(0)
+        for name in ("stream", "_cached_data"):
+            vars(request).pop(name, None)
+    return request.get_data()

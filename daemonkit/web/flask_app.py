@@ -17,6 +17,7 @@ from werkzeug.utils import cached_property
 from ..exceptions import BatchTooLarge, EventTooLarge, QueueFull, Unavailable
 from ..runtime.failures import FailureLog
 from . import routes
+from .views import Views
 
 # An instance attribute that replaces one of these could see requests. Flask stores its own cached
 # properties as instance attributes, too.
@@ -73,7 +74,7 @@ class WebApp(Flask):
 
     request_class = WebRequest
 
-    def __init__(self, blueprint: Blueprint, views: routes.Views) -> None:
+    def __init__(self, blueprint: Blueprint, views: Views) -> None:
         folder = blueprint.root_path
         static = os.path.join(folder, "static")
         super().__init__(

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-import re
-from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
 import flask
 from flask import Blueprint, Flask, Request, Response, make_response, request
 from werkzeug.exceptions import (
-    BadRequest,
     HTTPException,
     InternalServerError,
     LengthRequired,
@@ -21,77 +17,65 @@ from werkzeug.exceptions import (
 
 from ..callables import refuse_unrun
 from ..config.secrets import redact
-from ..events.failed import LONGEST_SHOWN, FailedEvents, Selection
-from ..events.intake import Intake
 from ..exceptions import BatchTooLarge, EventTooLarge, InvalidEvent, PingError, Unavailable
-from ..gauges import MISSING
-from ..monitoring.health import Health
 from ..runtime.failures import FailureLog
 from ..text import plain, shorten
 from ..types import Origin
 from .access import CLIENT, CONTROL, PEER, READ, SEND, SENDER, Access
-from .content import decoded
-from .control import VERBS, Answer, parse
-from .responses import CONTENT_TYPE, NDJSON, RECEIVED, batch_received, envelope
+from .content import whole_body
+from .control import VERBS
+from .operator_routes import OperatorRoutes
+from .responses import (
+    CONTENT_TYPE,
+    NDJSON,
+    RECEIVED,
+    answer,
+    batch_received,
+    envelope,
+    plain_answer,
+)
+from .views import Views
 
 OK = "OK\n"
-MOST_FAILED = 200
-"""Failed events in an answer."""
 
 
-_SECONDS = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?")
+PUBLIC, ADMIN = "public", "admin"
 
 
 class Route(NamedTuple):
-    """A route of the library's own. right: what a request needs, None if nothing."""
+    """A route of the library's own.
+
+    right: what a request needs, None if nothing; listener: where it is if there are two, None for
+    both.
+    """
 
     method: str
     right: str | None
+    listener: str | None
 
 
+_READING = Route("GET", READ, ADMIN)
+_PAGE_FILE = "page/<name>"
 ROUTES = {
-    "events": Route("POST", SEND),
-    "metrics": Route("GET", READ),
-    "status": Route("GET", READ),
-    "status/failed": Route("GET", READ),
-    "status/history": Route("GET", READ),
-    **{f"control/{verb}": Route("POST", CONTROL) for verb in VERBS},
-    "ping": Route("GET", None),
-    "ready": Route("GET", None),
+    "": Route("GET", None, ADMIN),
+    _PAGE_FILE: Route("GET", None, ADMIN),
+    "events": Route("POST", SEND, PUBLIC),
+    "metrics": _READING,
+    "status": _READING,
+    "status/config": _READING,
+    "status/failed": _READING,
+    "status/history": _READING,
+    "status/warnings": _READING,
+    **{f"control/{verb}": Route("POST", CONTROL, ADMIN) for verb in VERBS},
+    "ping": Route("GET", None, None),
+    "ready": Route("GET", None, None),
 }
-"""By their paths, which are also the names of their views."""
+"""By their paths; a view is named after the path, too."""
 # The slash keeps them apart from the names of users' views.
 ENDPOINTS = {f"daemonkit./{path}": route for path, route in ROUTES.items()}
 EVENTS_ENDPOINT = "daemonkit./events"
 ALWAYS_OPEN = {None, *ENDPOINTS}
 """Endpoints that are answered in every phase; None is that of a request without a route."""
-
-
-class Views(NamedTuple):
-    """What the routes call: plain callables, so that nothing here knows the daemon."""
-
-    access: Callable[[], Access]
-    control: Callable[[str, Mapping[str, Any], str], Answer]
-    failed_events: Callable[[], FailedEvents]
-    history: Callable[[float], Any]
-    metrics: Callable[[str], tuple[bytes, str]]
-    pause_line: Callable[[], str]
-    intake: Callable[[], Intake]
-    max_request_size: Callable[[], int]
-    status: Callable[[], Any]
-    ping: Callable[[], Any]
-    health: Health
-    logger: logging.Logger
-
-
-def _whole(query: Mapping[str, str], name: str, default: int | None) -> int | None:
-    """A number in a query."""
-    text = query.get(name)
-    if text is None:
-        return default
-    if not text.isascii() or not text.isdigit() or len(text) > 19:
-        raise BadRequest(f"{name} must be a whole number")
-    return int(text)
 
 
 class _LibraryRoutes:
@@ -107,84 +91,32 @@ class _LibraryRoutes:
         if not self._views.access().takes_http:
             raise NotFound("Events are not accepted over HTTP (intake)")
         origin = Origin(request.environ[CLIENT].shown, flask.g.get(SENDER))
-        data = self._body()
+        data = whole_body(self._views.max_request_size())
         intake = self._views.intake()
         if request.mimetype == NDJSON:
             batch = intake.decode_lines(data)
             intake.put_many(batch, "http", origin)
-            return _answer(200, batch_received(len(batch.events)))
+            return answer(200, batch_received(len(batch.events)))
         intake.put_many(intake.decode_one(data), "http", origin)
-        return _answer(200, RECEIVED)
-
-    def _body(self) -> bytes:
-        coding = request.headers.get("Content-Encoding", "")
-        return decoded(_whole_body(), coding, self._views.max_request_size())
-
-    def status(self) -> Response:
-        status = self._views.status()
-        if isinstance(status, dict):
-            rights = self._views.access().rights(request.environ[PEER], request.headers)
-            status = {**status, "rights": rights}
-        return _answer(200, envelope(status, True))
-
-    def status_history(self) -> Response:
-        """The last fifteen minutes, or what came after `since`."""
-        text = request.args.get("since", "0")
-        if not _SECONDS.fullmatch(text):
-            raise BadRequest("since must be in Unix seconds")
-        return _answer(200, envelope(self._views.history(float(text)), True))
-
-    def status_failed(self) -> Response:
-        """Failed events, the newest first; of their contents only what `/status` shows, too."""
-        access, query = self._views.access(), request.args
-        state: Any = query.get("state", "dead")
-        if state not in ("dead", "retrying"):
-            raise BadRequest("state must be dead or retrying")
-        selection = Selection(None, state, query.get("error", ""))
-        before = _whole(query, "before", None)
-        limit = 50 if (given := _whole(query, "limit", None)) is None else given
-        if not 1 <= limit <= MOST_FAILED:
-            raise BadRequest(f"limit must be in 1..{MOST_FAILED}")
-        is_whole = READ in access.guarded
-        found, count = self._views.failed_events().page(
-            selection, before, limit + 1, whole=is_whole
-        )
-        events = [event.shown(whole=is_whole, limit=LONGEST_SHOWN) for event in found[:limit]]
-        shown = {"events": events, "count": count, "more": len(found) > limit}
-        return _answer(200, envelope(shown, True))
-
-    def metrics(self) -> Response:
-        """The metrics, for Prometheus."""
-        try:
-            body, content_type = self._views.metrics(request.headers.get("Accept", ""))
-        except ImportError:
-            raise NotFound(f"{MISSING[:1].upper()}{MISSING[1:]}") from None
-        return Response(body, 200, content_type=content_type)
-
-    def control(self, verb: str) -> Response:
-        """What an operator asks for."""
-        asked = parse(verb, self._body())
-        by = flask.g.get(SENDER) or request.environ[CLIENT].shown
-        code, message, more = answer = self._views.control(verb, asked, by)
-        return _answer(code, envelope(message, answer.is_ok, **more))
+        return answer(200, RECEIVED)
 
     def ping(self) -> Response:
         try:
             return self._ping_response(refuse_unrun(self._views.ping()))
         except PingError as error:
-            return _plain(shorten(redact(error.message)), error.code)
+            return plain_answer(shorten(redact(error.message)), error.code)
         # SystemExit too: a health check must never end a server thread.
         except BaseException:
             self._failures.log_raised("The health check failed")
-            return _plain("The health check failed\n", 500)
+            return plain_answer("The health check failed\n", 500)
 
     def _ping_response(self, result: Any) -> Response:
         if result is False:
-            return _plain("The health check returned False\n", 503)
+            return plain_answer("The health check returned False\n", 503)
         if result is None or result is True:
             result = OK
         if isinstance(result, str):
-            return _plain(self._with_pause(result), 200)
+            return plain_answer(self._with_pause(result), 200)
         if isinstance(result, tuple) and isinstance(result[0], str):
             result = (plain(result[0]), *result[1:])
         response = make_response(result)
@@ -204,57 +136,58 @@ class _LibraryRoutes:
         if health.is_ready:
             paused = self._views.pause_line()
             text = f"Ready; paused: {paused}" if paused else "Ready"
-            return _answer(200, envelope(text, True, **shown))
+            return answer(200, envelope(text, True, **shown))
         text = f"The daemon is {health.progress()}"
-        response = _answer(503, envelope(text, False, **shown))
+        response = answer(503, envelope(text, False, **shown))
         response.headers["Retry-After"] = "1"
         return response
 
 
 def add_routes(blueprint: Blueprint, views: Views, failures: FailureLog) -> None:
     """Add the library's routes; failures: logs what fails in them."""
-    routes = _LibraryRoutes(views, failures)
+    routes, operators = _LibraryRoutes(views, failures), OperatorRoutes(views)
     for path, route in ROUTES.items():
-        view = getattr(routes, path.replace("/", "_"), None)
+        view: Any
         if route.right == CONTROL:
-            view = partial(routes.control, path.partition("/")[2])
+            view = partial(operators.control, path.partition("/")[2])
+        elif route.listener == ADMIN:
+            view = getattr(operators, "page" if not path else _name_of(path))
+        else:
+            view = getattr(routes, path)
         # A redirect would say that control is here to those who may not know.
         more = {"merge_slashes": False} if route.right == CONTROL else {}
         blueprint.add_url_rule(f"/{path}", f"/{path}", view, methods=[route.method], **more)
 
 
+def _name_of(path: str) -> str:
+    return "page_file" if path == _PAGE_FILE else path.replace("/", "_")
+
+
 def check_rights(access: Access, request: Request) -> None:
     """Refuse a request if it may not do what it asks for; raises HTTPException."""
-    endpoint, peer = request.endpoint, request.environ[PEER]
-    # There is no endpoint if the method is wrong.
-    route = ROUTES.get(request.path[1:]) if endpoint is None else ENDPOINTS.get(endpoint)
-    # Everyone's probes are on both listeners.
-    is_for_all = route is not None and route.right is None
-    is_for_admin = route is not None and route.right in (READ, CONTROL)
-    if access.has_admin and not is_for_all and peer.is_admin is not is_for_admin:
+    peer, route = request.environ[PEER], _route_of(request)
+    # A user's own, or none, is public.
+    listener = PUBLIC if route is None else route.listener
+    if access.has_admin and listener == (PUBLIC if peer.is_admin else ADMIN):
         raise NotFound
     if route is not None and route.right is not None:
         sender = access.check(route.right, peer, request.headers)
         setattr(flask.g, SENDER, sender)
 
 
-def _whole_body() -> bytes:
-    """The request's body, even if a hook has read some of it, for example as a form."""
-    stream = request.environ["wsgi.input"]
-    # Middleware may have replaced it with a stream that has only what PEP 3333 requires.
-    may_seek = getattr(stream, "seekable", bool)
-    if not getattr(request, "_cached_data", None) and may_seek():
-        stream.seek(0)
-        for name in ("stream", "_cached_data"):
-            vars(request).pop(name, None)
-    return request.get_data()
+def _route_of(request: Request) -> Route | None:
+    if request.endpoint is not None:
+        return ENDPOINTS.get(request.endpoint)
+    # The method is wrong, or there is none.
+    path = request.path[1:]
+    return ROUTES.get(_PAGE_FILE if path.startswith("page/") else path)
 
 
 def add_error_handlers(app: Flask) -> None:
     """Answer the library's exceptions with the JSON envelope."""
 
     def refused(message: str, code: int, **headers: str) -> Response:
-        response = _answer(code, envelope(message, False))
+        response = answer(code, envelope(message, False))
         response.headers.update(headers)
         return response
 
@@ -289,7 +222,7 @@ def http_error(error: HTTPException) -> Any:
 
 def refusal(code: int, message: str) -> Response:
     """An answer that is given outside of Flask."""
-    return _answer(code, envelope(message, False))
+    return answer(code, envelope(message, False))
 
 
 def _message(error: HTTPException) -> str:
@@ -303,11 +236,3 @@ def _message(error: HTTPException) -> str:
     if isinstance(error, MethodNotAllowed) and error.description == MethodNotAllowed.description:
         return f"Method {request.method} is not allowed for {request.path}"
     return error.description or error.name
-
-
-def _answer(code: int, body: bytes) -> Response:
-    return Response(body, code, content_type=CONTENT_TYPE)
-
-
-def _plain(text: str, code: int) -> Response:
-    return Response(redact(plain(text)), code, mimetype="text/plain")

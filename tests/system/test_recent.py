@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from daemonkit.system.handling import Handled, Handling
 from daemonkit.system.recent import KEPT, LONGEST_MESSAGE, Recent
 
 from .records import hide, record
@@ -122,3 +123,33 @@ def test_a_line_that_no_other_handler_takes_still_goes_to_stderr(
 
     assert capsys.readouterr().err == "alone\n"
     assert len(recent.shown()) == len(second.shown()) == 2
+
+
+def test_lines_about_events_can_be_shown_without_what_they_quote() -> None:
+    class Call(Handling):
+        def describe(self) -> Handled:
+            return Handled(1, 1, None)
+
+    recent, call = Recent(), Call()
+    logger = logging.Logger("app")
+    logger.addHandler(recent)
+    try:
+        raise ValueError("an order")
+    except ValueError:
+        logger.exception("The event handler failed on the event %s", "an order")
+    logger.warning("The event handler is stalled: running for 5 s on %s", "an order")
+    call.attach()
+    call.taken = "an order"
+    logger.warning("bad: %s", "an order")
+    call.pause()
+    logger.warning("no event: %s", "a disk")
+
+    hidden = [(line["message"], line["exception"]) for line in recent.shown(whole=False)]
+    about = "(about an event: shown if `read` needs a token)"
+    assert hidden == [
+        (f"The event handler failed {about}", "ValueError"),
+        (f"The event handler is stalled {about}", None),
+        (about, None),
+        ("no event: a disk", None),
+    ]
+    assert ["an order" in line["message"] for line in recent.shown()] == [True, True, True, False]

@@ -60,8 +60,11 @@ TABLE = {path: RIGHTS[route.right](ALLOWED[path]) for path, route in ROUTES.item
 UNGUARDED = {path: (code,) * 5 for path, code in ALLOWED.items()}
 SEND_GUARDED = {**UNGUARDED, "events": (401, 200, 401, 401, 401)}
 """The same on this machine, if only `send` is."""
-ADMIN_ONLY = {path for path, route in ROUTES.items() if route.right in ("read", "control")}
+ADMIN_ONLY = {path for path, route in ROUTES.items() if route.listener == "admin"}
 EVERYWHERE = {"ping", "ready"}
+PAGE = {"", "page/<name>"}
+NOT_JSON = {*PAGE, *EVERYWHERE, "metrics"}
+HTML = {"Accept": "text/html,*/*;q=0.8"}
 
 
 class Answer(NamedTuple):
@@ -106,7 +109,11 @@ def ask(
 
 def ask_route(address: Address, path: str, **options: Any) -> Answer:
     body = BODIES.get(path, (None, 200))[0]
-    return ask(address, ROUTES[path].method, f"/{path}", body, **options)
+    return ask(address, ROUTES[path].method, _path(path), body, **{**HTML, **options})
+
+
+def _path(path: str) -> str:
+    return f"/{path}".replace("<name>", "page.js")
 
 
 class Listeners(NamedTuple):
@@ -197,9 +204,13 @@ def table(
 def test_the_table_has_every_route() -> None:
     """A new route that takes a body needs one, and a right that is listed here."""
     assert {path: route.right for path, route in ROUTES.items() if route.right != "control"} == {
+        "": None,
+        "page/<name>": None,
         "events": "send",
         "metrics": "read",
         "status": "read",
+        "status/config": "read",
+        "status/warnings": "read",
         "status/failed": "read",
         "status/history": "read",
         "ping": None,
@@ -219,7 +230,7 @@ def test_each_route_answers_those_who_may(table: Table, path: str) -> None:
         for answer in found:
             challenge = answer.headers.get("WWW-Authenticate")
             assert challenge == ("Bearer" if answer.code == 401 else None)
-            is_json = answer.code != 200 or path not in {*EVERYWHERE, "metrics"}
+            is_json = answer.code != 200 or path not in NOT_JSON
             assert not is_json or json.loads(answer.body)["result"] is (answer.code == 200)
 
 
@@ -233,7 +244,7 @@ def test_other_methods_need_the_same_right(table: Table, path: str) -> None:
         if other == method:
             continue
         for who, code in zip(WHO, expected[path], strict=True):
-            answer = ask(address, other, f"/{path}", who=who)
+            answer = ask(address, other, _path(path), who=who, **HTML)
             usual = 200 if other in allowed else 405
             is_refused = code in (401, 403)
             assert answer.code == (code if is_refused else usual), (other, who)
@@ -242,7 +253,7 @@ def test_other_methods_need_the_same_right(table: Table, path: str) -> None:
                 assert set(answer.headers["Allow"].split(", ")) == allowed
         if listeners.admin is not None:
             elsewhere = listeners.public if address == listeners.admin else listeners.admin
-            assert ask(elsewhere, other, f"/{path}", who="control").code == 404
+            assert ask(elsewhere, other, _path(path), who="control", **HTML).code == 404
 
 
 def test_users_routes_are_on_the_public_listener_and_theirs_to_protect(table: Table) -> None:

@@ -1,0 +1,118 @@
+"""The routes for operators: the status and its parts, the page, metrics, and control."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import flask
+from flask import Response, request
+from werkzeug.exceptions import BadRequest, NotFound
+
+from ..events.failed import LONGEST_SHOWN, Selection
+from ..gauges import MISSING
+from .access import CLIENT, PEER, READ, SENDER
+from .content import whole_body
+from .control import parse
+from .page_files import PageFiles
+from .responses import answer, envelope
+from .views import Views
+
+MOST_FAILED = 200
+"""Failed events in an answer."""
+HTML = "text/html"
+_SECONDS = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?")
+
+
+class OperatorRoutes:
+    """Their views."""
+
+    def __init__(self, views: Views) -> None:
+        self._views = views
+        self._files = PageFiles()
+
+    # The page
+
+    def page(self) -> Response:
+        """The page for browsers; it is empty, and asks for everything else by itself."""
+        if not self._views.page_is_on() or HTML not in request.headers.get("Accept", "").lower():
+            raise NotFound
+        response = self._files.response()
+        response.vary.add("Accept")
+        return response
+
+    def page_file(self, name: str) -> Response:
+        """A file of the page."""
+        if not self._views.page_is_on():
+            raise NotFound
+        return self._files.response(name)
+
+    # What it shows
+
+    def status(self) -> Response:
+        status = self._views.status()
+        if isinstance(status, dict):
+            rights = self._views.access().rights(request.environ[PEER], request.headers)
+            status = {**status, "rights": rights}
+        return answer(200, envelope(status, True))
+
+    def status_history(self) -> Response:
+        """The last fifteen minutes, or what came after `since`."""
+        text = request.args.get("since", "0")
+        if not _SECONDS.fullmatch(text):
+            raise BadRequest("since must be in Unix seconds")
+        return answer(200, envelope(self._views.history(float(text)), True))
+
+    def status_warnings(self) -> Response:
+        """The last warnings and errors, the oldest first."""
+        is_whole = READ in self._views.access().guarded
+        return answer(200, envelope(self._views.warnings(is_whole), True))
+
+    def status_config(self) -> Response:
+        """The configuration, and where each value comes from."""
+        return answer(200, envelope(self._views.options(), True))
+
+    def status_failed(self) -> Response:
+        """Failed events, the newest first; of their contents only what `/status` shows, too."""
+        access, query = self._views.access(), request.args
+        state: Any = query.get("state", "dead")
+        if state not in ("dead", "retrying"):
+            raise BadRequest("state must be dead or retrying")
+        selection = Selection(None, state, query.get("error", ""))
+        before = _whole(query, "before", None)
+        limit = 50 if (given := _whole(query, "limit", None)) is None else given
+        if not 1 <= limit <= MOST_FAILED:
+            raise BadRequest(f"limit must be in 1..{MOST_FAILED}")
+        is_whole = READ in access.guarded
+        found, count = self._views.failed_events().page(
+            selection, before, limit + 1, whole=is_whole
+        )
+        events = [event.shown(whole=is_whole, limit=LONGEST_SHOWN) for event in found[:limit]]
+        shown = {"events": events, "count": count, "more": len(found) > limit}
+        return answer(200, envelope(shown, True))
+
+    def metrics(self) -> Response:
+        """The metrics, for Prometheus."""
+        try:
+            body, content_type = self._views.metrics(request.headers.get("Accept", ""))
+        except ImportError:
+            raise NotFound(f"{MISSING[:1].upper()}{MISSING[1:]}") from None
+        return Response(body, 200, content_type=content_type)
+
+    def control(self, verb: str) -> Response:
+        """What an operator asks for."""
+        asked = parse(verb, whole_body(self._views.max_request_size()))
+        by = flask.g.get(SENDER) or request.environ[CLIENT].shown
+        code, message, more = self._views.control(verb, asked, by)
+        return answer(code, envelope(message, code == 200, **more))
+
+
+def _whole(query: Mapping[str, str], name: str, default: int | None) -> int | None:
+    """A number in a query."""
+    text = query.get(name)
+    if text is None:
+        return default
+    if not text.isascii() or not text.isdigit() or len(text) > 19:
+        raise BadRequest(f"{name} must be a whole number")
+    return int(text)
