@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
 from .callables import accepts, function_name, require_function
 from .exceptions import RegistrationError
 from .hooks import Freezable, bare_or_called
-from .text import describe
+from .text import describe, plain
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -100,7 +100,7 @@ class GaugeRegistrars(Freezable):
                 f"labels must be a list of names of letters, digits and _, not {describe(labels)}"
             )
         text = help or (function.__doc__ or "").strip().partition("\n")[0] or key
-        self._gauges.registered.append(Gauge(key, text, tuple(labels), function))
+        self._gauges.registered.append(Gauge(key, plain(text), tuple(labels), function))
 
     @property
     def metrics(self) -> CollectorRegistry:

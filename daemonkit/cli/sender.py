@@ -199,7 +199,7 @@ class DatagramSender:
             self._socket.close()
 
     def _stopped(self, error: OSError) -> Stopped:
-        return Stopped(f"no datagrams are taken at {self._name}: {error.strerror}", 3)
+        return Stopped(f"nothing listens for datagrams at {self._name}: {error.strerror}", 3)
 
 
 class Pace:

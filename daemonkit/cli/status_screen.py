@@ -19,6 +19,7 @@ WIDEST_NAME = 32
 NARROWEST_LAST = 20
 LATEST = 3
 """Dead letters and control actions that are shown at least, if there is room for them."""
+NAMES = {"in_work": "in work", "retrying": "of these to be retried", "dead_now": "dead"}
 BAD_STATES = ("failed", "stalled", "backing off")
 FINE_STATES = ("running", "finished")
 
@@ -84,10 +85,11 @@ class _Screen:
         facts += [("Paused", text) for text in self._paused()]
         facts += [("Level", text) for text in self._levels()]
         facts += [("Events", self._events()), ("Alerts", self._alerts())]
+        facts += [("Alert", text) for text in self._active_alerts()]
         for name, text in facts:
             if text:
                 line = f"{name + ':':>10} {truncated(text, max(NARROWEST_LAST, self._width - 11))}"
-                yield self._style.odd(line) if name in ("Paused", "Level") else line
+                yield self._style.odd(line) if name in ("Paused", "Level", "Alert") else line
 
     def _active(self) -> str:
         uptime, parts = self._status.get("uptime"), []
@@ -116,14 +118,21 @@ class _Screen:
     def _events(self) -> str:
         events = _mapping(self._status.get("events"))
         always = ("received", "handled", "failed", "waiting")
+        # Of a queue in memory, `dead` also counts those that are gone.
+        dead = "dead_now" if "dead_now" in events else "dead"
         parts = [
-            f"{number(events[name])} {name.replace('_', ' ')}"
-            for name in (*always[:3], "refused", "waiting", "in_work", "retrying", "dead")
+            f"{number(events[name])} {NAMES.get(name, name)}"
+            for name in (*always[:3], "refused", "waiting", "retrying", "in_work", dead)
             if events.get(name) or (name in always and name in events)
         ]
         if is_number(age := events.get("oldest_age")):
             parts.append(f"oldest waits {duration(age)}")
         return ", ".join(parts)
+
+    def _active_alerts(self) -> Iterator[str]:
+        for alert in _mappings(_mapping(self._status.get("alerts")).get("active")):
+            shown = [_text(alert.get(key, "?")) for key in ("service", "status", "description")]
+            yield f"{shown[0]} {shown[1]}: {shown[2]}"
 
     def _alerts(self) -> str:
         """By target, or those of Juggler; nothing while there were none."""

@@ -213,10 +213,10 @@ class EventQueue(Component, Protocol):
     def flush(self) -> bool:
         """Store what `done` and `fail` reported; returns False if that is no longer possible."""
 
-    def counters(self, *, with_letters: bool = True) -> dict[str, Any]:
+    def counters(self, *, quick: bool = False) -> dict[str, Any]:
         """The queue's part of `/status`; among it `received` and `waiting`, of the same moment.
 
-        with_letters: and the dead letters, where they are in memory.
+        quick: without the dead letters, and without what only the disk knows.
         """
 
     def problems(self) -> list[Problem]:

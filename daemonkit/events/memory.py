@@ -120,7 +120,7 @@ class MemoryQueue(Bounded):
         """Take everything that is waiting; for a queue that keeps lines and has no consumers."""
         return [self.get() for _ in range(len(self))]
 
-    def counters(self, *, with_letters: bool = True) -> dict[str, Any]:
+    def counters(self, *, quick: bool = False) -> dict[str, Any]:
         """Events received, waiting, waiting for a retry, retried and dead, the age of the oldest in
         seconds, and the dead letters."""
         with self._lock:
@@ -133,7 +133,7 @@ class MemoryQueue(Bounded):
                 "dead_now": self._failures.dead_now,
                 "memory": self._memory_used(),
                 "oldest_age": self._oldest_age(),
-                **({"dead_letters": self._failures.listed()} if with_letters else {}),
+                **({} if quick else {"dead_letters": self._failures.listed()}),
             }
 
     def _oldest_age(self) -> float | None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import heapq
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime
-from itertools import islice
 from typing import Any, NamedTuple
 
+from ..exceptions import InvalidEvent
 from ..text import shorten, timestamp
-from .codec import beginning
+from .codec import beginning, normalize
 from .entry import Entry, FailedAttempt
 from .failed import FailedEvent, FailedPage, Selection, type_of
 from .waiting import Waiting
@@ -20,6 +22,9 @@ DEAD_LETTERS = 100
 """How many are kept; after that the oldest are dropped."""
 LONGEST_EVENT = 10_000
 """Characters of a dead letter's event that are listed."""
+AT_ONCE, PAUSE = 5000, 0.001
+"""Failed events that are retried or dropped together, and seconds until the next ones: puts wait
+for the lock meanwhile."""
 MOST_WHOLE = 32 * 1024 * 1024
 """Characters of all dead letters' events: of the oldest ones, only what is listed is kept then."""
 
@@ -61,7 +66,7 @@ class MemoryFailures:
             self._schedule(_Kept(again, failure, ""), delay)
             return False
         self.dead += 1
-        self._dead[entry.id] = _Kept(entry, failure, _text_of(entry))
+        self._dead[entry.id] = _dead(entry, failure)
         self._bound()
         return True
 
@@ -96,7 +101,7 @@ class MemoryFailures:
             if len(kept.text) > LONGEST_EVENT:
                 cut = shorten(kept.text, LONGEST_EVENT)
                 total -= len(kept.text) - len(cut)
-                entry = kept.entry._replace(event=None, line=None)
+                entry = kept.entry._replace(line=None)
                 self._dead[id] = kept._replace(entry=entry, text=cut, is_whole=False)
 
     @property
@@ -130,10 +135,10 @@ class MemoryFailures:
         self, selection: Selection, before: int | None, limit: int, *, whole: bool
     ) -> FailedPage:
         with self._lock:
-            found = [kept for kept in self._of(selection, whole=whole) if kept is not None]
-            found.sort(key=lambda kept: -kept.entry.id)
-            rest = (kept for kept in found if before is None or kept.entry.id < before)
-            return FailedPage([_shown(kept) for kept in islice(rest, limit)], len(found))
+            found = self._of(selection, whole=whole)
+        rest = (kept for kept in found if before is None or kept.entry.id < before)
+        newest = heapq.nlargest(limit, rest, key=lambda kept: kept.entry.id)
+        return FailedPage(list(map(_shown, newest)), len(found))
 
     def retry(self, selection: Selection) -> int:
         return self._take(selection, lambda kept: kept.is_whole, self._retry_now)
@@ -142,10 +147,7 @@ class MemoryFailures:
         return self._take(selection, lambda _: True, lambda _: None)
 
     def _retry_now(self, kept: _Kept) -> None:
-        entry = kept.entry
-        if entry.line is None and kept.text:
-            entry = entry._replace(line=kept.text.encode())
-        again = entry._replace(attempt=1, failed=kept.failure.first_failed)
+        again = kept.entry._replace(attempt=1, failed=kept.failure.first_failed)
         self._schedule(kept._replace(entry=again, text=""), 0.0)
 
     def _take(
@@ -155,27 +157,48 @@ class MemoryFailures:
         use: Callable[[_Kept], None],
     ) -> int:
         with self._lock:
-            found = [kept for kept in self._of(selection, whole=True) if may(kept)]
-            # One whose retry has just begun is no longer there.
-            gone = self._waiting.withdraw({k.entry.id for k in found if k.due is not None})
-            found = [kept for kept in found if kept.due is None or kept.entry.id in gone]
-            for kept in found:
-                self._dead.pop(kept.entry.id, None)
-                self._forget(kept.entry.id)
-                use(kept)
-            return len(found)
+            ids = [kept.entry.id for kept in self._of(selection, whole=True) if may(kept)]
+        count = 0
+        for start in range(0, len(ids), AT_ONCE):
+            if start:
+                threading.Event().wait(PAUSE)
+            with self._lock:
+                count += self._take_some(ids[start : start + AT_ONCE], use)
+        return count
+
+    def _take_some(self, ids: Sequence[int], use: Callable[[_Kept], None]) -> int:
+        found = self._of(Selection(tuple(ids)), whole=True)
+        # One whose retry has just begun is no longer there.
+        gone = self._waiting.withdraw({k.entry.id for k in found if k.due is not None})
+        found = [kept for kept in found if kept.due is None or kept.entry.id in gone]
+        for kept in found:
+            self._dead.pop(kept.entry.id, None)
+            self._forget(kept.entry.id)
+            use(kept)
+        return len(found)
 
     def _of(self, selection: Selection, *, whole: bool) -> list[_Kept]:
         ids, state, error = selection
         if ids is not None:
-            both = {**self._dead, **self._retrying}
-            return [both[id] for id in dict.fromkeys(ids) if id in both]
+            each = (self._dead.get(id) or self._retrying.get(id) for id in dict.fromkeys(ids))
+            return [kept for kept in each if kept is not None]
         wanted = error.lower()
         return [
             kept
             for kept in (self._dead if state == "dead" else self._retrying).values()
             if wanted in (kept.failure.error if whole else type_of(kept.failure.error)).lower()
         ]
+
+
+def _dead(entry: Entry, failure: FailedAttempt) -> _Kept:
+    """A dead letter: its JSON is kept, and not the event, which may use much more memory."""
+    text, line = _text_of(entry), entry.line
+    if line is None:
+        # Not what the handler has put into it that isn't JSON.
+        with suppress(InvalidEvent):
+            line = normalize(entry.event).lines[0]
+    entry = entry._replace(event=None, line=line)
+    return _Kept(entry, failure, text, is_whole=line is not None)
 
 
 def _text_of(entry: Entry) -> str:

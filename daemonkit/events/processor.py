@@ -6,7 +6,6 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import repeat
 from typing import Any
 
 from ..callables import refuse_unrun
@@ -140,6 +139,8 @@ class Processor:
     def durations(self) -> tuple[list[int], float]:
         """How long the handler's calls took: how many in each bucket of `runtime.durations`, and
         the seconds of all."""
+        for worker in self._workers:
+            worker.cut_block()
         each = [Durations(), *(w.watch.durations for w in self._workers if w.watch)]
         return added(d.counts for d in each), sum(d.total for d in each)
 
@@ -190,7 +191,8 @@ class Processor:
         get, handle, with_meta = self._queue.get, self._handle, self._with_meta
         batch, timed, forked = self._batch, self._timeout is not None, self._forked
         done = self._queue.done if self._queue.is_durable else None
-        for _ in repeat(None, calls if batch is None else 1):
+        block = worker.block = [None] * (calls if batch is None else 1)
+        for _ in block:
             if batch is None:
                 worker.taken = taken = get()
                 count = 1
@@ -211,13 +213,14 @@ class Processor:
             # SystemExit, too: it must not end this thread.
             except BaseException as error:
                 self._guard.end_child(error)
-                began = monotonic()
+                idle, began = self._queue.idle.seconds, monotonic()
                 try:
                     self._handle_failure(worker, events, error)
                 finally:
                     # Now that a retry counts as waiting.
                     worker.failed += count
-                    self._queue.idle.seconds += monotonic() - began
+                    # Some of it may have been counted already.
+                    self._queue.idle.seconds = idle + monotonic() - began
             else:
                 if done is not None:
                     done([taken] if batch is None else taken)

@@ -235,9 +235,14 @@ class Waiting:
                         continue
                     entry, requests = None, self._load_requests
             if entry is not None:
-                if (prepared := self._prepare(entry)) is not None:
+                prepared = None
+                try:
+                    prepared = self._prepare(entry)
+                finally:
+                    if prepared is None:
+                        self.forget(1)
+                if prepared is not None:
                     return prepared
-                self.forget(1)
             elif self._load is not None and not self._load():
                 exhausted = requests
 

@@ -35,6 +35,8 @@ class Worker(Handling):
         self.failed = 0
         self.events: Any = IDLE
         self._noted = 0
+        self.block: list[None] = []
+        """As long as the calls until they are noted: a loop over it ends when it is cut."""
 
     def begin(self, idle: Idle) -> None:
         """The thread begins; idle: how long it waits for the queue."""
@@ -48,6 +50,10 @@ class Worker(Handling):
         assert self.watch is not None
         made, self._noted = self.handled + self.failed - self._noted, self.handled + self.failed
         return self.watch.end(min(made, 1) if self._is_batch else made)
+
+    def cut_block(self) -> None:
+        """Have the calls noted after the present one; by any thread."""
+        del self.block[1:]
 
     def entries(self) -> list[Entry]:
         """The events that are being handled, with ids."""

@@ -22,6 +22,7 @@ from ..monitoring.alerts.states import AlertStates
 from ..monitoring.alerts.webhook import Webhook
 from ..monitoring.health import RUNNING, Health
 from ..runtime.clock import monotonic
+from ..runtime.failures import FailureLog
 from ..runtime.timer import Timer
 from ..types import Problem, SlaveMaster
 
@@ -82,7 +83,7 @@ class Alerting:
                 when,
                 lambda: self._health.phase == RUNNING and not self._shutdown.is_set(),
                 self._health.problems,
-                partial(queue.counters, with_letters=False),
+                partial(queue.counters, quick=True),
                 limits,
                 settings.alert_hold,
                 self.states.report,
@@ -105,6 +106,11 @@ class Alerting:
             return Alertmanager(name, self._daemon, target.url, TIMEOUT, refresh)
         return Webhook(name, self._daemon, target.url, TIMEOUT)
 
+    def gave_up(self, reason: str) -> None:
+        """The daemon stops because a slave has given up, which `unhealthy` may be too late for."""
+        if parse_when(self._config.settings.alerts).unhealthy is not None:
+            self.states.report("unhealthy", "CRIT", f"the daemon stops: {reason}")
+
     def counters(self) -> dict[str, Any]:
         """The fields of `/status`."""
         targets = {name: outbox.counters() for name, outbox in self._targets.items()}
@@ -112,6 +118,10 @@ class Alerting:
             "juggler": self.juggler.counters(),
             "alerts": {**targets, "active": self.states.active()},
         }
+
+    def failure_logs(self) -> list[FailureLog]:
+        """What logs that alerts could not be sent."""
+        return [outbox.failures for outbox in self._outboxes()]
 
     def totals(self) -> dict[str, int]:
         """The counters of all targets and of `send_event_to_juggler`, added up."""

@@ -77,7 +77,7 @@ class Assembly:
     def _sample(self) -> Sample:
         parts, made = self.parts, self._on_demand
         assert parts is not None, "the timer runs"
-        queue, taken = made.queue.counters(with_letters=False), parts.processor.counters()
+        queue, taken = made.queue.counters(quick=True), parts.processor.counters()
         return Sample(
             **made.intake.counters(),
             handled=taken["handled"],
@@ -136,7 +136,7 @@ class Assembly:
                 timer,
                 of_all=Intensity(settings.max_restarts, settings.within),
                 stop_timeout=settings.shutdown_timeout,
-                gave_up=give_up,
+                gave_up=lambda reason: self._gave_up(reason, give_up),
                 done=finish,
                 changed=health.changed,
                 freeze=lambda value: jsonable(value, self._config.redact),
@@ -176,6 +176,10 @@ class Assembly:
         for part in parts.components():
             health.add_source(part.problems)
         return parts
+
+    def _gave_up(self, reason: str, give_up: Callable[[str], None]) -> None:
+        self.alerting.gave_up(reason)
+        give_up(reason)
 
     def _watch_health(self, timer: Timer) -> None:
         hooks, failures = self._hooks.health_change, FailureLog(self._logger, timer.wake)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections import deque
 from collections.abc import Mapping
 from datetime import datetime
@@ -58,6 +59,7 @@ class Control:
         self._levels = assembly.levels
         self._assembly = assembly
         self._on_demand = on_demand
+        self._lock = threading.Lock()
         self._paused_slaves: set[str] = set()
         self._actions: deque[dict[str, Any]] = deque(maxlen=KEPT)
 
@@ -89,10 +91,12 @@ class Control:
             f": {outcome}" if outcome else "",
         )
         if VERBS[verb].is_change:
+            # A text to look for may be one of an event, which not everyone may see.
+            hidden = {**asked, "error": "..."} if "error" in asked else asked
             self._actions.append(
                 {
                     "time": timestamp(datetime.now()),
-                    "action": action,
+                    "action": shorten(" ".join([verb, *_arguments(hidden)]), LONGEST_ACTION),
                     "by": by,
                     "ok": answer.is_ok,
                     "outcome": outcome,
@@ -169,11 +173,12 @@ class Control:
             self._paused_slaves.add(name)
             self._health.changed()
             return _paused(f"The slave {name} is", is_new)
-        is_new = self.events_paused is None
-        if is_new:
-            self._on_demand.queue.pause()
-            self.events_paused = Pause(datetime.now(), by)
-            self._health.changed()
+        with self._lock:
+            is_new = self.events_paused is None
+            if is_new:
+                self._on_demand.queue.pause()
+                self.events_paused = Pause(datetime.now(), by)
+        self._health.changed()
         return _paused("Events are", is_new)
 
     def _resume(self, asked: Mapping[str, Any], _: str) -> Answer:
@@ -183,8 +188,9 @@ class Control:
             self._paused_slaves.discard(name)
             text = f"The slave {name} is"
         else:
-            was_paused, self.events_paused = self.events_paused is not None, None
-            self._on_demand.queue.resume()
+            with self._lock:
+                was_paused, self.events_paused = self.events_paused is not None, None
+                self._on_demand.queue.resume()
             text = "Events are"
         self._health.changed()
         if not was_paused:
@@ -207,7 +213,7 @@ class Control:
 
     def _retry(self, asked: Mapping[str, Any], _: str) -> Answer:
         count = self._on_demand.queue.failed_events.retry(Selection.of(asked))
-        return _changed(asked, count, "to be retried")
+        return _changed(asked, count, "retried")
 
     def _drop(self, asked: Mapping[str, Any], _: str) -> Answer:
         count = self._on_demand.queue.failed_events.drop(Selection.of(asked))
@@ -259,10 +265,10 @@ def _paused(text: str, is_new: bool) -> Answer:
 
 
 def _changed(asked: Mapping[str, Any], count: int, what: str) -> Answer:
-    text = f"{count} failed event{'' if count == 1 else 's'} {what}"
+    text = f"{count} failed event{' is' if count == 1 else 's are'} {what}"
     missing = len(set(asked["ids"])) - count if "ids" in asked else 0
     if missing:
-        text += f"; {missing} of these ids {'is' if missing == 1 else 'are'} no failed event's"
+        text += f"; {missing} can't be: no failed events, or not kept whole"
     if missing and not count:
         return Answer(404, text)
     return Answer(200, text, {"count": count})

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..callables import refuse_unrun
 from ..config.secrets import redact
+from ..exceptions import Unavailable
 from ..gauges import Gauge, Gauges
 from ..monitoring.health import Health
 from ..monitoring.metric_facts import Facts, SlaveFacts
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
     from prometheus_client import Metric
 
     from ..monitoring.metrics import Exposition
+
+SCRAPE_WAIT = 1.0
+"""Seconds that a scrape waits for another one."""
+LEFT_OUT = "; /metrics leaves it out"
 
 Values = Mapping[tuple[str, ...], float]
 
@@ -48,24 +54,44 @@ class MetricsView:
         self._reloader = reloader
         self._gauges = gauges
         self._exposition: Exposition | None = None
+        self._scraping = threading.Lock()
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """All metrics, in the format that the Accept field asks for; and its Content-Type.
 
-        Raises ImportError without the extra `metrics`.
+        Raises ImportError without the extra `metrics`, and Unavailable while another scrape takes
+        long: a function of the program's that hangs must not take all HTTP threads.
         """
+        if not self._scraping.acquire(timeout=SCRAPE_WAIT):
+            raise Unavailable("Another scrape is under way; does a metric's function hang?")
+        try:
+            return self._render(accept)
+        finally:
+            self._scraping.release()
+
+    def _render(self, accept: str) -> tuple[bytes, str]:
         if self._exposition is None:
             from ..monitoring.metrics import Exposition  # noqa: PLC0415
 
             self._exposition = Exposition(
-                self._facts, self._gauges.registered, self._evaluate, self._own_metrics
+                self._facts,
+                self._gauges.registered,
+                self._evaluate,
+                self._own_metrics,
+                redact,
+                self._failed,
             )
-        body, content_type = self._exposition.render(accept)
-        return redact(body.decode()).encode(), content_type
+        return self._exposition.render(accept)
+
+    def _failed(self, name: str, error: Exception) -> None:
+        def fail() -> None:
+            raise error
+
+        self._gatherer.call(f"The metric {name}", fail, then=LEFT_OUT)
 
     def _facts(self) -> Facts:
         parts, supervisor = self._assembly.parts, self._assembly.supervisor
-        counters = self._status.counters(with_letters=False)
+        counters = self._status.counters(quick=True)
         if parts is None:
             calls, seconds = Durations().counts, 0.0
         else:
@@ -81,18 +107,23 @@ class MetricsView:
             udp=counters["udp"],
             alerts=self._assembly.alerting.totals(),
             reload_failed=self._reloader.last_failed,
+            events_paused=parts is not None and parts.queue.is_paused,
             slaves=[slave_facts(slave) for slave in (supervisor.slaves() if supervisor else ())],
         )
 
     def _evaluate(self, gauge: Gauge) -> Values | None:
-        found = self._gatherer.call(f"The metric {gauge.name}", lambda: _Found(values_of(gauge)))
+        found = self._gatherer.call(
+            f"The metric {gauge.name}", lambda: _Found(values_of(gauge)), then=LEFT_OUT
+        )
         return found.value if isinstance(found, _Found) else None
 
     def _own_metrics(self) -> Sequence[Metric]:
         registry = self._gauges.registry
         if registry is None:
             return ()
-        found = self._gatherer.call("app.metrics", lambda: _Found(list(registry.collect())))
+        found = self._gatherer.call(
+            "app.metrics", lambda: _Found(list(registry.collect())), then=LEFT_OUT
+        )
         return found.value if isinstance(found, _Found) else ()
 
 
@@ -137,6 +168,7 @@ def slave_facts(slave: SupervisedSlave) -> SlaveFacts:
         restarts=slave.restarts,
         heartbeat_age=None if run is None or run.is_over else run.heartbeat.age(),
         is_periodic=calls is not None,
+        is_paused=calls is not None and calls.paused is not None,
         last_success=None if success is None else success.timestamp(),
         last_duration=calls.last_duration if calls else None,
     )

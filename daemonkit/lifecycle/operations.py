@@ -56,6 +56,7 @@ class Operations:
         self._assembly = assembly
         self._gatherer = gatherer = Gatherer(daemon.logger)
         self.control = Control(daemon.logger, health, stop, reloader, assembly, on_demand)
+        health.paused = self.control.pause_line
         self.status = StatusView(
             daemon.name, registry, config, health, gatherer, on_demand, assembly, self.control
         )

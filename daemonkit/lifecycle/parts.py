@@ -62,7 +62,8 @@ class Parts(NamedTuple):
 
     def failure_logs(self) -> list[FailureLog]:
         """Those that the timer is to run."""
-        logs = [self.web.failures, *(server.failures for server in self.servers())]
+        servers = [server.failures for server in self.servers()]
+        logs = [self.web.failures, *servers, *self.alerting.failure_logs()]
         return logs if self.udp is None else [*logs, self.udp.failures]
 
     def events_left(self) -> int:

@@ -63,19 +63,24 @@ class Reloader:
         # The hooks may need what the start hooks open.
         self._health.begun.wait()
         with self._busy:
-            notifier = self._notifier()
-            if notifier is None or self._shutdown.is_set():
-                return
-            notifier.reloading()
             # What is asked for from now on may be meant for another content of the file.
             waiting, self._waiting = self._waiting, []
-            outcome = Outcome(False, "The reload failed; see the log")
+            outcome = Outcome(False, "Not reloaded: the daemon is stopping")
+            notifier = self._notifier()
             try:
-                outcome = self._load()
+                if notifier is not None and not self._shutdown.is_set():
+                    outcome = Outcome(False, "The reload failed; see the log")
+                    outcome = self._notified(notifier)
             finally:
-                notifier.reloaded()
                 for waits in waiting:
                     waits.settle(outcome)
+
+    def _notified(self, notifier: SystemdNotifier) -> Outcome:
+        notifier.reloading()
+        try:
+            return self._load()
+        finally:
+            notifier.reloaded()
 
     def reload_and_wait(self, timeout: float) -> Outcome | None:
         """Reload soon, as on SIGHUP; returns the outcome, None if there is none within `timeout`
@@ -100,8 +105,11 @@ class Reloader:
             self._logger.error("%s", text)
             return Outcome(False, text)
         self.last_failed = False
+        remarks = []
         for level, line in reload.report():
             self._logger.log(level, "%s", line)
+            if level >= logging.WARNING:
+                remarks.append(line[:1].lower() + line[1:])
         log_warnings(self._config.now, self._logger)
         self._apply_level()
         failed = 0
@@ -112,7 +120,7 @@ class Reloader:
             failed += call_hook(hook, "reload", self._logger) is not None
         text = "Reloaded" + (f", but {failed} reload hooks failed" if failed else "")
         self._logger.info(text)
-        return Outcome(not failed, text)
+        return Outcome(not failed, "; ".join([text, *remarks]))
 
 
 class _Waiting:

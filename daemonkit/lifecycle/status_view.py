@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -19,6 +20,7 @@ from ..web.access import READ
 from .assembly import Assembly
 from .control import Control
 from .on_demand import OnDemand
+from .parts import Parts
 
 
 class StatusView:
@@ -80,13 +82,13 @@ class StatusView:
             for slave in (supervisor.slaves() if supervisor else ())
         ]
 
-    def counters(self, *, with_letters: bool = True) -> dict[str, Any]:
-        """The counters of the parts other than slaves; with_letters: and the dead letters."""
+    def counters(self, *, quick: bool = False) -> dict[str, Any]:
+        """The counters of the parts other than slaves; quick: see `EventQueue.counters`."""
         parts, made = self._assembly.parts, self._on_demand
         events = {
             **made.intake.counters(),
             **made.intake.details(),
-            **made.queue.counters(with_letters=with_letters),
+            **made.queue.counters(quick=quick),
             **(parts.processor.counters() if parts else {}),
         }
         if READ not in made.access.guarded:
@@ -94,7 +96,14 @@ class StatusView:
         return {
             "events_queue": events["waiting"],
             "events": events,
-            "http": parts.server.counters() if parts else {},
+            "http": _http(parts) if parts else {},
             "udp": parts.udp.counters() if parts and parts.udp else NO_DATAGRAMS,
             **self._assembly.alerting.counters(),
         }
+
+
+def _http(parts: Parts) -> dict[str, Any]:
+    """The counters of the public listener, with the answers of both."""
+    each = [server.counters() for server in parts.servers()]
+    answers = sum((Counter(counters["answers"]) for counters in each), Counter[str]())
+    return {**each[0], "answers": dict(sorted(answers.items()))}

@@ -21,7 +21,8 @@ ProblemSource = Callable[[], Iterable[Problem]]
 class Health:
     """The phase of the daemon, what it waits for, and what is wrong.
 
-    waiting_for: returns what is waited for; the lifecycle sets it.
+    waiting_for: returns what is waited for, the lifecycle sets it; paused: returns what is paused,
+    in one line, for the summary.
     """
 
     def __init__(self) -> None:
@@ -29,6 +30,7 @@ class Health:
         self.begun = threading.Event()
         """Set once the daemon is no longer starting."""
         self.waiting_for: Callable[[], list[str]] = list
+        self.paused: Callable[[], str] = str
         self._lock = threading.Lock()
         self._sources: list[ProblemSource] = []
         self._listeners: list[Callable[[], None]] = []
@@ -70,8 +72,11 @@ class Health:
         return f"{self.phase}: waiting for {', '.join(waiting)}" if waiting else self.phase
 
     def summary(self) -> str:
-        """The same and what is wrong, in one line."""
-        return "; ".join([self.progress(), *(problem.text for problem in self.problems())])
+        """The same, what is wrong, and what is paused, in one line."""
+        paused = self.paused()
+        pauses = [f"paused: {paused}"] if paused else []
+        problems = [problem.text for problem in self.problems()]
+        return "; ".join([self.progress(), *problems, *pauses])
 
     def shown(self) -> dict[str, Any]:
         """The same, as fields for `/status`."""

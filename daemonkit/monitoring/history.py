@@ -76,9 +76,9 @@ class History:
         seconds = now - self._before_at
         calls = [new - old for new, old in zip(sample.calls, before.calls, strict=True)]
         values: dict[str, float | None] = {
-            **{n: (getattr(sample, n) - getattr(before, n)) / seconds for n in RATES},
+            **{n: _rate(getattr(before, n), getattr(sample, n), seconds) for n in RATES},
             "waiting": sample.waiting,
-            "oldest_age": sample.oldest_age,
+            "oldest_age": sample.oldest_age or 0.0,
             **{name: quantile(calls, share) for name, share in QUANTILES.items()},
             "cpu": (time.process_time() - self._cpu_before) / seconds,
             "memory": memory_used(),
@@ -122,6 +122,11 @@ def memory_used() -> float | None:
             return float(int(file.read().split()[1]) * PAGE_SIZE)
     except (OSError, ValueError, IndexError):
         return None
+
+
+def _rate(before: int, now: int, seconds: float) -> float:
+    # No more digits than the time between two samples is exact.
+    return float(f"{(now - before) / seconds:.3g}")
 
 
 def _shown(value: float) -> float | None:

@@ -15,6 +15,7 @@ class SlaveFacts(NamedTuple):
     restarts: int
     heartbeat_age: float | None
     is_periodic: bool
+    is_paused: bool
     last_success: float | None
     last_duration: float | None
 
@@ -36,4 +37,5 @@ class Facts(NamedTuple):
     udp: Mapping[str, Any]
     alerts: Mapping[str, int]
     reload_failed: bool
+    events_paused: bool
     slaves: Sequence[SlaveFacts]

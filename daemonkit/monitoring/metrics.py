@@ -38,8 +38,9 @@ class Exposition:
     """The daemon's metrics, the user's gauges, and the user's own registry.
 
     facts: called for each scrape; gauges: those registered with `app.metric`; evaluate: calls one
-    of them, and returns None if it fails; own: returns what the user's registry has. Of metrics
-    with the same name only the first is shown.
+    of them, and returns None if it fails; own: returns what the user's registry has; redact: hides
+    secrets in labels; failed: called with the name of a metric that can't be shown, and why. Of
+    metrics with the same name only the first is shown.
     """
 
     def __init__(
@@ -48,29 +49,56 @@ class Exposition:
         gauges: Sequence[Gauge],
         evaluate: Callable[[Gauge], Mapping[tuple[str, ...], float] | None],
         own: Callable[[], Iterable[Metric]],
+        redact: Callable[[str], str] = str,
+        failed: Callable[[str, Exception], object] = lambda _name, _error: None,
     ) -> None:
         self._facts = facts
         self._gauges = gauges
         self._evaluate = evaluate
         self._own = own
+        self._redact = redact
+        self._failed = failed
         self._process = ProcessCollector(registry=None)
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """All metrics, in the format that the Accept field asks for; and its Content-Type."""
         encode, content_type = choose_encoder(accept)
-        found: dict[str, Metric] = {}
-        for metric in self._collect():
-            found.setdefault(metric.name, metric)
+        found = {metric.name: metric for metric in self._library_s()}
+        for metric in self._program_s():
+            name = getattr(metric, "name", "?")
+            try:
+                # Whatever their values and labels are.
+                encode(_Collected([metric]))
+            except Exception as error:
+                self._failed(str(name), error)
+            else:
+                found.setdefault(name, metric)
+        for metric in found.values():
+            self._redact_labels(metric)
         return encode(_Collected(list(found.values()))), content_type
 
-    def _collect(self) -> Iterator[Metric]:
+    def _library_s(self) -> Iterator[Metric]:
         yield from families(self._facts())
         yield from self._process.collect()
+
+    def _program_s(self) -> Iterator[Metric]:
         for gauge in self._gauges:
             values = self._evaluate(gauge)
             if values is not None:
                 yield _family(gauge, values)
         yield from self._own()
+
+    def _redact_labels(self, metric: Metric) -> None:
+        # Not the whole text: a number in it may be the same as a secret.
+        metric.documentation = self._redact(metric.documentation)
+        metric.samples = [
+            sample._replace(
+                labels={key: self._redact(value) for key, value in sample.labels.items()}
+            )
+            if sample.labels
+            else sample
+            for sample in metric.samples
+        ]
 
 
 class _Collected(Collector):
@@ -150,6 +178,8 @@ def _events(facts: Facts) -> Iterator[Metric]:
         ("events_oldest_age_seconds", "oldest_age", "How long the oldest event has waited."),
     ):
         yield _gauge(name, text, events.get(key) or 0)
+    text = "Whether events are paused: taken in, but not handled."
+    yield _gauge("events_paused", text, facts.events_paused)
     yield _histogram(facts.calls, facts.call_seconds)
 
 
@@ -186,6 +216,12 @@ def _slaves(slaves: Sequence[SlaveFacts]) -> Iterator[Metric]:
             "Time since a slave's last heartbeat.",
             slaves,
             lambda s: s.heartbeat_age,
+        ),
+        (
+            "slave_paused",
+            "Whether a periodic slave's calls are paused.",
+            periodic,
+            lambda s: s.is_paused,
         ),
         (
             "slave_last_success_timestamp_seconds",

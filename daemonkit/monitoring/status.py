@@ -34,10 +34,11 @@ class Gatherer:
         title: str,
         function: Callable[[], Any],
         fallback: Callable[[], dict[str, Any]] = dict,
+        then: str = "; /status shows the error instead",
     ) -> Any:
         """Return the function's value, or `fallback()` with the key `error` if it raises.
 
-        title: names the function in the log.
+        title: names the function in the log; then: what follows, for the log.
         """
         try:
             value = refuse_unrun(function())
@@ -47,7 +48,6 @@ class Gatherer:
                 is_new = title not in self._failing
                 self._failing.setdefault(title, False)
             if is_new:
-                then = "; /status shows the error instead"
                 self._failing[title] = self._failures.log(error, f"{title} failed", then=then)
             return {**fallback(), "error": error_text(error)}
         with self._lock:

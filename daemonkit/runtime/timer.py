@@ -65,12 +65,16 @@ class Timer(ThreadedPart):
         due = 0.0
         while self._sleep_until(due):
             now = monotonic()
-            try:
-                due = min(run_due(now) for run_due in [*self._functions, self._failures.run_due])
-            # The thread must survive whatever a function raises.
-            except Exception as error:
-                self._failures.log(error, f"The thread {self.name} failed", then=" and continues")
-                due = now + AFTER_FAILURE
+            functions = [*self._functions, self._failures.run_due]
+            due = min(self._call(run_due, now) for run_due in functions)
+
+    def _call(self, run_due: RunDue, now: float) -> float:
+        try:
+            return run_due(now)
+        # Neither the thread nor the other functions may suffer from what one raises.
+        except Exception as error:
+            self._failures.log(error, f"The thread {self.name} failed", then=" and continues")
+            return now + AFTER_FAILURE
 
     def _sleep_until(self, due: float) -> bool:
         """Wait until `due` or a wake; False when the thread is to stop."""

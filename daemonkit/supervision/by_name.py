@@ -136,7 +136,11 @@ class ByName:
 
     def stack(self, name: str) -> str:
         """The present stack of a slave's thread."""
-        run = self._find(name).run
+        # Above all while the daemon stops and one of them doesn't.
+        slave = self._graph.slaves.get(name)
+        if slave is None:
+            raise UnknownSlave(f"there is no slave {name!r}{nearest(name, self._graph.slaves)}")
+        run = slave.run
         return "(no stack)\n" if run is None else stack_of(run.thread)
 
     def _calls_of(self, name: str) -> Calls:

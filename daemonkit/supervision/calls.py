@@ -43,6 +43,8 @@ class Calls:
         with self._changed:
             self._schedule = Schedule(self.every, self._clock)
             self._wake_loop = _nothing
+            # The run before may have been cancelled in a call.
+            self._is_calling = self._is_scheduled = False
 
     def use_loop(self, wake: Callable[[], None]) -> None:
         """The slave waits in an event loop; wake: ends the wait."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections import deque
 from datetime import datetime
@@ -20,6 +21,7 @@ LONGEST_MESSAGE = 2000
 
 ABOUT_EVENTS = ("The event handler", "The dead-letter hook")
 """How lines about events begin that aren't logged while one is handled."""
+_PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 HIDDEN = "(about an event: shown if `read` needs a token)"
 _WHAT = re.compile(r"The (?:event handler|dead-letter hook) (?:failed|is stalled|recovered)")
 
@@ -33,26 +35,31 @@ class Recent(logging.Handler):
     def __init__(self, redact: Redact = str) -> None:
         super().__init__(logging.WARNING)
         self._redact = redact
-        self._lines: deque[dict[str, Any]] = deque(maxlen=KEPT)
-        self._private: deque[bool] = deque(maxlen=KEPT)
-        """Whether each of them may quote an event."""
+        self._lines: deque[tuple[dict[str, Any], bool]] = deque(maxlen=KEPT)
+        """And whether each of them may quote an event."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep a line."""
         self._pass_on(record)
+        # The record may be another program's, and must not raise where it is logged.
+        try:
+            line = self._line(record)
+        except Exception:
+            self.handleError(record)
+            return
+        is_private = handled_now() is not None or line["message"].startswith(ABOUT_EVENTS)
+        self._lines.append((line, is_private))
+
+    def _line(self, record: logging.LogRecord) -> dict[str, Any]:
         error = record.exc_info[1] if record.exc_info else None
-        text = message(record.msg, record.args)
-        self._private.append(handled_now() is not None or text.startswith(ABOUT_EVENTS))
-        self._lines.append(
-            {
-                "time": timestamp(datetime.fromtimestamp(record.created)),
-                "level": self._text(record.levelname),
-                "logger": self._text(record.name),
-                "message": self._text(text),
-                "exception": None if error is None else self._text(error_text(error, self._redact)),
-                "place": self._text(_place(record, error)),
-            }
-        )
+        return {
+            "time": timestamp(datetime.fromtimestamp(record.created)),
+            "level": self._text(record.levelname),
+            "logger": self._text(record.name),
+            "message": self._text(message(record.msg, record.args)),
+            "exception": None if error is None else self._text(error_text(error, self._redact)),
+            "place": self._text(_place(record, error)),
+        }
 
     def shown(self, *, whole: bool = True) -> list[dict[str, Any]]:
         """The last lines, the oldest first: time, level, logger, message, the text of the exception
@@ -62,10 +69,9 @@ class Recent(logging.Handler):
         """
         self.acquire()
         try:
-            pairs = zip(self._lines, self._private, strict=True)
             return [
                 _without_contents(line) if is_private and not whole else dict(line)
-                for line, is_private in pairs
+                for line, is_private in self._lines
             ]
         finally:
             self.release()
@@ -100,6 +106,9 @@ def _without_contents(line: dict[str, Any]) -> dict[str, Any]:
 
 
 def _place(record: logging.LogRecord, error: BaseException | None) -> str:
+    # Where daemonkit itself has logged something says nothing.
+    if error is None and record.pathname.startswith(_PACKAGE):
+        return ""
     file, line = record.pathname, record.lineno
     trace = None if error is None else error.__traceback__
     while trace is not None:

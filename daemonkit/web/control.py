@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from werkzeug.exceptions import BadRequest
+from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 
 from ..config.checks import DEFAULT_LEVEL, LEVEL_TIME, LEVELS, Check, one_of
 from ..events.codec import decode
@@ -107,6 +107,8 @@ VERBS = {
 def parse(verb: str, body: bytes) -> dict[str, Any]:
     """The checked fields of a request's body, none of an empty one; raises BadRequest and
     InvalidEvent."""
+    if len(body) > MAX_BODY:
+        raise RequestEntityTooLarge(f"A request to /control has at most {MAX_BODY} bytes")
     given = decode(body, MAX_BODY) if body.strip() else {}
     kind = VERBS[verb]
     if not isinstance(given, dict):

@@ -36,8 +36,10 @@ class OperatorRoutes:
 
     def page(self) -> Response:
         """The page for browsers; it is empty, and asks for everything else by itself."""
-        if not self._views.page_is_on() or HTML not in request.headers.get("Accept", "").lower():
+        if not self._views.page_is_on():
             raise NotFound
+        if HTML not in request.headers.get("Accept", "").lower():
+            raise NotFound(f"Not found: / (the page is for browsers, which accept {HTML})")
         response = self._files.response()
         response.vary.add("Accept")
         return response

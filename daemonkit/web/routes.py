@@ -104,7 +104,7 @@ class _LibraryRoutes:
         try:
             return self._ping_response(refuse_unrun(self._views.ping()))
         except PingError as error:
-            return plain_answer(shorten(redact(error.message)), error.code)
+            return plain_answer(self._with_pause(shorten(redact(error.message))), error.code)
         # SystemExit too: a health check must never end a server thread.
         except BaseException:
             self._failures.log_raised("The health check failed")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import DEVNULL
@@ -69,8 +71,15 @@ class UdpFlood:
     shares: Shares
 
 
-def udp_flood(bench: Bench, figure: str, peer: Peer) -> UdpFlood:
+def udp_flood(
+    bench: Bench,
+    figure: str,
+    peer: Peer,
+    during: Callable[[Server], AbstractContextManager[object]] = nullcontext,
+) -> UdpFlood:
     """Flood a new server with datagrams.
+
+    during: goes on meanwhile.
 
     The rate is the consumer's count when the server comes to rest, divided by the time from the
     first datagram until then: what is in buffers when the flood ends counts, and so does the time
@@ -78,18 +87,21 @@ def udp_flood(bench: Bench, figure: str, peer: Peer) -> UdpFlood:
     """
 
     def measure() -> tuple[UdpFlood, Shares]:
-        flood = _udp_flood(bench, peer)
+        flood = _udp_flood(bench, peer, during)
         return flood, flood.shares
 
     return bench.undisturbed(figure, measure, is_full=not peer.computes)
 
 
-def _udp_flood(bench: Bench, peer: Peer) -> UdpFlood:
+def _udp_flood(
+    bench: Bench, peer: Peer, during: Callable[[Server], AbstractContextManager[object]]
+) -> UdpFlood:
     with bench.server(peer, udp=True) as server, Datagrams(server.port) as datagrams:
         lost_before, watch = softnet_drops(), CoreWatch(server)
         began = time.monotonic()
-        sent = datagrams.flood(bench.flood_seconds)
-        ended = time.monotonic()
+        with during(server):
+            sent = datagrams.flood(bench.flood_seconds)
+            ended = time.monotonic()
         shares = watch.shares()
         rested = server.rest()
         counted = count_datagrams(server, sent, softnet_drops() - lost_before)

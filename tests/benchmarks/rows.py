@@ -14,6 +14,7 @@ from .durable import DURABLE_ROWS
 from .floods import http_flood, ping_flood, udp_flood, until_ping
 from .limits import LIMITS_ROW
 from .load import BATCH, idle_connections
+from .observed import OBSERVED_ROW
 from .processes import PINNED, CheckFailed, end_group, output_of, rss_kib, spawn
 from .servers import (
     AIOHTTP,
@@ -211,6 +212,7 @@ ROWS = (
     Row("stop", _stop, (Bar(STOP, "ms", (), 100, at_most=True),), pinnings=ALONE),
     Row("ping", _ping, (Bar(PING, "ms", (), 20, at_most=True),), http=(DAEMONKIT,)),
     ACCESS_ROW,
+    OBSERVED_ROW,
     LIMITS_ROW,
     SLOW_ROW,
     *COMPUTING_ROWS,

@@ -93,6 +93,7 @@ WITH_TOKEN = _daemonkit(
     "intake=[http]",
     token=TOKEN,
 )
+MANY_SLAVES = _daemonkit("daemonkit_slaves.py")
 WITH_META = _daemonkit("daemonkit_meta.py")
 WITH_HOOK = _daemonkit("daemonkit_hook.py")
 THREADS, CONNECTIONS = (

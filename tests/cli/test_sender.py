@@ -259,7 +259,7 @@ def test_a_port_of_this_machine_where_nothing_listens_is_noticed(receiver: socke
 
     assert caught.value.exit_status == 3
     assert str(caught.value) == (
-        f"no datagrams are taken at 127.0.0.1 port {port}: Connection refused"
+        f"nothing listens for datagrams at 127.0.0.1 port {port}: Connection refused"
     )
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from datetime import datetime, timezone
 from typing import Any
 
@@ -173,3 +174,42 @@ def test_a_retried_event_needs_no_room() -> None:
 
     assert queue.failed_events.retry(ALL_DEAD) == 1
     assert len(queue) == 2
+
+
+def test_a_retried_event_is_what_json_makes_of_it() -> None:
+    queue = with_letters("\ud800", {"a": (1, 2)})
+
+    assert queue.failed_events.retry(ALL_DEAD) == 2
+    assert [queue.get().event, queue.get().event] == ["\ud800", {"a": [1, 2]}]
+
+
+def test_what_is_no_json_any_more_can_t_be_retried() -> None:
+    cycle: list[Any] = []
+    cycle.append(cycle)
+    queue = with_letters(float("nan"), {"now": object()}, cycle, "good")
+
+    assert queue.failed_events.retry(ALL_DEAD) == 1
+    assert queue.get().event == "good"
+    assert ids(queue) == [3, 2, 1]
+
+
+def test_a_dead_letter_keeps_its_text_only() -> None:
+    """The event itself may use twenty times as much memory."""
+    queue = with_letters([[] for _ in range(1000)])
+    (kept,) = queue._failures._dead.values()
+
+    assert kept.entry.event is None
+    assert kept.text == json.dumps([[]] * 1000)
+
+
+def test_many_are_retried_and_dropped_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_failures, "AT_ONCE", 3)
+    queue = MemoryQueue(100)
+    for number in range(1, 11):
+        queue.fail(Entry(number, id=number), failure(), 3600)
+    retried = queue.failed_events.retry(ALL_RETRYING)
+    first = [queue.get().event for _ in range(4)]
+
+    assert (retried, sorted(first)) == (10, [1, 2, 3, 4])
+    assert queue.failed_events.drop(ALL_RETRYING) == 6
+    assert len(queue) == 0

@@ -64,10 +64,11 @@ def test_short_calls_that_follow_one_another_are_timed_in_blocks() -> None:
 def test_a_slow_call_among_short_ones_is_seen() -> None:
     timed = Timed()
     timed.call(*[SHORT] * (1 + BLOCK + 3), 1.99, *[SHORT] * (BLOCK - 4))
+    assert timed.block == 1, "the next one is timed alone"
+    timed.call(SHORT)
 
     assert timed.counted[2.0] == 1
-    assert sum(timed.counted.values()) == 1 + 2 * BLOCK
-    assert timed.block == 1, "the next one is timed alone"
+    assert sum(timed.counted.values()) == 2 + 2 * BLOCK
 
 
 def test_calls_are_counted_before_a_wait_and_the_wait_is_not() -> None:
@@ -84,10 +85,20 @@ def test_calls_are_counted_before_a_wait_and_the_wait_is_not() -> None:
 
 def test_calls_that_get_slower_together_are_soon_timed_one_by_one() -> None:
     timed = Timed()
-    timed.call(*[SHORT] * (1 + BLOCK), *[0.002] * (BLOCK + 10))
+    timed.call(*[SHORT] * (1 + BLOCK), *[0.0019] * (BLOCK + 10))
 
-    assert timed.counted[0.002] == 10
+    assert timed.counted[0.002] == BLOCK + 10, "the whole block was slow, as the next one shows"
     assert timed.block == 1
+
+
+def test_a_slow_block_before_a_wait_has_one_slow_call() -> None:
+    timed = Timed()
+    timed.call(*[SHORT] * (1 + BLOCK), *[SHORT] * 9, 0.5)
+    timed.wait(60)
+    timed.call(SHORT)
+
+    assert max(timed.counted) == 0.5
+    assert timed.counted[0.5] == 1
 
 
 def test_what_is_done_without_a_call_is_not_counted() -> None:

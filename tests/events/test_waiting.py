@@ -431,3 +431,15 @@ def test_a_closed_queue_can_t_be_paused() -> None:
     waiting.pause()
 
     assert (waiting.is_paused, waiting.get()) == (False, 1)
+
+
+def test_an_entry_that_can_t_be_prepared_is_not_in_work() -> None:
+    def fail(entry: Entry) -> Entry:
+        raise ValueError("damaged")
+
+    waiting = Waiting(fail)
+    waiting.put_back(Entry(1, id=1), 0.0)
+    with pytest.raises(ValueError, match="damaged"):
+        waiting.get()
+
+    assert waiting.taken == 0

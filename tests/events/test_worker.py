@@ -63,3 +63,15 @@ def test_between_events_nothing_is_being_handled_and_nothing_is_kept() -> None:
     assert worker.taken is NOTHING
     processor.request_stop()
     assert processor.join(10)
+
+
+def test_a_block_of_calls_can_be_cut_short_by_another_thread() -> None:
+    worker = Worker("events", 1, 1, is_batch=False)
+    worker.block = [None] * 5
+    made = 0
+    for _ in worker.block:
+        made += 1
+        if made == 2:
+            worker.cut_block()
+
+    assert made == 2

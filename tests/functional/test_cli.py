@@ -145,3 +145,74 @@ def test_events_that_meet_a_restart_add_up(run_app: Callable[..., Process]) -> N
         b"3 accepted, 0 refused, 0 unknown\n",
     )
     assert second.status()["events"]["received"] == 2
+
+
+CONTROLLED = """\
+from daemonkit import Daemon
+app = Daemon("billing")
+calls = []
+
+@app.slave(every=3600)
+def sweep(): calls.append(1)
+
+@app.status_field(name="calls")
+def count(): return len(calls)
+
+@app.on_event
+def handle(event):
+    if event == "bad": raise ValueError("bad")
+"""
+
+
+def test_ctl_does_what_it_says_and_status_shows_it(run_app: Callable[..., Process]) -> None:
+    daemon = run_app(CONTROLLED).wait_ready()
+    daemon.wait_until(lambda: daemon.status()["calls"] == 1)
+    for event in ("bad", "bad"):
+        daemon.send_event(event)
+    daemon.wait_until(lambda: daemon.status()["events"]["dead"] == 2)
+
+    def ctl(*arguments: str) -> tuple[int, str]:
+        done = command(daemon, "ctl", *arguments)
+        return done.returncode, done.stdout + done.stderr
+
+    found = [
+        ctl("pause", "events"),
+        ctl("pause", "sweep"),
+        ctl("level", "sweep", "error", "--for", "10m"),
+        ctl("drop", "1", "--yes"),
+    ]
+    screen = command(daemon, "status").stdout
+    ping = command(daemon, "ping").stdout
+    found += [
+        ctl("resume", "events"),
+        ctl("resume", "events"),
+        ctl("run-now", "sweep"),
+        ctl("retry", "--all"),
+        ctl("restart", "nobody"),
+        ctl("reload"),
+    ]
+    daemon.wait_until(lambda: daemon.status()["calls"] == 2)
+    stacks = ctl("stacks", "sweep")
+    found.append(ctl("stop"))
+
+    assert found == [
+        (0, "Events are paused\n"),
+        (0, "The slave sweep is paused\n"),
+        (0, "The log level of billing.sweep is ERROR for 600 s\n"),
+        (0, "1 failed event is dropped\n"),
+        (0, "Events are no longer paused\n"),
+        (1, f"daemonkit: {daemon.url} answered 409 Events are not paused\n"),
+        (0, "The slave sweep is called now\n"),
+        (0, "1 failed event is retried\n"),
+        (1, f"daemonkit: {daemon.url} answered 404 There is no slave 'nobody'\n"),
+        (0, "Reloaded; there is no configuration file to read again\n"),
+        (0, "The daemon is stopping\n"),
+    ]
+    assert stacks[0] == 0
+    assert "_run_calls" in stacks[1]
+    assert "Paused: events by 127.0.0.1:" in screen
+    assert "running, paused" in screen
+    assert "ERROR for billing.sweep until " in screen
+    assert "pause sweep" in screen
+    assert re.fullmatch(r"OK\nPaused: events \(by .*\), slave sweep \(by .*\)\n", ping)
+    assert daemon.popen.wait(30) == 0

@@ -28,7 +28,7 @@ well.set()
 
 
 @app.slave(critical=False, restart="never")
-def crasher(slave):
+def breaker(slave):
     while not slave.shutdown.wait(0.05):
         if not well.is_set():
             raise ValueError("no such account")
@@ -55,7 +55,7 @@ def break_it():
 @app.post("/mend")
 def mend_it():
     well.set()
-    app.start_slave("crasher")
+    app.start_slave("breaker")
     return "mended"
 """
 CONFIG = """\
@@ -68,7 +68,7 @@ master:
         when: {{unhealthy: 0, queue_full: 80%}}
 """
 PROBLEMS = {
-    "the slave crasher has failed",
+    "the slave breaker has failed",
     "the slave staller is stalled",
     "the event handler is stalled",
 }
@@ -107,7 +107,7 @@ class Views:
             for sample in family.samples
         }
         return {
-            "the slave crasher has failed": found["slave_upcrasher"] == 0,
+            "the slave breaker has failed": found["slave_upbreaker"] == 0,
             "the slave staller is stalled": found["slave_upstaller"] == 0,
             "the event handler is stalled": found["healthy"] == 0,
             "waiting": found["events_waiting"] >= 8,

@@ -283,3 +283,18 @@ def test_a_secret_address_is_not_in_the_log(servers: list[FakeJuggler], tmp_path
 
     assert f"the webhook at {HIDDEN} refused disk on {HOST}: CRIT, full" in log.read_text("utf-8")
     assert webhook.url not in log.read_text("utf-8") + text
+
+
+def test_a_daemon_that_gives_up_says_so_before_it_stops() -> None:
+    app = Daemon("billing")
+    app.add_slave(lambda: 1 / 0, name="broken", restart="never")
+    alerts = {"to": ["webhook:http://127.0.0.1:1/"], "when": {"unhealthy": "1m"}}
+    with running(app, {"master": {"alerts": alerts}}) as client:
+        assert app.shutdown.wait(10)
+        client.wait_until(lambda: client.alerts)
+
+    ((service, _, text),) = [alert for alert in client.alerts if alert[1] == "CRIT"]
+    assert service == "unhealthy"
+    assert text.startswith("the daemon stops: ")
+    assert "broken" in text
+    assert client.exit_status == 1

@@ -48,6 +48,7 @@ def test_paused_events_are_taken_in_and_handled_after_the_pause() -> None:
             client.send_event(number)
         status = client.status()
         ping, ready = client.get("/ping"), client.get("/ready")
+        metrics, summary = client.get("/metrics").text, app._health.summary()
         again = control("pause", events=True)
         assert control("resume", events=True) == (200, "Events are no longer paused")
         client.wait_until(lambda: handled == [1, 2, 3])
@@ -62,6 +63,8 @@ def test_paused_events_are_taken_in_and_handled_after_the_pause() -> None:
     assert (ping.status_code, ping.text) == (200, f"OK\nPaused: {line}\n")
     assert (ready.status_code, ready.json()["message"]) == (200, f"Ready; paused: {line}")
     assert after == ({}, "OK\n")
+    assert "daemonkit_events_paused 1.0" in metrics
+    assert summary == f"running; paused: {line}", "what systemd shows"
 
 
 def test_a_stop_drains_the_events_of_a_pause() -> None:
@@ -130,8 +133,8 @@ def test_what_isn_t_possible_now_is_said() -> None:
         (409, "The slave 'work' isn't called periodically (every)"),
         (404, "There is no slave 'workk'; did you mean 'work'?"),
         (404, "There is no logger no.such.logger"),
-        (404, "0 failed events to be retried; 1 of these ids is no failed event's"),
-        (200, "0 failed events dropped"),
+        (404, "0 failed events are retried; 1 can't be: no failed events, or not kept whole"),
+        (200, "0 failed events are dropped"),
     ]
 
 
@@ -238,12 +241,13 @@ def test_each_action_is_logged_and_listed_with_who_asked(caplog: pytest.LogCaptu
     assert found == [
         ("pause events", False, "Events are already paused"),
         ("resume events", True, "Events are no longer paused"),
-        ("drop all state retrying error Time out", True, "0 failed events dropped"),
+        ("drop all state retrying error ...", True, "0 failed events are dropped"),
     ]
+    # What was looked for may be a text of an event.
     control_lines = [r for r in caplog.records if r.getMessage().startswith("Control: ")]
     assert len(control_lines) == KEPT + 2
     assert control_lines[-1].getMessage() == (
-        f"Control: drop all state retrying error Time out, by {by}: 0 failed events dropped"
+        f"Control: drop all state retrying error Time out, by {by}: 0 failed events are dropped"
     )
     assert control_lines[1].levelno == logging.WARNING
 
@@ -273,9 +277,12 @@ def test_failed_events_are_listed_retried_and_dropped() -> None:
     assert [event["error"] for event in page["events"]] == ["ValueError"] * 2
     assert (page["count"], page["more"]) == (5, True)
     assert (len(rest["events"]), rest["more"]) == (3, False)
-    assert one == (200, "1 failed event to be retried")
-    assert two == (200, "1 failed event dropped; 1 of these ids is no failed event's")
-    assert every == (200, "3 failed events to be retried")
+    assert one == (200, "1 failed event is retried")
+    assert two == (
+        200,
+        "1 failed event is dropped; 1 can't be: no failed events, or not kept whole",
+    )
+    assert every == (200, "3 failed events are retried")
     assert left == {"events": [], "count": 0, "more": False}
 
 
@@ -317,3 +324,61 @@ def test_the_status_says_which_rights_the_caller_has() -> None:
         proxied = client.get("/status", headers={"Via": "1.1 proxy"}).json()["message"]["rights"]
 
     assert (near, proxied) == (["send", "read", "control"], ["send", "read"])
+
+
+def test_a_reload_names_what_needs_a_restart(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")  # A reload sets it, and this restores it.
+    path = tmp_path / "cfg.yaml"
+    path.write_text("master: {queue_size: 5}\n")
+    with running(Daemon("app"), str(path)) as client:
+        path.write_text("master: {queue_size: 6}\n")
+        answer = Operator(client)("reload")
+
+    text = "Reloaded; changed, but in force only after a restart: master.queue_size"
+    assert answer == (200, text)
+
+
+def test_a_reload_that_a_stop_overtakes_is_answered_at_once() -> None:
+    app, answers = Daemon("app"), []
+    with operated(app) as (client, control):
+        control("reload")
+        # The next one would have to wait for a second.
+        thread = threading.Thread(target=lambda: answers.append(control("reload")))
+        thread.start()
+        client.wait_until(lambda: app._reloader._waiting)
+        app.stop()
+        thread.join(10)
+
+    assert answers == [(409, "Not reloaded: the daemon is stopping")]
+
+
+def test_a_pause_is_named_beside_a_problem() -> None:
+    app = Daemon("app")
+    app.add_slave(lambda: 1 / 0, name="broken", restart="never", critical=False)
+    with operated(app) as (client, control):
+        control("pause", events=True)
+        client.wait_until(lambda: client.get("/ping").status_code == 503)
+        text = client.get("/ping").text
+
+    assert text.startswith("the slave broken has failed\nPaused: events (by ")
+
+
+def test_the_stack_of_a_slave_that_does_not_stop_is_shown() -> None:
+    app, may_stop = Daemon("app"), threading.Event()
+
+    @app.slave
+    def stuck() -> None:
+        may_stop.wait(30)
+
+    with operated(app) as (client, control):
+        client.wait_until(lambda: slave_status(client, "stuck")["started"])
+        app.stop()
+        client.wait_until(lambda: client.status()["waiting_for"] == ["slaves (stuck)"])
+        answer, unknown = control("stacks", slave="stuck"), control("stacks", slave="nobody")
+        may_stop.set()
+
+    assert answer[0] == 200
+    assert "may_stop.wait(30)" in answer[1]
+    assert unknown == (404, "There is no slave 'nobody'")

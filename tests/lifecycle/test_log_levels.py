@@ -62,7 +62,7 @@ def level() -> str:
     return logging.getLevelName(logging.getLogger().level)
 
 
-def test_a_level_reverts_by_itself(levels: Levels) -> None:
+def test_a_level_reverts_by_itself(levels: Levels, caplog: pytest.LogCaptureFixture) -> None:
     levels.set("app", "ERROR", 600, "me")
     (shown,) = levels.shown()
     waits = levels.pass_time(599)
@@ -71,6 +71,7 @@ def test_a_level_reverts_by_itself(levels: Levels) -> None:
 
     assert (during, level(), waits, after) == ("ERROR", "INFO", 1, math.inf)
     assert (shown["logger"], shown["level"], shown["by"]) == ("app", "ERROR", "me")
+    assert "The log level of app is INFO again" in caplog.messages
     assert levels.wakes == 1
     assert levels.shown() == []
 

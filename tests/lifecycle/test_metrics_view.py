@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,8 @@ from daemonkit import Daemon, Secret
 from daemonkit.gauges import Gauge
 from daemonkit.lifecycle.metrics_view import values_of
 from daemonkit.testing import Client, running
+
+from ..supervision.slaves import slave_status
 
 
 def metrics(client: Client) -> dict[str, float]:
@@ -159,3 +162,37 @@ def test_what_isn_t_a_metric_s_value_is_refused(found: Gauge, message: str) -> N
         values_of(found)
 
     assert str(raised.value) == message
+
+
+def test_a_metric_that_hangs_takes_one_thread_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("daemonkit.lifecycle.metrics_view.SCRAPE_WAIT", 0.01)
+    app, entered, may_end = Daemon("app"), threading.Event(), threading.Event()
+
+    @app.metric
+    def rows() -> int:
+        entered.set()
+        may_end.wait(30)
+        return 1
+
+    with running(app) as client:
+        thread = threading.Thread(target=client.get, args=["/metrics"])
+        thread.start()
+        assert entered.wait(10)
+        second = client.get("/metrics")
+        may_end.set()
+        thread.join(10)
+        third = client.get("/metrics")
+
+    assert (second.status_code, third.status_code) == (503, 200)
+    assert second.json()["message"].startswith("Another scrape is under way")
+
+
+def test_a_slave_that_has_ended_has_no_heartbeat() -> None:
+    app = Daemon("app")
+    app.add_slave(lambda slave: None, name="brief")
+    with running(app) as client:
+        client.wait_until(lambda: slave_status(client, "brief")["state"] == "finished")
+        found = metrics(client)
+
+    assert found["daemonkit_slave_up{slave=brief}"] == 0
+    assert "daemonkit_slave_heartbeat_age_seconds{slave=brief}" not in found

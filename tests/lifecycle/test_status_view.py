@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from daemonkit import Daemon, Secret
-from daemonkit.testing import running
+from daemonkit.testing import Client, running
 
 READER = {"reader": {"token": Secret("r" * 16), "may": ["read"]}}
 
@@ -76,3 +76,18 @@ def test_the_history_has_what_happened() -> None:
     assert later["start"] == last + 1
     assert any(whole["series"]["handler_median"])
     assert (wrong.status_code, wrong.json()["message"]) == (400, "since must be in Unix seconds")
+
+
+def test_answers_of_both_listeners_are_counted() -> None:
+    app = Daemon("app")
+    with running(app, {"master": {"admin": "127.0.0.1:0"}}) as client:
+        parts = app._assembly.parts
+        assert parts is not None
+        assert parts.admin is not None
+        admin = Client("127.0.0.1", 10, parts.admin._socket.getsockname()[1])
+        client.get("/nowhere")
+        for _ in range(2):
+            admin.get("/status")
+        client.wait_until(lambda: admin.status()["http"]["answers"]["200"] >= 2)
+
+        assert admin.status()["http"]["answers"]["404"] == 1

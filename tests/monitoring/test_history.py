@@ -56,7 +56,7 @@ def test_present_values_are_kept_as_they_are(history: Recorded) -> None:
     history.after(1, waiting=3, oldest_age=0.5)
     history.after(1, waiting=0, oldest_age=None)
 
-    assert (history.series("waiting"), history.series("oldest_age")) == ([3, 0], [0.5, None])
+    assert (history.series("waiting"), history.series("oldest_age")) == ([3, 0], [0.5, 0])
 
 
 def test_the_quantiles_are_those_of_the_last_second(history: Recorded) -> None:

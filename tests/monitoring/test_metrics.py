@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Metric
+from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_open
 from prometheus_client.parser import text_string_to_metric_families as parse
 
@@ -28,8 +29,8 @@ EVENTS = {
     "oldest_age": 1.5,
 }
 SLAVES = [
-    SlaveFacts("poller", True, "running", 2, 0.25, False, None, None),
-    SlaveFacts("sweep", False, "failed", 5, None, True, 1000.5, 0.125),
+    SlaveFacts("poller", True, "running", 2, 0.25, False, False, None, None),
+    SlaveFacts("sweep", False, "failed", 5, None, True, True, 1000.5, 0.125),
 ]
 
 
@@ -49,6 +50,7 @@ def facts(**changes: Any) -> Facts:
         "udp": {"received": 10, "denied": 1, "invalid": 2, "refused": 3, "kernel_drops": None},
         "alerts": {"waiting": 1, "sent": 2, "refused": 0, "dropped": 0},
         "reload_failed": False,
+        "events_paused": True,
         "slaves": SLAVES,
     }
     return Facts(**{**given, **changes})
@@ -104,6 +106,7 @@ def test_the_daemon_s_own_metrics_have_their_names_and_values() -> None:
         ("events_retrying", ()): 2,
         ("dead_letters", ()): 6,
         ("events_oldest_age_seconds", ()): 1.5,
+        ("events_paused", ()): 1,
         ("handler_duration_seconds_count", ()): 5,
         ("handler_duration_seconds_sum", ()): 10000.0312,
         ("slave_up", (("slave", "poller"),)): 1,
@@ -113,6 +116,7 @@ def test_the_daemon_s_own_metrics_have_their_names_and_values() -> None:
         ("slave_restarts_total", (("slave", "poller"),)): 2,
         ("slave_restarts_total", (("slave", "sweep"),)): 5,
         ("slave_heartbeat_age_seconds", (("slave", "poller"),)): 0.25,
+        ("slave_paused", (("slave", "sweep"),)): 1,
         ("slave_last_success_timestamp_seconds", (("slave", "sweep"),)): 1000.5,
         ("slave_duration_seconds", (("slave", "sweep"),)): 0.125,
         ("http_requests_total", (("code", "200"),)): 7,
@@ -186,3 +190,34 @@ def test_any_name_of_a_slave_is_one_label(name: str) -> None:
 
     (labels,) = [labels for key, labels in found if key == "daemonkit_slave_up"]
     assert labels[0][1] == name.encode("utf-8", "backslashreplace").decode()
+
+
+def test_a_metric_that_can_t_be_encoded_is_left_out() -> None:
+    bad = GaugeMetricFamily("bad", "x", labels=["a"])
+    bad.add_metric(["\ud800"], 1)
+    worse = GaugeMetricFamily("worse", "x", value="text")  # type: ignore[arg-type]
+    failed: list[str] = []
+    exposition = Exposition(
+        facts, [], lambda gauge: None, lambda: [bad, worse], failed=lambda n, e: failed.append(n)
+    )
+    found = samples(exposition.render("")[0].decode())
+
+    assert failed == ["bad", "worse"]
+    assert found["daemonkit_ready", ()] == 1
+
+
+def test_secrets_are_hidden_in_labels_and_numbers_stay_numbers() -> None:
+    family = GaugeMetricFamily("mine", "4711 things", labels=["key"])
+    family.add_metric(["x4711"], 4711)
+    exposition = Exposition(
+        lambda: facts(events={**EVENTS, "handled": 4711}),
+        [],
+        lambda gauge: None,
+        lambda: [family],
+        redact=lambda text: text.replace("4711", "***"),
+    )
+    text = exposition.render("")[0].decode()
+
+    assert 'mine{key="x***"} 4711.0' in text
+    assert "# HELP mine *** things" in text
+    assert "daemonkit_events_handled_total 4711.0" in text

@@ -142,3 +142,22 @@ def test_what_repeats_is_logged_when_it_is_due_and_at_the_end(
     timer.request_stop()
     assert timer.join(10)
     assert caplog.messages[3:] == ["Another: 1 more in the last 1 s"]
+
+
+def test_a_function_that_raises_keeps_no_other_from_being_called() -> None:
+    timer, calls = Timer(logging.getLogger("test")), threading.Semaphore(0)
+
+    def fail(now: float) -> float:
+        raise ValueError("broken")
+
+    def call(now: float) -> float:
+        calls.release()
+        return now + 0.01
+
+    timer.add(fail)
+    timer.add(call)
+    timer.start()
+    for _ in range(3):
+        assert calls.acquire(timeout=10)
+    timer.request_stop()
+    assert timer.join(10)

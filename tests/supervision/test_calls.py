@@ -196,3 +196,31 @@ def test_run_now_is_refused_for_a_slave_that_doesn_t_run() -> None:
 
         with pytest.raises(RegistrationError, match="'sweep' is stopped"):
             by_name(app).run_now("sweep")
+
+
+def test_a_wait_ends_when_it_is_woken_and_not_before() -> None:
+    calls, ended = Calls(10), threading.Event()
+    thread = threading.Thread(target=lambda: (calls.sleep(HOUR), ended.set()))
+    thread.start()
+    assert not ended.wait(0.05)
+    calls.wake()
+
+    assert ended.wait(10)
+
+
+def test_the_first_call_of_a_new_run_is_due_at_once() -> None:
+    calls = made(clock := Clock())
+    call(calls, clock)
+    calls.begin_run()
+
+    assert calls.delay() == 0
+
+
+def test_a_run_that_was_cancelled_in_a_call_leaves_nothing_behind() -> None:
+    calls = made(clock := Clock())
+    calls.begin_call()
+    calls.begin_run()
+    clock.now += 4
+    calls.resume()
+
+    assert calls.shown(is_running=True)["next_call_in"] == 6

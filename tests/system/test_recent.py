@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from daemonkit.system import log
 from daemonkit.system.handling import Handled, Handling
 from daemonkit.system.recent import KEPT, LONGEST_MESSAGE, Recent
 
@@ -153,3 +154,23 @@ def test_lines_about_events_can_be_shown_without_what_they_quote() -> None:
         ("no event: a disk", None),
     ]
     assert ["an order" in line["message"] for line in recent.shown()] == [True, True, True, False]
+
+
+def test_a_record_that_can_t_be_kept_harms_nobody(
+    recent: Recent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    odd = record("milliseconds")
+    odd.created = 1.8e12
+    recent.handle(odd)
+    recent.handle(record("good"))
+
+    assert [line["message"] for line in recent.shown()] == ["good"]
+
+
+def test_a_line_of_daemonkit_s_own_has_no_place(recent: Recent) -> None:
+    own = record("own")
+    own.pathname = log.__file__
+    recent.handle(own)
+
+    assert recent.shown()[0]["place"] == ""

@@ -315,15 +315,18 @@ class DurableQueue(Bounded, ThreadedPart):
         """None: they are in the file."""
         return 0
 
-    def counters(self, *, with_letters: bool = True) -> dict[str, Any]:  # noqa: ARG002
+    def counters(self, *, quick: bool = False) -> dict[str, Any]:
         """Counts of received and waiting events, scheduled and past retries and dead letters, and
         the age of the oldest waiting event in seconds."""
         oldest = self._backlog.oldest()
         # The disk may hang.
-        if oldest is None and self._lock.acquire(timeout=STATUS_TIMEOUT):
+        if oldest is None and not quick and self._lock.acquire(timeout=STATUS_TIMEOUT):
             try:
                 if not self._file.is_closed:
                     oldest = self._backlog.oldest_on_disk()
+            # Whoever reads from it next reports that.
+            except sqlite3.Error:
+                pass
             finally:
                 self._lock.release()
         # Both of one moment, and without the events whose commit is under way: they may be refused.

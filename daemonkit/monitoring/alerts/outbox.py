@@ -7,8 +7,8 @@ import logging
 import threading
 from collections.abc import Callable, Hashable, Mapping
 
-from ...system.log import log_safely
-from ...text import error_text
+from ...runtime.failures import FailureLog
+from ...text import error_text, shorten
 from ...types import Problem
 from .alert import Alert
 from .backend import Backend, Post, TryLater
@@ -42,6 +42,7 @@ class Outbox:
         self._redact = redact
         self._first_retry, self._longest_retry = retry
         self._newest_only = newest_only
+        self.failures = FailureLog(logger, redact=redact)
         self._numbers = itertools.count()
         self._waiting: dict[Hashable, Alert] = {}
         self._changed = threading.Condition()
@@ -192,9 +193,8 @@ class Outbox:
         # An alert that breaks the backend must not block all later ones.
         except Exception:
             self._counts["refused"] += len(alerts)
-            text = "Could not send %s"
-            for alert in alerts:
-                log_safely(self._logger, logging.ERROR, text, alert, exc_info=True)
+            shown = ", ".join(map(str, alerts))
+            self.failures.log_raised("Could not send alerts", f": {shorten(shown)}")
             return
         self._report_available()
         for alert, refusal in zip(alerts, refusals, strict=True):

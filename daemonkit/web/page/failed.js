@@ -70,7 +70,7 @@ export class FailedEvents {
     show($("#failed-newer"), this.before.length > 0);
     show($("#failed-older"), this.shown.more);
     for (const control of [$("#retry-all"), $("#drop-all")]) show(control, events.length > 0);
-    keyed($("table", this.section), events, (event) => `${line(event.state)} ${line(event.id)}`, (event) => this.makeEvent(event));
+    keyed($("table", this.section), events, (event) => `${line(event.state)} ${String(event.id)}`, (event) => this.makeEvent(event));
   }
 
   summary() {
@@ -126,13 +126,13 @@ export class FailedEvents {
   fillCells(cells, shown) {
     const now = this.now();
     const due = shown.due ? `, next ${moment(shown.due, now)}` : "";
-    const texts = [line(shown.id, 40), line(shown.attempts, 40) + due, moment(shown.first_failed, now),
+    const texts = [visible(String(shown.id), 40), line(shown.attempts, 40) + due, moment(shown.first_failed, now),
       moment(shown.last_failed, now), line(shown.error, 300)];
     texts.forEach((text, i) => setCell(cells[i], text, i === 4 ? "text" : ""));
   }
 
   addButtons(cell, id, state, details) {
-    const name = `event ${line(id, 40)}`;
+    const name = `event ${visible(String(id), 40)}`;
     const toggle = button("Details", () => {
       show(details, details.hidden);
       toggle.setAttribute("aria-expanded", String(!details.hidden));

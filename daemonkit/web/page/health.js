@@ -16,13 +16,14 @@ export function healthOf({ status, ping, answered, trouble }, isStale) {
     const word = visible(status.phase[0].toUpperCase() + status.phase.slice(1), 40);
     return [problems.length ? "bad" : "warn", word, bounded([...waiting, ...problems].join("; "))];
   }
+  const paused = pausedOf(status.paused);
   if (problems.length) {
-    return ["bad", problems.length === 1 ? "Problem" : `${problems.length} problems`, bounded(problems.join("; "))];
+    const all = paused ? [...problems, `paused: ${paused}`] : problems;
+    return ["bad", problems.length === 1 ? "Problem" : `${problems.length} problems`, bounded(all.join("; "))];
   }
   if (ping && ping.code !== 200) {
     return ["bad", "Problem", `the health check answers ${ping.code || ""} ${line(ping.text.trim(), 300)}`];
   }
-  const paused = pausedOf(status.paused);
   if (paused) return ["warn", "Paused", paused];
   if (isText(status.phase)) return ["good", "OK", ""];
   return ping ? ["good", "OK", "says the health check"] : ["unknown", "Unknown", "the status doesn't say"];

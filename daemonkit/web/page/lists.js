@@ -22,7 +22,7 @@ export function drawCounters(list, status) {
 function countersOf(counters, between = " · ") {
   return Object.entries(counters).slice(0, 50).flatMap(([key, value]) => {
     const name = visible(key, 60).replaceAll("_", " ");
-    if (isMapping(value)) return `${name}: ${countersOf(value, ", ")}`;
+    if (isMapping(value)) return Object.keys(value).length ? `${name}: ${countersOf(value, ", ")}` : [];
     // Lists are shown elsewhere, but for calls of the handler that hang.
     if (Array.isArray(value)) return key === "stalled" && value.length ? `${name}: ${line(value)}` : [];
     return `${name} ${valueOf(key, value)}`.replaceAll(" ", "\u00a0");

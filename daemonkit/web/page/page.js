@@ -306,7 +306,7 @@ function rightsOf(rights) {
 }
 
 function levelOf({ logger, level, until, by }) {
-  const end = until ? ` until ${moment(until, daemonTime())}` : " until the next start";
+  const end = until ? ` until ${moment(until, daemonTime())}` : " until the daemon stops";
   return `${line(logger, 100)}: ${line(level, 20)}${end} (by ${line(by, 100)})`;
 }
 

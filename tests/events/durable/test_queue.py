@@ -407,3 +407,23 @@ def test_an_event_counts_as_received_and_as_waiting_at_the_same_moment(
     look()
 
     assert seen == [(2, 0, 0), (2, 0, 0), (2, 2, 2), (1, 2, 1)]
+
+
+def test_the_status_is_shown_although_the_file_can_t_be_read(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = opened()
+
+    def fail() -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr(queue._backlog, "oldest_on_disk", fail)
+
+    assert queue.counters()["oldest_age"] is None
+
+
+def test_a_quick_look_does_not_read_the_file(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    queue = opened()
+    monkeypatch.setattr(queue._backlog, "oldest_on_disk", lambda: 1 / 0)
+
+    assert queue.counters(quick=True)["oldest_age"] is None

@@ -132,7 +132,7 @@ def test_an_alert_that_breaks_the_backend_is_logged_and_the_next_one_is_sent(
     wait_for_sent(outbox, 1)
 
     assert backend.posted == [alert("first"), alert("second")]
-    assert caplog.messages == [f"Could not send {alert('first')}"]
+    assert caplog.messages == [f"Could not send alerts: {alert('first')}"]
     assert outbox.counters()["refused"] == 1
 
 
