@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[[], Any])
 
-_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
-_LABEL = re.compile(r"(?!__)[a-zA-Z_][a-zA-Z0-9_]*")
+_NAME = r"[a-zA-Z_:][a-zA-Z0-9_:]*"
+_LABEL = r"(?!__)[a-zA-Z_][a-zA-Z0-9_]*"
 OWN = "daemonkit_"
 MISSING = "metrics need prometheus-client: pip install 'daemonkit[metrics]'"
 
@@ -32,7 +32,7 @@ class Gauge(NamedTuple):
     function: Callable[[], Any]
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Gauges:
     """Those of one daemon, and the registry of its other metrics, if it has one."""
 
@@ -84,7 +84,7 @@ class GaugeRegistrars(Freezable):
         require_function(function, "metric")
         accepts(function, "metric", ())
         key = function_name(function) if name is None else name
-        if not isinstance(key, str) or not _NAME.fullmatch(key) or key.startswith(OWN):
+        if not isinstance(key, str) or not re.fullmatch(_NAME, key) or key.startswith(OWN):
             raise RegistrationError(
                 f"a metric's name has letters, digits and _, and doesn't begin with {OWN}: "
                 f"not {describe(key)}"
@@ -94,7 +94,7 @@ class GaugeRegistrars(Freezable):
                 f"a metric named {key!r} is already registered; choose another by name="
             )
         if isinstance(labels, str) or not all(
-            isinstance(label, str) and _LABEL.fullmatch(label) for label in labels
+            isinstance(label, str) and re.fullmatch(_LABEL, label) for label in labels
         ):
             raise RegistrationError(
                 f"labels must be a list of names of letters, digits and _, not {describe(labels)}"

@@ -17,7 +17,7 @@ D = TypeVar("D", bound=DeadLetterHook)
 H = TypeVar("H", bound=HealthChangeHook)
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Hooks:
     """The hooks of one daemon, each kind in the order of registration."""
 

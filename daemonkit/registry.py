@@ -85,7 +85,7 @@ class HandlerSpec(NamedTuple):
         return self._replace(function=method, with_meta=with_meta)
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Registry:
     """Everything registered with one daemon."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -59,8 +58,7 @@ class Pause(NamedTuple):
     by: str
 
 
-@dataclass(frozen=True)
-class Problem:
+class Problem(NamedTuple):
     """Something that keeps the daemon from being healthy.
 
     text: one line; tolerable: a restart of the process would not help, for instance because of a

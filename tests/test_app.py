@@ -55,6 +55,7 @@ def test_overrides_and_decorators_are_one_mechanism() -> None:
     app.on_ping(lambda: "registered")
 
     with running(app) as client:
+        client.wait_until(lambda: calls == [("run",)])
         app.put_event(1)
         client.wait_until(lambda: len(calls) == 3)
         assert client.get("/ping").text == "mine, registered"

@@ -34,15 +34,27 @@ LAYERS = [
 PUBLIC = ["", "__main__"]
 """The package itself, and `python -m`: they may import from everywhere."""
 LAZY = {
+    "AccessLog",
+    "Alertmanager",
+    "ChunkedBody",
     "CollectorRegistry",
+    "CompletionItem",
+    "Conditions",
     "DurableQueue",
     "Exposition",
+    "FileHandler",
+    "Limits",
+    "LoggedLane",
+    "MetricsView",
+    "PageFiles",
+    "Webhook",
     "asyncio",
     "check_path",
     "configured",
     "group",
     "parse",
     "requests",
+    "shown_options",
     "version",
 }
 """Imported inside functions, since few runs need them. Besides, the package itself imports its

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import click
-from click.shell_completion import CompletionItem
 
-from ..config.checks import LEVELS
+from ..config.checks import DEFAULT_LEVEL, LEVELS
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 
 def beginning(incomplete: str, names: Iterable[str]) -> list[CompletionItem]:
     """Those of the names that begin with what was typed."""
-    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+    return [_item(name) for name in names if name.startswith(incomplete)]
+
+
+def _item(value: str, type: str = "plain") -> CompletionItem:
+    # Imported while the shell completes, and not for each start.
+    from click.shell_completion import CompletionItem  # noqa: PLC0415
+
+    return CompletionItem(value, type=type)
 
 
 def complete_levels(
@@ -23,11 +33,18 @@ def complete_levels(
     return beginning(incomplete.upper(), LEVELS)
 
 
+def complete_set_levels(
+    _context: click.Context, _parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """The same, and what resets a level."""
+    return beginning(incomplete.upper(), (*LEVELS, DEFAULT_LEVEL))
+
+
 def complete_files(
     _context: click.Context, _parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
     """Names of files, by the shell itself."""
-    return [CompletionItem(incomplete, type="file")]
+    return [_item(incomplete, "file")]
 
 
 def complete_modules(
@@ -35,7 +52,7 @@ def complete_modules(
 ) -> list[CompletionItem]:
     """Modules and packages of the current folder; a path is completed by the shell itself."""
     if os.sep in incomplete:
-        return [CompletionItem(incomplete, type="file")]
+        return [_item(incomplete, "file")]
     return beginning(incomplete, modules(os.curdir))
 
 

@@ -12,10 +12,10 @@ import click
 
 from ..config.checks import DEFAULT_LEVEL, LEVEL_TIME, LEVELS, numeric
 from .client import Answer
-from .completion import complete_levels
+from .completion import complete_set_levels
 from .output import fail, say
 from .refusal import refusal
-from .slave_names import complete_slaves, complete_what
+from .slave_names import complete_periodic, complete_slaves, complete_what
 from .target import Target
 from .target_options import target_options
 from .terminal import printable
@@ -93,7 +93,7 @@ def stop(control: Control) -> str:
 
 
 @verb("level")
-@click.argument("words", nargs=-1, metavar="[LOGGER] LEVEL", shell_complete=complete_levels)
+@click.argument("words", nargs=-1, metavar="[LOGGER] LEVEL", shell_complete=complete_set_levels)
 @click.option("--for", "period", metavar="TIME", help="Then it is reset: 30s, 10m, 1h, or seconds.")
 def level(control: Control, words: tuple[str, ...], period: str | None) -> str:
     """Set the log level: of the daemon's own log, or of LOGGER.
@@ -145,7 +145,7 @@ def restart(control: Control, slave: str) -> str:
 
 
 @verb("run-now")
-@click.argument("slave", shell_complete=complete_slaves)
+@click.argument("slave", shell_complete=complete_periodic)
 def run_now(control: Control, slave: str) -> str:
     """Call a periodic SLAVE now."""
     return control.send("run-now", slave=slave)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect as python
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..app import Daemon
 from ..callables import function_name
@@ -18,7 +18,7 @@ from ..supervision.restart import Intensity
 from ..supervision.slave import Slave
 from ..supervision.spec import SlaveSpec
 from ..supervision.supervisor import Supervisor
-from ..web.routes import ENDPOINTS
+from ..web.routes import ENDPOINTS, ROUTES
 
 
 class SlaveFacts(NamedTuple):
@@ -134,9 +134,10 @@ def _facts(spec: SlaveSpec) -> SlaveFacts:
 
 
 def _routes(daemon: Daemon) -> Iterator[RouteFacts]:
+    for path, route in ROUTES.items():
+        yield RouteFacts(f"/{path}", [route.method], f"/{path}", route.right)
     prefix = f"{daemon.blueprint.name}."
     for rule in daemon.flask.url_map.iter_rules():
-        methods = sorted((rule.methods or set()) - {"HEAD", "OPTIONS"})
-        known: Any = ENDPOINTS.get(rule.endpoint)
-        right = None if known is None else known.right
-        yield RouteFacts(rule.rule, methods, rule.endpoint.removeprefix(prefix), right)
+        if rule.endpoint not in ENDPOINTS:
+            methods = sorted((rule.methods or set()) - {"HEAD", "OPTIONS"})
+            yield RouteFacts(rule.rule, methods, rule.endpoint.removeprefix(prefix), None)

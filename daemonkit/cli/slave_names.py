@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from click.shell_completion import CompletionItem
 
 from ..exceptions import DaemonkitError
 from .completion import beginning
 from .target import Target
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 TIMEOUT = 1.0
 """Seconds: someone waits at the keyboard."""
@@ -22,18 +24,25 @@ def complete_slaves(
     return beginning(incomplete, slaves(context.params))
 
 
+def complete_periodic(
+    context: click.Context, _parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """The same, but only those that are called periodically."""
+    return beginning(incomplete, slaves(context.params, is_periodic=True))
+
+
 def complete_what(
     context: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """`events`, and the slaves."""
+    """`events`, and the periodic slaves."""
     return [
         *beginning(incomplete, ["events"]),
-        *complete_slaves(context, parameter, incomplete),
+        *complete_periodic(context, parameter, incomplete),
     ]
 
 
-def slaves(options: dict[str, Any]) -> list[str]:
-    """The names of a daemon's slaves; never raises."""
+def slaves(options: dict[str, Any], *, is_periodic: bool = False) -> list[str]:
+    """The names of a daemon's slaves, or of the periodic ones; never raises."""
     target = Target(*(options.get(name) for name in ("url", "config", "token_file")))
     try:
         client = target.client("read", TIMEOUT)
@@ -41,7 +50,11 @@ def slaves(options: dict[str, Any]) -> list[str]:
             message = client.get("/status").message()
         finally:
             client.close()
-        return [slave["name"] for slave in message["slaves"] if slave["name"].isprintable()]
+        return [
+            slave["name"]
+            for slave in message["slaves"]
+            if slave["name"].isprintable() and (not is_periodic or "next_call_in" in slave)
+        ]
     # It needn't be a daemon that answers.
     except (DaemonkitError, TypeError, KeyError, AttributeError):
         return []

@@ -10,7 +10,7 @@ from .client import DEFAULT_URL, Address, BadAddress, Client, parse_address
 
 URL_VARIABLE = "DAEMONKIT_URL"
 TOKEN_VARIABLE = "DAEMONKIT_TOKEN"
-_TOKEN = re.compile("[!-~]+")
+_TOKEN = "[!-~]+"
 
 
 class Target(NamedTuple):
@@ -59,6 +59,6 @@ def _read_token(path: str) -> str:
 
 
 def _checked(text: str, name: str) -> str:
-    if not _TOKEN.fullmatch(text):
+    if not re.fullmatch(_TOKEN, text):
         raise BadAddress(f"{name} must be printable ASCII characters without spaces")
     return text

@@ -16,9 +16,9 @@ SHORTEST_TOKEN = 16
 UNIX = "unix"
 """In `trusted_proxies`: the peers of a Unix socket."""
 UNIX_PREFIX = "unix:"
-_TOKEN = re.compile(r"[!-~]+")
-_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-_HOST = re.compile(r"\.?[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\.?")
+_TOKEN = r"[!-~]+"
+_NAME = r"[A-Za-z0-9_.-]{1,64}"
+_HOST = r"\.?[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\.?"
 
 
 class Token(NamedTuple):
@@ -56,7 +56,7 @@ def _tokens(value: Any) -> dict[str, Any]:
         raise BadValue("must be a mapping of names to tokens")
     seen: set[str] = set()
     for name, given in value.items():
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
+        if not isinstance(name, str) or not re.fullmatch(_NAME, name):
             raise BadValue(f"must have names of letters, digits, `_`, `.` and `-`, not {name!r}")
         _check_token(name, given, seen)
     return dict(value)
@@ -73,7 +73,7 @@ def _check_token(name: str, given: Any, seen: set[str]) -> None:
     for secret in secrets if isinstance(secrets, list) and secrets else [secrets]:
         if not isinstance(secret, Secret):
             raise BadValue(f"must have a !secret as the token of {name}, or a list of them")
-        if len(secret) < SHORTEST_TOKEN or not _TOKEN.fullmatch(secret):
+        if len(secret) < SHORTEST_TOKEN or not re.fullmatch(_TOKEN, secret):
             raise BadValue(
                 f"must have a token of at least {SHORTEST_TOKEN} printable ASCII characters "
                 f"without spaces for {name}"
@@ -95,7 +95,7 @@ def _hosts(value: Any) -> list[str]:
         raise TypeError
     if not all(isinstance(item, str) for item in value):
         raise TypeError
-    if not all(_HOST.fullmatch(item) or parse_address(item.strip("[]")) for item in value):
+    if not all(re.fullmatch(_HOST, item) or parse_address(item.strip("[]")) for item in value):
         raise ValueError
     return [item.lower() for item in value]
 

@@ -24,7 +24,7 @@ class BadValue(ValueError):
     """Says itself what a value must be, and doesn't show it: it may hold secrets."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Check(Generic[T]):
     """A kind of value.
 
@@ -74,6 +74,15 @@ def size_text(size: int) -> str:
     """A number of bytes with the largest unit that divides it."""
     unit = next((unit for unit, factor in SIZES.items() if size and size % factor == 0), None)
     return f"{size // SIZES[unit]}{unit}" if unit else str(size)
+
+
+def duration_text(seconds: float) -> str:
+    """A number of seconds with the largest unit that divides it, as `duration` takes it."""
+    exact = Decimal(repr(seconds))
+    for unit, factor in reversed(DURATIONS.items()):
+        if seconds and exact % factor == 0:
+            return f"{int(exact / factor)}{unit}"
+    return f"{seconds:g}s"
 
 
 def duration(low: float, high: float) -> Check[float]:

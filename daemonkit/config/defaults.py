@@ -36,7 +36,7 @@ def _setting(default: T, check: Check[T], help: str, *, option: bool = False) ->
     return field(default_factory=lambda: copy.copy(default), metadata=row)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Settings:
     """The settings in force; an attribute's type is what its check returns."""
 

@@ -14,10 +14,10 @@ from .secrets import Secret, matches
 
 Path = tuple[str, ...]
 
-_SECRET_NAME = re.compile(
+_SECRET_NAME = (
     r"(?:password|passwd|passphrase|secret|token|credential|(?:api|private|secret|access)key)(s?)$"
 )
-_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
+_WORD = r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])"
 _TOKENS = {(SECTION, "tokens")}
 """Where all secrets are known to be marked as such."""
 _ATTRIBUTES = {
@@ -89,8 +89,8 @@ def _says_secret(key: str, value: Any, is_own: bool) -> bool | None:
 
     is_own: the value is the key's own, not one below it.
     """
-    words = [word.lower() for word in _WORD.findall(key)] or [""]
-    found = _SECRET_NAME.search("".join(words))
+    words = [word.lower() for word in re.findall(_WORD, key)] or [""]
+    found = re.search(_SECRET_NAME, "".join(words))
     # `tokens: 100` is how many there are.
     is_count = found and found[1] and is_own and not isinstance(value, str)
     if words[0] in ("max", "min") or words[-1] in _ATTRIBUTES or is_count:

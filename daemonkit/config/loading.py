@@ -63,7 +63,7 @@ def _current_folder() -> Path:
         return Path()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Given:
     """What was given of a configuration at one time.
 
@@ -79,7 +79,7 @@ class Given:
     folder: Path = field(default_factory=_current_folder)
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Config:
     """A loaded configuration.
 

@@ -14,9 +14,9 @@ from .redaction import HIDDEN, Redactor
 
 _USERINFO = (
     # More than one scheme: `webhook:https://...` in the setting `alerts`.
-    re.compile(r"(?:[^:/?#]*:)+//([^/?#]*)@"),
+    r"(?:[^:/?#]*:)+//([^/?#]*)@",
     # Not a valid URL: the password has a slash in it, for example.
-    re.compile(r"(?:[^:/?#]*:)+//([^/?#:\[]*:(?![0-9]*(?:[/?#]|$)).*)@", re.DOTALL),
+    r"(?s)(?:[^:/?#]*:)+//([^/?#:\[]*:(?![0-9]*(?:[/?#]|$)).*)@",
 )
 
 
@@ -89,7 +89,7 @@ def without_passwords(value: Any) -> Any:
 
 def _span_of_password(url: str) -> tuple[int, int]:
     for pattern in _USERINFO:
-        if found := pattern.match(url):
+        if found := re.match(pattern, url):
             user, _, password = found[1].partition(":")
             begin = found.start(1) + (len(user) + 1 if password else 0)
             return begin, begin + len(password or user)

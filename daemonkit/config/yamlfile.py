@@ -31,7 +31,7 @@ _MERGE, _INT, _FLOAT, _BOOL, _TEXT = (
 )
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Document:
     """The content of a text.
 

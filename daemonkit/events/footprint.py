@@ -46,7 +46,7 @@ def footprint(lines: Sequence[bytes]) -> int:
     )
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class _Group:
     """Events from the one numbered `first`, which arrived at about `when` (monotonic seconds), and
     their memory in bytes."""

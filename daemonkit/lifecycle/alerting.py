@@ -13,13 +13,10 @@ from ..config.defaults import Settings
 from ..config.in_force import ConfigInForce
 from ..events.entry import EventQueue
 from ..monitoring.alerts.alert import Alert
-from ..monitoring.alerts.alertmanager import Alertmanager
 from ..monitoring.alerts.backend import HttpBackend
-from ..monitoring.alerts.conditions import Conditions, Limits
 from ..monitoring.alerts.juggler import LARGEST_BATCH, Juggler
 from ..monitoring.alerts.outbox import Outbox
 from ..monitoring.alerts.states import AlertStates
-from ..monitoring.alerts.webhook import Webhook
 from ..monitoring.health import RUNNING, Health
 from ..runtime.clock import monotonic
 from ..runtime.failures import FailureLog
@@ -78,6 +75,8 @@ class Alerting:
         timer.add(self.states.run_due)
         when = parse_when(settings.alerts)
         if when != When():
+            from ..monitoring.alerts.conditions import Conditions, Limits  # noqa: PLC0415
+
             limits = Limits(settings.queue_size, settings.queue_memory)
             conditions = Conditions(
                 when,
@@ -102,8 +101,12 @@ class Alerting:
                 prefix=f"{self._daemon}.",
             )
         if target.kind == ALERTMANAGER:
+            from ..monitoring.alerts.alertmanager import Alertmanager  # noqa: PLC0415
+
             refresh = settings.alert_refresh
             return Alertmanager(name, self._daemon, target.url, TIMEOUT, refresh)
+        from ..monitoring.alerts.webhook import Webhook  # noqa: PLC0415
+
         return Webhook(name, self._daemon, target.url, TIMEOUT)
 
     def gave_up(self, reason: str) -> None:

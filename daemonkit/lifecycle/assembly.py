@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Any
 
 from ..config.defaults import Settings
 from ..config.in_force import ConfigInForce
@@ -29,7 +30,6 @@ from ..system.sockets import Sockets
 from ..system.systemd import NotifySocket, watchdog_seconds
 from ..types import Problem, SlaveMaster
 from ..web.access import SEND
-from ..web.access_log import AccessLog, LoggedLane
 from ..web.fast_lane import FastLane
 from ..web.server import Server
 from .alerting import Alerting
@@ -136,7 +136,7 @@ class Assembly:
                 timer,
                 of_all=Intensity(settings.max_restarts, settings.within),
                 stop_timeout=settings.shutdown_timeout,
-                gave_up=lambda reason: self._gave_up(reason, give_up),
+                gave_up=give_up,
                 done=finish,
                 changed=health.changed,
                 freeze=lambda value: jsonable(value, self._config.redact),
@@ -176,10 +176,6 @@ class Assembly:
         for part in parts.components():
             health.add_source(part.problems)
         return parts
-
-    def _gave_up(self, reason: str, give_up: Callable[[str], None]) -> None:
-        self.alerting.gave_up(reason)
-        give_up(reason)
 
     def _watch_health(self, timer: Timer) -> None:
         hooks, failures = self._hooks.health_change, FailureLog(self._logger, timer.wake)
@@ -246,9 +242,16 @@ class Assembly:
         self, bound: Sockets, *, is_passed: bool = False, is_admin: bool = False
     ) -> Server:
         settings, made = self._settings, self._on_demand
-        log = AccessLog(self._logger, made.access) if settings.access_log else None
+        log: Callable[[Any], object] | None
+        fast_lane: FastLane
         about = (made.intake, made.web.fast_lane_blocker, made.access, settings.max_request_size)
-        fast_lane = FastLane(*about) if log is None else LoggedLane(log, *about)
+        if settings.access_log:
+            from ..web.access_log import AccessLog, LoggedLane  # noqa: PLC0415
+
+            access_log = AccessLog(self._logger, made.access)
+            log, fast_lane = access_log.answered, LoggedLane(access_log, *about)
+        else:
+            log, fast_lane = None, FastLane(*about)
         return Server(
             made.web,
             bound.tcp,
@@ -256,7 +259,7 @@ class Assembly:
             is_passed=is_passed,
             is_admin=is_admin,
             lane=fast_lane if settings.fast_events and not is_admin else None,
-            access_log=log,
+            log=log,
             threads=settings.http_threads,
             max_request_size=settings.max_request_size,
             connection_limit=settings.connection_limit,

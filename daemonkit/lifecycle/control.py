@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from ..config.checks import DEFAULT_LEVEL
+from ..config.checks import DEFAULT_LEVEL, duration_text
 from ..events.failed import Selection
 from ..exceptions import RegistrationError, Unavailable
 from ..monitoring.health import RUNNING, Health
@@ -163,7 +163,7 @@ class Control:
             self._levels.revert(name)
             return Answer(200, f"The log level of {name} is {self._levels.level_of(name)} again")
         self._levels.set(name, level, seconds, by)
-        until = "until the daemon stops" if seconds is None else f"for {seconds:g} s"
+        until = "until the daemon stops" if seconds is None else f"for {duration_text(seconds)}"
         return Answer(200, f"The log level of {name} is {level} {until}")
 
     def _pause(self, asked: Mapping[str, Any], by: str) -> Answer:
@@ -242,7 +242,7 @@ def _arguments(asked: Mapping[str, Any]) -> list[str]:
         elif value is True:
             shown.append(name)
         elif name == "for":
-            shown.append(f"for {value:g} s")
+            shown.append(f"for {duration_text(value)}")
         else:
             shown.append(f"{name} {value}" if name in ("state", "error") else str(value))
     return shown

@@ -88,6 +88,8 @@ class Lifecycle:
     def give_up(self, reason: str) -> None:
         """Stop in order, with exit status 1; no effect if the daemon is already stopping."""
         if not self._shutdown.is_set():
+            if self._stop_order.parts is not None:
+                self._stop_order.parts.alerting.gave_up(reason)
             self._failure = reason
             self._shutdown.set()
 
@@ -191,7 +193,9 @@ class Lifecycle:
                 self._logger.info("run() has ended: %s", error)
                 return
             log_safely(self._logger, logging.CRITICAL, "run() failed", exc_info=True)
-            self._failure = "run() failed"
+            self.give_up("run() failed")
+            # Also if it is stopping already.
+            self._failure = self._failure or "run() failed"
             return
         if not self._shutdown.is_set():
             self._logger.debug("run() has returned; the daemon keeps running until it is stopped")

@@ -4,10 +4,10 @@ that."""
 from __future__ import annotations
 
 import logging
-from typing import Any, Protocol
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..config.in_force import ConfigInForce
-from ..config.origins import shown_options
 from ..exceptions import PingError
 from ..gauges import Gauges
 from ..monitoring.health import Health
@@ -16,11 +16,13 @@ from ..registry import Registry
 from ..web.views import Views
 from .assembly import Assembly
 from .control import Control
-from .metrics_view import MetricsView
 from .on_demand import OnDemand
 from .reloading import Reloader
 from .signal_actions import StopSignals
 from .status_view import StatusView
+
+if TYPE_CHECKING:
+    from .metrics_view import MetricsView
 
 
 class Operated(Protocol):
@@ -60,9 +62,8 @@ class Operations:
         self.status = StatusView(
             daemon.name, registry, config, health, gatherer, on_demand, assembly, self.control
         )
-        self._metrics = MetricsView(
-            daemon.name, health, gatherer, assembly, self.status, reloader, gauges
-        )
+        self._reloader = reloader
+        self._gauges = gauges
 
     def views(self) -> Views:
         """What the routes call."""
@@ -76,7 +77,7 @@ class Operations:
             intake=lambda: made.intake,
             logger=self._daemon.logger,
             max_request_size=lambda: self._config.settings.max_request_size,
-            metrics=self._metrics.render,
+            metrics=lambda accept: self._metrics.render(accept),
             options=self._options,
             page_is_on=lambda: self._config.settings.page,
             pause_line=self.control.pause_line,
@@ -85,7 +86,24 @@ class Operations:
             warnings=lambda is_whole: self._assembly.recent.shown(whole=is_whole),
         )
 
+    @cached_property
+    def _metrics(self) -> MetricsView:
+        # Few daemons are scraped before they answer.
+        from .metrics_view import MetricsView  # noqa: PLC0415
+
+        return MetricsView(
+            self._daemon.name,
+            self._health,
+            self._gatherer,
+            self._assembly,
+            self.status,
+            self._reloader,
+            self._gauges,
+        )
+
     def _options(self) -> list[dict[str, Any]]:
+        from ..config.origins import shown_options  # noqa: PLC0415
+
         return [option._asdict() for option in shown_options(self._config.now)]
 
     def _status(self) -> Any:

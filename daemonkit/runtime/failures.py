@@ -42,7 +42,7 @@ class Location(NamedTuple):
         return f" at {self.file}:{self.line}" if self.file else ""
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Repeats:
     """Faults at one location that were not logged."""
 

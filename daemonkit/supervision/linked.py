@@ -14,7 +14,7 @@ from .spec import SlaveSpec
 S = TypeVar("S", bound="Linked[Any]")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Owner(Generic[S]):
     """The slave that started another one, and the run that did."""
 

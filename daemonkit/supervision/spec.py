@@ -42,7 +42,7 @@ OPTIONS = frozenset(SlaveOptions.__annotations__)
 POLICY_OPTIONS = frozenset(RestartPolicy._fields)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class SlaveSpec:
     """A slave as it was registered; see `Daemon.slave`.
 

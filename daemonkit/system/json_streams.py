@@ -40,14 +40,15 @@ class JsonStream(io.TextIOBase):
         self.real = real
         self._name = name
         self._redact = redact
-        self._begun: dict[int, str] = {}
+        self._begun: dict[threading.Thread, str] = {}
         """The unfinished line of each thread."""
         self.buffer = _Bytes(self)
 
     def write(self, text: str, /) -> int:
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
-        thread = threading.get_ident()
+        self._finish_ended()
+        thread = threading.current_thread()
         # Redacted as a whole: a secret may have several lines.
         shown = self._redact(self._begun.pop(thread, "") + text)
         whole, end, rest = shown.rpartition("\n")
@@ -59,8 +60,13 @@ class JsonStream(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        self._write_lines(self._begun.pop(threading.get_ident(), ""))
+        self._write_lines(self._begun.pop(threading.current_thread(), ""))
         self.real.flush()
+
+    def _finish_ended(self) -> None:
+        for thread in list(self._begun):
+            if not thread.is_alive():
+                self._write_lines(self._begun.pop(thread, ""))
 
     def finish(self) -> None:
         """Write what is unfinished, of all threads."""

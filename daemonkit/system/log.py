@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from ..exceptions import StartError
 from .json_streams import json_line, json_streams
 from .log_formatters import FORMATTERS, JsonFormatter, Redact, message
-from .log_handlers import FileHandler, StdoutHandler
+from .log_handlers import StdoutHandler
 from .recent import Recent
 from .reports import redact_reports
 
@@ -153,6 +153,8 @@ def _fed(recent: Recent | None, logger: logging.Logger, route: Any) -> Iterator[
 def _opened(path: str | None, redact: Redact) -> logging.Handler:
     if path is None:
         return StdoutHandler()
+    from .log_file import FileHandler  # noqa: PLC0415
+
     try:
         return FileHandler(path, redact)
     except OSError as error:

@@ -21,7 +21,7 @@ REMEMBERED = 4096
 """Addresses whose membership is remembered."""
 _MAPPED_BITS = 96
 # An address as proxies write it (RFC 7239 section 6): with a port, an IPv6 one in brackets.
-_WITH_PORT = re.compile(r"\[([^]]*)\](?::\d{1,5})?|([0-9.]+):\d{1,5}")
+_WITH_PORT = r"\[([^]]*)\](?::\d{1,5})?|([0-9.]+):\d{1,5}"
 
 
 def parse_address(text: str) -> Address | None:
@@ -82,7 +82,7 @@ def forwarded_client(header: str, proxies: Networks) -> str | None:
         text = part.strip()
         if not text:
             continue
-        found = _WITH_PORT.fullmatch(text)
+        found = re.fullmatch(_WITH_PORT, text)
         address = parse_address(found[found.lastindex or 0] if found else text)
         if address is None:
             return ""

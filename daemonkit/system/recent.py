@@ -23,7 +23,7 @@ ABOUT_EVENTS = ("The event handler", "The dead-letter hook")
 """How lines about events begin that aren't logged while one is handled."""
 _PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 HIDDEN = "(about an event: shown if `read` needs a token)"
-_WHAT = re.compile(r"The (?:event handler|dead-letter hook) (?:failed|is stalled|recovered)")
+_WHAT = r"The (?:event handler|dead-letter hook) (?:failed|is stalled|recovered)"
 
 
 class Recent(logging.Handler):
@@ -97,7 +97,7 @@ class Recent(logging.Handler):
 
 def _without_contents(line: dict[str, Any]) -> dict[str, Any]:
     error: str | None = line["exception"]
-    what = _WHAT.match(line["message"])
+    what = re.match(_WHAT, line["message"])
     return {
         **line,
         "message": f"{what[0]} {HIDDEN}" if what else HIDDEN,

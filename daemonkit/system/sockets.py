@@ -32,7 +32,7 @@ _COUNT = struct.Struct("i")
 _NO_IPV6 = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT}
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Sockets:
     """The sockets, bound; the TCP or Unix socket is listening.
 

@@ -30,7 +30,7 @@ FORWARDED, FORWARDED_PREFIX = ("forwarded", "via", "x-real-ip"), "x-forwarded-"
 _SCHEME = "bearer "
 _LABEL = "[A-Za-z0-9_-]{1,63}"
 # Flask refuses a Host that is none of these.
-_NAME = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*\.?|\[[0-9A-Fa-f:.]{{2,45}}\])(?::[0-9]{{1,5}})?")
+_NAME = rf"(?:{_LABEL}(?:\.{_LABEL})*\.?|\[[0-9A-Fa-f:.]{{2,45}}\])(?::[0-9]{{1,5}})?"
 
 
 class Peer(NamedTuple):
@@ -256,7 +256,7 @@ def _believe(environ: dict[str, Any], client: Client) -> None:
 def last_of(value: str) -> str:
     """The last item of a list in a header field, "" if it isn't a name, perhaps with a port."""
     text = value.rpartition(",")[2].strip()
-    return text if _NAME.fullmatch(text) else ""
+    return text if re.fullmatch(_NAME, text) else ""
 
 
 def _is_of_proxy(name: str) -> bool:

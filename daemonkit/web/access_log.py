@@ -1,12 +1,10 @@
-"""What was answered: counted by status, and logged if `access_log` is set."""
+"""The access log: what was answered, and to whom."""
 
 from __future__ import annotations
 
 import logging
 import re
-import threading
 import time
-from collections import Counter
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -21,9 +19,7 @@ LONGEST_FIELD = 1000
 """Characters that are logged of a request's target, of its referrer and of its user agent."""
 _MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
 _EVENT = LINE.decode().rstrip()
-_REFERER, _AGENT = (
-    re.compile(rb"\n%b:([^\r]*)" % name, re.I) for name in (b"referer", b"user-agent")
-)
+_REFERER, _AGENT = rb"(?i)\nreferer:([^\r]*)", rb"(?i)\nuser-agent:([^\r]*)"
 
 
 class Answered(NamedTuple):
@@ -111,28 +107,6 @@ def _without_query(target: str) -> str:
     return f"{path}?..." if mark else path
 
 
-class Answers:
-    """What the pool's threads have answered. log: the access log, None if there is none."""
-
-    def __init__(self, log: AccessLog | None) -> None:
-        self._log = log
-        self._lock = threading.Lock()
-        self._counts: Counter[str] = Counter()
-
-    def add(self, task: Any) -> None:
-        """Count an answer, and log it."""
-        with self._lock:
-            self._counts[task.status[:3]] += 1
-        if self._log is not None:
-            self._log.answered(task)
-
-    def counts(self, lane: FastLane | None) -> dict[str, int]:
-        """Answers by their status, with those of the fast lane."""
-        with self._lock:
-            counts = self._counts + Counter({} if lane is None else lane.answers)
-        return dict(sorted(counts.items()))
-
-
 class _LoggedHead(Head):
     """A head with what the log shows of it."""
 
@@ -146,7 +120,7 @@ def _read_head(head: bytes, access: Access, is_trusted: bool) -> Head | None:
         return None
     logged = _LoggedHead(*found)
     logged.referer, logged.agent = (
-        ", ".join(value.strip(b" ").decode() for value in field.findall(head))
+        ", ".join(value.strip(b" ").decode() for value in re.findall(field, head))
         for field in (_REFERER, _AGENT)
     )
     logged.referer = _without_query(logged.referer)

@@ -20,7 +20,7 @@ _QUOTED = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*"'
 _EXTENSION = rb"[ \t]*;[ \t]*%b(?:[ \t]*=[ \t]*(?:%b|%b))?" % (TOKEN, TOKEN, _QUOTED)
 # Without extensions, as almost all are.
 _PLAIN_LINE = re.compile(rb"([1-9A-Fa-f][0-9A-Fa-f]{0,6})\r\n")
-_LINE = re.compile(rb"([0-9A-Fa-f]+)(?:%b)*" % _EXTENSION)
+_LINE = rb"([0-9A-Fa-f]+)(?:%b)*" % _EXTENSION
 _FORBIDDEN = {b"content-length", b"transfer-encoding", b"host"}
 """Fields that must not be trailers (RFC 9110 section 6.5.1)."""
 _CRLF = b"\r\n"
@@ -98,7 +98,7 @@ class ChunkedBody:
         end = _line_end(data, at, MAX_LINE, "a chunk's first line")
         if end < 0:
             return at
-        line = _LINE.fullmatch(data, at, end)
+        line = re.fullmatch(_LINE, data[at:end])
         if line is None:
             raise Refused("a chunk must begin with its size in hexadecimal digits")
         digits = line[1].lstrip(b"0")

@@ -14,7 +14,7 @@ from waitress.utilities import logger as waitress_logger
 from ..runtime.clock import monotonic
 from ..runtime.failures import FailureLog, LimitedLogger, Location
 from ..system.sockets import plain_address
-from .access_log import Answers
+from .answers import Answers
 from .channel import Channel
 from .clients import Clients
 from .fast_lane import FastLane

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import flask
 from flask import Response, request
@@ -15,14 +16,16 @@ from ..gauges import MISSING
 from .access import CLIENT, PEER, READ, SENDER
 from .content import whole_body
 from .control import parse
-from .page_files import PageFiles
 from .responses import answer, envelope
 from .views import Views
+
+if TYPE_CHECKING:
+    from .page_files import PageFiles
 
 MOST_FAILED = 200
 """Failed events in an answer."""
 HTML = "text/html"
-_SECONDS = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?")
+_SECONDS = r"[0-9]{1,12}(\.[0-9]{1,9})?"
 
 
 class OperatorRoutes:
@@ -30,7 +33,12 @@ class OperatorRoutes:
 
     def __init__(self, views: Views) -> None:
         self._views = views
-        self._files = PageFiles()
+
+    @cached_property
+    def _files(self) -> PageFiles:
+        from .page_files import PageFiles  # noqa: PLC0415
+
+        return PageFiles()
 
     # The page
 
@@ -62,9 +70,14 @@ class OperatorRoutes:
     def status_history(self) -> Response:
         """The last fifteen minutes, or what came after `since`."""
         text = request.args.get("since", "0")
-        if not _SECONDS.fullmatch(text):
+        if not re.fullmatch(_SECONDS, text):
             raise BadRequest("since must be in Unix seconds")
         return answer(200, envelope(self._views.history(float(text)), True))
+
+    def status_part(self, part: str) -> Response:
+        """One of the views below."""
+        view: Callable[[], Response] = getattr(self, f"status_{part}")
+        return view()
 
     def status_warnings(self) -> Response:
         """The last warnings and errors, the oldest first."""

@@ -11,7 +11,6 @@ from waitress.receiver import FixedStreamReceiver
 from waitress.utilities import Error
 
 from ..runtime.clock import monotonic
-from .chunks import ChunkedBody
 from .fast_lane import HEAD_CACHE_SIZE, MAX_BLANK, MAX_HEAD
 from .head import Head, Refused, check_lines, parse_head
 
@@ -111,6 +110,8 @@ class Parser(HTTPRequestParser):
         # Waitress refuses a body whose size equals its limit.
         limit = self.adj.max_request_body_size - 1
         if head.length is None:
+            from .chunks import ChunkedBody  # noqa: PLC0415
+
             self.chunked = True
             self.body_rcv = ChunkedBody(self._buffer(), limit)
         elif head.length > limit:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
+import json
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import flask
@@ -56,23 +57,35 @@ class Route(NamedTuple):
 
 _READING = Route("GET", READ, ADMIN)
 _PAGE_FILE = "page/<name>"
+_PARTS = "config", "failed", "history", "warnings"
 ROUTES = {
     "": Route("GET", None, ADMIN),
     _PAGE_FILE: Route("GET", None, ADMIN),
     "events": Route("POST", SEND, PUBLIC),
     "metrics": _READING,
     "status": _READING,
-    "status/config": _READING,
-    "status/failed": _READING,
-    "status/history": _READING,
-    "status/warnings": _READING,
+    **{f"status/{part}": _READING for part in _PARTS},
     **{f"control/{verb}": Route("POST", CONTROL, ADMIN) for verb in VERBS},
     "ping": Route("GET", None, None),
     "ready": Route("GET", None, None),
 }
-"""By their paths; a view is named after the path, too."""
+"""By their paths."""
+
+
+def _one_of(name: str, values: Iterable[str]) -> str:
+    """One rule for many routes: each rule takes time at the start."""
+    return f"<any({', '.join(map(json.dumps, values))}):{name}>"
+
+
+_PART, _CONTROL = f"status/{_one_of('part', _PARTS)}", f"control/{_one_of('verb', VERBS)}"
+_RULES = {
+    **{path: route for path, route in ROUTES.items() if "/" not in path},
+    _PAGE_FILE: ROUTES[_PAGE_FILE],
+    _PART: _READING,
+    _CONTROL: Route("POST", CONTROL, ADMIN),
+}
 # The slash keeps them apart from the names of users' views.
-ENDPOINTS = {f"daemonkit./{path}": route for path, route in ROUTES.items()}
+ENDPOINTS = {f"daemonkit./{rule}": route for rule, route in _RULES.items()}
 EVENTS_ENDPOINT = "daemonkit./events"
 ALWAYS_OPEN = {None, *ENDPOINTS}
 """Endpoints that are answered in every phase; None is that of a request without a route."""
@@ -146,21 +159,19 @@ class _LibraryRoutes:
 def add_routes(blueprint: Blueprint, views: Views, failures: FailureLog) -> None:
     """Add the library's routes; failures: logs what fails in them."""
     routes, operators = _LibraryRoutes(views, failures), OperatorRoutes(views)
-    for path, route in ROUTES.items():
-        view: Any
-        if route.right == CONTROL:
-            view = partial(operators.control, path.partition("/")[2])
-        elif route.listener == ADMIN:
-            view = getattr(operators, "page" if not path else _name_of(path))
-        else:
-            view = getattr(routes, path)
+    named: dict[str, Callable[..., Response]] = {
+        "": operators.page,
+        _PAGE_FILE: operators.page_file,
+        _PART: operators.status_part,
+        _CONTROL: operators.control,
+        "metrics": operators.metrics,
+        "status": operators.status,
+    }
+    for rule, route in _RULES.items():
         # A redirect would say that control is here to those who may not know.
         more = {"merge_slashes": False} if route.right == CONTROL else {}
-        blueprint.add_url_rule(f"/{path}", f"/{path}", view, methods=[route.method], **more)
-
-
-def _name_of(path: str) -> str:
-    return "page_file" if path == _PAGE_FILE else path.replace("/", "_")
+        view = named.get(rule) or getattr(routes, rule)
+        blueprint.add_url_rule(f"/{rule}", f"/{rule}", view, methods=[route.method], **more)
 
 
 def check_rights(access: Access, request: Request) -> None:

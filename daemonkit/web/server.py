@@ -7,6 +7,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from waitress import wasyncore
@@ -16,7 +17,7 @@ from ..runtime.clock import monotonic
 from ..runtime.failures import FailureLog
 from ..runtime.part import ThreadedPart
 from ..system.sockets import remove_socket_file
-from .access_log import AccessLog, Answers
+from .answers import Answers
 from .fast_lane import FastLane
 from .listener import Listener
 from .poller import Poller
@@ -46,9 +47,9 @@ class Server(ThreadedPart):
     sock: a bound, listening socket, which this closes; is_passed: whether the socket was passed
     to this process, so that its successor accepts the clients left in the backlog; is_admin:
     whether it is the admin listener; lane: answers events without the application, None if
-    disabled; access_log: None if there is none; threads: size of the pool; max_request_size: bytes
-    in a body; connection_limit: most open connections; request_timeout: seconds that a client has
-    to send a request.
+    disabled; log: called with each task that has answered; threads: size of the pool;
+    max_request_size: bytes in a body; connection_limit: most open connections; request_timeout:
+    seconds that a client has to send a request.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class Server(ThreadedPart):
         is_passed: bool = False,
         is_admin: bool = False,
         lane: FastLane | None,
-        access_log: AccessLog | None = None,
+        log: Callable[[Any], object] | None = None,
         threads: int,
         max_request_size: int,
         connection_limit: int,
@@ -91,7 +92,7 @@ class Server(ThreadedPart):
         self._adjustments.head_cache = {}
         self._map: dict[int, Any] = {}
         self._lane = lane
-        self._answers = Answers(access_log)
+        self._answers = Answers(log)
         self._connection_limit = connection_limit
         self._request_timeout = request_timeout
         self._pool = Pool(self.failures, name)

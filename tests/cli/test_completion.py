@@ -29,7 +29,7 @@ def test_commands_are_completed() -> None:
 
 
 def test_log_levels_are_completed() -> None:
-    assert completed("ctl", "level", "d") == ["DEBUG"]
+    assert completed("ctl", "level", "d") == ["DEBUG", "DEFAULT"]
     assert completed("run", "mymod", "--log-level", "") == [
         "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL",
     ]  # fmt: skip
@@ -96,8 +96,8 @@ def test_bash_completes_with_its_script(tmp_path: Path) -> None:
     (tmp_path / "daemonkit").chmod(0o755)
     script = (
         'eval "$(_DAEMONKIT_COMPLETE=bash_source daemonkit)"\n'
-        "COMP_WORDS=(daemonkit ctl level d) COMP_CWORD=3\n"
-        '_daemonkit_completion daemonkit d level\necho "${COMPREPLY[@]}"\n'
+        "COMP_WORDS=(daemonkit ctl level w) COMP_CWORD=3\n"
+        '_daemonkit_completion daemonkit w level\necho "${COMPREPLY[@]}"\n'
     )
     done = subprocess.run(
         ["bash", "-c", script],
@@ -106,4 +106,4 @@ def test_bash_completes_with_its_script(tmp_path: Path) -> None:
         text=True,
     )
 
-    assert done.stdout == "DEBUG\n"
+    assert done.stdout == "WARNING\n"

@@ -9,15 +9,23 @@ from daemonkit.cli.slave_names import slaves
 from .stub import Reply, envelope, serving
 from .test_completion import completed
 
-STATUS = {"slaves": [{"name": "sweep"}, {"name": "steady"}, {"name": "poller"}, {"name": "\x1b"}]}
+PERIODIC = {"next_call_in": 5.0}
+STATUS = {
+    "slaves": [
+        {"name": "sweep", **PERIODIC},
+        {"name": "steady"},
+        {"name": "poller", **PERIODIC},
+        {"name": "\x1b", **PERIODIC},
+    ]
+}
 
 
 def test_slaves_are_those_of_the_running_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(lambda _: envelope(STATUS)) as stub:
         assert completed("ctl", "restart", "--url", stub.url, "") == ["sweep", "steady", "poller"]
         monkeypatch.setenv("DAEMONKIT_URL", stub.url)
-        assert completed("ctl", "run-now", "s") == ["sweep", "steady"]
-        assert completed("ctl", "pause", "") == ["events", "sweep", "steady", "poller"]
+        assert completed("ctl", "run-now", "s") == ["sweep"]
+        assert completed("ctl", "pause", "") == ["events", "sweep", "poller"]
         assert completed("ctl", "resume", "e") == ["events"]
 
 

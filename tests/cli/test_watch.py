@@ -1,12 +1,10 @@
 from __future__ import annotations
 
 import io
-import os
 import signal
 
 import pytest
 
-from daemonkit.cli import watch as module
 from daemonkit.cli.watch import show, watch
 
 ENTER, LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
@@ -14,7 +12,8 @@ ENTER, LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
 
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> Stream:
-    monkeypatch.setattr(module.shutil, "get_terminal_size", lambda: os.terminal_size((80, 2)))
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("LINES", "2")
     return Stream()
 
 

@@ -4,7 +4,16 @@ from typing import Any
 
 import pytest
 
-from daemonkit.config.checks import TEXT, Check, duration, or_none, size, size_text, whole
+from daemonkit.config.checks import (
+    TEXT,
+    Check,
+    duration,
+    duration_text,
+    or_none,
+    size,
+    size_text,
+    whole,
+)
 
 SIZE, DURATION = size(1), duration(0.1, 86_400)
 
@@ -75,3 +84,14 @@ def test_an_optional_value_may_be_null() -> None:
 )
 def test_a_size_is_shown_with_the_largest_unit_that_divides_it(number: int, text: str) -> None:
     assert size_text(number) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0s"), (30, "30s"), (90.0, "90s"), (600.0, "10m"), (7200, "2h"), (0.5, "500ms"),
+        (1e-7, "1e-07s"),
+    ],
+)  # fmt: skip
+def test_a_duration_is_shown_as_it_may_be_written(seconds: float, text: str) -> None:
+    assert duration_text(seconds) == text

@@ -42,6 +42,20 @@ class Page:
         self.driver = driver
         self.seconds = seconds
 
+    def renew(self) -> Page:
+        """Go on in a new tab, which shares no session storage and no emulation with the old one."""
+        self.driver.switch_to.new_window("tab")
+        new = self.driver.current_window_handle
+        for handle in self.driver.window_handles:
+            if handle != new:
+                self.driver.switch_to.window(handle)
+                self.driver.close()
+        self.driver.switch_to.window(new)
+        self.resize(*DESKTOP)
+        self.errors()
+        self.origins()
+        return self
+
     def open(self, url: str) -> Page:
         self.driver.get(url)
         return self
@@ -157,9 +171,7 @@ def browsing(profile: Path) -> Iterator[Page]:
     service = Service(str(shutil.which("chromedriver")), env=_environment())
     driver = Chrome(options=options, service=service)
     try:
-        page = Page(driver)
-        page.resize(*DESKTOP)
-        yield page
+        yield Page(driver).renew()
     finally:
         driver.quit()
 

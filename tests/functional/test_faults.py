@@ -1166,6 +1166,7 @@ class Sub(Slave):
     def __init__(self):
         say(f'sub of {len(runs)} made')
     def run(self):
+        say(f'sub of {len(runs)} runs')
         app.subscribed.set()
         self.shutdown.wait()
         app.subscribed.clear()
@@ -1180,7 +1181,7 @@ app.add_slave(Sub, name='sub', after='conn', bound=True, max_restarts=0)
 
 def test_bound_slaves_follow_a_connection_that_breaks(run_app: Run) -> None:
     daemon = run_app(CONNECTED).wait_ready()
-    daemon.wait_for("sub of 3 made\n")
+    daemon.wait_for("sub of 3 runs\n")
     status = daemon.stop()
     said = re.findall(r"^((?:conn|sub) .*(?:made|over))$", daemon.out, re.MULTILINE)
 

@@ -71,7 +71,7 @@ def test_schemathesis_finds_nothing(run_app: Callable[..., Process], tmp_path: P
         [
             *(sys.executable, "-m", "schemathesis.cli", "--config-file", settings),
             *("run", DOCUMENT, "--url", process.url),
-            *("--checks", "all", "--max-examples", "50", "--generation-deterministic"),
+            *("--checks", "all", "--max-examples", "20", "--generation-deterministic"),
             # That dead letters with other numbers aren't found is right.
             *("--exclude-path", "/control/stop", "--exclude-path", "/control/reload"),
             *("--continue-on-failure", "--warnings", "off", "--generation-codec", "ascii"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from selenium.webdriver.common.action_chains import ActionChains
@@ -61,10 +60,15 @@ master:
 OK = "✓ OK"
 
 
-@pytest.fixture
-def page(tmp_path: Path) -> Iterator[Page]:
-    with browsing(tmp_path / "profile") as page:
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    with browsing(tmp_path_factory.mktemp("browser") / "profile") as page:
         yield page
+
+
+@pytest.fixture
+def page(browser: Page) -> Page:
+    return browser.renew()
 
 
 @pytest.fixture
@@ -170,7 +174,7 @@ def test_a_dead_letter_is_retried_by_keyboard_alone(start, page: Page) -> None:
     page.tab_to("Retry event 2")
     page.press(Keys.ENTER)
 
-    assert "to be retried" in page.wait_for("retry", "#outcome")
+    assert "is retried" in page.wait_for("retry", "#outcome")
     page.wait_until(lambda: daemon.status()["events"]["handled"] == 1, "handled event")
     page.wait_for("1 dead letter.", "#failed-count")
     page.wait_for("retry 2", "#actions")

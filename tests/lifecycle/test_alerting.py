@@ -298,3 +298,16 @@ def test_a_daemon_that_gives_up_says_so_before_it_stops() -> None:
     assert text.startswith("the daemon stops: ")
     assert "broken" in text
     assert client.exit_status == 1
+
+
+def test_so_does_one_whose_main_function_fails() -> None:
+    class Broken(Daemon):
+        def run(self) -> None:
+            raise ValueError("no database")
+
+    alerts = {"to": ["webhook:http://127.0.0.1:1/"], "when": {"unhealthy": "1m"}}
+    with running(Broken("billing"), {"master": {"alerts": alerts}}) as client:
+        client.wait_until(lambda: client.alerts)
+
+    assert ("unhealthy", "CRIT", "the daemon stops: run() failed") in client.alerts
+    assert client.exit_status == 1

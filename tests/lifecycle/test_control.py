@@ -269,6 +269,7 @@ def test_failed_events_are_listed_retried_and_dropped() -> None:
         fails = False
         ids = [event["id"] for event in page["events"]]
         one = control("retry", ids=[ids[0]])
+        client.wait_until(lambda: client.status()["events"]["handled"] == 1)
         two = control("drop", ids=ids)
         every = control("retry", all=True, error="value")
         client.wait_until(lambda: client.status()["events"]["handled"] == 4)

@@ -107,7 +107,21 @@ def test_threads_do_not_mix_their_lines(outputs: Outputs) -> None:
         thread.join()
         print(" goes on")
 
-    assert out.messages() == ["main goes on", "thread"]
+    assert out.messages() == ["thread", "main goes on"]
+
+
+def test_an_unfinished_line_of_an_ended_thread_is_one_of_its_own(outputs: Outputs) -> None:
+    def run(text: str) -> None:
+        # The second thread may get the first one's identifier.
+        thread = threading.Thread(target=lambda: print(text, end=""))
+        thread.start()
+        thread.join()
+
+    with outputs():
+        run("one")
+        run("two")
+
+    assert outputs.out.messages() == ["one", "two"]
 
 
 def test_a_secret_of_several_lines_is_hidden(outputs: Outputs) -> None:

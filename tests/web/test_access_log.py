@@ -140,20 +140,6 @@ def test_probes_are_not_logged_but_counted(app: Daemon, caplog: pytest.LogCaptur
     assert {line.split()[4] for line in lines(caplog)} == {"/status"}
 
 
-def test_answers_are_counted_by_status_whoever_gives_them(app: Daemon, fast_events: bool) -> None:
-    with running(app, {"master": {"fast_events": fast_events}}) as client:
-        with connect(client) as sock:
-            for _ in range(3):
-                ask(sock, event())
-        client.get("/missing")
-
-        def answers() -> dict[str, int]:
-            counts: dict[str, int] = client.status()["http"]["answers"]
-            return counts
-
-        client.wait_until(lambda: "404" in answers() and answers()["200"] >= 3)
-
-
 def test_without_the_setting_there_is_no_log_and_the_lane_is_the_plain_one(
     app: Daemon, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -23,7 +23,7 @@ Send = Callable[[Alert], object]
 """Takes an alert to send it; must neither block nor raise."""
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class _State:
     """What was reported of a service, and what was sent.
 
