@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable
+from functools import cache, partial
 from io import BytesIO
 from types import FunctionType
 from typing import IO, Any
@@ -12,6 +13,7 @@ from typing import IO, Any
 import flask
 from flask import Blueprint, Flask, Request, request, signals
 from werkzeug.exceptions import HTTPException
+from werkzeug.routing import Rule
 from werkzeug.utils import cached_property
 
 from ..exceptions import BatchTooLarge, EventTooLarge, QueueFull, Unavailable
@@ -69,10 +71,20 @@ class WebRequest(Request):
         return BytesIO()
 
 
+class WebRule(Rule):
+    """A rule whose functions that build URLs are made when one is built: they take most of the time
+    in which a rule is made."""
+
+    def _compile_builder(self, append_unknown: bool = True) -> Callable[..., tuple[str, str]]:
+        make = cache(partial(super()._compile_builder, append_unknown))
+        return lambda rule, **values: make()(rule, **values)
+
+
 class WebApp(Flask):
     """The Flask app of a daemon. Routes may be added to its blueprint until the first request."""
 
     request_class = WebRequest
+    url_rule_class = WebRule
 
     def __init__(self, blueprint: Blueprint, views: Views) -> None:
         folder = blueprint.root_path
