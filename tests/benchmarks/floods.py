@@ -97,9 +97,9 @@ def _udp_flood(
     bench: Bench, peer: Peer, during: Callable[[Server], AbstractContextManager[object]]
 ) -> UdpFlood:
     with bench.server(peer, udp=True) as server, Datagrams(server.port) as datagrams:
-        lost_before, watch = softnet_drops(), CoreWatch(server)
-        began = time.monotonic()
+        lost_before = softnet_drops()
         with during(server):
+            watch, began = CoreWatch(server), time.monotonic()
             sent = datagrams.flood(bench.flood_seconds)
             ended = time.monotonic()
         shares = watch.shares()
