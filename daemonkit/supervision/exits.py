@@ -75,6 +75,8 @@ class Exits:
             if slave.is_overdue:
                 graph.afterwards(slave.log.stopped_late)
             ended = slave.end_run(error, failure, is_closed=graph.is_closed)
+            # Without the lock, it may have been restarted already.
+            restart = slave.restarts + 1
             graph.alive -= 1
             sequencer.stopper.ended(slave)
             # Otherwise those before it wait for others that start after it, too.
@@ -93,7 +95,7 @@ class Exits:
                 sequencer.starter.consider_after(slave)
         # Logging may fail, out of memory for example; the rest must happen anyway.
         with suppress(BaseException):
-            self._log(slave, ended)
+            self._log(slave, ended, restart)
         if slave.is_dynamic and slave.is_final and not ended.refused:
             self.keep(slave)
         decision = ended.decision
@@ -105,12 +107,12 @@ class Exits:
             self._on_done(f"the slave {slave.name} is done")
         self.changed()
 
-    def _log(self, slave: SupervisedSlave, ended: Ended) -> None:
+    def _log(self, slave: SupervisedSlave, ended: Ended, restart: int) -> None:
         decision = ended.decision
         if ended.done is not None:
             slave.log.done(ended.done)
         elif not ended.refused:
-            slave.log.exited(ended.error, slave.restarts + 1, ended.delay, expected=ended.asked)
+            slave.log.exited(ended.error, restart, ended.delay, expected=ended.asked)
         if decision.gave_up:
             stops_daemon = slave.spec.critical or decision.for_all
             slave.log.gave_up(decision.gave_up, stops_daemon=stops_daemon)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from daemonkit import Daemon, Done, RegistrationError, Slave
+from daemonkit.supervision.exits import Exits
 from daemonkit.testing import running
 
 from .slaves import Recorded, Worker, finishing, names, raise_no, slave_status, wait_for_state
@@ -407,3 +408,29 @@ def test_one_that_could_not_be_created_keeps_those_before_it_waiting_for_those_a
 
     assert shown == [("a", False), ("c", True)]
     assert a.blockers == 0
+
+
+def test_a_restart_that_is_over_before_it_is_logged_has_its_own_number(
+    app: Daemon, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, is_restarted = Exits._log, threading.Event()
+    runs: list[Slave] = []
+
+    def log_late(*arguments: Any) -> None:
+        assert is_restarted.wait(20)
+        log(*arguments)
+
+    monkeypatch.setattr(Exits, "_log", log_late)
+
+    @app.slave(backoff=(0, 0))
+    def bad(slave: Slave) -> None:
+        runs.append(slave)
+        if len(runs) == 1:
+            raise ValueError("no")
+        is_restarted.set()
+        slave.shutdown.wait()
+
+    with running(app) as client:
+        client.wait_until(lambda: any("The slave bad failed" in line for line in caplog.messages))
+
+    assert "The slave bad failed; restart 1 in 0 s" in caplog.messages
