@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import signal
 import sys
@@ -91,6 +92,13 @@ def _no_secret_outlives_the_test(monkeypatch: pytest.MonkeyPatch) -> None:
     """The secrets of a test's configuration would be redacted in other tests."""
     monkeypatch.setattr(SECRETS, "_redactor", SECRETS._redactor)
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+
+
+@pytest.fixture(autouse=True)
+def _no_log_level_outlives_the_test() -> Iterator[None]:
+    level = logging.root.level
+    yield
+    assert logging.root.level == level
 
 
 def _sockets() -> set[str]:

@@ -179,12 +179,10 @@ def set_level(name: str, level: str) -> None:
     """Set the least severe level that the log of a daemon gets; name: the daemon's logger.
 
     That of the process's log is the root logger's. The level of another daemon's own logger is set
-    only if the user has not set it.
+    only if the user has not set it. Without a log there is nothing to set.
     """
     logger = logging.getLogger(name)
     routes = [route for _, route in _daemon_logs() if route.name == name and not route.has_ended]
-    if not routes:
-        logging.getLogger().setLevel(level)
     for route in routes:
         route.level = level
         if route is _process_log():

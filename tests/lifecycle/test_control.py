@@ -206,8 +206,7 @@ def test_stop_stops_the_daemon_and_the_log_says_who_asked(caplog: pytest.LogCapt
     )
 
 
-def test_a_reload_says_how_it_went(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO")  # A reload sets it, and this restores it.
+def test_a_reload_says_how_it_went(tmp_path: Path) -> None:
     path = tmp_path / "cfg.yaml"
     path.write_text("a: 1\n")
     app = Daemon("app")
@@ -327,10 +326,7 @@ def test_the_status_says_which_rights_the_caller_has() -> None:
     assert (near, proxied) == (["send", "read", "control"], ["send", "read"])
 
 
-def test_a_reload_names_what_needs_a_restart(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level("INFO")  # A reload sets it, and this restores it.
+def test_a_reload_names_what_needs_a_restart(tmp_path: Path) -> None:
     path = tmp_path / "cfg.yaml"
     path.write_text("master: {queue_size: 5}\n")
     with running(Daemon("app"), str(path)) as client:

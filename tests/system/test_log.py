@@ -215,6 +215,16 @@ def test_a_guest_without_a_file_has_no_log() -> None:
         assert logging.getLogger().handlers == before
 
 
+def test_without_a_log_there_is_no_level_to_set() -> None:
+    before = logging.getLogger().level
+    with attached("first", Settings(None), hide, is_guest=True):
+        set_level("first", "DEBUG")
+        during = logging.getLogger().level
+    set_level("first", "DEBUG")
+
+    assert (during, logging.getLogger().level) == (before, before)
+
+
 def test_a_level_is_changed_for_one_daemon(tmp_path: Path) -> None:
     first, second = tmp_path / "first.log", tmp_path / "second.log"
     with ExitStack() as running:
