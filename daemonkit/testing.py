@@ -52,8 +52,9 @@ class Client:
             return session.request(method, self.url + path, timeout=self.timeout, **options)
 
     def _record(self, alert: Alert) -> None:
-        if not alert.is_repeated:
-            self.alerts.append((alert.service, alert.status, alert.description))
+        sent = (alert.service, alert.status, alert.description)
+        if not alert.is_repeated or sent not in self.alerts:
+            self.alerts.append(sent)
 
     def send_event(self, event: Any) -> None:
         """Send an event over HTTP; raises requests.HTTPError when it is refused."""

@@ -112,7 +112,7 @@ class Alerting:
     def gave_up(self, reason: str) -> None:
         """The daemon stops because a slave has given up, which `unhealthy` may be too late for."""
         if parse_when(self._config.settings.alerts).unhealthy is not None:
-            self.states.report("unhealthy", "CRIT", f"the daemon stops: {reason}")
+            self.states.report("unhealthy", "CRIT", f"the daemon stops: {reason}", is_last=True)
 
     def counters(self) -> dict[str, Any]:
         """The fields of `/status`."""

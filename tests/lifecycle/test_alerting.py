@@ -300,6 +300,26 @@ def test_a_daemon_that_gives_up_says_so_before_it_stops() -> None:
     assert client.exit_status == 1
 
 
+def test_it_says_so_even_if_it_was_unhealthy_before(servers: list[FakeJuggler]) -> None:
+    webhook, *_ = servers
+    app, may_fail = Daemon("billing"), threading.Event()
+
+    @app.slave(restart="never")
+    def broken() -> None:
+        may_fail.wait(10)
+        app.alert("unhealthy", "CRIT", "the slave broken is backing off")
+        raise ValueError
+
+    alerts = {"to": [f"webhook:{webhook.url}"], "when": {"unhealthy": "1m"}}
+    with sending(app, alerts=alerts):
+        may_fail.set()
+        assert app.shutdown.wait(10)
+
+    last = webhook.requests[-1]
+    assert last["status"] == "CRIT"
+    assert last["description"].startswith("the daemon stops: ")
+
+
 def test_so_does_one_whose_main_function_fails() -> None:
     class Broken(Daemon):
         def run(self) -> None:

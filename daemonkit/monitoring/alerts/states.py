@@ -27,14 +27,15 @@ Send = Callable[[Alert], object]
 class _State:
     """What was reported of a service, and what was sent.
 
-    changed: since when `status` is reported; settled: from when it may be sent, repeat: when what
-    was sent is due again, both in monotonic seconds.
+    is_last: what is reported later is ignored; changed: since when `status` is reported; settled:
+    from when it may be sent, repeat: when what was sent is due again, both in monotonic seconds.
     """
 
     service: str
     status: str
     description: str
     changed: datetime
+    is_last: bool = False
     settled: float = -math.inf
     sent: Alert | None = None
     repeat: float = math.inf
@@ -93,11 +94,14 @@ class AlertStates:
             for state in list(self._states.values()):
                 self._send_status(state)
 
-    def report(self, service: str, status: str, description: str) -> None:
+    def report(
+        self, service: str, status: str, description: str, *, is_last: bool = False
+    ) -> None:
         """Take the present status of a service; returns at once.
 
-        Raises ValueError for an unknown status or an empty service, and TypeError for a text that
-        is not a string.
+        is_last: the last word, which is sent even if only the description is new; what is reported
+        later is ignored. Raises ValueError for an unknown status or an empty service, and TypeError
+        for a text that is not a string.
         """
         check_status(status, "an alert's")
         check_texts(service=service, description=description)
@@ -108,16 +112,17 @@ class AlertStates:
             if self._closed:
                 self._logger.warning("Ignored the alert %s: the daemon has stopped", service)
             elif (state := self._states.get(service)) is not None:
-                self._update(state, status, description)
+                if not state.is_last:
+                    self._update(state, status, description, is_last=is_last)
             elif self._make_room():
-                state = _State(service, status, description, self._now())
+                state = _State(service, status, description, self._now(), is_last)
                 self._states[service] = state
                 self._send_status(state)
                 self._wake()
 
-    def _update(self, state: _State, status: str, description: str) -> None:
+    def _update(self, state: _State, status: str, description: str, *, is_last: bool) -> None:
         now, has_changed = self._clock(), status != state.status
-        state.description = description
+        state.description, state.is_last = description, is_last
         if has_changed:
             state.status, state.changed = status, self._now()
             is_better = state.sent is not None and _rank(status) < _rank(state.sent.status)
@@ -125,6 +130,8 @@ class AlertStates:
         if state.sent is not None and state.is_sent:
             # With the next repetition: a figure in it may change all the time.
             state.sent = state.sent._replace(description=description)
+            if is_last:
+                self._repeat(state)
         elif state.settled <= now:
             self._send_status(state)
         if has_changed:
@@ -137,8 +144,8 @@ class AlertStates:
             for state in states:
                 if not state.is_sent and state.settled <= now:
                     self._send_status(state)
-                elif state.repeat <= now and state.sent is not None:
-                    self._send(state, state.sent._replace(previous=state.sent.status))
+                elif state.repeat <= now:
+                    self._repeat(state)
             return min((state.due for state in states), default=math.inf)
 
     def finish(self) -> None:
@@ -175,6 +182,10 @@ class AlertStates:
         before = None if state.sent is None else state.sent.status
         texts = (self._host, state.service, state.status, state.description)
         self._send(state, Alert(*texts, state.changed, before))
+
+    def _repeat(self, state: _State) -> None:
+        if state.sent is not None:
+            self._send(state, state.sent._replace(previous=state.sent.status))
 
     def _send(self, state: _State, alert: Alert) -> None:
         if self._outlets is None:

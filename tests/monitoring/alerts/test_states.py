@@ -185,6 +185,21 @@ def test_at_the_stop_what_is_held_back_is_sent_and_what_is_active_stays(service:
     assert service.sent[3:] == [("CRIT", "OK"), ("OK", "CRIT")]
 
 
+def test_the_last_word_is_sent_at_once_and_nothing_comes_after_it(service: Service) -> None:
+    service.at(1.0, "CRIT", "99 %")
+    service.states.report("disk", "CRIT", "gone", is_last=True)
+    service.states.report("tape", "CRIT", "gone", is_last=True)
+    service.at(2.0, "OK")
+    service.states.report("tape", "OK", "")
+    service.states.finish()
+
+    assert [(alert.service, alert.description) for alert in service.alerts] == [
+        ("disk", "99 %"),
+        ("disk", "gone"),
+        ("tape", "gone"),
+    ]
+
+
 def test_after_the_stop_an_alert_is_ignored_with_a_line_in_the_log(
     service: Service, caplog: pytest.LogCaptureFixture
 ) -> None:
