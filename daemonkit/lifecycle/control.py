@@ -17,6 +17,7 @@ from ..runtime.stacks import stacks
 from ..supervision.by_name import ByName
 from ..supervision.dependencies import nearest
 from ..supervision.states import UnknownSlave
+from ..system.log import log_always
 from ..text import shorten, timestamp
 from ..types import Pause
 from ..web.control import VERBS, Answer
@@ -83,7 +84,9 @@ class Control:
     def _note(self, verb: str, asked: Mapping[str, Any], by: str, answer: Answer) -> None:
         action = shorten(" ".join([verb, *_arguments(asked)]), LONGEST_ACTION)
         outcome = "" if verb == "stacks" else shorten(str(answer.message), LONGEST_ACTION)
-        self._logger.log(
+        # Even if the action was to set a level that leaves it out.
+        log_always(
+            self._logger,
             logging.INFO if answer.is_ok else logging.WARNING,
             "Control: %s, by %s%s",
             action,

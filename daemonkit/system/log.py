@@ -221,3 +221,14 @@ def log_safely(
         logger.log(level, text, *arguments, exc_info=exc_info, stacklevel=2)
     except Exception:
         write_stderr(f"{logger.name}: {message(text, arguments)}\n")
+
+
+def log_always(logger: logging.Logger, level: int, text: str, *arguments: Any) -> None:
+    """Do the same whatever the logger's level is."""
+    file, line, function, _ = logger.findCaller(stacklevel=2)
+    try:
+        logger.handle(
+            logger.makeRecord(logger.name, level, file, line, text, arguments, None, function)
+        )
+    except Exception:
+        write_stderr(f"{logger.name}: {message(text, arguments)}\n")

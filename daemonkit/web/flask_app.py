@@ -209,5 +209,6 @@ class WebApp(Flask):
     def preprocess_request(self) -> Any:
         # Before the user's functions, which must not see what is refused.
         # Each look-up by the proxy costs a microsecond.
-        routes.check_rights(self._views.access(), request._get_current_object())  # type: ignore[attr-defined]
+        current = request._get_current_object()  # type: ignore[attr-defined]
+        routes.check_rights(self._views.access(), current, self.failures)
         return super().preprocess_request()

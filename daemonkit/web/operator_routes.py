@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import flask
 from flask import Response, request
-from werkzeug.exceptions import BadRequest, NotFound
+from werkzeug.exceptions import BadRequest, HTTPException, NotFound
 
 from ..events.failed import LONGEST_SHOWN, Selection
+from ..exceptions import InvalidEvent
 from ..gauges import MISSING
+from ..runtime.failures import FailureLog
 from .access import CLIENT, PEER, READ, SENDER
 from .content import whole_body
 from .control import parse
@@ -31,8 +35,9 @@ _SECONDS = r"[0-9]{1,12}(\.[0-9]{1,9})?"
 class OperatorRoutes:
     """Their views."""
 
-    def __init__(self, views: Views) -> None:
+    def __init__(self, views: Views, failures: FailureLog) -> None:
         self._views = views
+        self._failures = failures
 
     @cached_property
     def _files(self) -> PageFiles:
@@ -117,10 +122,25 @@ class OperatorRoutes:
 
     def control(self, verb: str) -> Response:
         """What an operator asks for."""
-        asked = parse(verb, whole_body(self._views.max_request_size()))
+        with refusals_logged(self._failures):
+            asked = parse(verb, whole_body(self._views.max_request_size()))
         by = flask.g.get(SENDER) or request.environ[CLIENT].shown
         code, message, more = self._views.control(verb, asked, by)
         return answer(code, envelope(message, code == 200, **more))
+
+
+@contextmanager
+def refusals_logged(failures: FailureLog) -> Iterator[None]:
+    """Log that a request for control is refused, and whose it is."""
+    try:
+        yield
+    except (HTTPException, InvalidEvent) as error:
+        by = flask.g.get(SENDER) or request.environ[CLIENT].shown
+        why = f"Invalid JSON: {error}" if isinstance(error, InvalidEvent) else error
+        what = f"{request.method} {request.path}, by {by}: {why}"
+        kind = type(error).__name__
+        failures.report(logging.WARNING, "Refused a request for control", what, kind)
+        raise
 
 
 def _whole(query: Mapping[str, str], name: str, default: int | None) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import flask
@@ -25,7 +26,7 @@ from ..types import Origin
 from .access import CLIENT, CONTROL, PEER, READ, SEND, SENDER, Access
 from .content import whole_body
 from .control import VERBS
-from .operator_routes import OperatorRoutes
+from .operator_routes import OperatorRoutes, refusals_logged
 from .responses import (
     CONTENT_TYPE,
     NDJSON,
@@ -158,7 +159,7 @@ class _LibraryRoutes:
 
 def add_routes(blueprint: Blueprint, views: Views, failures: FailureLog) -> None:
     """Add the library's routes; failures: logs what fails in them."""
-    routes, operators = _LibraryRoutes(views, failures), OperatorRoutes(views)
+    routes, operators = _LibraryRoutes(views, failures), OperatorRoutes(views, failures)
     named: dict[str, Callable[..., Response]] = {
         "": operators.page,
         _PAGE_FILE: operators.page_file,
@@ -174,15 +175,19 @@ def add_routes(blueprint: Blueprint, views: Views, failures: FailureLog) -> None
         blueprint.add_url_rule(f"/{rule}", f"/{rule}", view, methods=[route.method], **more)
 
 
-def check_rights(access: Access, request: Request) -> None:
-    """Refuse a request if it may not do what it asks for; raises HTTPException."""
+def check_rights(access: Access, request: Request, failures: FailureLog) -> None:
+    """Refuse a request if it may not do what it asks for; raises HTTPException.
+
+    failures: logs that control is refused.
+    """
     peer, route = request.environ[PEER], _route_of(request)
     # A user's own, or none, is public.
     listener = PUBLIC if route is None else route.listener
     if access.has_admin and listener == (PUBLIC if peer.is_admin else ADMIN):
         raise NotFound
     if route is not None and route.right is not None:
-        sender = access.check(route.right, peer, request.headers)
+        with refusals_logged(failures) if route.right == CONTROL else nullcontext():
+            sender = access.check(route.right, peer, request.headers)
         setattr(flask.g, SENDER, sender)
 
 

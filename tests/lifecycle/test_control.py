@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -249,6 +250,38 @@ def test_each_action_is_logged_and_listed_with_who_asked(caplog: pytest.LogCaptu
         f"Control: drop all state retrying error Time out, by {by}: 0 failed events are dropped"
     )
     assert control_lines[1].levelno == logging.WARNING
+
+
+def test_an_action_is_logged_even_if_its_level_leaves_it_out(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with operated(Daemon("app")) as (_, control):
+        control("level", level="CRITICAL")
+        control("pause", events=True)
+
+    lines = [line.split(",")[0] for line in caplog.messages if line.startswith("Control: ")]
+    assert lines == ["Control: level CRITICAL", "Control: pause events"]
+
+
+def test_who_is_refused_control_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    with operated(Daemon("app")) as (client, _):
+        for _ in range(2):
+            client.post("/control/stop", headers={"Via": "1.1 proxy"})
+        client.post("/control/pause", json={"event": True})
+        client.post("/control/pause", data="{")
+
+    what = "Refused a request for control: "
+    lines = [line for line in caplog.messages if line.startswith(what)]
+    *lines, more = [re.sub(r":\d+: ", ": ", line.removeprefix(what)) for line in lines]
+    assert more.startswith("1 more in the last 1 s, last: POST /control/stop, by ")
+    assert lines == [
+        "POST /control/stop, by 127.0.0.1: 403 Forbidden: "
+        "Without a token for it, control is for clients on the same machine",
+        "POST /control/pause, by 127.0.0.1: 400 Bad Request: "
+        'The body must be {"events": true} or {"slave": NAME}',
+        "POST /control/pause, by 127.0.0.1: Invalid JSON: "
+        "Expecting property name enclosed in double quotes: line 1 column 2 (char 1)",
+    ]
 
 
 def test_failed_events_are_listed_retried_and_dropped() -> None:
