@@ -77,6 +77,15 @@ class FailedPage(NamedTuple):
     total: int
 
 
+class Changed(NamedTuple):
+    """How many failed events were changed; unknown: ids of which there are none, cut: those that
+    can't be retried, as not all of them is kept."""
+
+    number: int
+    unknown: tuple[int, ...] = ()
+    cut: tuple[int, ...] = ()
+
+
 class FailedEvents(Protocol):
     """The failed events of a queue. Each method raises Unavailable if they can't be read now."""
 
@@ -89,11 +98,11 @@ class FailedEvents(Protocol):
         """Up to `limit` of those with ids under `before`; whole: the error's text is compared, and
         otherwise only its type."""
 
-    def retry(self, selection: Selection) -> int:
-        """Have them retried now, as if never attempted; returns how many."""
+    def retry(self, selection: Selection) -> Changed:
+        """Have them retried now, as if never attempted."""
 
-    def drop(self, selection: Selection) -> int:
-        """Remove them; returns how many."""
+    def drop(self, selection: Selection) -> Changed:
+        """Remove them."""
 
 
 def type_of(error: str) -> str:

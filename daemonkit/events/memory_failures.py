@@ -15,7 +15,7 @@ from ..exceptions import InvalidEvent
 from ..text import shorten, timestamp
 from .codec import beginning, normalize
 from .entry import Entry, FailedAttempt
-from .failed import FailedEvent, FailedPage, Selection, type_of
+from .failed import Changed, FailedEvent, FailedPage, Selection, type_of
 from .waiting import Waiting
 
 DEAD_LETTERS = 100
@@ -140,10 +140,10 @@ class MemoryFailures:
         newest = heapq.nlargest(limit, rest, key=lambda kept: kept.entry.id)
         return FailedPage(list(map(_shown, newest)), len(found))
 
-    def retry(self, selection: Selection) -> int:
+    def retry(self, selection: Selection) -> Changed:
         return self._take(selection, lambda kept: kept.is_whole, self._retry_now)
 
-    def drop(self, selection: Selection) -> int:
+    def drop(self, selection: Selection) -> Changed:
         return self._take(selection, lambda _: True, lambda _: None)
 
     def _retry_now(self, kept: _Kept) -> None:
@@ -155,18 +155,21 @@ class MemoryFailures:
         selection: Selection,
         may: Callable[[_Kept], bool],
         use: Callable[[_Kept], None],
-    ) -> int:
+    ) -> Changed:
         with self._lock:
-            ids = [kept.entry.id for kept in self._of(selection, whole=True) if may(kept)]
-        count = 0
+            found = self._of(selection, whole=True)
+        ids = [kept.entry.id for kept in found if may(kept)]
+        cut = tuple(kept.entry.id for kept in found if not may(kept))
+        changed: set[int] = set()
         for start in range(0, len(ids), AT_ONCE):
             if start:
                 threading.Event().wait(PAUSE)
             with self._lock:
-                count += self._take_some(ids[start : start + AT_ONCE], use)
-        return count
+                changed |= self._take_some(ids[start : start + AT_ONCE], use)
+        unknown = dict.fromkeys(id for id in selection.ids or () if id not in {*changed, *cut})
+        return Changed(len(changed), tuple(unknown), cut)
 
-    def _take_some(self, ids: Sequence[int], use: Callable[[_Kept], None]) -> int:
+    def _take_some(self, ids: Sequence[int], use: Callable[[_Kept], None]) -> set[int]:
         found = self._of(Selection(tuple(ids)), whole=True)
         # One whose retry has just begun is no longer there.
         gone = self._waiting.withdraw({k.entry.id for k in found if k.due is not None})
@@ -175,7 +178,7 @@ class MemoryFailures:
             self._dead.pop(kept.entry.id, None)
             self._forget(kept.entry.id)
             use(kept)
-        return len(found)
+        return {kept.entry.id for kept in found}
 
     def _of(self, selection: Selection, *, whole: bool) -> list[_Kept]:
         ids, state, error = selection

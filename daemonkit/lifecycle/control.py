@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from ..config.checks import DEFAULT_LEVEL, duration_text
-from ..events.failed import Selection
+from ..events.failed import Changed, Selection
 from ..exceptions import RegistrationError, Unavailable
 from ..monitoring.health import RUNNING, Health
 from ..runtime.stacks import stacks
@@ -208,19 +208,20 @@ class Control:
 
     def _run_now(self, asked: Mapping[str, Any], _: str) -> Answer:
         name = asked["slave"]
-        self._by_name.run_now(name)
-        return Answer(200, f"The slave {name} is called now")
+        if self._by_name.run_now(name):
+            return Answer(200, f"The slave {name} is called now")
+        return Answer(200, f"The slave {name} is called once the call that runs now has ended")
 
     def _stacks(self, asked: Mapping[str, Any], _: str) -> Answer:
         return Answer(200, self._by_name.stack(asked["slave"]) if "slave" in asked else stacks())
 
     def _retry(self, asked: Mapping[str, Any], _: str) -> Answer:
-        count = self._on_demand.queue.failed_events.retry(Selection.of(asked))
-        return _changed(asked, count, "retried")
+        changed = self._on_demand.queue.failed_events.retry(Selection.of(asked))
+        return _changed(changed, "retried" + " after the pause" * bool(self.events_paused))
 
     def _drop(self, asked: Mapping[str, Any], _: str) -> Answer:
-        count = self._on_demand.queue.failed_events.drop(Selection.of(asked))
-        return _changed(asked, count, "dropped")
+        changed = self._on_demand.queue.failed_events.drop(Selection.of(asked))
+        return _changed(changed, "dropped")
 
     def _show(self, asked: Mapping[str, Any], _: str) -> Answer:
         found = self._on_demand.queue.failed_events.find(asked["id"])
@@ -267,14 +268,16 @@ def _paused(text: str, is_new: bool) -> Answer:
     return Answer(200, f"{text} paused") if is_new else Answer(409, f"{text} already paused")
 
 
-def _changed(asked: Mapping[str, Any], count: int, what: str) -> Answer:
-    text = f"{count} failed event{' is' if count == 1 else 's are'} {what}"
-    missing = len(set(asked["ids"])) - count if "ids" in asked else 0
-    if missing:
-        text += f"; {missing} can't be: no failed events, or not kept whole"
-    if missing and not count:
+def _changed(changed: Changed, what: str) -> Answer:
+    number, unknown, cut = changed
+    text = f"{number} failed event{' is' if number == 1 else 's are'} {what}"
+    if unknown:
+        text += f"; not there: {', '.join(map(str, unknown))}"
+    if cut:
+        text += f"; not kept whole: {', '.join(map(str, cut))}"
+    if not number and (unknown or cut):
         return Answer(404, text)
-    return Answer(200, text, {"count": count})
+    return Answer(200, text, {"count": number})
 
 
 def _sentence(error: Exception) -> str:

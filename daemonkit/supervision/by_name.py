@@ -125,14 +125,15 @@ class ByName:
         """Make a periodic slave's calls again; returns whether they were suspended."""
         return self._calls_of(name).resume()
 
-    def run_now(self, name: str) -> None:
-        """Have a periodic slave called once, now, besides its schedule."""
+    def run_now(self, name: str) -> bool:
+        """Have a periodic slave called once, now, besides its schedule; returns whether that isn't
+        after a call that runs."""
         with self._graph.lock:
             slave = self._find(name)
             calls = self._calls_of(name)
             if not slave.is_up:
                 raise RegistrationError(f"the slave {name!r} is {slave.state}")
-        calls.request()
+        return calls.request()
 
     def stack(self, name: str) -> str:
         """The present stack of a slave's thread."""

@@ -90,11 +90,13 @@ class Calls:
             self._changed.notify_all()
             self._wake_loop()
 
-    def request(self) -> None:
-        """Have the slave called now, once, even if it is paused."""
+    def request(self) -> bool:
+        """Have the slave called once, even if it is paused: now, or after the call that runs;
+        returns whether none does."""
         with self._changed:
             self._is_requested = True
             self.wake()
+            return not self._is_calling
 
     def pause(self, by: str) -> bool:
         """Suspend the calls; returns whether they weren't suspended already."""

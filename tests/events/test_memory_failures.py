@@ -8,7 +8,7 @@ import pytest
 
 from daemonkit.events import memory_failures
 from daemonkit.events.entry import Batch, Entry, FailedAttempt
-from daemonkit.events.failed import Selection
+from daemonkit.events.failed import Changed, Selection
 from daemonkit.events.memory import MemoryQueue
 from daemonkit.events.memory_failures import DEAD_LETTERS, LONGEST_EVENT
 from daemonkit.types import EventMeta
@@ -118,18 +118,18 @@ def test_an_event_to_be_retried_is_listed_until_its_retry_begins() -> None:
     assert event.due is not None
     assert (entry.id, entry.event, entry.attempt) == (5, {"a": 1}, 2)
     assert ids(queue, ALL_RETRYING) == []
-    assert queue.failed_events.retry(ALL_RETRYING) == 0
+    assert queue.failed_events.retry(ALL_RETRYING).number == 0
 
 
 def test_a_dead_letter_is_retried_as_if_never_attempted() -> None:
     queue, now = MemoryQueue(10), datetime.now(timezone.utc)
     meta = EventMeta("http", "peer", now, 3, "shop")
     queue.fail(Entry({}, meta, 5, 3, b'{"a": 1}'), failure(3), None)
-    count = queue.failed_events.retry(Selection((5, 6)))
+    changed = queue.failed_events.retry(Selection((5, 6)))
     counters = queue.counters()
     entry = queue.get()
 
-    assert (count, counters["waiting"], counters["retrying"]) == (1, 1, 1)
+    assert (changed, counters["waiting"], counters["retrying"]) == (Changed(1, (6,)), 1, 1)
     assert (entry.event, entry.attempt, entry.meta) == ({"a": 1}, 1, meta.of_attempt(1))
     assert ids(queue) == []
     assert queue.fail(entry, failure(), None)
@@ -141,7 +141,7 @@ def test_a_retry_that_waits_is_made_now_and_once() -> None:
     queue.fail(Entry("a", id=1), failure(), 3600)
     queue.fail(Entry("b", id=2), failure(), 3600)
 
-    assert queue.failed_events.retry(Selection((2,))) == 1
+    assert queue.failed_events.retry(Selection((2,))).number == 1
     assert queue.get().event == "b"
     assert (len(queue), ids(queue, ALL_RETRYING)) == (1, [1])
 
@@ -150,9 +150,9 @@ def test_what_was_dropped_is_neither_listed_nor_retried() -> None:
     queue = with_letters("a", "b")
     queue.fail(Entry("c", id=3, line=b'"c"'), failure(), 3600)
 
-    assert queue.failed_events.drop(Selection((1, 3))) == 2
+    assert queue.failed_events.drop(Selection((1, 3))).number == 2
     assert (ids(queue), len(queue), queue._failures.memory) == ([2], 0, 0)
-    assert queue.failed_events.drop(ALL_DEAD) == 1
+    assert queue.failed_events.drop(ALL_DEAD).number == 1
     assert queue.counters()["dead"] == 2, "it counts all there were"
 
 
@@ -162,8 +162,9 @@ def test_an_event_of_which_only_the_beginning_is_kept_can_t_be_retried(
     monkeypatch.setattr(memory_failures, "MOST_WHOLE", LONGEST_EVENT)
     queue = with_letters("x" * 2 * LONGEST_EVENT)
 
-    assert queue.failed_events.retry(ALL_DEAD) == 0
-    assert queue.failed_events.drop(ALL_DEAD) == 1
+    assert queue.failed_events.retry(Selection((1, 2))) == Changed(0, (2,), (1,))
+    assert queue.failed_events.retry(ALL_DEAD) == Changed(0, cut=(1,))
+    assert queue.failed_events.drop(ALL_DEAD) == Changed(1)
 
 
 def test_a_retried_event_needs_no_room() -> None:
@@ -172,14 +173,14 @@ def test_a_retried_event_needs_no_room() -> None:
     queue.size = 1
     queue.put_many(Batch([1]))
 
-    assert queue.failed_events.retry(ALL_DEAD) == 1
+    assert queue.failed_events.retry(ALL_DEAD).number == 1
     assert len(queue) == 2
 
 
 def test_a_retried_event_is_what_json_makes_of_it() -> None:
     queue = with_letters("\ud800", {"a": (1, 2)})
 
-    assert queue.failed_events.retry(ALL_DEAD) == 2
+    assert queue.failed_events.retry(ALL_DEAD).number == 2
     assert [queue.get().event, queue.get().event] == ["\ud800", {"a": [1, 2]}]
 
 
@@ -188,7 +189,7 @@ def test_what_is_no_json_any_more_can_t_be_retried() -> None:
     cycle.append(cycle)
     queue = with_letters(float("nan"), {"now": object()}, cycle, "good")
 
-    assert queue.failed_events.retry(ALL_DEAD) == 1
+    assert queue.failed_events.retry(ALL_DEAD).number == 1
     assert queue.get().event == "good"
     assert ids(queue) == [3, 2, 1]
 
@@ -210,6 +211,6 @@ def test_many_are_retried_and_dropped_in_parts(monkeypatch: pytest.MonkeyPatch) 
     retried = queue.failed_events.retry(ALL_RETRYING)
     first = [queue.get().event for _ in range(4)]
 
-    assert (retried, sorted(first)) == (10, [1, 2, 3, 4])
-    assert queue.failed_events.drop(ALL_RETRYING) == 6
+    assert (retried, sorted(first)) == (Changed(10), [1, 2, 3, 4])
+    assert queue.failed_events.drop(ALL_RETRYING).number == 6
     assert len(queue) == 0

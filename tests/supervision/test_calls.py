@@ -30,6 +30,17 @@ def call(calls: Calls, clock: Clock, seconds: float = 0) -> None:
     calls.end_call(succeeded=True)
 
 
+def test_what_is_asked_for_during_a_call_is_one_call_after_it() -> None:
+    calls = made(clock := Clock())
+    calls.begin_call()
+    asked = [calls.request(), calls.request()]
+    calls.end_call(succeeded=True)
+    delay = calls.delay()
+    call(calls, clock)
+
+    assert (asked, delay, calls.delay() > 0, calls.request()) == ([False] * 2, 0, True, True)
+
+
 def test_the_first_call_is_due_at_once_and_the_next_one_period_later() -> None:
     calls = made(clock := Clock())
     first = calls.delay()

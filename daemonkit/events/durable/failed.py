@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 
 from ...exceptions import StartError, Unavailable
-from ..failed import FailedEvent, FailedPage, Selection
+from ..failed import Changed, FailedEvent, FailedPage, Selection
 from .database import Broken
 from .editor import Editor, Stored
 from .store import MAX_ID
@@ -46,11 +46,11 @@ class StoredFailures:
             )
         return FailedPage(list(map(_shown, rows)), total)
 
-    def retry(self, selection: Selection) -> int:
+    def retry(self, selection: Selection) -> Changed:
         """See FailedEvents."""
         return self._change(selection, Editor.retry, Editor.retry_all)
 
-    def drop(self, selection: Selection) -> int:
+    def drop(self, selection: Selection) -> Changed:
         """See FailedEvents."""
         return self._change(selection, Editor.drop_failed, Editor.drop_all)
 
@@ -59,12 +59,13 @@ class StoredFailures:
         selection: Selection,
         some: Callable[[Editor, Sequence[int]], set[int]],
         every: Callable[..., int],
-    ) -> int:
+    ) -> Changed:
         ids, state, error = selection
         with self._editor() as editor:
-            if ids is not None:
-                return len(some(editor, [id for id in ids if 0 <= id <= MAX_ID]))
-            return every(editor, [state], error)
+            if ids is None:
+                return Changed(every(editor, [state], error))
+            found = some(editor, [id for id in ids if 0 <= id <= MAX_ID])
+        return Changed(len(found), tuple(id for id in dict.fromkeys(ids) if id not in found))
 
     @contextmanager
     def _editor(self) -> Iterator[Editor]:

@@ -94,9 +94,7 @@ class AlertStates:
             for state in list(self._states.values()):
                 self._send_status(state)
 
-    def report(
-        self, service: str, status: str, description: str, *, is_last: bool = False
-    ) -> None:
+    def report(self, service: str, status: str, description: str, *, is_last: bool = False) -> None:
         """Take the present status of a service; returns at once.
 
         is_last: the last word, which is sent even if only the description is new; what is reported

@@ -5,7 +5,7 @@ import pytest
 from daemonkit import Unavailable
 from daemonkit.events.durable.failed import StoredFailures
 from daemonkit.events.durable.store import MAX_ID, Store
-from daemonkit.events.failed import Selection
+from daemonkit.events.failed import Changed, Selection
 
 from .helpers import add, add_failed
 
@@ -54,8 +54,10 @@ def test_one_is_found_with_its_content(failures: StoredFailures) -> None:
 
 
 def test_they_are_retried_by_id_or_by_their_error(failures: StoredFailures) -> None:
-    assert failures.retry(Selection((1000, 1003, 7, -1, MAX_ID + 1))) == 2
-    assert failures.retry(Selection(error="timeout")) == 1
+    assert failures.retry(Selection((1000, 1003, 7, -1, MAX_ID + 1))) == Changed(
+        2, (7, -1, MAX_ID + 1)
+    )
+    assert failures.retry(Selection(error="timeout")) == Changed(1)
     assert ids(failures) == [1002]
     assert ids(failures, Selection(state="retrying")) == [1003, 1001, 1000]
 
@@ -63,8 +65,8 @@ def test_they_are_retried_by_id_or_by_their_error(failures: StoredFailures) -> N
 def test_they_are_dropped_and_waiting_events_are_not(
     failures: StoredFailures, store: Store
 ) -> None:
-    assert failures.drop(Selection((1001, 2000))) == 1
-    assert failures.drop(ALL_DEAD) == 2
+    assert failures.drop(Selection((1001, 2000))) == Changed(1, (2000,))
+    assert failures.drop(ALL_DEAD) == Changed(2)
     assert (ids(failures), store.count()) == ([], 1)
 
 
