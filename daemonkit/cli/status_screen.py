@@ -20,8 +20,17 @@ NARROWEST_LAST = 20
 LATEST = 3
 """Dead letters and control actions that are shown at least, if there is room for them."""
 NAMES = {"in_work": "in work", "retrying": "of these to be retried", "dead_now": "dead"}
+ODD = ("Paused", "Level", "Reload", "Alert")
 BAD_STATES = ("failed", "stalled", "backing off")
 FINE_STATES = ("running", "finished")
+OWN = frozenset(
+    (
+        *("name", "pid", "started", "uptime", "phase", "waiting_for", "problems", "paused"),
+        *("levels", "reload_failed", "events_queue", "events", "http", "udp", "juggler", "alerts"),
+        *("slaves", "actions", "rights", "config", "master_config"),
+    )
+)
+"""Keys of a status that aren't the user's fields."""
 
 
 class Size(NamedTuple):
@@ -84,12 +93,13 @@ class _Screen:
         facts = [("Active", self._active()), ("Address", _text(where))]
         facts += [("Paused", text) for text in self._paused()]
         facts += [("Level", text) for text in self._levels()]
+        facts += [("Reload", self._reload())]
         facts += [("Events", self._events()), ("Alerts", self._alerts())]
         facts += [("Alert", text) for text in self._active_alerts()]
         for name, text in facts:
             if text:
                 line = f"{name + ':':>10} {truncated(text, max(NARROWEST_LAST, self._width - 11))}"
-                yield self._style.odd(line) if name in ("Paused", "Level", "Alert") else line
+                yield self._style.odd(line) if name in ODD else line
 
     def _active(self) -> str:
         uptime, parts = self._status.get("uptime"), []
@@ -111,9 +121,15 @@ class _Screen:
     def _levels(self) -> Iterator[str]:
         for level in _mappings(self._status.get("levels")):
             until = level.get("until")
-            end = f" until {_text(to_second(until))}" if until else ""
+            end = f" until {_text(to_second(until) if until else 'the daemon stops')}"
             who = f" (by {_text(level['by'])})" if level.get("by") else ""
             yield f"{_text(level.get('level'))} for {_text(level.get('logger'))}{end}{who}"
+
+    def _reload(self) -> str:
+        failed = _mapping(self._status.get("reload_failed"))
+        if not failed:
+            return ""
+        return f"failed at {_text(to_second(failed.get('time')))}: {_text(failed.get('error'))}"
 
     def _events(self) -> str:
         events = _mapping(self._status.get("events"))
@@ -132,7 +148,8 @@ class _Screen:
     def _active_alerts(self) -> Iterator[str]:
         for alert in _mappings(_mapping(self._status.get("alerts")).get("active")):
             shown = [_text(alert.get(key, "?")) for key in ("service", "status", "description")]
-            yield f"{shown[0]} {shown[1]}: {shown[2]}"
+            resolving = " (resolving)" if alert.get("resolving") is True else ""
+            yield f"{shown[0]} {shown[1]}{resolving}: {shown[2]}"
 
     def _alerts(self) -> str:
         """By target, or those of Juggler; nothing while there were none."""
@@ -148,7 +165,8 @@ class _Screen:
 
     def tables(self, lines: int | None) -> Iterator[str]:
         """The tables, in at most so many lines."""
-        tables = [t for t in (self._slaves(), self._dead_letters(), self._actions()) if t.rows]
+        tables = [self._slaves(), self._fields(), self._dead_letters(), self._actions()]
+        tables = [table for table in tables if table.rows]
         for table, room in zip(tables, _rooms(tables, lines)):  # noqa: B905
             if room != 0:
                 yield ""
@@ -207,6 +225,19 @@ class _Screen:
             return started + timedelta(seconds=uptime)
         except OverflowError:
             return None
+
+    def _fields(self) -> _Table:
+        rows: list[tuple[str, ...]] = []
+        bad = set()
+        for name, value in self._status.items():
+            if name in OWN:
+                continue
+            # What stands for one whose function failed.
+            if isinstance(value, Mapping) and value.keys() == {"error"}:
+                bad.add(len(rows))
+            rows.append((_text(name), _text(value)))
+        heading = ("STATUS FIELD", "VALUE")
+        return _Table(heading, rows, "fields", frozenset(bad), newest_last=False)
 
     def _dead_letters(self) -> _Table:
         letters = _mappings(_mapping(self._status.get("events")).get("dead_letters"))

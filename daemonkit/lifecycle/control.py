@@ -109,10 +109,13 @@ class Control:
     # What `/status` shows
 
     def shown(self) -> dict[str, Any]:
-        """What is paused, the log levels that were set, and the last actions."""
+        """What is paused, the log levels that were set, a reload that failed, and the last
+        actions."""
+        failure = self._reloader.failure
         return {
             "paused": self.paused(),
             "levels": self._levels.shown(),
+            "reload_failed": failure and {"time": timestamp(failure.time), "error": failure.error},
             "actions": list(self._actions),
         }
 

@@ -106,7 +106,7 @@ class MetricsView:
             http=counters["http"],
             udp=counters["udp"],
             alerts=self._assembly.alerting.totals(),
-            reload_failed=self._reloader.last_failed,
+            reload_failed=self._reloader.failure is not None,
             events_paused=parts is not None and parts.queue.is_paused,
             slaves=[slave_facts(slave) for slave in (supervisor.slaves() if supervisor else ())],
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import NamedTuple
 
 from ..config.in_force import ConfigInForce
@@ -22,6 +23,13 @@ class Outcome(NamedTuple):
 
     is_ok: bool
     text: str
+
+
+class Failure(NamedTuple):
+    """A reload that failed."""
+
+    time: datetime
+    error: str
 
 
 BETWEEN_RELOADS = 1.0
@@ -52,8 +60,8 @@ class Reloader:
         self._logger = logger
         self._apply_level = apply_level
         self._notifier = notifier
-        self.last_failed = False
-        """Whether the last reload left the old configuration in force."""
+        self.failure: Failure | None = None
+        """Why the last reload left the old configuration in force."""
         self._waiting: list[_Waiting] = []
         self._busy = threading.Lock()
         self.request = Coalesced(self.reload, "reload", logger, BETWEEN_RELOADS).request
@@ -100,11 +108,11 @@ class Reloader:
         try:
             reload = self._config.reload()
         except ConfigError as error:
-            self.last_failed = True
+            self.failure = Failure(datetime.now(), str(error))
             text = f"Not reloaded, the old configuration stays: {error}"
             self._logger.error("%s", text)
             return Outcome(False, text)
-        self.last_failed = False
+        self.failure = None
         remarks = []
         for level, line in reload.report():
             self._logger.log(level, "%s", line)

@@ -5,8 +5,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from daemonkit.cli.status_screen import Size, is_healthy, screen
+from daemonkit import Daemon
+from daemonkit.cli.status_screen import OWN, Size, is_healthy, screen
 from daemonkit.cli.terminal import Style, width_of
+from daemonkit.testing import running
 
 from ..json_values import json_values
 
@@ -108,9 +110,48 @@ def test_what_control_has_changed_is_named() -> None:
         "   Paused: events by oncall since 2026-11-26 20:00:00",
         "   Paused: sweep by ::1 since 2026-11-26 20:00:00",
         "    Level: DEBUG for billing until 2026-11-26 22:03:00 (by oncall)",
-        "    Level: INFO for urllib3",
+        "    Level: INFO for urllib3 until the daemon stops",
     ]
     assert "sweep  running, paused  0" in "\n".join(lines)
+
+
+def test_a_reload_that_failed_and_an_alert_that_ends_are_named() -> None:
+    alert = {"service": "disk", "status": "CRIT", "description": "full"}
+    status = {
+        **STATUS,
+        "reload_failed": {"time": NOW, "error": "cfg.yaml:3: wrong"},
+        "alerts": {"active": [alert, {**alert, "resolving": True}]},
+    }
+
+    assert [line for line in shown(status) if "Reload" in line or "Alert:" in line] == [
+        "   Reload: failed at 2026-11-26 22:03:00: cfg.yaml:3: wrong",
+        "    Alert: disk CRIT: full",
+        "    Alert: disk CRIT (resolving): full",
+    ]
+
+
+def test_the_user_s_fields_are_listed_and_those_that_failed_stand_out() -> None:
+    status = {**STATUS, "revenue": 5, "cache": {"hits": [1, 2]}, "broken": {"error": "no file"}}
+    lines = shown(status)
+    many = shown({**STATUS, **{f"f{n}": n for n in range(50)}}, 80, 30)
+    coloured = screen(status, "a", Size(100), Style(True))
+
+    start = lines.index("STATUS FIELD  VALUE")
+    assert lines[start + 1 : start + 4] == [
+        "revenue       5",
+        'cache         {"hits": [1, 2]}',
+        'broken        {"error": "no file"}',
+    ]
+    assert any(line.startswith("\x1b[1;31mbroken") for line in coloured)
+    assert "... 48 more fields" in many
+    assert len(many) <= 30
+
+
+def test_no_key_of_the_library_is_taken_for_a_field_of_the_user_s() -> None:
+    app = Daemon("app")
+    app.status_field(name="mine")(lambda: 1)
+    with running(app) as client:
+        assert client.status().keys() - OWN == {"mine"}
 
 
 def test_colours_show_what_is_wrong() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from selenium.webdriver.common.action_chains import ActionChains
@@ -49,6 +50,20 @@ def hostile():
     for _ in range(90):
         deep = [deep]
     return {"text": HOSTILE, "long": "x" * 2_000_000, "many": list(range(50_000)), "deep": deep}
+"""
+STALLED = """
+import threading
+from daemonkit import Daemon
+
+app = Daemon("billing")
+
+def wait_for_ever():
+    threading.Event().wait()
+
+@app.slave(timeout=0.2)
+def poller(slave):
+    slave.heartbeat()
+    wait_for_ever()
 """
 READ_TOKEN, ONCALL_TOKEN = "read-read-read-read-1", "oncall-oncall-oncall-1"
 TOKENS = f"""
@@ -241,7 +256,7 @@ def test_a_double_click_acts_once(start, page: Page) -> None:
     assert [action["action"] for action in daemon.status()["actions"]] == ["run-now sweep"]
 
 
-def test_pauses_levels_and_stacks(start, page: Page) -> None:
+def test_pauses_levels_stacks_and_a_failed_reload(start, page: Page, tmp_path: Path) -> None:
     daemon = start()
     page.open(daemon.url + "/")
 
@@ -256,7 +271,22 @@ def test_pauses_levels_and_stacks(start, page: Page) -> None:
     stack = "#slaves .details:not([hidden]) pre:last-child"
     page.wait_until(lambda: page.click("[data-verb=stack]") or page.text(stack), "stack")
 
+    (tmp_path / "0" / "cfg.yaml").write_text("broken: [\n")
+    daemon.send_signal(signal.SIGHUP)
+    page.wait_for("the old configuration stays", "#control-state")
+
     assert "mymod.py" in page.text(stack)
+    assert page.errors() == []
+
+
+def test_a_stalled_slave_s_stack_is_among_the_warnings(start, page: Page) -> None:
+    daemon = start(text=STALLED)
+    daemon.wait_until(lambda: daemon.status()["problems"])
+    page.open(daemon.url + "/")
+    page.wait_for("is stalled", "#warnings")
+    page.click("#warnings summary")
+
+    assert "wait_for_ever()" in page.wait_for("mymod.py", "#warnings pre")
     assert page.errors() == []
 
 

@@ -72,6 +72,7 @@ def test_an_alert_goes_to_every_target(servers: list[FakeJuggler]) -> None:
         "status": "CRIT",
         "description": "full",
         "since": "",
+        "resolving": False,
     }
     assert [server.requests[0]["service"] for server in (one, two)] == ["disk", "disk"]
     assert manager.paths == ["/events/api/v2/alerts"]

@@ -217,12 +217,17 @@ def test_a_reload_says_how_it_went(tmp_path: Path) -> None:
         good = control("reload")
         path.write_text("a: [\n")
         bad = control("reload")
-        failed = app._reloader.last_failed
+        failed = client.status()["reload_failed"]
+        path.write_text("a: 3\n")
+        control("reload")
+        after = client.status()["reload_failed"]
 
     assert good == (200, "Reloaded")
     assert bad[0] == 409
     assert bad[1].startswith("Not reloaded, the old configuration stays: ")
-    assert (app.config, failed) == ({"a": 2}, True)
+    assert bad[1].endswith(failed["error"])
+    assert failed["error"].startswith(f"{path}:")
+    assert (app.config, after) == ({"a": 3}, None)
 
 
 def test_each_action_is_logged_and_listed_with_who_asked(caplog: pytest.LogCaptureFixture) -> None:

@@ -164,15 +164,20 @@ class AlertStates:
     def active(self) -> list[dict[str, Any]]:
         """What is not OK, as `/status` shows it."""
         with self._lock:
-            sent = [state.sent for state in self._states.values() if state.sent is not None]
+            sent = [
+                (state.sent, not state.is_sent)
+                for state in self._states.values()
+                if state.sent is not None
+            ]
         return [
             {
                 "service": alert.service,
                 "status": alert.status,
                 "description": alert.description,
                 "since": timestamp(alert.since.astimezone().replace(tzinfo=None)),
+                "resolving": is_better,
             }
-            for alert in sent
+            for alert, is_better in sent
             if alert.status != OK and alert.since is not None
         ]
 

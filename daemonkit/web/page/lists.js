@@ -6,7 +6,7 @@ import { bytes, duration, isMapping, isText, line, listOf, moment, number, outli
 // Keys of /status that are shown elsewhere on the page.
 const OWN = new Set([
   "actions", "alerts", "config", "events", "events_queue", "http", "juggler", "levels", "master_config",
-  "name", "paused", "phase", "pid", "problems", "rights", "slaves", "started", "udp", "uptime",
+  "name", "paused", "phase", "pid", "problems", "reload_failed", "rights", "slaves", "started", "udp", "uptime",
   "waiting_for",
 ]);
 const FIRST = 20;
@@ -94,12 +94,17 @@ function makeWarning(record, now) {
   setCell(cells[2], line(record.logger, 100), "text");
   const place = isText(record.place) ? [el("small", {}, visible(record.place, 200))] : [];
   cells[3].className = "text";
-  cells[3].append(el("span", {}, line(record.message, 1000)), ...place);
-  if (isText(record.exception)) {
-    const trace = el("pre", { tabindex: "0", role: "group", "aria-label": "Traceback" }, textOf(record.exception));
-    cells[3].append(el("details", {}, el("summary", {}, "Traceback"), trace));
-  }
+  // A message with a stack has many lines, of which the last ones matter most.
+  const [first] = textOf(record.message).split("\n", 1);
+  cells[3].append(el("span", {}, line(first, 1000)), ...place);
+  if (isText(record.message) && record.message.trimEnd() !== first) cells[3].append(folded("Whole message", record.message));
+  if (isText(record.exception)) cells[3].append(folded("Traceback", record.exception));
   return { node, update: () => setText(time, moment(record.time, now())) };
+}
+
+function folded(title, text) {
+  const lines = el("pre", { tabindex: "0", role: "group", "aria-label": title }, textOf(text));
+  return el("details", {}, el("summary", {}, title), lines);
 }
 
 export function drawActions(section, actions, now) {

@@ -297,12 +297,17 @@ function drawControl(status) {
   pairs($("#control-state"), [
     ["Paused", pausedOf(status.paused) || "nothing"],
     ["Log levels", levels.map(levelOf).join("\n") || "as configured"],
+    ...(isMapping(status.reload_failed) ? [["Reload", failureOf(status.reload_failed), "error"]] : []),
   ]);
 }
 
 function rightsOf(rights) {
   if (!Array.isArray(rights)) return "There are no buttons: the status doesn't say that you have the right “control”.";
   return `There are no buttons: you have the right to ${lines(rights) || "nothing"}, not to control. A token may give it.`;
+}
+
+function failureOf({ time, error }) {
+  return `failed ${moment(time, daemonTime())}, the old configuration stays: ${line(error, 1000)}`;
 }
 
 function levelOf({ logger, level, until, by }) {

@@ -242,9 +242,9 @@ def test_what_is_not_ok_is_active(service: Service) -> None:
     since = (EPOCH + timedelta(seconds=1)).astimezone().strftime("%Y-%m-%d %H:%M:%S.000000")
 
     expected = {"service": "disk", "status": "CRIT", "description": "still down", "since": since}
-    assert service.states.active() == [expected]
+    assert service.states.active() == [{**expected, "resolving": False}]
     service.at(3.0, "OK")
-    assert service.states.active() == [expected]
+    assert service.states.active() == [{**expected, "resolving": True}]
     service.at(13.0)
     assert service.states.active() == []
 
