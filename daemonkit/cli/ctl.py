@@ -13,7 +13,8 @@ import click
 from ..config.checks import DEFAULT_LEVEL, LEVEL_TIME, LEVELS, numeric
 from .client import Answer
 from .completion import complete_set_levels
-from .output import fail, say
+from .formatting import failed_details
+from .output import confirm, fail, say
 from .refusal import refusal
 from .slave_names import complete_periodic, complete_slaves, complete_what
 from .target import Target
@@ -24,6 +25,7 @@ TIMEOUT = 60.0
 """Seconds: a restart waits for the slave to stop."""
 EVENTS = "events"
 ID = click.IntRange(0)
+ID.name = "event ID"
 
 
 class Control(NamedTuple):
@@ -33,6 +35,11 @@ class Control(NamedTuple):
     timeout: float
 
     def send(self, verb: str, **arguments: Any) -> str:
+        """Send a verb, and return what the daemon answers as text; see `ask`."""
+        message = self.ask(verb, **arguments)
+        return message if isinstance(message, str) else json.dumps(message)
+
+    def ask(self, verb: str, **arguments: Any) -> Any:
         """Send a verb, and return what the daemon answers; exits if it refuses.
 
         Arguments that are None are left out. Raises DaemonkitError.
@@ -45,8 +52,7 @@ class Control(NamedTuple):
             client.close()
         if not _is_done(answer):
             fail(refusal(client, answer))
-        message = answer.message()
-        return message if isinstance(message, str) else json.dumps(message)
+        return answer.message()
 
 
 def _is_done(answer: Answer) -> bool:
@@ -55,13 +61,17 @@ def _is_done(answer: Answer) -> bool:
 
 
 @click.group()
-def ctl() -> None:
+@click.option("--url", metavar="URL", help="The daemon's URL.")
+@target_options(TIMEOUT)
+@click.pass_context
+def ctl(context: click.Context, /, url: str | None, target: Target, timeout: float) -> None:
     """Tell a running daemon what to do.
 
-    Each verb takes --url, or the daemon of --config, $DAEMONKIT_URL or http://localhost:5151. It
-    needs the right `control`: a token for it, or the same machine. Exit status: 0 if it was done, 1
-    if the daemon refuses, 3 if it can't be reached.
+    The daemon is that of --url, --config, $DAEMONKIT_URL or http://localhost:5151; the options may
+    be given before or after the verb. It needs the right `control`: a token for it, or the same
+    machine. Exit status: 0 if it was done, 1 if the daemon refuses, 3 if it can't be reached.
     """
+    context.obj = Control(target._replace(url=url), timeout)
 
 
 def verb(name: str) -> Callable[[Callable[..., str]], click.Command]:
@@ -70,14 +80,26 @@ def verb(name: str) -> Callable[[Callable[..., str]], click.Command]:
     def add(function: Callable[..., str]) -> click.Command:
         @click.option("--url", metavar="URL", help="The daemon's URL.")
         @target_options(TIMEOUT)
+        @click.pass_context
         @wraps(function)
-        def run(url: str | None, target: Target, timeout: float, **arguments: Any) -> None:
-            text = function(Control(target._replace(url=url), timeout), **arguments)
+        def run(
+            context: click.Context, /, url: str | None, target: Target, timeout: float, **more: Any
+        ) -> None:
+            general: Control = context.obj
+            own = target._replace(url=url)
+            if not _is_given(context, "timeout"):
+                timeout = general.timeout
+            chosen = Target(*(mine or its for mine, its in zip(own, general.target)))  # noqa: B905
+            text = function(Control(chosen, timeout), **more)
             say([printable(text.rstrip("\n"), keep="\n")])
 
         return ctl.command(name)(run)
 
     return add
+
+
+def _is_given(context: click.Context, option: str) -> bool:
+    return context.get_parameter_source(option) is not click.core.ParameterSource.DEFAULT
 
 
 @verb("reload")
@@ -112,8 +134,9 @@ def level(control: Control, words: tuple[str, ...], period: str | None) -> str:
 def _seconds(text: str) -> float:
     try:
         return LEVEL_TIME(numeric(text))
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="--for") from None
+    except ValueError:
+        wanted = f"{LEVEL_TIME.text}, such as {LEVEL_TIME.examples}"
+        raise click.BadParameter(f"{text!r} is not {wanted}", param_hint="--for") from None
 
 
 @verb("pause")
@@ -186,6 +209,14 @@ def _which(
     return {"all": True, "state": state, "error": error} if is_all else {"ids": list(ids)}
 
 
+@verb("show")
+@click.argument("id", type=ID)
+def show(control: Control, id: int) -> str:
+    """Show everything about a failed event."""
+    found = control.ask("show", id=id)
+    return "\n".join(failed_details(found)) if isinstance(found, dict) else json.dumps(found)
+
+
 @verb("retry")
 @failed_events
 def retry(
@@ -212,7 +243,7 @@ def drop(
         named = f" with {error!r} in the error" if error else ""
         kind = {"retrying": "events to be retried"}.get(state or "", "dead letters")
         what = f"all {kind}{named}" if is_all else f"the events {', '.join(map(str, ids))}"
-        click.confirm(f"Drop {printable(what)}?", abort=True, err=True)
+        confirm(f"Drop {what}?")
     return control.send("drop", **which)
 
 

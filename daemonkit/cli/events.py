@@ -22,7 +22,7 @@ from ..exceptions import InvalidEvent, StartError
 from .completion import complete_files
 from .formatting import details, table
 from .inputs import opened, progress, size_of
-from .output import fail, note, say
+from .output import confirm, fail, note, say
 from .queue_options import (
     QueueSource,
     queue_command,
@@ -33,6 +33,7 @@ from .terminal import printable
 
 KINDS = {"waiting": "waiting event", "retrying": "event to be retried", "dead": "dead letter"}
 ID = click.IntRange(0, MAX_ID)
+ID.name = "event ID"
 
 
 @click.group()
@@ -138,7 +139,7 @@ def drop(path: str, ids: tuple[int, ...], is_all: bool, state: str | None, is_su
             states, kind = _states(state or "dead"), KINDS.get(state or "dead", "event")
             if not is_sure and _is_terminal():
                 count = _many(editor.count(states), kind)
-                click.confirm(f"Drop {count} of {printable(path)}?", abort=True, err=True)
+                confirm(f"Drop {count} of {path}?")
             say([f"{_many(editor.drop_all(states), kind)} dropped"])
             return
         done = editor.drop(ids)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
 from ..events.codec import beginning, decode
-from ..events.durable.editor import Stored
 from ..exceptions import InvalidEvent
 from .terminal import padded, printable, truncated, width_of
+
+if TYPE_CHECKING:
+    from ..events.durable.editor import Stored
 
 NARROWEST_EVENT = 20
 WIDEST_ERROR = 40
@@ -61,20 +64,49 @@ def details(event: Stored) -> Iterable[str]:
             "Next attempt": "none" if event.due is None else _local_time(event.due),
             "Error": event.error,
         }
-    for name, text in facts.items():
-        if text is not None:
-            yield f"{name + ':':<15}{printable(text)}"
-    if event.traceback:
-        yield ""
-        yield printable(event.traceback.rstrip("\n"), keep="\n")
-    yield ""
+    yield from _laid_out(facts, event.traceback)
     try:
-        value = decode(event.line)
+        yield _indented(event.line)
     except InvalidEvent as error:
         yield f"The event is damaged: {printable(str(error))}"
         yield printable(event.line.decode(errors="replace"))
-    else:
-        yield printable(json.dumps(value, indent=2, ensure_ascii=False), keep="\n")
+
+
+def failed_details(event: Mapping[str, Any]) -> Iterable[str]:
+    """The same of a failed event as `/control/show` answers it."""
+    names = {
+        "id": "ID",
+        "state": "State",
+        "received": "Received",
+        "attempts": "Attempts",
+        "first_failed": "First failure",
+        "last_failed": "Last failure",
+        "due": "Next attempt",
+        "error": "Error",
+    }
+    facts = {title: event.get(name) for name, title in names.items()}
+    texts = {title: None if fact is None else str(fact) for title, fact in facts.items()}
+    yield from _laid_out(texts, str(event.get("traceback") or ""))
+    text = str(event.get("event"))
+    try:
+        yield _indented(text.encode(errors="replace"))
+    # Of a large one in memory, only the beginning may be kept.
+    except InvalidEvent:
+        yield printable(text)
+
+
+def _laid_out(facts: Mapping[str, str | None], traceback: str) -> Iterable[str]:
+    for name, text in facts.items():
+        if text is not None:
+            yield f"{name + ':':<15}{printable(text)}"
+    if traceback:
+        yield ""
+        yield printable(traceback.rstrip("\n"), keep="\n")
+    yield ""
+
+
+def _indented(line: bytes) -> str:
+    return printable(json.dumps(decode(line), indent=2, ensure_ascii=False), keep="\n")
 
 
 def _local_time(seconds: float | None) -> str:

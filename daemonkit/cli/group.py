@@ -64,8 +64,8 @@ class _Commands(click.Group):
                 note(f"daemonkit: {text.removesuffix('.')}{hint}")
             sys.exit(error.exit_code)
         except click.Abort as error:
-            is_interrupt = isinstance(error.__cause__, KeyboardInterrupt)
-            click.echo("Aborted!", err=True)
+            is_interrupt = isinstance(error.__cause__ or error.__context__, KeyboardInterrupt)
+            note("daemonkit: aborted")
             sys.exit(INTERRUPTED if is_interrupt else 1)
         sys.exit(result if isinstance(result, int) else 0)
 

@@ -23,6 +23,18 @@ def note(text: str) -> None:
     click.echo(printable(redact(text)), err=True)
 
 
+def confirm(question: str) -> None:
+    """Ask on the terminal, and raise click.Abort unless the answer is yes."""
+    try:
+        is_sure = click.confirm(printable(question), err=True)
+    except click.Abort:
+        # The cursor is behind the question.
+        click.echo(err=True)
+        raise
+    if not is_sure:
+        raise click.Abort
+
+
 def say(lines: Iterable[str]) -> None:
     """Write lines to stdout, redacted, with characters that it can't encode escaped."""
     encoding = sys.stdout.encoding

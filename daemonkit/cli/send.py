@@ -177,7 +177,7 @@ def _counted(sender: HttpSender | DatagramSender, reports: _Reports) -> Iterator
     try:
         yield
     except OSError as error:
-        problem, status = f"cannot read the events: {error.strerror}", 2
+        problem, status = f"cannot read {error.filename or 'the events'}: {error.strerror}", 2
     except KeyboardInterrupt:
         problem, status = "interrupted", 130
         if isinstance(sender, HttpSender):

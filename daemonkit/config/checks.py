@@ -99,7 +99,7 @@ def duration(low: float, high: float) -> Check[float]:
         return value
 
     text = f"a duration of {low:g}..{high:g} seconds"
-    return Check(text, convert, "30, 500ms, 30s, 5m or 1h")
+    return Check(text, convert, "30, 30s, 5m or 1h" if low >= 1 else "30, 500ms, 30s, 5m or 1h")
 
 
 def one_of(*names: str, fold: Callable[[str], str]) -> Check[str]:

@@ -3,11 +3,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner
 
 from daemonkit.cli import ctl as module
+from daemonkit.cli.ctl import Control
 from daemonkit.cli.group import group
+from daemonkit.cli.target import Target
 
 from .stub import Stub, envelope, serving
 
@@ -63,12 +66,12 @@ def test_a_verb_is_a_request(stub: Stub, arguments: str, path: str, body: dict[s
         ("level", "give [LOGGER] LEVEL; LEVEL is one of DEBUG, INFO, WARNING, ERROR, CRITICAL"),
         ("level loud", "give [LOGGER] LEVEL; "),
         ("level a b DEBUG", "give [LOGGER] LEVEL; "),
-        ("level DEBUG --for soon", "Invalid value for --for: must be a duration of 1..604800 seconds, such as 30, 500ms, 30s, 5m or 1h, not 'soon' (str)"),
+        ("level DEBUG --for soon", "Invalid value for --for: 'soon' is not a duration of 1..604800 seconds, such as 30, 30s, 5m or 1h"),
         ("pause", "Missing argument 'events|SLAVE'"),
         ("retry", "give either event IDs or --all"),
         ("retry 1 --all", "give either event IDs or --all"),
         ("drop 1 --error x", "--state and --error require --all"),
-        ("drop x", "Invalid value for '[ID]...': 'x' is not a valid integer range"),
+        ("drop x", "Invalid value for '[ID]...': 'x' is not a valid event ID"),
         ("explode", "No such command 'explode'"),
     ],
 )  # fmt: skip
@@ -137,4 +140,60 @@ def test_on_a_terminal_dropping_asks_first(
 
     assert (result.exit_code, len(stub.requests)) == (status, requests)
     assert result.stderr.startswith(f"{question} [y/N]: ")
+    assert result.stderr.endswith("daemonkit: aborted\n") is (status == 1)
     assert ctl("drop", *arguments, "--yes").stderr == ""
+
+
+def test_without_an_answer_nothing_is_dropped(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_is_terminal", lambda: True)
+    at_the_end = ctl("drop", "1")
+
+    def interrupted(*_: Any, **__: Any) -> bool:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            raise click.Abort from None
+
+    monkeypatch.setattr(click, "confirm", interrupted)
+    by_ctrl_c = ctl("drop", "1")
+
+    assert (at_the_end.exit_code, by_ctrl_c.exit_code, stub.requests) == (1, 130, [])
+    for result in (at_the_end, by_ctrl_c):
+        assert result.stderr.endswith("\ndaemonkit: aborted\n")
+
+
+def test_options_may_come_before_or_after_the_verb(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(module.Control, "ask", lambda self, _: asked.append(self) or "Done")
+    for words in (
+        "--url a --token-file f --timeout 5 reload",
+        "--url b --timeout 7 reload --url a --token-file f --timeout 5",
+        "--token-file f reload --url a",
+        "-c cfg.yaml reload",
+    ):
+        assert ctl(*words.split()).exit_code == 0
+
+    of_url = Target("a", None, "f")
+    assert asked == [
+        Control(of_url, 5), Control(of_url, 5), Control(of_url, 60), Control(Target(None, "cfg.yaml"), 60),
+    ]  # fmt: skip
+
+
+def test_a_failed_event_is_shown_whole(stub: Stub) -> None:
+    event = {
+        "id": 7,
+        "state": "dead",
+        "received": None,
+        "attempts": 2,
+        "error": "ValueError: x\x1b",
+        "traceback": "Traceback:\n  File x\n",
+        "event": '{"a": [1]}',
+    }
+    stub.answer = lambda _: envelope(event)
+    whole = ctl("show", "7").stdout
+    stub.answer = lambda _: envelope({**event, "event": '{"a": [', "traceback": ""})
+    cut = ctl("show", "7").stdout
+
+    facts = "ID:            7\nState:         dead\nAttempts:      2\nError:         ValueError: x\\u001b\n"
+    assert whole == f'{facts}\nTraceback:\n  File x\n\n{{\n  "a": [\n    1\n  ]\n}}\n'
+    assert cut == f'{facts}\n{{"a": [\n'

@@ -82,7 +82,7 @@ def test_an_empty_input_is_no_error(stub: Stub) -> None:
     ("given", "error"),
     [
         ('{"a": x}', "the event is not valid JSON: Expecting value at line 1 column 7"),
-        ("nothing.ndjson", "cannot read the events: No such file or directory"),
+        ("nothing.ndjson", "cannot read nothing.ndjson: No such file or directory"),
         ("wrong.ndjson", "wrong.ndjson: line 2: Expecting value at line 1 column 1"),
     ],
 )
