@@ -77,7 +77,11 @@ def _configured(config: str | None) -> str:
         raise click.UsageError("no queue given: use --queue FILE or --config FILE")
     queue = load(Given(config)).master["queue"]
     if queue is None:
-        raise ConfigError("master.queue is not set: the daemon keeps its events in memory", config)
+        raise ConfigError(
+            "master.queue is not set: the daemon keeps its events in memory; "
+            "see `daemonkit status` and `daemonkit ctl`",
+            config,
+        )
     return str(queue)
 
 

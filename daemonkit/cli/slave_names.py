@@ -21,14 +21,14 @@ def complete_slaves(
     context: click.Context, _parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
     """The slaves of the daemon that the command line names so far; none if it isn't there."""
-    return beginning(incomplete, slaves(context.params))
+    return beginning(incomplete, slaves(_options(context)))
 
 
 def complete_periodic(
     context: click.Context, _parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
     """The same, but only those that are called periodically."""
-    return beginning(incomplete, slaves(context.params, is_periodic=True))
+    return beginning(incomplete, slaves(_options(context), is_periodic=True))
 
 
 def complete_what(
@@ -39,6 +39,12 @@ def complete_what(
         *beginning(incomplete, ["events"]),
         *complete_periodic(context, parameter, incomplete),
     ]
+
+
+def _options(context: click.Context) -> dict[str, Any]:
+    """Those of the verb, over those before it."""
+    general = {} if context.parent is None else context.parent.params
+    return {**general, **{name: value for name, value in context.params.items() if value}}
 
 
 def slaves(options: dict[str, Any], *, is_periodic: bool = False) -> list[str]:

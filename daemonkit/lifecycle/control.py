@@ -199,9 +199,7 @@ class Control:
                 self._on_demand.queue.resume()
             text = "Events are"
         self._health.changed()
-        if not was_paused:
-            return Answer(409, f"{text} not paused")
-        return Answer(200, f"{text} no longer paused")
+        return Answer(200, f"{text} {'no longer' if was_paused else 'not'} paused")
 
     def _restart(self, asked: Mapping[str, Any], _: str) -> Answer:
         name = asked["slave"]
@@ -268,7 +266,7 @@ def _pause_shown(pause: Pause) -> dict[str, Any]:
 
 
 def _paused(text: str, is_new: bool) -> Answer:
-    return Answer(200, f"{text} paused") if is_new else Answer(409, f"{text} already paused")
+    return Answer(200, f"{text} {'' if is_new else 'already '}paused")
 
 
 def _changed(changed: Changed, what: str) -> Answer:

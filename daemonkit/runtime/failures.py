@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+from ..system.handling import Handled, handled_now, noted
 from ..system.log import log_safely
 from ..text import error_text
 from .clock import monotonic
@@ -53,6 +54,8 @@ class Repeats:
     count: int = 0
     level: int = logging.ERROR
     last: str = ""
+    handled: Handled | None = None
+    """What the last one was about."""
 
 
 class FailureLog:
@@ -134,11 +137,12 @@ class FailureLog:
         return True
 
     def _count(self, location: Location, level: int, last: str) -> None:
-        now = self._clock()
+        now, handled = self._clock(), handled_now()
         with self._lock:
             repeats = self._repeats.setdefault(location, Repeats(now, now))
             repeats.count += 1
             repeats.seen, repeats.level, repeats.last = now, level, last
+            repeats.handled = handled
             is_first = repeats.count == 1
             if is_first:
                 self._due = min(self._due, repeats.since + self._interval)
@@ -177,16 +181,17 @@ class FailureLog:
             self._log_repeats(at, repeats, now)
 
     def _log_repeats(self, location: Location, repeats: Repeats, now: float) -> None:
-        log_safely(
-            self._logger,
-            repeats.level,
-            "%s: %s more in the last %d s%s%s",
-            location.what,
-            f"{repeats.count:,}",
-            max(1, round(now - repeats.since)),
-            location,
-            f", last{repeats.last}" if repeats.last else "",
-        )
+        with noted(repeats.handled):
+            log_safely(
+                self._logger,
+                repeats.level,
+                "%s: %s more in the last %d s%s%s",
+                location.what,
+                f"{repeats.count:,}",
+                max(1, round(now - repeats.since)),
+                location,
+                f", last{repeats.last}" if repeats.last else "",
+            )
 
 
 class LimitedLogger:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 NOTHING = object()
@@ -55,6 +57,25 @@ def handled_now() -> Handled | None:
     """What the calling thread is handling."""
     handling: Handling | None = getattr(_THREAD, "handling", None)
     return None if handling is None or handling.taken is NOTHING else handling.describe()
+
+
+class _Noted(Handling):
+    def describe(self) -> Handled:
+        noted: Handled = self.taken
+        return noted
+
+
+@contextmanager
+def noted(handled: Handled | None) -> Iterator[None]:
+    """Have the lines that the calling thread logs in the block show this, and nothing else."""
+    before = getattr(_THREAD, "handling", None)
+    _THREAD.handling = now = _Noted()
+    if handled is not None:
+        now.taken = handled
+    try:
+        yield
+    finally:
+        _THREAD.handling = before
 
 
 def pause() -> None:

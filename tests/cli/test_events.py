@@ -534,7 +534,7 @@ def test_a_terminal_sees_a_bar(path: str, monkeypatch: pytest.MonkeyPatch) -> No
         (
             ["-c", "memory.yaml", "list"],
             2,
-            "daemonkit: memory.yaml: master.queue is not set: the daemon keeps its events in memory",
+            "daemonkit: memory.yaml: master.queue is not set: the daemon keeps its events in memory; see `daemonkit status` and `daemonkit ctl`",
         ),
         (["-c", "wrong.yaml", "list"], 2, "daemonkit: wrong.yaml:1: master.port must be an int 0..65535, not 'x' (str)"),
         (["-q", "none.db", "list"], 3, "daemonkit: cannot open the event queue none.db: there is no such file"),

@@ -72,7 +72,8 @@ def test_a_configuration_without_a_durable_queue_is_an_error(tmp_path: Path) -> 
 
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr == (
-        f"daemonkit: {config}: master.queue is not set: the daemon keeps its events in memory\n"
+        f"daemonkit: {config}: master.queue is not set: the daemon keeps its events in memory; "
+        "see `daemonkit status` and `daemonkit ctl`\n"
     )
 
 

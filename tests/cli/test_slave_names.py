@@ -23,6 +23,7 @@ STATUS = {
 def test_slaves_are_those_of_the_running_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(lambda _: envelope(STATUS)) as stub:
         assert completed("ctl", "restart", "--url", stub.url, "") == ["sweep", "steady", "poller"]
+        assert completed("ctl", "--url", stub.url, "restart", "p") == ["poller"]
         monkeypatch.setenv("DAEMONKIT_URL", stub.url)
         assert completed("ctl", "run-now", "s") == ["sweep"]
         assert completed("ctl", "pause", "") == ["events", "sweep", "poller"]

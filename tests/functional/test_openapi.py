@@ -48,7 +48,7 @@ ANSWERED = {
     *(f"POST /events {code}" for code in (200, 400, 401, 403, 415)),
     *(f"POST /control/show {code}" for code in (200, 400, 401, 403, 404)),
     *(f"GET /status/failed {code}" for code in (200, 400, 401, 403)),
-    *(f"POST /control/pause {code}" for code in (200, 400, 404, 409)),
+    *(f"POST /control/pause {code}" for code in (200, 400, 404)),
     *(f"POST /control/{verb} 200" for verb in ("level", "restart", "resume", "retry", "stacks")),
     *(f"POST /control/{verb} 404" for verb in ("drop", "restart", "run-now")),
 }

@@ -8,6 +8,7 @@ import threading
 import pytest
 
 from daemonkit.runtime.failures import MAX_LOCATIONS, FailureLog, LimitedLogger
+from daemonkit.system.handling import Handled, handled_now, noted
 
 from ..clock import Clock
 
@@ -205,3 +206,22 @@ def test_failures_of_many_threads_are_all_counted(
         "It failed+",
         "It failed: 1,999 more in the last 1 s, last: ValueError: a",
     ]
+
+
+def test_the_line_about_repeats_shows_what_the_last_one_was_about(
+    failures: FailureLog, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[Handled | None] = []
+    monkeypatch.setattr(LOGGER, "handle", lambda _: shown.append(handled_now()))
+    events = [Handled(id, id, None) for id in range(4)]
+    for event in events[:3]:
+        with noted(event):
+            failures.report(logging.ERROR, "It failed")
+    # Some other thread may notice that it is due, which handles something else.
+    clock.now += 10
+    with noted(events[3]):
+        failures.report(logging.ERROR, "It failed")
+    clock.now += 10
+    failures.run_due(clock.now)
+
+    assert shown == [events[0], events[2], events[3]]

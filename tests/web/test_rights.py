@@ -38,7 +38,7 @@ BODIES = {
     "control/level": (b'{"level": "DEFAULT"}', 200),
     "control/stacks": (b"", 200),
     "control/pause": (b'{"slave": "none"}', 404),
-    "control/resume": (b'{"events": true}', 409),
+    "control/resume": (b'{"events": true}', 200),
     "control/restart": (b'{"slave": "none"}', 404),
     "control/run-now": (b'{"slave": "none"}', 404),
     "control/retry": (b'{"ids": [7000]}', 404),
