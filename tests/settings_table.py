@@ -31,7 +31,7 @@ def table() -> str:
 def _default(setting: Setting) -> str:
     if setting.check.text.startswith("a size") and setting.default is not None:
         return size_text(setting.default)
-    return str(yaml.safe_dump(setting.default)).split("\n")[0]
+    return str(yaml.safe_dump(setting.default, default_flow_style=True)).split("\n")[0]
 
 
 def with_table(page: str) -> str:

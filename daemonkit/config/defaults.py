@@ -50,7 +50,9 @@ class Settings:
         ["http", "udp"], INTAKE, "Ways in which events may come."
     )
     admin: str | None = _setting(
-        None, ADDRESS_OR_NONE, "Address for `/status` and `/control`, which are then only there."
+        None,
+        ADDRESS_OR_NONE,
+        "Address for all but `/events` and your routes; see [access](access.md).",
     )
     tokens: dict[str, Any] = _setting(  # noqa: RUF009
         {}, TOKENS, "Who may do what; see [access control](access.md)."
