@@ -109,7 +109,7 @@ class ColumnFormatter(_Formatter):
     def format(self, record: logging.LogRecord) -> str:
         parts = (self._message(record), self._traceback(record), self._stack(record))
         # A message from outside must not be able to forge a log line.
-        text = escaped("\n".join(filter(None, parts)))
+        text = escaped("\n".join(filter(None, parts)).rstrip("\n"))
         if (handled := handled_now()) is not None:
             line, *more = text.split("\n", 1)
             text = "\n".join([line + self._redact(handled.suffix()), *more])

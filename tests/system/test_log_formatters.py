@@ -243,7 +243,7 @@ def test_a_line_says_which_event_is_being_handled() -> None:
     worker.attach()
     try:
         worker.taken = "event"
-        made = record("one\ntwo", event="theirs")
+        made = record("one\ntwo\n", event="theirs")
         line = ColumnFormatter(hide).format(made)
         fields = json.loads(JsonFormatter(hide).format(made))
     finally:

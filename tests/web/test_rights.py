@@ -77,6 +77,34 @@ class Answer(NamedTuple):
         return json.loads(self.body)["message"]
 
 
+class Connection(http.client.HTTPConnection):
+    """To a listener, kept for more requests; source: the client's address."""
+
+    def __init__(self, address: Address, source: str = "") -> None:
+        super().__init__("localhost:5151")
+        self._address = address
+        self._source = (source, 0) if source else None
+
+    def connect(self) -> None:
+        if isinstance(self._address, str):
+            self.sock = socket.socket(socket.AF_UNIX)
+            self.sock.settimeout(10)
+            self.sock.connect(self._address)
+        else:
+            self.sock = socket.create_connection(self._address, 10, self._source)
+
+    def ask(
+        self, method: str, path: str, body: bytes | None = None, who: str = "nobody", **fields: str
+    ) -> Answer:
+        """Ask the listener; who: whose token to send."""
+        headers = {name.replace("_", "-"): value for name, value in fields.items()}
+        if who in SECRETS:
+            headers["Authorization"] = f"Bearer {SECRETS[who]}"
+        self.request(method, path, body, headers)
+        found = self.getresponse()
+        return Answer(found.status, found.headers, found.read())
+
+
 def ask(
     address: Address,
     method: str,
@@ -86,25 +114,9 @@ def ask(
     source: str = "",
     **fields: str,
 ) -> Answer:
-    """Ask a listener; who: whose token to send; source: the client's address."""
-    sock: socket.socket
-    if isinstance(address, str):
-        sock = socket.socket(socket.AF_UNIX)
-        sock.settimeout(10)
-        sock.connect(address)
-    else:
-        sock = socket.create_connection(address, 10, (source, 0) if source else None)
-    connection = http.client.HTTPConnection("localhost:5151")
-    connection.sock = sock
-    headers = {name.replace("_", "-"): value for name, value in fields.items()}
-    if who in SECRETS:
-        headers["Authorization"] = f"Bearer {SECRETS[who]}"
-    try:
-        connection.request(method, path, body, headers)
-        found = connection.getresponse()
-        return Answer(found.status, found.headers, found.read())
-    finally:
-        connection.close()
+    """Ask a listener over a connection of its own."""
+    with closing(Connection(address, source)) as connection:
+        return connection.ask(method, path, body, who, **fields)
 
 
 def ask_route(address: Address, path: str, **options: Any) -> Answer:
@@ -240,20 +252,21 @@ def test_other_methods_need_the_same_right(table: Table, path: str) -> None:
     method = ROUTES[path].method
     address = listeners.address_of(path)
     allowed = {method, "OPTIONS", *(["HEAD"] if method == "GET" else [])}
-    for other in ("GET", "POST", "HEAD", "OPTIONS", "PUT", "DELETE", "PATCH", "TRACE", "X"):
-        if other == method:
-            continue
-        for who, code in zip(WHO, expected[path], strict=True):
-            answer = ask(address, other, _path(path), who=who, **HTML)
-            usual = 200 if other in allowed else 405
-            is_refused = code in (401, 403)
-            assert answer.code == (code if is_refused else usual), (other, who)
-            assert other != "HEAD" or answer.body == b""
-            if answer.code == 405:
-                assert set(answer.headers["Allow"].split(", ")) == allowed
-        if listeners.admin is not None:
-            elsewhere = listeners.public if address == listeners.admin else listeners.admin
-            assert ask(elsewhere, other, _path(path), who="control", **HTML).code == 404
+    with closing(Connection(address)) as connection:
+        for other in ("GET", "POST", "HEAD", "OPTIONS", "PUT", "DELETE", "PATCH", "TRACE", "X"):
+            if other == method:
+                continue
+            for who, code in zip(WHO, expected[path], strict=True):
+                answer = connection.ask(other, _path(path), who=who, **HTML)
+                usual = 200 if other in allowed else 405
+                is_refused = code in (401, 403)
+                assert answer.code == (code if is_refused else usual), (other, who)
+                assert other != "HEAD" or answer.body == b""
+                if answer.code == 405:
+                    assert set(answer.headers["Allow"].split(", ")) == allowed
+            if listeners.admin is not None:
+                elsewhere = listeners.public if address == listeners.admin else listeners.admin
+                assert ask(elsewhere, other, _path(path), who="control", **HTML).code == 404
 
 
 def test_users_routes_are_on_the_public_listener_and_theirs_to_protect(table: Table) -> None:
