@@ -15,7 +15,7 @@ from .routing import RouteRegistrars
 from .supervision.restart import check_backoff, check_timeout, is_seconds
 from .supervision.spec import SlaveOptions, SlaveSpec, SlaveTarget
 from .text import describe
-from .types import EventHandler, Hook, PingCheck, StatusField
+from .types import STATUS_KEYS, EventHandler, Hook, PingCheck, StatusField
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -23,32 +23,6 @@ if TYPE_CHECKING:
 S = TypeVar("S", bound=SlaveTarget)
 H = TypeVar("H", bound=EventHandler)
 F = TypeVar("F", bound=Callable[[], Any])
-
-STATUS_KEYS = frozenset(
-    {
-        "actions",
-        "alerts",
-        "config",
-        "events",
-        "events_queue",
-        "http",
-        "juggler",
-        "levels",
-        "master_config",
-        "name",
-        "paused",
-        "phase",
-        "pid",
-        "problems",
-        "rights",
-        "slaves",
-        "started",
-        "udp",
-        "uptime",
-        "waiting_for",
-    }
-)
-"""Keys of `/status` that are the library's own."""
 
 
 class HandlerOptions(TypedDict, total=False):

@@ -16,12 +16,12 @@ LONGEST_LINE = 64 * 1024 * 1024
 
 
 class Lines(NamedTuple):
-    """A batch. first, last: numbers of its lines; read: bytes of the source up to its end."""
+    """A batch. first, last: numbers of its lines; end: bytes of the source up to the next one."""
 
     events: list[bytes]
     first: int
     last: int
-    read: int
+    end: int
 
     @property
     def place(self) -> str:
@@ -52,27 +52,29 @@ def read_batches(source: BinaryIO, most: int) -> Iterator[Lines]:
 
     Raises InvalidEvent with the number of the line, after yielding what is before it.
     """
-    number = read = 0
+    number = begin = 0
     rest = b""
     while True:
         chunk = source.read1(CHUNK)  # type: ignore[attr-defined]
-        read += len(chunk)
         *lines, rest = (rest + chunk).split(b"\n")
         if not chunk:
-            lines = [rest]
-        for batch in _batches(lines, number, most):
-            yield batch._replace(read=read)
-        number += len(lines)
-        if not chunk:
+            # It ends without a line feed.
+            yield from _batches([rest], number, begin - 1, most)
             return
+        yield from _batches(lines, number, begin, most)
+        number += len(lines)
+        begin += sum(len(line) + 1 for line in lines)
         if len(rest) > LONGEST_LINE:
             raise InvalidEvent(f"line {number + 1}: longer than {LONGEST_LINE} bytes")
 
 
-def _batches(lines: list[bytes], before: int, most: int) -> Iterator[Lines]:
+def _batches(lines: list[bytes], before: int, begin: int, most: int) -> Iterator[Lines]:
+    """before, begin: lines and bytes before these ones."""
     events: list[bytes] = []
     first = size = 0
+    end = begin
     for number, line in enumerate(lines, before + 1):
+        start, end = end, end + len(line) + 1
         # Concatenated files may have a byte order mark on any line.
         text = line.removeprefix(BOM).strip(b" \t\r")
         if not text:
@@ -81,14 +83,14 @@ def _batches(lines: list[bytes], before: int, most: int) -> Iterator[Lines]:
             decode(text)
         except InvalidEvent as error:
             if events:
-                yield Lines(events, first, number - 1, 0)
+                yield Lines(events, first, number - 1, start)
             raise InvalidEvent(f"line {number}: {error}") from None
         if len(events) == most or (events and size + len(text) > BATCH_BYTES):
-            yield Lines(events, first, number - 1, 0)
+            yield Lines(events, first, number - 1, start)
             events, size = [], 0
         if not events:
             first = number
         events.append(text)
         size += len(text) + 1
     if events:
-        yield Lines(events, first, before + len(lines), 0)
+        yield Lines(events, first, before + len(lines), end)

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from .._version import __version__
+from ..lifecycle.descriptors import open_standard_descriptors
 from .output import note
 
 COMMANDS = ("check", "ctl", "events", "ping", "run", "send", "status", "systemd")
@@ -50,6 +51,7 @@ class _Commands(click.Group):
     def main(self, *arguments: Any, standalone_mode: bool = True, **more: Any) -> Any:
         """Run a command; wrong arguments are reported in one line, as every other error."""
         run: Callable[..., Any] = super().main
+        open_standard_descriptors()
         if not standalone_mode:
             return run(*arguments, standalone_mode=False, **more)
         try:
@@ -65,7 +67,7 @@ class _Commands(click.Group):
             sys.exit(error.exit_code)
         except click.Abort as error:
             is_interrupt = isinstance(error.__cause__ or error.__context__, KeyboardInterrupt)
-            note("daemonkit: aborted")
+            note(f"daemonkit: {'interrupted' if is_interrupt else 'aborted'}")
             sys.exit(INTERRUPTED if is_interrupt else 1)
         sys.exit(result if isinstance(result, int) else 0)
 

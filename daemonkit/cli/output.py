@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable
 from typing import NoReturn
@@ -10,6 +11,11 @@ import click
 
 from ..config.secrets import redact
 from .terminal import printable
+
+PIPE_CLOSED = 141
+"""Exit status of a process that SIGPIPE ends, as shells show it."""
+NOT_WRITTEN = 74
+"""EX_IOERR of sysexits.h."""
 
 
 def fail(text: str, status: int = 1) -> NoReturn:
@@ -36,7 +42,20 @@ def confirm(question: str) -> None:
 
 
 def say(lines: Iterable[str]) -> None:
-    """Write lines to stdout, redacted, with characters that it can't encode escaped."""
+    """Write lines to stdout, redacted, with characters that it can't encode escaped; exits if that
+    isn't possible."""
     encoding = sys.stdout.encoding
     for line in lines:
-        click.echo(redact(line).encode(encoding, "backslashreplace").decode(encoding))
+        text = redact(line).encode(encoding, "backslashreplace").decode(encoding)
+        try:
+            click.echo(text)
+        except OSError as error:
+            discard_output()
+            if isinstance(error, BrokenPipeError):
+                raise SystemExit(PIPE_CLOSED) from None
+            fail(f"cannot write the output: {error.strerror}", NOT_WRITTEN)
+
+
+def discard_output() -> None:
+    """Write nothing any more: the interpreter would report at its exit that it can't."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

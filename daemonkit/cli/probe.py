@@ -86,7 +86,9 @@ def _print(text: str) -> None:
     encoding = sys.stdout.encoding
     try:
         print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
-    except BrokenPipeError:
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):
+            _report(f"cannot write the output: {error.strerror}")
         # Otherwise the interpreter would report it at its exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

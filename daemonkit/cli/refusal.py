@@ -6,6 +6,7 @@ from ..text import shorten
 from .client import Answer, Client
 
 HINTS = {
+    200: "which isn't an answer of daemonkit: is it another program?",
     401: "give a token by --config, --token-file or $DAEMONKIT_TOKEN",
     404: "is it another program, an older daemonkit, or is there an `admin` address?",
 }

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 
 import click
 
-from ..lifecycle.descriptors import open_standard_descriptors
 from ..lifecycle.signal_actions import StopRequest
 from ..lifecycle.signals import STOP_SIGNALS, Ignoring, kernel_handler
 from ..system.log import write_stderr
@@ -29,7 +28,6 @@ def run(app: str, config: str | None, assignments: tuple[str, ...], **short: str
     a factory with (), which may take `config`. Without ATTR, it is `app` or the only Daemon there.
     """
     # The module may open files.
-    open_standard_descriptors()
     request = StopRequest()
     early = _EarlySignals(request)
     daemon = None

@@ -16,7 +16,7 @@ from .client import Client
 from .completion import complete_files
 from .event_source import is_event, read_batches
 from .inputs import STDIN, opened, progress, size_of
-from .output import fail, note
+from .output import fail, note, say
 from .sender import JSON, Counts, DatagramSender, HttpSender, Pace, Retries, Stopped
 from .target import Target
 from .target_options import target_options
@@ -130,8 +130,11 @@ def _send_file(
                 reports.is_deferred = size is not None and sys.stderr.isatty()
                 for lines in read_batches(source, most):
                     pace.wait(len(lines.events))
+                    reports.last_line = lines.last
+                    reports.is_at_end = size is not None and lines.end >= size
                     sender.send(lines.events, lines.place)
-                    show(lines.read)
+                    show(lines.end)
+                reports.is_at_end = True
     except InvalidEvent as error:
         raise Stopped(f"{name}: {error}", 2) from None
 
@@ -139,18 +142,20 @@ def _send_file(
 def _check(source: BinaryIO, size: int) -> None:
     with progress("Checking", size) as show:
         for lines in read_batches(source, BATCH):
-            show(lines.read)
+            show(lines.end)
     source.seek(0)
 
 
 class _Reports:
     """Lines about batches that were not accepted: the first ones, and how many more there were.
 
-    is_deferred: keep them until the end, since a progress bar is shown.
+    is_deferred: keep them until the end, since a progress bar is shown; last_line: the last one
+    that was sent or tried, 0 for a single event; is_at_end: whether there are no more.
     """
 
     def __init__(self) -> None:
-        self.is_deferred = False
+        self.is_deferred = self.is_at_end = False
+        self.last_line = 0
         self._count = 0
         self._kept: list[str] = []
 
@@ -176,6 +181,8 @@ def _counted(sender: HttpSender | DatagramSender, reports: _Reports) -> Iterator
     began, problem, status = monotonic(), "", 0
     try:
         yield
+    except FileNotFoundError as error:
+        problem, status = f"{error.filename!r} is neither valid JSON nor a file", 2
     except OSError as error:
         problem, status = f"cannot read {error.filename or 'the events'}: {error.strerror}", 2
     except KeyboardInterrupt:
@@ -189,8 +196,12 @@ def _counted(sender: HttpSender | DatagramSender, reports: _Reports) -> Iterator
     if problem:
         note(f"daemonkit: {problem}")
     if counts.sent or not problem:
-        with suppress(BrokenPipeError):
-            click.echo(_summary(sender, monotonic() - began))
+        text = _summary(sender, monotonic() - began)
+        if problem and reports.last_line and not reports.is_at_end:
+            text += f"; nothing after line {reports.last_line:,}"
+        # What has become of the events matters more than whether this can be written.
+        with suppress(SystemExit):
+            say([text])
     if isinstance(sender, HttpSender) and counts.unknown:
         status = status or 3
     if status or counts.refused:

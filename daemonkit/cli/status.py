@@ -26,6 +26,8 @@ from .watch import INTERVAL, watch
 
 TIMEOUT = 10.0
 """Seconds: the daemon's own status functions may take a while."""
+LONGEST = 300
+"""Characters of the health check's text."""
 WITHOUT_TERMINAL = 120
 """Columns."""
 
@@ -68,13 +70,15 @@ def _show(client: Client, is_json: bool) -> None:
         columns, lines = shutil.get_terminal_size((WITHOUT_TERMINAL, 0))
         # The prompt needs a line.
         size = Size(columns, lines - 1) if sys.stdout.isatty() else Size(WITHOUT_TERMINAL)
-        say(screen(found.message, client.address.text, size, Style.of(sys.stdout)))
-    if not is_healthy(found.message):
+        style = Style.of(sys.stdout)
+        say(screen(found.message, client.address.text, size, style, found.trouble))
+    if found.trouble or not is_healthy(found.message):
         raise SystemExit(1)
 
 
 class Status:
-    """A daemon's answer; message: the status; refused: why there is none, "" if there is one.
+    """A daemon's answer; message: the status; refused: why there is none, "" if there is one;
+    trouble: why the health check fails, which may know more than the status.
 
     Raises Unreachable.
     """
@@ -82,9 +86,18 @@ class Status:
     def __init__(self, client: Client) -> None:
         answer = client.get("/status")
         self.message: Any = answer.message()
-        self.refused = ""
-        if answer.status != 200 or self.message is None:
+        self.refused = self.trouble = ""
+        if answer.status != 200 or not answer.is_enveloped:
             self.refused = refusal(client, answer)
+            return
+        try:
+            ping = client.get("/ping")
+        except Unreachable as error:
+            self.trouble = f"its health check doesn't answer: {error}"
+        else:
+            if ping.status != 200:
+                said = " ".join(shorten(ping.text, LONGEST).split())
+                self.trouble = f"its health check answers {ping.status} {said}"
 
     def add_dead_letters(self, client: Client) -> None:
         """Add the last dead letters of a durable queue, which the status itself doesn't list."""
@@ -106,7 +119,7 @@ class _Watched:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._style = Style.of(sys.stdout)
-        self._last: Any = None
+        self._last: Status | None = None
         self._answered = time.monotonic()
         self._change = ""
 
@@ -124,22 +137,23 @@ class _Watched:
         except Unreachable as error:
             problem = str(error)
         if not problem:
-            self._change = _change(self._last, found.message) or self._change
-            self._last, self._answered = found.message, time.monotonic()
+            if self._last is not None:
+                self._change = _change(self._last.message, found.message) or self._change
+            self._last, self._answered = found, time.monotonic()
         now = f"{datetime.now():%H:%M:%S}"
         head = [truncated(f"{now}  every {INTERVAL:g} s, Ctrl-C to stop", columns)]
         if self._change:
             head.append(style.odd(truncated(printable(self._change), columns)))
         if not problem:
-            body = screen(self._last, where, Size(columns, lines - len(head) - 1), style)
-            return [*head, "", *body]
+            size = Size(columns, lines - len(head) - 1)
+            return [*head, "", *screen(found.message, where, size, style, found.trouble)]
         head.append(style.bad(truncated(printable(shorten(problem)), columns)))
         if self._last is None:
             return head
         age = duration(time.monotonic() - self._answered)
         head.append(style.bad(truncated(f"What follows is {age} old.", columns)))
         size = Size(columns, lines - len(head) - 1)
-        old = screen(self._last, where, size, Style(False))
+        old = screen(self._last.message, where, size, Style(False), self._last.trouble)
         return [*head, "", *map(style.faint, old)]
 
 

@@ -11,26 +11,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
+from ..types import STATUS_KEYS
 from .quantities import duration, is_number, moment, number, to_second
 from .terminal import Style, aligned, printable, truncated, width_of
 
 MARK = "●"
 WIDEST_NAME = 32
 NARROWEST_LAST = 20
+RUNNING = "running"
 LATEST = 3
 """Dead letters and control actions that are shown at least, if there is room for them."""
 NAMES = {"in_work": "in work", "retrying": "of these to be retried", "dead_now": "dead"}
 ODD = ("Paused", "Level", "Reload", "Alert")
 BAD_STATES = ("failed", "stalled", "backing off")
-FINE_STATES = ("running", "finished")
-OWN = frozenset(
-    (
-        *("name", "pid", "started", "uptime", "phase", "waiting_for", "problems", "paused"),
-        *("levels", "reload_failed", "events_queue", "events", "http", "udp", "juggler", "alerts"),
-        *("slaves", "actions", "rights", "config", "master_config"),
-    )
-)
-"""Keys of a status that aren't the user's fields."""
 
 
 class Size(NamedTuple):
@@ -40,13 +33,13 @@ class Size(NamedTuple):
     lines: int | None = None
 
 
-def screen(status: Any, where: str, size: Size, style: Style) -> list[str]:
-    """The lines to show; where: the daemon's address."""
+def screen(status: Any, where: str, size: Size, style: Style, trouble: str = "") -> list[str]:
+    """The lines to show; where: the daemon's address; trouble: what its health check says."""
     if not isinstance(status, Mapping):
         text = json.dumps(status, indent=2)
         return [truncated(line, size.columns) for line in text.splitlines()][: size.lines]
     shown = _Screen(status, size, style)
-    head = [*shown.health(), *shown.facts(where)]
+    head = [*shown.health(trouble), *shown.facts(where)]
     return [*head, *shown.tables(None if size.lines is None else size.lines - len(head))]
 
 
@@ -75,17 +68,21 @@ class _Screen:
 
     # Above the tables
 
-    def health(self) -> Iterator[str]:
+    def health(self, trouble: str) -> Iterator[str]:
         """The daemon's name, and its health with the reason, in one line."""
         style, problems = self._style, _texts(self._status.get("problems"))
         phase = _text(self._status.get("phase", "?"))
         waiting = _texts(self._status.get("waiting_for"))
         state = f"{phase}, waiting for {', '.join(waiting)}" if waiting else phase
         name = truncated(_text(self._status.get("name", "?")), WIDEST_NAME)
-        reason = "; ".join(problems) if problems else "healthy"
+        reasons = problems or ([_text(trouble)] if trouble else ["healthy"])
+        # Until it runs, the phase itself is the trouble.
+        if phase not in (RUNNING, "?"):
+            reasons = problems
         rest = max(NARROWEST_LAST, self._width - len(MARK) - width_of(name) - 4)
-        line = truncated(f"{state}, {reason}", rest)
-        paint = style.bad if problems else style.good if phase == "running" else style.odd
+        line = truncated(", ".join([state, *(["; ".join(reasons)] if reasons else [])]), rest)
+        is_bad = problems or (trouble and reasons)
+        paint = style.bad if is_bad else style.good if phase == RUNNING else style.odd
         yield f"{paint(MARK)} {style.bold(name)} - {paint(line)}"
 
     def facts(self, where: str) -> Iterator[str]:
@@ -230,7 +227,7 @@ class _Screen:
         rows: list[tuple[str, ...]] = []
         bad = set()
         for name, value in self._status.items():
-            if name in OWN:
+            if name in STATUS_KEYS:
                 continue
             # What stands for one whose function failed.
             if isinstance(value, Mapping) and value.keys() == {"error"}:

@@ -158,8 +158,8 @@ def test_without_an_answer_nothing_is_dropped(stub: Stub, monkeypatch: pytest.Mo
     by_ctrl_c = ctl("drop", "1")
 
     assert (at_the_end.exit_code, by_ctrl_c.exit_code, stub.requests) == (1, 130, [])
-    for result in (at_the_end, by_ctrl_c):
-        assert result.stderr.endswith("\ndaemonkit: aborted\n")
+    assert at_the_end.stderr.endswith("\ndaemonkit: aborted\n")
+    assert by_ctrl_c.stderr == "\ndaemonkit: interrupted\n"
 
 
 def test_options_may_come_before_or_after_the_verb(monkeypatch: pytest.MonkeyPatch) -> None:

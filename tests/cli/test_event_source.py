@@ -38,7 +38,7 @@ def test_an_event_that_is_wrong_is_told_by_how_it_begins(
 
 def test_lines_come_in_batches_with_their_numbers() -> None:
     assert batches(b"1\n\n \r\n2\r\n3", 2) == [
-        Lines([b"1", b"2"], 1, 4, 10),
+        Lines([b"1", b"2"], 1, 4, 9),
         Lines([b"3"], 5, 5, 10),
     ]
     assert [lines.place for lines in batches(b"1\n2\n3\n", 2)] == ["lines 1-2", "line 3"]
@@ -47,7 +47,7 @@ def test_lines_come_in_batches_with_their_numbers() -> None:
 
 def test_a_byte_order_mark_is_no_part_of_a_line() -> None:
     assert batches(b"\xef\xbb\xbf1\n\xef\xbb\xbf2") == [
-        Lines([b"1"], 1, 1, 9),
+        Lines([b"1"], 1, 1, 5),
         Lines([b"2"], 2, 2, 9),
     ]
 

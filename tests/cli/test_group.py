@@ -60,4 +60,4 @@ def test_ctrl_c_ends_a_command_as_in_a_shell() -> None:
         patch.setattr(type(group), "get_command", lambda *_: wait)
         result = invoke("wait")
 
-    assert (result.exit_code, result.stderr) == (130, "\ndaemonkit: aborted\n")
+    assert (result.exit_code, result.stderr) == (130, "\ndaemonkit: interrupted\n")

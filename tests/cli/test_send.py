@@ -82,7 +82,7 @@ def test_an_empty_input_is_no_error(stub: Stub) -> None:
     ("given", "error"),
     [
         ('{"a": x}', "the event is not valid JSON: Expecting value at line 1 column 7"),
-        ("nothing.ndjson", "cannot read nothing.ndjson: No such file or directory"),
+        ("nothing.ndjson", "'nothing.ndjson' is neither valid JSON nor a file"),
         ("wrong.ndjson", "wrong.ndjson: line 2: Expecting value at line 1 column 1"),
     ],
 )
@@ -102,7 +102,9 @@ def test_a_pipe_s_lines_before_an_invalid_one_are_sent(stub: Stub) -> None:
     assert [request.body for request in stub.requests] == [b"1\n2\n"]
     assert result.exit_code == 2
     assert result.stderr.startswith("daemonkit: -: line 3: ")
-    assert without_rate(result.stdout) == "2 events sent: 2 accepted, 0 refused, 0 unknown\n"
+    assert without_rate(result.stdout) == (
+        "2 events sent: 2 accepted, 0 refused, 0 unknown; nothing after line 2\n"
+    )
 
 
 def test_refused_and_lost_batches_add_up(stub: Stub) -> None:
@@ -138,7 +140,18 @@ def test_a_missing_token_ends_it_at_once(stub: Stub) -> None:
     result = send("-", "--batch", "1", input="1\n" * 15)
 
     assert (result.exit_code, len(stub.requests)) == (1, 1)
-    assert without_rate(result.stdout) == "1 event sent: 0 accepted, 1 refused, 0 unknown\n"
+    assert without_rate(result.stdout) == (
+        "1 event sent: 0 accepted, 1 refused, 0 unknown; nothing after line 1\n"
+    )
+
+
+@pytest.mark.parametrize(("count", "rest"), [(2, "; nothing after line 1"), (1, "")])
+def test_of_a_file_it_says_what_was_not_sent(stub: Stub, count: int, rest: str) -> None:
+    Path("events.ndjson").write_text("1\n" * count)
+    stub.answer = lambda _: envelope("This needs a token", 401)
+    result = send("events.ndjson", "--batch", "1")
+
+    assert result.stdout == f"1 event sent: 0 accepted, 1 refused, 0 unknown{rest}\n"
 
 
 def test_an_unreachable_daemon_is_exit_status_3(stub: Stub) -> None:
@@ -160,7 +173,7 @@ def test_ctrl_c_prints_what_was_sent(stub: Stub, monkeypatch: pytest.MonkeyPatch
     result = send("-", "--batch", "1", input="1\n2\n3\n")
 
     assert (result.exit_code, result.stderr) == (130, "daemonkit: interrupted\n")
-    assert result.stdout == "1 event sent: 1 accepted, 0 refused, 0 unknown\n"
+    assert result.stdout == "1 event sent: 1 accepted, 0 refused, 0 unknown; nothing after line 2\n"
 
 
 def test_the_rate_makes_batches_small_and_apart(

@@ -34,7 +34,7 @@ def test_a_healthy_daemon_is_shown_with_exit_status_0(stub: Stub) -> None:
     assert lines[2] == f"  Address: {stub.url}"
     # It isn't a terminal.
     assert "\x1b" not in result.stdout
-    assert [request.path for request in stub.requests] == ["/status"]
+    assert [request.path for request in stub.requests] == ["/status", "/ping"]
 
 
 def test_problems_are_exit_status_1(stub: Stub) -> None:
@@ -42,6 +42,36 @@ def test_problems_are_exit_status_1(stub: Stub) -> None:
 
     assert run(stub.url).exit_code == 1
     assert run(stub.url, "--json").exit_code == 1
+
+
+def test_it_is_not_healthy_if_its_own_health_check_says_so(stub: Stub) -> None:
+    def answer(request: Request) -> Reply:
+        if request.path == "/ping":
+            return Reply(503, b"the database\nis away\n")
+        return envelope(STATUS)
+
+    stub.answer = answer
+    result = run(stub.url)
+
+    assert result.stdout.splitlines()[0] == (
+        "● billing - running, its health check answers 503 the database is away"
+    )
+    assert (result.exit_code, run(stub.url, "--json").exit_code) == (1, 1)
+
+
+def test_a_health_check_that_hangs_hides_no_status(stub: Stub) -> None:
+    stub.answer = lambda request: Reply(None) if request.path == "/ping" else envelope(STATUS)
+    result = run(stub.url)
+
+    assert result.exit_code == 1
+    assert "running, its health check doesn't answer: cannot reach " in result.stdout
+    assert "sweep   running" in result.stdout
+
+
+def test_a_status_of_null_is_shown(stub: Stub) -> None:
+    stub.answer = lambda _: envelope(None)
+
+    assert (run(stub.url, "--json").stdout, run(stub.url).stdout) == ("null\n", "null\n")
 
 
 def test_json_is_the_daemon_s_object_as_it_is(stub: Stub) -> None:
@@ -67,7 +97,8 @@ def test_a_refusal_is_one_line_and_exit_status_1(stub: Stub, options: list[str])
 def test_an_answer_of_another_program_is_exit_status_1(stub: Stub) -> None:
     stub.answer = lambda _: Reply(200, b"<html>")
 
-    assert run(stub.url).stderr == f"daemonkit: {stub.url} answered 200 OK\n"
+    what = "which isn't an answer of daemonkit: is it another program?"
+    assert run(stub.url).stderr == f"daemonkit: {stub.url} answered 200 OK; {what}\n"
     assert run(stub.url).exit_code == 1
 
 
@@ -107,9 +138,9 @@ def test_dead_letters_of_a_durable_queue_are_asked_for(stub: Stub) -> None:
 
 def test_an_older_daemon_that_cannot_list_them_is_shown_nevertheless(stub: Stub) -> None:
     stub.answer = lambda request: (
-        envelope({**STATUS, "events": {"dead": 2}})
-        if request.path == "/status"
-        else envelope("Not found", 404)
+        envelope("Not found", 404)
+        if request.path.startswith("/status/")
+        else envelope({**STATUS, "events": {"dead": 2}})
     )
     result = run(stub.url)
 

@@ -5,10 +5,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from daemonkit import Daemon
-from daemonkit.cli.status_screen import OWN, Size, is_healthy, screen
+from daemonkit.cli.status_screen import Size, is_healthy, screen
 from daemonkit.cli.terminal import Style, width_of
-from daemonkit.testing import running
 
 from ..json_values import json_values
 
@@ -86,7 +84,8 @@ def test_the_first_line_has_the_reason() -> None:
         "● billing - running, the slave sweep has failed; the event processor is stalled"
     )
     starting = {**STATUS, "phase": "starting", "waiting_for": ["the sockets"]}
-    assert shown(starting)[0] == "● billing - starting, waiting for the sockets, healthy"
+    assert shown(starting)[0] == "● billing - starting, waiting for the sockets"
+    assert shown({"x": 1})[0] == "● ? - ?, healthy"
     assert is_healthy(STATUS)
     assert not is_healthy({**STATUS, "problems": problems})
 
@@ -145,13 +144,6 @@ def test_the_user_s_fields_are_listed_and_those_that_failed_stand_out() -> None:
     assert any(line.startswith("\x1b[1;31mbroken") for line in coloured)
     assert "... 48 more fields" in many
     assert len(many) <= 30
-
-
-def test_no_key_of_the_library_is_taken_for_a_field_of_the_user_s() -> None:
-    app = Daemon("app")
-    app.status_field(name="mine")(lambda: 1)
-    with running(app) as client:
-        assert client.status().keys() - OWN == {"mine"}
 
 
 def test_colours_show_what_is_wrong() -> None:

@@ -67,6 +67,40 @@ def test_ping_and_status_of_a_daemon_that_runs_and_of_one_that_does_not(daemon: 
         assert gone.stderr == f"daemonkit: cannot reach {daemon.url}: Connection refused\n"
 
 
+@pytest.mark.parametrize(
+    ("words", "full", "ended"),
+    [
+        # What has come of these matters more.
+        ("ping", 0, 0),
+        ("send 1", 0, 0),
+        ("status", 74, 141),
+        ("status --json", 74, 141),
+        ("ctl stacks", 74, 141),
+    ],
+)
+def test_output_that_can_t_be_written(daemon: Process, words: str, full: int, ended: int) -> None:
+    def run(to: int | None) -> tuple[int, str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "daemonkit", *words.split()],
+            env={**os.environ, "DAEMONKIT_URL": daemon.url},
+            stdout=to,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=None if to else lambda: os.close(1),
+        )
+        if to is not None:
+            os.close(to)
+        return done.returncode, done.stderr
+
+    ours, theirs = os.pipe()
+    os.close(ours)
+    error = "daemonkit: cannot write the output: No space left on device\n"
+
+    assert run(os.open("/dev/full", os.O_WRONLY)) == (full, error)
+    assert run(theirs) == (ended, "")
+    assert run(None) == (0, "")
+
+
 @contextmanager
 def on_terminal(*arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """A command on a terminal of its own."""
