@@ -36,10 +36,10 @@ def check(
 ) -> None:
     """Check a daemon without starting it.
 
-    MODULE is imported, the daemon configured and its configuration validated; nothing is opened,
-    bound or started. Shown are the configuration with the origin of each value, the slaves in the
-    order in which they start, and the routes. The exit status is that of `daemonkit run` for the
-    same errors.
+    MODULE is imported, the daemon configured, its configuration validated, and it is tried whether
+    the log file and the queue can be opened; nothing is started. Shown are the configuration with
+    the origin of each value, the slaves in the order in which they start, and the routes. The exit
+    status is that of `daemonkit run` for the same errors.
     """
     try:
         found = inspect(load_or_raise(app, config, assignments, short))

@@ -59,6 +59,8 @@ def _read_token(path: str) -> str:
 
 
 def _checked(text: str, name: str) -> str:
+    if not text:
+        raise BadAddress(f"{name} is empty")
     if not re.fullmatch(_TOKEN, text):
         raise BadAddress(f"{name} must be printable ASCII characters without spaces")
     return text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from difflib import SequenceMatcher
 from typing import Any
 
@@ -49,6 +49,7 @@ def warnings_for(config: Config) -> list[str]:
             f"name it in {SECTION}.hidden_opts"
             for name in dict.fromkeys(_shown_secrets(options, hidden | _TOKENS))
         ),
+        *_unsent_alerts(config.settings.alerts),
     ]
 
 
@@ -64,6 +65,12 @@ def _is_nearly_the_section(key: str, value: Any) -> bool:
     likeness = SequenceMatcher(None, key.lower(), SECTION).ratio()
     # `faster` is an option of the user's, unless it has our settings in it.
     return likeness >= (0.8 if SETTINGS.keys() & (value or {}) else 0.9)
+
+
+def _unsent_alerts(alerts: Mapping[str, Any]) -> list[str]:
+    if not alerts.get("when") or alerts.get("to"):
+        return []
+    return [f"{SECTION}.alerts.when raises alerts that go nowhere: {SECTION}.alerts.to is missing"]
 
 
 def _shown_secrets(options: list[tuple[Path, Any]], hidden: set[Path]) -> Iterator[str]:

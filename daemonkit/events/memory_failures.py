@@ -44,6 +44,7 @@ class MemoryFailures:
 
     def __init__(self, waiting: Waiting, lock: threading.Lock) -> None:
         self.retried = 0
+        """How many retries were planned, without those that were asked for."""
         self.dead = 0
         """How many there were."""
         self.memory = 0
@@ -62,6 +63,7 @@ class MemoryFailures:
         self._last_id = max(self._last_id, entry.id)
         # Once the queue is closed, nobody waits for the retry.
         if delay is not None and not self._waiting.closed:
+            self.retried += 1
             again = entry._replace(attempt=entry.attempt + 1, failed=failure.first_failed)
             self._schedule(_Kept(again, failure, ""), delay)
             return False
@@ -71,7 +73,6 @@ class MemoryFailures:
         return True
 
     def _schedule(self, kept: _Kept, delay: float) -> None:
-        self.retried += 1
         entry = kept.entry
         if (line := entry.line) is not None:
             # It is decoded anew, since the handler may have modified the event.

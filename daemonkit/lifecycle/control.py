@@ -16,7 +16,7 @@ from ..monitoring.health import RUNNING, Health
 from ..runtime.stacks import stacks
 from ..supervision.by_name import ByName
 from ..supervision.dependencies import nearest
-from ..supervision.states import UnknownSlave
+from ..supervision.states import STOPPING, UnknownSlave
 from ..system.log import log_always
 from ..text import shorten, timestamp
 from ..types import Pause
@@ -83,7 +83,8 @@ class Control:
 
     def _note(self, verb: str, asked: Mapping[str, Any], by: str, answer: Answer) -> None:
         action = shorten(" ".join([verb, *_arguments(asked)]), LONGEST_ACTION)
-        outcome = "" if verb == "stacks" else shorten(str(answer.message), LONGEST_ACTION)
+        is_long = verb == "stacks" and answer.is_ok
+        outcome = "" if is_long else shorten(str(answer.message), LONGEST_ACTION)
         # Even if the action was to set a level that leaves it out.
         log_always(
             self._logger,
@@ -205,6 +206,9 @@ class Control:
         name = asked["slave"]
         if self._by_name.restart(name, RESTART_WAIT):
             return Answer(200, f"The slave {name} runs again")
+        state = self._by_name.state(name)
+        if state != STOPPING:
+            return Answer(200, f"The slave {name} was restarted, and is {state}")
         return Answer(200, f"The slave {name} is being restarted; it hasn't stopped yet")
 
     def _run_now(self, asked: Mapping[str, Any], _: str) -> Answer:

@@ -135,6 +135,10 @@ class ByName:
                 raise RegistrationError(f"the slave {name!r} is {slave.state}")
         return calls.request()
 
+    def state(self, name: str) -> str:
+        """A slave's present state."""
+        return self._find(name).state
+
     def stack(self, name: str) -> str:
         """The present stack of a slave's thread."""
         # Above all while the daemon stops and one of them doesn't.

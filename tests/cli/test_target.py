@@ -61,7 +61,7 @@ def test_with_address_and_token_given_the_configuration_is_not_read(tmp_path: Pa
     [
         (None, "cannot read the token in token: No such file or directory"),
         (b"\xff", "cannot read the token in token: it is not valid UTF-8"),
-        (b"", "the token in token must be printable ASCII characters without spaces"),
+        (b"\n", "the token in token is empty"),
         (b"hush hush\n", "the token in token must be printable ASCII characters without spaces"),
         (b"a\nb", "the token in token must be printable ASCII characters without spaces"),
     ],

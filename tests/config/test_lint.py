@@ -35,6 +35,19 @@ def test_a_less_similar_key_needs_a_setting_in_it() -> None:
     assert warnings({"masetr": {"port": 1}}) == [NEAR.format("masetr")]
 
 
+def test_conditions_without_a_target_are_named() -> None:
+    def found(alerts: Any) -> list[str]:
+        return warnings_for(load(Given({"master": {"alerts": alerts}})))
+
+    when = {"dead_letters": 1}
+    assert (
+        found({"when": when})
+        == found({"to": [], "when": when})
+        == ["master.alerts.when raises alerts that go nowhere: master.alerts.to is missing"]
+    )
+    assert found({"to": ["juggler"], "when": when}) == found({"to": []}) == []
+
+
 @pytest.mark.parametrize("pattern", ["tokn", "*.nothing", "db.x", "db.password.x"])
 def test_a_pattern_that_hides_nothing_is_named(pattern: str) -> None:
     assert warnings({"db": {"password": "x"}}, "**.password", pattern) == [

@@ -130,6 +130,7 @@ def test_a_dead_letter_is_retried_as_if_never_attempted() -> None:
     entry = queue.get()
 
     assert (changed, counters["waiting"], counters["retrying"]) == (Changed(1, (6,)), 1, 1)
+    assert counters["retried"] == 0, "it counts those that were planned"
     assert (entry.event, entry.attempt, entry.meta) == ({"a": 1}, 1, meta.of_attempt(1))
     assert ids(queue) == []
     assert queue.fail(entry, failure(), None)

@@ -174,6 +174,19 @@ def test_the_answer_doesn_t_wait_long_for_a_slave_that_stops_slowly(
     assert answer == (200, "The slave work is being restarted; it hasn't stopped yet")
 
 
+def test_the_answer_names_the_state_of_a_slave_that_has_ended_again() -> None:
+    app = Daemon("app")
+
+    @app.slave
+    def once() -> None: ...
+
+    with operated(app) as (client, control):
+        client.wait_until(lambda: slave_status(client, "once")["state"] == "finished")
+        answer = control("restart", slave="once")
+
+    assert answer == (200, "The slave once was restarted, and is finished")
+
+
 def test_stacks_show_all_threads_or_that_of_a_slave() -> None:
     app = Daemon("app")
 
