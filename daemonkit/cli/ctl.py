@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from functools import wraps
 from typing import Any, NamedTuple
 
@@ -74,8 +75,9 @@ def ctl(context: click.Context, /, url: str | None, target: Target, timeout: flo
     context.obj = Control(target._replace(url=url), timeout)
 
 
-def verb(name: str) -> Callable[[Callable[..., str]], click.Command]:
-    """A verb of the group: `function(control, ...)` returns the text to print."""
+def verb(name: str, *, shows: bool = False) -> Callable[[Callable[..., str]], click.Command]:
+    """A verb of the group: `function(control, ...)` returns the text to print; shows: that is what
+    it is for."""
 
     def add(function: Callable[..., str]) -> click.Command:
         @click.option("--url", metavar="URL", help="The daemon's URL.")
@@ -91,7 +93,8 @@ def verb(name: str) -> Callable[[Callable[..., str]], click.Command]:
                 timeout = general.timeout
             chosen = Target(*(mine or its for mine, its in zip(own, general.target)))  # noqa: B905
             text = function(Control(chosen, timeout), **more)
-            say([printable(text.rstrip("\n"), keep="\n")])
+            with nullcontext() if shows else suppress(SystemExit):
+                say([printable(text.rstrip("\n"), keep="\n")])
 
         return ctl.command(name)(run)
 
@@ -174,7 +177,7 @@ def run_now(control: Control, slave: str) -> str:
     return control.send("run-now", slave=slave)
 
 
-@verb("stacks")
+@verb("stacks", shows=True)
 @click.argument("slave", required=False, shell_complete=complete_slaves)
 def stacks(control: Control, slave: str | None) -> str:
     """Print where all threads are now, or that of a SLAVE."""
@@ -209,7 +212,7 @@ def _which(
     return {"all": True, "state": state, "error": error} if is_all else {"ids": list(ids)}
 
 
-@verb("show")
+@verb("show", shows=True)
 @click.argument("id", type=ID)
 def show(control: Control, id: int) -> str:
     """Show everything about a failed event."""
@@ -248,4 +251,4 @@ def drop(
 
 
 def _is_terminal() -> bool:
-    return sys.stdin.isatty()
+    return sys.stdin is not None and sys.stdin.isatty()

@@ -148,7 +148,7 @@ def drop(path: str, ids: tuple[int, ...], is_all: bool, state: str | None, is_su
 
 
 def _is_terminal() -> bool:
-    return sys.stdin.isatty()
+    return sys.stdin is not None and sys.stdin.isatty()
 
 
 def _check_which(ids: tuple[int, ...], is_all: bool) -> None:

@@ -51,7 +51,10 @@ class _Commands(click.Group):
     def main(self, *arguments: Any, standalone_mode: bool = True, **more: Any) -> Any:
         """Run a command; wrong arguments are reported in one line, as every other error."""
         run: Callable[..., Any] = super().main
+        stdin = sys.stdin
         open_standard_descriptors()
+        # Who reads it has to notice that there is none.
+        sys.stdin = stdin
         if not standalone_mode:
             return run(*arguments, standalone_mode=False, **more)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import sys
@@ -18,6 +19,8 @@ STDIN = "-"
 def opened(name: str) -> Iterator[BinaryIO]:
     """Open a file for reading, or stdin; raises OSError."""
     if name == STDIN:
+        if sys.stdin is None:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF), "stdin")
         yield sys.stdin.buffer
         return
     with open(name, "rb") as source:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import NoReturn
 
 import click
@@ -25,8 +26,9 @@ def fail(text: str, status: int = 1) -> NoReturn:
 
 
 def note(text: str) -> None:
-    """Write a line to stderr, redacted."""
-    click.echo(printable(redact(text)), err=True)
+    """Write a line to stderr, redacted; what is done doesn't depend on it."""
+    with suppress(OSError):
+        click.echo(printable(redact(text)), err=True)
 
 
 def confirm(question: str) -> None:

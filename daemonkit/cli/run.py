@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import click
 
+from ..lifecycle.descriptors import open_standard_descriptors
 from ..lifecycle.signal_actions import StopRequest
 from ..lifecycle.signals import STOP_SIGNALS, Ignoring, kernel_handler
 from ..system.log import write_stderr
@@ -27,7 +28,8 @@ def run(app: str, config: str | None, assignments: tuple[str, ...], **short: str
     MODULE is a module's name or a file's path. ATTR names a Daemon in it, a subclass of Daemon, or
     a factory with (), which may take `config`. Without ATTR, it is `app` or the only Daemon there.
     """
-    # The module may open files.
+    # The module may read it.
+    open_standard_descriptors()
     request = StopRequest()
     early = _EarlySignals(request)
     daemon = None

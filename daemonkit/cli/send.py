@@ -130,9 +130,14 @@ def _send_file(
                 reports.is_deferred = size is not None and sys.stderr.isatty()
                 for lines in read_batches(source, most):
                     pace.wait(len(lines.events))
-                    reports.last_line = lines.last
-                    reports.is_at_end = size is not None and lines.end >= size
-                    sender.send(lines.events, lines.place)
+                    before = sender.counts.sent
+                    try:
+                        sender.send(lines.events, lines.place)
+                    finally:
+                        # Whatever has become of it, it was sent.
+                        if sender.counts.sent > before:
+                            reports.last_line = lines.last
+                            reports.is_at_end = size is not None and lines.end >= size
                     show(lines.end)
                 reports.is_at_end = True
     except InvalidEvent as error:
@@ -150,7 +155,7 @@ class _Reports:
     """Lines about batches that were not accepted: the first ones, and how many more there were.
 
     is_deferred: keep them until the end, since a progress bar is shown; last_line: the last one
-    that was sent or tried, 0 for a single event; is_at_end: whether there are no more.
+    that was sent, 0 for a single event; is_at_end: whether there are no more.
     """
 
     def __init__(self) -> None:
@@ -187,8 +192,6 @@ def _counted(sender: HttpSender | DatagramSender, reports: _Reports) -> Iterator
         problem, status = f"cannot read {error.filename or 'the events'}: {error.strerror}", 2
     except KeyboardInterrupt:
         problem, status = "interrupted", 130
-        if isinstance(sender, HttpSender):
-            sender.interrupted()
     except DaemonkitError as error:
         problem, status = str(error), error.exit_status
     reports.finish()
@@ -197,7 +200,9 @@ def _counted(sender: HttpSender | DatagramSender, reports: _Reports) -> Iterator
         note(f"daemonkit: {problem}")
     if counts.sent or not problem:
         text = _summary(sender, monotonic() - began)
-        if problem and reports.last_line and not reports.is_at_end:
+        # Of a batch of datagrams, a part may have been sent: their number tells.
+        is_by_batch = isinstance(sender, HttpSender) and reports.last_line
+        if problem and is_by_batch and not reports.is_at_end:
             text += f"; nothing after line {reports.last_line:,}"
         # What has become of the events matters more than whether this can be written.
         with suppress(SystemExit):

@@ -80,6 +80,15 @@ class HttpSender:
     def send(self, events: list[bytes], place: str, content_type: str = NDJSON) -> None:
         """Send a batch; raises Stopped when no further one can be sent, and Unreachable when the
         daemon has never answered. place: names the batch."""
+        try:
+            self._send(events, place, content_type)
+        except KeyboardInterrupt:
+            # Its answer may have been waited for.
+            self.counts.unknown += self._in_flight
+            self._in_flight = 0
+            raise
+
+    def _send(self, events: list[bytes], place: str, content_type: str) -> None:
         body, until = b"\n".join(events) + b"\n", self._clock() + self._retries.seconds
         while True:
             try:
@@ -103,11 +112,6 @@ class HttpSender:
             if answer.status != 503 or not self._may_wait(_retry_after(answer), until):
                 self._settle(answer, len(events), place)
                 return
-
-    def interrupted(self) -> None:
-        """Count the batch whose answer was waited for."""
-        self.counts.unknown += self._in_flight
-        self._in_flight = 0
 
     def _may_wait(self, seconds: float, until: float) -> bool:
         """Wait before another attempt, unless there is no time for it."""

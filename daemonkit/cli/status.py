@@ -15,7 +15,7 @@ import click
 from ..config.secrets import redact
 from ..text import shorten
 from .client import Client, Unreachable
-from .output import fail, say
+from .output import fail, note, say
 from .quantities import duration
 from .refusal import refusal
 from .status_screen import Size, is_healthy, screen
@@ -42,8 +42,8 @@ def status(
 ) -> None:
     """Show the status of the daemon at URL.
 
-    Exit status: 0 if it is healthy, 1 if it has problems or refuses to answer, 3 if it can't be
-    reached.
+    Exit status: 0 if it is healthy, 1 if it has problems, if its health check fails or if it
+    refuses to answer, 3 if it can't be reached.
     """
     if is_watched and is_json:
         raise click.UsageError("give --watch or --json, not both")
@@ -65,6 +65,8 @@ def _show(client: Client, is_json: bool) -> None:
         fail(found.refused)
     if is_json:
         say([json.dumps(found.message, indent=2)])
+        if found.trouble:
+            note(f"daemonkit: {client.address.text}: {found.trouble}")
     else:
         found.add_dead_letters(client)
         columns, lines = shutil.get_terminal_size((WITHOUT_TERMINAL, 0))

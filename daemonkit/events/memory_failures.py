@@ -167,7 +167,8 @@ class MemoryFailures:
                 threading.Event().wait(PAUSE)
             with self._lock:
                 changed |= self._take_some(ids[start : start + AT_ONCE], use)
-        unknown = dict.fromkeys(id for id in selection.ids or () if id not in {*changed, *cut})
+        known = {*changed, *cut}
+        unknown = dict.fromkeys(id for id in selection.ids or () if id not in known)
         return Changed(len(changed), tuple(unknown), cut)
 
     def _take_some(self, ids: Sequence[int], use: Callable[[_Kept], None]) -> set[int]:

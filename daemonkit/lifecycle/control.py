@@ -16,7 +16,7 @@ from ..monitoring.health import RUNNING, Health
 from ..runtime.stacks import stacks
 from ..supervision.by_name import ByName
 from ..supervision.dependencies import nearest
-from ..supervision.states import STOPPING, UnknownSlave
+from ..supervision.states import UnknownSlave
 from ..system.log import log_always
 from ..text import shorten, timestamp
 from ..types import Pause
@@ -69,22 +69,24 @@ class Control:
 
         Raises Unavailable while the daemon starts or stops.
         """
-        if verb not in ANY_TIME and self._health.phase != RUNNING:
-            raise Unavailable(f"The daemon is {self._health.phase}")
         try:
+            if verb not in ANY_TIME and self._health.phase != RUNNING:
+                raise Unavailable(f"The daemon is {self._health.phase}")
             answer: Answer = getattr(self, "_" + verb.replace("-", "_"))(asked, by)
+        except Unavailable as error:
+            self._note(verb, asked, by, Answer(503, str(error)))
+            raise
         except UnknownSlave as error:
             answer = Answer(404, _sentence(error))
         except RegistrationError as error:
             answer = Answer(409, _sentence(error))
-        if verb != "show":
-            self._note(verb, asked, by, answer)
+        self._note(verb, asked, by, answer)
         return answer
 
     def _note(self, verb: str, asked: Mapping[str, Any], by: str, answer: Answer) -> None:
         action = shorten(" ".join([verb, *_arguments(asked)]), LONGEST_ACTION)
-        is_long = verb == "stacks" and answer.is_ok
-        outcome = "" if is_long else shorten(str(answer.message), LONGEST_ACTION)
+        is_shown = not VERBS[verb].is_change and answer.is_ok
+        outcome = "" if is_shown else shorten(str(answer.message), LONGEST_ACTION)
         # Even if the action was to set a level that leaves it out.
         log_always(
             self._logger,
@@ -204,12 +206,13 @@ class Control:
 
     def _restart(self, asked: Mapping[str, Any], _: str) -> Answer:
         name = asked["slave"]
-        if self._by_name.restart(name, RESTART_WAIT):
-            return Answer(200, f"The slave {name} runs again")
-        state = self._by_name.state(name)
-        if state != STOPPING:
-            return Answer(200, f"The slave {name} was restarted, and is {state}")
-        return Answer(200, f"The slave {name} is being restarted; it hasn't stopped yet")
+        runs_again = self._by_name.restarted(name, RESTART_WAIT)
+        text = {
+            True: "runs again",
+            False: "was restarted, and has ended again",
+            None: "is being restarted; it hasn't stopped yet",
+        }
+        return Answer(200, f"The slave {name} {text[runs_again]}")
 
     def _run_now(self, asked: Mapping[str, Any], _: str) -> Answer:
         name = asked["slave"]

@@ -82,6 +82,11 @@ class ByName:
     def restart(self, name: str, timeout: float | None = None) -> bool:
         """Restart a slave, its group, and what belongs to them, without counting it; returns
         whether it runs again within `timeout` seconds."""
+        return self.restarted(name, timeout) is True
+
+    def restarted(self, name: str, timeout: float | None = None) -> bool | None:
+        """The same; returns None if it hasn't been started again yet, and False if it has, but
+        doesn't run any more."""
         seconds = self._checked(timeout)
         with self._graph.changing():
             slave = self._find(name)
@@ -99,7 +104,9 @@ class ByName:
             return not slave.is_alive and (slave.is_final or slave.run is not before)
 
         self._starter.wait_for(slave, lambda: runs_again() or has_ended_again(), seconds)
-        return runs_again()
+        if runs_again():
+            return True
+        return False if has_ended_again() else None
 
     def forget(self, name: str) -> None:
         """Show a slave that has ended no more, in `/status` or in the health check."""
@@ -134,10 +141,6 @@ class ByName:
             if not slave.is_up:
                 raise RegistrationError(f"the slave {name!r} is {slave.state}")
         return calls.request()
-
-    def state(self, name: str) -> str:
-        """A slave's present state."""
-        return self._find(name).state
 
     def stack(self, name: str) -> str:
         """The present stack of a slave's thread."""

@@ -49,7 +49,7 @@ class Handling:
         self.taken = NOTHING
 
     def describe(self) -> Handled:
-        """Describe what was taken; called only for a line of the log."""
+        """Describe what was taken; called only for lines of the log."""
         raise NotImplementedError
 
 

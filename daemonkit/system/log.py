@@ -225,10 +225,13 @@ def log_safely(
 
 def log_always(logger: logging.Logger, level: int, text: str, *arguments: Any) -> None:
     """Do the same whatever the logger's level is."""
-    file, line, function, _ = logger.findCaller(stacklevel=2)
+    caller = sys._getframe(1)
+    place = (caller.f_code.co_filename, caller.f_lineno)
     try:
         logger.handle(
-            logger.makeRecord(logger.name, level, file, line, text, arguments, None, function)
+            logger.makeRecord(
+                logger.name, level, *place, text, arguments, None, caller.f_code.co_name
+            )
         )
     except Exception:
         write_stderr(f"{logger.name}: {message(text, arguments)}\n")

@@ -17,7 +17,8 @@ from ..events.failed import LONGEST_SHOWN, Selection
 from ..exceptions import InvalidEvent
 from ..gauges import MISSING
 from ..runtime.failures import FailureLog
-from .access import CLIENT, PEER, READ, SENDER
+from ..text import shorten
+from .access import CLIENT, PEER, READ, SENDER, Access
 from .content import whole_body
 from .control import parse
 from .responses import answer, envelope
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 MOST_FAILED = 200
 """Failed events in an answer."""
+LONGEST_REFUSAL = 300
+"""Characters of a refused request that are logged."""
 HTML = "text/html"
 _SECONDS = r"[0-9]{1,12}(\.[0-9]{1,9})?"
 
@@ -122,7 +125,7 @@ class OperatorRoutes:
 
     def control(self, verb: str) -> Response:
         """What an operator asks for."""
-        with refusals_logged(self._failures):
+        with refusals_logged(self._failures, self._views.access()):
             asked = parse(verb, whole_body(self._views.max_request_size()))
         by = flask.g.get(SENDER) or request.environ[CLIENT].shown
         code, message, more = self._views.control(verb, asked, by)
@@ -130,15 +133,17 @@ class OperatorRoutes:
 
 
 @contextmanager
-def refusals_logged(failures: FailureLog) -> Iterator[None]:
+def refusals_logged(failures: FailureLog, access: Access) -> Iterator[None]:
     """Log that a request for control is refused, and whose it is."""
     try:
         yield
     except (HTTPException, InvalidEvent) as error:
-        by = flask.g.get(SENDER) or request.environ[CLIENT].shown
+        _, token = access.sender(request.headers.get("Authorization", ""))
+        by = token or request.environ[CLIENT].shown
         why = f"Invalid JSON: {error}" if isinstance(error, InvalidEvent) else error
-        what = f"{request.method} {request.path}, by {by}: {why}"
-        kind = type(error).__name__
+        what = shorten(f"{request.method} {request.path}, by {by}: {why}", LONGEST_REFUSAL)
+        # By anyone without a token, there may be any number.
+        kind = f"{type(error).__name__} {token or ''}"
         failures.report(logging.WARNING, "Refused a request for control", what, kind)
         raise
 

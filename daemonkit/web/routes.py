@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
+from threading import get_ident
 from typing import Any, NamedTuple
 
 import flask
@@ -20,6 +21,7 @@ from werkzeug.exceptions import (
 from ..callables import refuse_unrun
 from ..config.secrets import redact
 from ..exceptions import BatchTooLarge, EventTooLarge, InvalidEvent, PingError, Unavailable
+from ..runtime.clock import monotonic
 from ..runtime.failures import FailureLog
 from ..text import plain, shorten
 from ..types import Origin
@@ -39,6 +41,8 @@ from .responses import (
 from .views import Views
 
 OK = "OK\n"
+PING_HANGS = 5.0
+"""Seconds after which a health check isn't called again until it returns."""
 
 
 PUBLIC, ADMIN = "public", "admin"
@@ -98,6 +102,8 @@ class _LibraryRoutes:
     def __init__(self, views: Views, failures: FailureLog) -> None:
         self._views = views
         self._failures = failures
+        self._pings: dict[int, float] = {}
+        """When the health checks that run began, by their threads."""
 
     def events(self) -> Response:
         if "CONTENT_LENGTH" not in request.environ:
@@ -115,6 +121,19 @@ class _LibraryRoutes:
         return answer(200, RECEIVED)
 
     def ping(self) -> Response:
+        now = monotonic()
+        began = min(list(self._pings.values()), default=now)
+        if now - began > PING_HANGS:
+            # Each one more would keep a thread that the operator needs.
+            text = f"The health check hangs: it was called {now - began:.0f} s ago\n"
+            return plain_answer(text, 503)
+        self._pings[get_ident()] = now
+        try:
+            return self._checked()
+        finally:
+            del self._pings[get_ident()]
+
+    def _checked(self) -> Response:
         try:
             return self._ping_response(refuse_unrun(self._views.ping()))
         except PingError as error:
@@ -186,7 +205,7 @@ def check_rights(access: Access, request: Request, failures: FailureLog) -> None
     if access.has_admin and listener == (PUBLIC if peer.is_admin else ADMIN):
         raise NotFound
     if route is not None and route.right is not None:
-        with refusals_logged(failures) if route.right == CONTROL else nullcontext():
+        with refusals_logged(failures, access) if route.right == CONTROL else nullcontext():
             sender = access.check(route.right, peer, request.headers)
         setattr(flask.g, SENDER, sender)
 

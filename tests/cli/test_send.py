@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from daemonkit.cli import send as module
+from daemonkit.cli.client import Client, Unreachable
 from daemonkit.cli.group import group
 
 from .stub import Reply, Request, Stub, envelope, serving
@@ -173,7 +174,26 @@ def test_ctrl_c_prints_what_was_sent(stub: Stub, monkeypatch: pytest.MonkeyPatch
     result = send("-", "--batch", "1", input="1\n2\n3\n")
 
     assert (result.exit_code, result.stderr) == (130, "daemonkit: interrupted\n")
-    assert result.stdout == "1 event sent: 1 accepted, 0 refused, 0 unknown; nothing after line 2\n"
+    assert result.stdout == "1 event sent: 1 accepted, 0 refused, 0 unknown; nothing after line 1\n"
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_a_batch_that_could_not_be_sent_is_not_counted(
+    stub: Stub, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    def gone(*_: Any) -> None:
+        raise Unreachable("cannot reach it", was_sent=False)
+
+    def answer(_: Request) -> Reply:
+        monkeypatch.setattr(Client, "post", gone)
+        return envelope("received")
+
+    stub.answer = answer
+    Path("events.ndjson").write_text("1\n" * count)
+    result = send("events.ndjson", "--batch", "1", "--retry-for", "0")
+
+    assert result.stdout == "1 event sent: 1 accepted, 0 refused, 0 unknown; nothing after line 1\n"
+    assert result.exit_code == 3
 
 
 def test_the_rate_makes_batches_small_and_apart(

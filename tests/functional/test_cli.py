@@ -76,6 +76,7 @@ def test_ping_and_status_of_a_daemon_that_runs_and_of_one_that_does_not(daemon: 
         ("status", 74, 141),
         ("status --json", 74, 141),
         ("ctl stacks", 74, 141),
+        ("ctl pause events", 0, 0),
     ],
 )
 def test_output_that_can_t_be_written(daemon: Process, words: str, full: int, ended: int) -> None:
@@ -99,6 +100,18 @@ def test_output_that_can_t_be_written(daemon: Process, words: str, full: int, en
     assert run(os.open("/dev/full", os.O_WRONLY)) == (full, error)
     assert run(theirs) == (ended, "")
     assert run(None) == (0, "")
+
+
+def test_a_closed_stdin_is_not_an_empty_one(daemon: Process) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "daemonkit", "send", daemon.url, "-"],
+        preexec_fn=lambda: os.close(0),
+        capture_output=True,
+        text=True,
+    )
+
+    error = "daemonkit: cannot read stdin: Bad file descriptor\n"
+    assert (done.returncode, done.stderr) == (2, error)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from daemonkit import Daemon
+from daemonkit import Daemon, Secret
 from daemonkit.lifecycle.control import KEPT
 from daemonkit.testing import Client, running
 
@@ -184,7 +184,29 @@ def test_the_answer_names_the_state_of_a_slave_that_has_ended_again() -> None:
         client.wait_until(lambda: slave_status(client, "once")["state"] == "finished")
         answer = control("restart", slave="once")
 
-    assert answer == (200, "The slave once was restarted, and is finished")
+    assert answer == (200, "The slave once was restarted, and has ended again")
+
+
+def test_a_slave_that_waits_for_others_to_stop_isn_t_said_to_be_restarted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("daemonkit.lifecycle.control.RESTART_WAIT", 0.05)
+    app, may_stop = Daemon("app"), threading.Event()
+
+    @app.slave
+    def connection(slave: Any) -> None:
+        slave.shutdown.wait()
+
+    @app.slave(after="connection", bound=True)
+    def poller(slave: Any) -> None:
+        slave.shutdown.wait()
+        may_stop.wait(10)
+
+    with operated(app) as (_, control):
+        answer = control("restart", slave="connection")
+        may_stop.set()
+
+    assert answer == (200, "The slave connection is being restarted; it hasn't stopped yet")
 
 
 def test_stacks_show_all_threads_or_that_of_a_slave() -> None:
@@ -291,7 +313,7 @@ def test_who_is_refused_control_is_logged(caplog: pytest.LogCaptureFixture) -> N
     what = "Refused a request for control: "
     lines = [line for line in caplog.messages if line.startswith(what)]
     *lines, more = [re.sub(r":\d+: ", ": ", line.removeprefix(what)) for line in lines]
-    assert more.startswith("1 more in the last 1 s, last: POST /control/stop, by ")
+    assert re.match(r"1 more in the last \d+ s, last: POST /control/stop, by ", more)
     assert lines == [
         "POST /control/stop, by 127.0.0.1: 403 Forbidden: "
         "Without a token for it, control is for clients on the same machine",
@@ -355,7 +377,24 @@ def test_a_wrong_query_is_refused(query: str, message: str) -> None:
     assert (answer.status_code, answer.json()["message"]) == (400, message)
 
 
-def test_while_the_daemon_starts_only_what_helps_then_is_possible() -> None:
+def test_a_token_without_the_right_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    tokens = {
+        name: {"token": Secret(name * 10), "may": [may]}
+        for name, may in {"grafana": "read", "oncall": "control"}.items()
+    }
+    with operated(Daemon("app"), tokens=tokens) as (client, _):
+        for name, more in {"grafana": {}, "oncall": {"Origin": "http://x" + "x" * 9000}}.items():
+            client.post("/control/stop", headers={"Authorization": f"Bearer {name * 10}", **more})
+
+    first, second = (line for line in caplog.messages if line.startswith("Refused"))
+    assert first.endswith("by grafana: 403 Forbidden: The token grafana may not control")
+    assert "by oncall: 403 Forbidden: A page of another site sent this (Origin: http://xx" in second
+    assert len(second) < 400
+
+
+def test_while_the_daemon_starts_only_what_helps_then_is_possible(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     app, answers = Daemon("app"), []
 
     @app.on_start
@@ -368,6 +407,10 @@ def test_while_the_daemon_starts_only_what_helps_then_is_possible() -> None:
         pass
 
     assert answers[0] == (503, "The daemon is starting")
+    assert any(
+        line.startswith("Control: pause events, by ") and line.endswith(": The daemon is starting")
+        for line in caplog.messages
+    )
     assert answers[1][0] == 200
 
 

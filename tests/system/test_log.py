@@ -18,6 +18,7 @@ from daemonkit.system import log
 from daemonkit.system.log import (
     LIBRARY_LEVELS,
     attached,
+    log_always,
     log_safely,
     print_error,
     set_level,
@@ -251,6 +252,21 @@ def test_a_level_that_the_user_set_stays(tmp_path: Path) -> None:
         set_level("second", "INFO")
 
     assert logging.getLogger("second").level == logging.ERROR
+
+
+def test_a_line_that_is_always_logged_has_the_place_of_the_call(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    logger = logging.Logger("first", "ERROR")
+    logger.addHandler(caplog.handler)
+    log_always(logger, logging.INFO, "a %s", "b")
+
+    (record,) = caplog.records
+    assert (record.getMessage(), record.funcName) == (
+        "a b",
+        "test_a_line_that_is_always_logged_has_the_place_of_the_call",
+    )
+    assert record.pathname == __file__
 
 
 # A log that fails

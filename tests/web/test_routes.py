@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from datetime import date
 from typing import Any
@@ -13,6 +14,7 @@ from werkzeug.exceptions import Gone, HTTPException
 
 from daemonkit import Daemon, InvalidEvent, PingError, QueueFull, Secret
 from daemonkit.testing import Client, running
+from daemonkit.web import routes
 
 RECEIVED = {"message": "Event received", "result": True}
 
@@ -651,3 +653,27 @@ def test_ready_is_answered_with_the_phase(client: Client) -> None:
         "phase": "running",
         "waiting_for": [],
     }
+
+
+def test_a_health_check_that_hangs_is_not_called_again_until_it_returns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(routes, "PING_HANGS", 0)
+    app, entered, may_return = Daemon("app"), threading.Event(), threading.Event()
+
+    @app.on_ping
+    def check() -> None:
+        entered.set()
+        may_return.wait(10)
+
+    with running(app) as client:
+        thread = threading.Thread(target=client.get, args=["/ping"])
+        thread.start()
+        entered.wait(10)
+        second = client.get("/ping")
+        may_return.set()
+        thread.join()
+        third = client.get("/ping")
+
+    assert (second.status_code, third.status_code) == (503, 200)
+    assert second.text == "The health check hangs: it was called 0 s ago\n"
