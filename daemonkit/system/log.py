@@ -45,7 +45,8 @@ class _Route(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         routes = [route for _, route in _daemon_logs()]
-        if len(routes) > 1 or self.own_only:
+        # A line that was passed on before its handler was removed may be another daemon's.
+        if len(routes) > 1 or self.own_only or self not in routes:
             owners = {route.name for route in routes if super(_Route, route).filter(record)}
             if owners:
                 return self.name == max(owners, key=len)
@@ -146,7 +147,7 @@ def _fed(recent: Recent | None, logger: logging.Logger, route: Any) -> Iterator[
     try:
         yield
     finally:
-        logger.removeHandler(recent)
+        _remove_handler(logger, recent)
         recent.removeFilter(route)
 
 
@@ -163,8 +164,15 @@ def _opened(path: str | None, redact: Redact) -> logging.Handler:
         ) from None
 
 
+def _remove_handler(logger: logging.Logger, handler: logging.Handler) -> None:
+    # Not in place, as `removeHandler` does it: a thread that is just passing a line on would skip
+    # the handler after it.
+    with logging._lock:  # type: ignore[attr-defined]
+        logger.handlers = [other for other in logger.handlers if other is not handler]
+
+
 def _detach(handler: logging.Handler, route: _Route) -> None:
-    logging.getLogger().removeHandler(handler)
+    _remove_handler(logging.getLogger(), handler)
     if route.sets_level:
         logging.getLogger(route.name).setLevel(logging.NOTSET)
     handler.close()

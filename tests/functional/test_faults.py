@@ -711,6 +711,7 @@ import asyncio
 
 @app.slave
 async def stubborn():
+    say('it runs')
     while True:
         try:
             await asyncio.sleep(600)  # for ever
@@ -718,6 +719,8 @@ async def stubborn():
             pass
 """
     daemon = run_app(HEAD + text, "--set", "master.shutdown_timeout=1").wait_ready()
+    # A task that is cancelled before it has begun never runs.
+    daemon.wait_for("it runs")
 
     assert daemon.stop() == 4
     assert "The thread stubborn (slaves) did not stop in time; its stack:" in daemon.out

@@ -216,6 +216,27 @@ def test_a_guest_without_a_file_has_no_log() -> None:
         assert logging.getLogger().handlers == before
 
 
+@pytest.mark.parametrize("place", [-2, -1], ids=["before it gets the line", "after that"])
+def test_a_log_that_ends_while_a_line_is_passed_on_neither_takes_it_nor_hides_it(
+    tmp_path: Path, place: int
+) -> None:
+    first, second = tmp_path / "first.log", tmp_path / "second.log"
+    root, running = logging.getLogger(), ExitStack()
+
+    class Ending(logging.Handler):
+        def emit(self, _: logging.LogRecord) -> None:
+            running.close()
+
+    running.enter_context(attached("first", Settings(str(first)), hide))
+    ending = Ending()
+    with attached("second", Settings(str(second)), hide):
+        root.handlers.insert(place, ending)
+        logging.getLogger("second").info("of the second")
+        root.removeHandler(ending)
+
+    assert (lines(first), lines(second)) == ([], ["of the second"])
+
+
 def test_without_a_log_there_is_no_level_to_set() -> None:
     before = logging.getLogger().level
     with attached("first", Settings(None), hide, is_guest=True):
