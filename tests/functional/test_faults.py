@@ -678,6 +678,7 @@ async def consume():
 
 @app.slave
 async def retry():
+    say('retry runs')
     for _ in range(3):
         try:
             await asyncio.sleep(600)
@@ -686,6 +687,7 @@ async def retry():
 
 @app.slave
 async def clean():
+    say('clean runs')
     try:
         await asyncio.sleep(600)
     finally:
@@ -697,6 +699,8 @@ async def clean():
 
 def test_an_async_slave_that_swallows_its_cancellation_is_cancelled_again(run_app: Run) -> None:
     daemon = run_app(SWALLOWS).wait_ready()
+    for name in ("retry", "clean"):
+        daemon.wait_for(f"{name} runs")
 
     assert daemon.stop() == 0
     assert daemon.out.count("once more\n") == 3
