@@ -272,14 +272,20 @@ def test_an_answer_is_read_to_its_end_although_the_client_has_sent_more(
     app: Daemon, slow: tuple[threading.Event, threading.Event]
 ) -> None:
     """Closing with that unread would reset the connection and discard what is in transit."""
-    _, release = slow
-    app.route("/large", endpoint="large")(lambda: (release.wait(10), b"x" * 3_000_000)[1])
+    entered, release = slow
+
+    @app.route("/large")
+    def large() -> bytes:
+        entered.set()
+        release.wait(10)
+        return b"x" * 3_000_000
+
     more = b"POST /events HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n1"
     with running(app) as client, connect(client) as sock:
         sock.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
         assert app._assembly.parts is not None
         server = app._assembly.parts.server._listener
-        client.wait_until(lambda: any(c.requests for c in server.active_channels.values()))
+        assert entered.wait(10)
         sock.sendall(more * 3)
         app.stop()
         client.wait_until(lambda: not server.accepting)
