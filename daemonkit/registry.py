@@ -11,11 +11,12 @@ from .events.entry import NO_RETRIES, RetryPolicy
 from .exceptions import RegistrationError
 from .gauges import GaugeRegistrars
 from .hooks import HookRegistrars, bare_or_called, check_function
+from .monitoring.status import STATUS_KEYS
 from .routing import RouteRegistrars
 from .supervision.restart import check_backoff, check_timeout, is_seconds
 from .supervision.spec import SlaveOptions, SlaveSpec, SlaveTarget
 from .text import describe
-from .types import STATUS_KEYS, EventHandler, Hook, PingCheck, StatusField
+from .types import EventHandler, Hook, PingCheck, StatusField
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -8,33 +8,6 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Literal, NamedTuple, Protocol
 
-STATUS_KEYS = frozenset(
-    {
-        "actions",
-        "alerts",
-        "config",
-        "events",
-        "events_queue",
-        "http",
-        "juggler",
-        "levels",
-        "master_config",
-        "name",
-        "paused",
-        "phase",
-        "pid",
-        "problems",
-        "reload_failed",
-        "rights",
-        "slaves",
-        "started",
-        "udp",
-        "uptime",
-        "waiting_for",
-    }
-)
-"""Keys of `/status` that are the library's own."""
-
 Event = Any
 """Any JSON value; its structure is up to the user."""
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from daemonkit import Daemon, RegistrationError, Slave
+from daemonkit.monitoring.status import STATUS_KEYS
 from daemonkit.testing import running
-from daemonkit.types import STATUS_KEYS
 
 
 @pytest.fixture

@@ -94,12 +94,6 @@ class Answer(NamedTuple):
         except (ValueError, RecursionError):
             return None
 
-    @property
-    def is_enveloped(self) -> bool:
-        """Whether it has the form of a daemon's answers."""
-        value = self.json()
-        return isinstance(value, dict) and "message" in value
-
     def message(self) -> Any:
         """The `message` of the daemon's envelope, None in any other answer."""
         value = self.json()

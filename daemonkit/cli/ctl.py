@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from functools import wraps
@@ -15,6 +14,7 @@ from ..config.checks import DEFAULT_LEVEL, LEVEL_TIME, LEVELS, numeric
 from .client import Answer
 from .completion import complete_set_levels
 from .formatting import failed_details
+from .inputs import is_interactive
 from .output import confirm, fail, say
 from .refusal import refusal
 from .slave_names import complete_periodic, complete_slaves, complete_what
@@ -242,13 +242,9 @@ def drop(
 ) -> str:
     """Remove failed events: those with these IDs, or all dead letters."""
     which = _which(ids, is_all, state, error)
-    if not is_sure and _is_terminal():
+    if not is_sure and is_interactive():
         named = f" with {error!r} in the error" if error else ""
         kind = {"retrying": "events to be retried"}.get(state or "", "dead letters")
         what = f"all {kind}{named}" if is_all else f"the events {', '.join(map(str, ids))}"
         confirm(f"Drop {what}?")
     return control.send("drop", **which)
-
-
-def _is_terminal() -> bool:
-    return sys.stdin is not None and sys.stdin.isatty()

@@ -21,7 +21,7 @@ from ..events.durable.store import MAX_ID, STATES, State
 from ..exceptions import InvalidEvent, StartError
 from .completion import complete_files
 from .formatting import details, table
-from .inputs import opened, progress, size_of
+from .inputs import is_interactive, opened, progress, size_of
 from .output import confirm, fail, note, say
 from .queue_options import (
     QueueSource,
@@ -137,7 +137,7 @@ def drop(path: str, ids: tuple[int, ...], is_all: bool, state: str | None, is_su
     with closing(Editor(path)) as editor:
         if is_all:
             states, kind = _states(state or "dead"), KINDS.get(state or "dead", "event")
-            if not is_sure and _is_terminal():
+            if not is_sure and is_interactive():
                 count = _many(editor.count(states), kind)
                 confirm(f"Drop {count} of {path}?")
             say([f"{_many(editor.drop_all(states), kind)} dropped"])
@@ -145,10 +145,6 @@ def drop(path: str, ids: tuple[int, ...], is_all: bool, state: str | None, is_su
         done = editor.drop(ids)
     say([f"{_many(len(done))} dropped"])
     _fail_for({id: _missing(path, id) for id in ids if id not in done})
-
-
-def _is_terminal() -> bool:
-    return sys.stdin is not None and sys.stdin.isatty()
 
 
 def _check_which(ids: tuple[int, ...], is_all: bool) -> None:

@@ -27,6 +27,11 @@ def opened(name: str) -> Iterator[BinaryIO]:
         yield source
 
 
+def is_interactive() -> bool:
+    """Whether someone can answer a question on stdin."""
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
 def size_of(source: BinaryIO, name: str) -> int | None:
     """In bytes, None if the source can be read only once."""
     found = None if name == STDIN else os.fstat(source.fileno())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
@@ -11,7 +10,7 @@ from typing import NoReturn
 import click
 
 from ..config.secrets import redact
-from .terminal import printable
+from .terminal import discard, encodable, printable
 
 PIPE_CLOSED = 141
 """Exit status of a process that SIGPIPE ends, as shells show it."""
@@ -48,16 +47,10 @@ def say(lines: Iterable[str]) -> None:
     isn't possible."""
     encoding = sys.stdout.encoding
     for line in lines:
-        text = redact(line).encode(encoding, "backslashreplace").decode(encoding)
         try:
-            click.echo(text)
+            click.echo(encodable(redact(line), encoding))
         except OSError as error:
-            discard_output()
+            discard(sys.stdout)
             if isinstance(error, BrokenPipeError):
                 raise SystemExit(PIPE_CLOSED) from None
             fail(f"cannot write the output: {error.strerror}", NOT_WRITTEN)
-
-
-def discard_output() -> None:
-    """Write nothing any more: the interpreter would report at its exit that it can't."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

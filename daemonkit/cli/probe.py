@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from ..exceptions import DaemonkitError
 from .target import Target
-from .terminal import printable
+from .terminal import discard, encodable, printable
 
 TIMEOUT = 5.0
 """Seconds."""
@@ -83,14 +82,12 @@ def seconds(text: str) -> float | None:
 def _print(text: str) -> None:
     if sys.stdout is None:
         return
-    encoding = sys.stdout.encoding
     try:
-        print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+        print(encodable(text, sys.stdout.encoding), flush=True)
     except OSError as error:
         if not isinstance(error, BrokenPipeError):
             _report(f"cannot write the output: {error.strerror}")
-        # Otherwise the interpreter would report it at its exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard(sys.stdout)
 
 
 def _report(text: str) -> None:

@@ -28,7 +28,7 @@ def run(app: str, config: str | None, assignments: tuple[str, ...], **short: str
     MODULE is a module's name or a file's path. ATTR names a Daemon in it, a subclass of Daemon, or
     a factory with (), which may take `config`. Without ATTR, it is `app` or the only Daemon there.
     """
-    # The module may read it.
+    # The module may read stdin.
     open_standard_descriptors()
     request = StopRequest()
     early = _EarlySignals(request)

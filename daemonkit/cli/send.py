@@ -134,12 +134,12 @@ def _send_file(
                     try:
                         sender.send(lines.events, lines.place)
                     finally:
-                        # Whatever has become of it, it was sent.
-                        if sender.counts.sent > before:
-                            reports.last_line = lines.last
-                            reports.is_at_end = size is not None and lines.end >= size
+                        # Accepted or not, it was sent; of datagrams, perhaps a part.
+                        if sender.counts.sent > before and isinstance(sender, HttpSender):
+                            is_last = size is not None and lines.end >= size
+                            reports.rest = "" if is_last else f"; nothing after line {lines.last:,}"
                     show(lines.end)
-                reports.is_at_end = True
+                reports.rest = ""
     except InvalidEvent as error:
         raise Stopped(f"{name}: {error}", 2) from None
 
@@ -154,13 +154,13 @@ def _check(source: BinaryIO, size: int) -> None:
 class _Reports:
     """Lines about batches that were not accepted: the first ones, and how many more there were.
 
-    is_deferred: keep them until the end, since a progress bar is shown; last_line: the last one
-    that was sent, 0 for a single event; is_at_end: whether there are no more.
+    is_deferred: keep them until the end, since a progress bar is shown; rest: ends the summary with
+    what was not sent.
     """
 
     def __init__(self) -> None:
-        self.is_deferred = self.is_at_end = False
-        self.last_line = 0
+        self.is_deferred = False
+        self.rest = ""
         self._count = 0
         self._kept: list[str] = []
 
@@ -199,14 +199,9 @@ def _counted(sender: HttpSender | DatagramSender, reports: _Reports) -> Iterator
     if problem:
         note(f"daemonkit: {problem}")
     if counts.sent or not problem:
-        text = _summary(sender, monotonic() - began)
-        # Of a batch of datagrams, a part may have been sent: their number tells.
-        is_by_batch = isinstance(sender, HttpSender) and reports.last_line
-        if problem and is_by_batch and not reports.is_at_end:
-            text += f"; nothing after line {reports.last_line:,}"
-        # What has become of the events matters more than whether this can be written.
+        # Whether the events were accepted matters more than whether this can be written.
         with suppress(SystemExit):
-            say([text])
+            say([_summary(sender, monotonic() - began) + reports.rest])
     if isinstance(sender, HttpSender) and counts.unknown:
         status = status or 3
     if status or counts.refused:

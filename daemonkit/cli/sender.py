@@ -75,25 +75,18 @@ class HttpSender:
         self._clock = clock
         self._has_answered = False
         self._lost_in_a_row = 0
-        self._in_flight = 0
 
     def send(self, events: list[bytes], place: str, content_type: str = NDJSON) -> None:
         """Send a batch; raises Stopped when no further one can be sent, and Unreachable when the
         daemon has never answered. place: names the batch."""
-        try:
-            self._send(events, place, content_type)
-        except KeyboardInterrupt:
-            # Its answer may have been waited for.
-            self.counts.unknown += self._in_flight
-            self._in_flight = 0
-            raise
-
-    def _send(self, events: list[bytes], place: str, content_type: str) -> None:
         body, until = b"\n".join(events) + b"\n", self._clock() + self._retries.seconds
         while True:
             try:
-                self._in_flight = len(events)
                 answer = self._client.post("/events", body, content_type)
+            except KeyboardInterrupt:
+                # Its answer was waited for.
+                self.counts.unknown += len(events)
+                raise
             except Unreachable as error:
                 is_lost = error.was_sent and not self._retries.resends
                 if is_lost:
@@ -108,7 +101,7 @@ class HttpSender:
                         raise Stopped(f"stopped at {place}: {error}", 3) from None
                     raise
                 continue
-            self._has_answered, self._lost_in_a_row, self._in_flight = True, 0, 0
+            self._has_answered, self._lost_in_a_row = True, 0
             if answer.status != 503 or not self._may_wait(_retry_after(answer), until):
                 self._settle(answer, len(events), place)
                 return
@@ -122,7 +115,6 @@ class HttpSender:
 
     def _lose(self, count: int, problem: str) -> None:
         self.counts.unknown += count
-        self._in_flight = 0
         self._lost_in_a_row += 1
         text = f"{problem}; whether the events were accepted is unknown"
         # It may hang, and would keep each further batch waiting.
@@ -133,7 +125,6 @@ class HttpSender:
     def _give_up(self, may_have_it: bool, count: int) -> None:
         if may_have_it:
             self.counts.unknown += count
-        self._in_flight = 0
 
     def _settle(self, answer: Answer, count: int, place: str) -> None:
         value = answer.json()

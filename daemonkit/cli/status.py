@@ -87,9 +87,12 @@ class Status:
 
     def __init__(self, client: Client) -> None:
         answer = client.get("/status")
-        self.message: Any = answer.message()
+        value = answer.json()
+        is_ours = isinstance(value, dict) and "message" in value
+        # It may be null.
+        self.message: Any = value["message"] if is_ours else None
         self.refused = self.trouble = ""
-        if answer.status != 200 or not answer.is_enveloped:
+        if answer.status != 200 or not is_ours:
             self.refused = refusal(client, answer)
             return
         try:

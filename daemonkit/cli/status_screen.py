@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from ..types import STATUS_KEYS
+from ..monitoring.status import STATUS_KEYS
 from .quantities import duration, is_number, moment, number, to_second
 from .terminal import Style, aligned, printable, truncated, width_of
 
@@ -75,14 +75,14 @@ class _Screen:
         waiting = _texts(self._status.get("waiting_for"))
         state = f"{phase}, waiting for {', '.join(waiting)}" if waiting else phase
         name = truncated(_text(self._status.get("name", "?")), WIDEST_NAME)
-        reasons = problems or ([_text(trouble)] if trouble else ["healthy"])
         # Until it runs, the phase itself is the trouble.
-        if phase not in (RUNNING, "?"):
-            reasons = problems
+        has_started = phase in (RUNNING, "?")
+        reason = "; ".join(problems) or (_text(trouble) if has_started else "")
+        if reason or has_started:
+            state += f", {reason or 'healthy'}"
         rest = max(NARROWEST_LAST, self._width - len(MARK) - width_of(name) - 4)
-        line = truncated(", ".join([state, *(["; ".join(reasons)] if reasons else [])]), rest)
-        is_bad = problems or (trouble and reasons)
-        paint = style.bad if is_bad else style.good if phase == RUNNING else style.odd
+        line = truncated(state, rest)
+        paint = style.bad if reason else style.good if phase == RUNNING else style.odd
         yield f"{paint(MARK)} {style.bold(name)} - {paint(line)}"
 
     def facts(self, where: str) -> Iterator[str]:

@@ -60,6 +60,17 @@ def aligned(rows: Sequence[Sequence[str]], width: int, widest: int) -> list[str]
     ]
 
 
+def encodable(text: str, encoding: str) -> str:
+    """The text with characters that the encoding doesn't have escaped."""
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def discard(stream: TextIO) -> None:
+    """Write nothing any more to a stream that can't be written: the interpreter would report that
+    at its exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 class Style:
     """Colours, on a terminal that shows them and unless NO_COLOR is set (no-color.org)."""
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn, TextIO
+
+from .terminal import discard, encodable
 
 INTERVAL = 2.0
 """Seconds."""
@@ -33,12 +34,8 @@ def watch(
 def show(stream: TextIO, lines: Sequence[str]) -> None:
     """Replace the screen's content in one write, each line in its place: nothing flickers."""
     text = f"{_TO_LINE_S_END}\r\n".join(lines)
-    encoding = stream.encoding
-    stream.write(
-        (_HOME + text + _TO_LINE_S_END + _TO_SCREEN_S_END)
-        .encode(encoding, "backslashreplace")
-        .decode(encoding)
-    )
+    whole = _HOME + text + _TO_LINE_S_END + _TO_SCREEN_S_END
+    stream.write(encodable(whole, stream.encoding))
     stream.flush()
 
 
@@ -57,7 +54,7 @@ def _own_screen(stream: TextIO) -> Iterator[None]:
             stream.flush()
         except OSError:
             # The terminal is gone.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            discard(stream)
 
 
 def _end(number: int, _frame: object) -> NoReturn:

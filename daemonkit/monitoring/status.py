@@ -14,6 +14,34 @@ from ..config.secrets import Secret
 from ..runtime.failures import FailureLog
 from ..text import cannot_show, error_text, unique_keys
 
+STATUS_KEYS = frozenset(
+    {
+        "actions",
+        "alerts",
+        "config",
+        "events",
+        "events_queue",
+        "http",
+        "juggler",
+        "levels",
+        "master_config",
+        "name",
+        "paused",
+        "phase",
+        "pid",
+        "problems",
+        "reload_failed",
+        "rights",
+        "slaves",
+        "started",
+        "udp",
+        "uptime",
+        "waiting_for",
+    }
+)
+"""Keys of `/status` that are the library's own."""
+
+
 MAX_DEPTH = 100
 """Levels of nesting; a deeper value is shown as text."""
 

@@ -135,7 +135,7 @@ def test_on_a_terminal_dropping_asks_first(
     stub: Stub, monkeypatch: pytest.MonkeyPatch,
     arguments: list[str], question: str, answer: str, requests: int, status: int,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(module, "_is_terminal", lambda: True)
+    monkeypatch.setattr(module, "is_interactive", lambda: True)
     result = ctl("drop", *arguments, input=f"{answer}\n")
 
     assert (result.exit_code, len(stub.requests)) == (status, requests)
@@ -145,7 +145,7 @@ def test_on_a_terminal_dropping_asks_first(
 
 
 def test_without_an_answer_nothing_is_dropped(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_is_terminal", lambda: True)
+    monkeypatch.setattr(module, "is_interactive", lambda: True)
     at_the_end = ctl("drop", "1")
 
     def interrupted(*_: Any, **__: Any) -> bool:

@@ -231,7 +231,7 @@ def test_all_of_a_state_are_dropped(path: str, arguments: list[str], line: str, 
 def test_at_a_terminal_dropping_all_asks_for_confirmation(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("daemonkit.cli.events._is_terminal", lambda: True)
+    monkeypatch.setattr("daemonkit.cli.events.is_interactive", lambda: True)
     result = invoke("--queue", path, "drop", "--all", input="n\n")
     assert result.exit_code == 1
     assert "Drop 2 dead letters of events.db? [y/N]" in result.stderr

@@ -8,7 +8,7 @@ import pytest
 from flask import Flask
 from werkzeug.exceptions import NotFound
 
-from daemonkit.types import STATUS_KEYS
+from daemonkit.monitoring.status import STATUS_KEYS
 from daemonkit.web import page_files
 from daemonkit.web.page_files import INDEX, TYPES, PageFiles
 
