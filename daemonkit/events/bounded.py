@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
+from collections.abc import Callable
 from itertools import accumulate
 from typing import Any
 
 from ..exceptions import BatchTooLarge, QueueFull, Unavailable
-from .entry import Batch, Load
+from .entry import Batch, Load, Loop, Refusal
 from .waiting import Idle, Waiting
 
 
@@ -70,6 +72,22 @@ class Bounded:
         """Hand out events again."""
         self._waiting.resume()
 
+    @abstractmethod
+    def put_many(self, batch: Batch) -> None:
+        """Add all events or none; raises Unavailable or BatchTooLarge."""
+
+    def put_later(self, batch: Batch, done: Callable[[Refusal | None], object]) -> None:
+        """Add all events or none, and call `done` with the refusal, or None, before returning."""
+        refusal: Refusal | None = None
+        try:
+            self.put_many(batch)
+        except (Unavailable, BatchTooLarge) as error:
+            refusal = error
+        done(refusal)
+
+    def use_loop(self, loop: Loop) -> None:
+        """Nothing to do: there is no other machine to wait for."""
+
     def load_of(self, batch: Batch) -> Load:
         """What events would take."""
         return Load(len(batch.events))
@@ -83,7 +101,7 @@ class Bounded:
         left = self.memory_limit - self._memory_used()
         return Load(0 if self._waiting.closed else max(0, self.size - len(self)), left)
 
-    def refusal_of(self, load: Load) -> Unavailable | BatchTooLarge:
+    def refusal_of(self, load: Load) -> Refusal:
         """The error that refuses events for lack of room."""
         if load.events > self.size:
             return BatchTooLarge(

@@ -138,6 +138,57 @@ class Load(NamedTuple):
         return Load(self.events - load.events, self.memory - load.memory)
 
 
+Refusal = Unavailable | BatchTooLarge
+"""Why events aren't queued."""
+
+
+class Watched(Protocol):
+    """The owner of a descriptor that a loop waits for; all of it is called on the loop's thread.
+
+    _fileno: the descriptor; accepting: False. The handlers are those that wasyncore calls.
+    """
+
+    _fileno: int | None
+    accepting: bool
+
+    def readable(self) -> bool: ...
+
+    def writable(self) -> bool: ...
+
+    def handle_read_event(self) -> None: ...
+
+    def handle_write_event(self) -> None: ...
+
+    def handle_expt_event(self) -> None: ...
+
+    def handle_close(self) -> None: ...
+
+    def handle_error(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Loop(Protocol):
+    """A loop that waits for descriptors, the HTTP server's for instance."""
+
+    @property
+    def is_current_thread(self) -> bool:
+        """Whether this is called by the loop."""
+
+    def add_duty(self, run_due: Callable[[float], float]) -> None:
+        """Call `run_due` with the monotonic time before each wait; it returns when to call it
+        again."""
+
+    def watch(self, item: Watched) -> None:
+        """Wait for its descriptor, or check again what for; only on the loop's thread."""
+
+    def forget(self, item: Watched) -> None:
+        """Wait for it no more; call this before closing it, on the loop's thread."""
+
+    def wake(self) -> None:
+        """Run what is due now; may be called from any thread."""
+
+
 class EventQueue(Component, Protocol):
     """Holds events until the event processor takes them, and failed ones until their retry.
 
@@ -178,13 +229,23 @@ class EventQueue(Component, Protocol):
         """Add the first events, as many as there is room for; returns their number and the refusal
         of the others."""
 
+    def put_later(self, batch: Batch, done: Callable[[Refusal | None], object]) -> None:
+        """Add all events or none, without waiting for another machine.
+
+        done: called once it is certain, with the refusal if there is one: before this returns, or
+        later by the loop.
+        """
+
+    def use_loop(self, loop: Loop) -> None:
+        """Wait for other machines on this loop."""
+
     def load_of(self, batch: Batch) -> Load:
         """What events would take."""
 
     def room(self) -> Load:
         """What can be added now."""
 
-    def refusal_of(self, load: Load) -> Unavailable | BatchTooLarge:
+    def refusal_of(self, load: Load) -> Refusal:
         """The error that refuses events for lack of room."""
 
     def get(self) -> Any:

@@ -6,13 +6,14 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 from ..exceptions import BatchTooLarge, EventTooLarge, InvalidEvent, QueueFull, Unavailable
 from ..types import NOBODY, Origin, Source
 from .bounded import daemon_stopping
 from .codec import Decoded, count_lines, decode_lines, decode_one, normalize
-from .entry import Batch, EventQueue, Load
+from .entry import Batch, EventQueue, Load, Refusal
 
 LARGE = 64 * 1024
 """Bytes. Larger bodies are decoded one after the other: decoding keeps the interpreter from all
@@ -20,6 +21,9 @@ other threads, and several at once would keep it from them for as long as all of
 SOURCES = ("http", "udp", "app")
 REASONS = ("full", "too_large", "unavailable", "invalid")
 """Why events are refused."""
+
+Refusals = Sequence[Refusal | None]
+"""Of each of several requests."""
 
 
 class Intake:
@@ -126,12 +130,13 @@ class Intake:
         counts: Sequence[int],
         source: Source,
         origins: Callable[[], Iterable[Origin]],
-    ) -> Sequence[Unavailable | BatchTooLarge | None]:
-        """Queue the events of several requests, each all or none; returns the refusal of each, if
-        any.
+        done: Callable[[Refusals], object],
+    ) -> None:
+        """Queue the events of several requests, each all or none.
 
         counts: how many events each request has; origins: called for who sent each request,
-        if the event handler needs it.
+        if the event handler needs it; done: called with the refusal of each, or None, once the
+        queue knows; see `EventQueue.put_later`.
         """
         batch = Batch(*decoded, source)
         if self.needs_origins:
@@ -141,34 +146,57 @@ class Intake:
                 pairs = zip(found, counts, strict=True)
                 found = [origin for origin, count in pairs for _ in range(count)]
             batch = batch._replace(origins=found)
-        refusals: list[Unavailable | BatchTooLarge | None] = [None] * len(counts)
-        taken = 0
         try:
             self._admit()
-            try:
-                self._queue.put_many(batch)
-            except (QueueFull, BatchTooLarge):
-                refusals, batch = self._what_fits(batch, counts)
-                if batch.events:
-                    self._queue.put_many(batch)
-            taken = len(batch.events)
-        # For all of them: no room on the disk, not accepting events, or a put came in between.
-        except Unavailable as error:
-            refusals = [refusal or error for refusal in refusals]
-        with self._lock:
-            self._sources[source] += taken
-        if taken < len(decoded.events):
+        except Unavailable as refusal:
+            self._count_each(counts, [refusal] * len(counts), source, done)
+        else:
+            self._queue.put_later(batch, partial(self._put_rest, batch, counts, done))
+
+    def _put_rest(
+        self,
+        batch: Batch,
+        counts: Sequence[int],
+        done: Callable[[Refusals], object],
+        refusal: Refusal | None,
+    ) -> None:
+        """After a put of all events of some requests: put what fits if not all of it did."""
+        if not isinstance(refusal, QueueFull | BatchTooLarge):
+            self._count_each(counts, [refusal] * len(counts), batch.source, done)
+            return
+        refusals, fitting = self._what_fits(batch, counts)
+
+        def finish(refusal: Refusal | None) -> None:
+            # For all of them: no room on the disk, or a put came in between.
+            each = [found or refusal for found in refusals]
+            self._count_each(counts, each, batch.source, done)
+
+        if fitting.events:
+            self._queue.put_later(fitting, finish)
+        else:
+            finish(None)
+
+    def _count_each(
+        self,
+        counts: Sequence[int],
+        refusals: Refusals,
+        source: Source,
+        done: Callable[[Refusals], object],
+    ) -> None:
+        taken = sum(counts)
+        if any(refusals):
             for refusal, count in zip(refusals, counts, strict=True):
                 if refusal is not None:
+                    taken -= count
                     self._count_refused(count, refusal)
-        return refusals
+        with self._lock:
+            self._sources[source] += taken
+        done(refusals)
 
-    def _what_fits(
-        self, batch: Batch, counts: Sequence[int]
-    ) -> tuple[list[Unavailable | BatchTooLarge | None], Batch]:
+    def _what_fits(self, batch: Batch, counts: Sequence[int]) -> tuple[list[Refusal | None], Batch]:
         """The refusal of each request that finds no room, and the events of the others."""
         queue, room, start = self._queue, self._queue.room(), 0
-        refusals: list[Unavailable | BatchTooLarge | None] = []
+        refusals: list[Refusal | None] = []
         for count in counts:
             load = queue.load_of(batch.part(start, start + count))
             start += count

@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 import re
 import time
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from ..events.intake import Refusals
 from ..runtime.clock import monotonic
 from ..system.log import log_safely
 from ..text import shorten
 from .access import Access, Client
-from .fast_lane import HEAD_CACHE_SIZE, LINE, Connection, FastLane, Head, read_head
+from .fast_lane import HEAD_CACHE_SIZE, LINE, Connection, FastLane, Head, Taken, read_head
 from .pool import PROBES
 
 LONGEST_FIELD = 1000
@@ -147,10 +149,18 @@ class LoggedLane(FastLane):
             self._began.append(began)
         return is_taken
 
-    def commit(self) -> None:
-        taken, began = self._taken, self._began
-        self._began, self._sent = [], []
-        super().commit()
+    def _answering(self, taken: Sequence[Taken]) -> Callable[[Refusals], None]:
+        began, self._began = self._began, []
+        answer = super()._answering(taken)
+
+        def answer_and_log(refusals: Refusals) -> None:
+            self._sent = []
+            answer(refusals)
+            self._write(taken, began)
+
+        return answer_and_log
+
+    def _write(self, taken: Sequence[Taken], began: Sequence[float]) -> None:
         now = monotonic()
         for (connection, _, head), since, answer in zip(taken, began, self._sent, strict=True):
             assert isinstance(head, _LoggedHead)

@@ -43,7 +43,7 @@ class Channel(Sender):
     @property
     def is_busy(self) -> bool:
         """Whether a request is being read or answered."""
-        return bool(self.requests or self.total_outbufs_len or self._began is not None)
+        return self.is_answering or self._began is not None
 
     def has_unread(self) -> bool:
         """Whether the client has sent something that hasn't been read yet."""
@@ -80,11 +80,12 @@ class Channel(Sender):
             return False
         # While a request is being answered, the loop already waits for the next one, so that the
         # answer need not wake it, until more arrives than may be read ahead.
-        self._reads_paused &= self._is_answering
+        self._reads_paused &= self.is_answering
         return not self._reads_paused
 
     @property
-    def _is_answering(self) -> bool:
+    def is_answering(self) -> bool:
+        """Whether a request is being answered, or waits for the queue."""
         return bool(self.requests or self.total_outbufs_len or self.answer_pending)
 
     def _may_read_ahead(self) -> bool:
@@ -100,10 +101,10 @@ class Channel(Sender):
         return bool(ahead) and (self.server.lane is None or ahead != LINE)
 
     def handle_read(self) -> None:
-        if not self._lingers and self._is_answering and not self._may_read_ahead():
+        if not self._lingers and self.is_answering and not self._may_read_ahead():
             # In this order: a thread that finishes after the second check sees the flag.
             self._reads_paused = True
-            if self._is_answering:
+            if self.is_answering:
                 return
             self._reads_paused = False
         try:
@@ -131,6 +132,10 @@ class Channel(Sender):
             or self.server.draining
         ):
             rest = lane.take(self, data)
+            if rest and self.answer_pending:
+                self.parked = rest
+                self._note_receiving()
+                return True
         if self.partial and not (before and len(self.partial) == len(data)):
             self._partial_began = monotonic()
         taken = not rest or bool(super().received(rest))
@@ -154,7 +159,7 @@ class Channel(Sender):
             self.server.clients.receiving.pop(self)
             return
         was_held_up = self._began is not None and self.last_activity > self._began
-        if self.requests or self.total_outbufs_len or was_held_up:
+        if self.is_answering or was_held_up:
             # It is not read while the previous request is being answered.
             self._partial_began = monotonic()
             if self.request is not None:

@@ -110,7 +110,7 @@ class Clients:
         oldest = None
         self.drop_unread(IDLE_TIMEOUT, now)
         for channel in list(self._channels.values()):
-            is_at_work = channel.requests or channel in self.receiving
+            is_at_work = channel.requests or channel.answer_pending or channel in self.receiving
             is_waited_for = is_at_work and not channel.total_outbufs_len
             since = now if is_waited_for else channel.last_activity
             if now >= since + IDLE_TIMEOUT:

@@ -8,15 +8,16 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
-from collections.abc import Callable
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from typing import NamedTuple, Protocol
 
 from waitress.utilities import build_http_date
 
 from ..events.codec import Decoded, decode, decode_lines
-from ..events.intake import Intake
-from ..exceptions import BatchTooLarge, InvalidEvent, Unavailable
+from ..events.entry import Refusal
+from ..events.intake import Intake, Refusals
+from ..exceptions import InvalidEvent, Unavailable
 from ..types import Origin
 from .access import Access, Client, Peer, last_of
 from .responses import CONTENT_TYPE, NDJSON, RECEIVED, SERVER, batch_received, envelope
@@ -113,6 +114,14 @@ def _may_be_event(line: bytes) -> bool:
     return line == LINE[: len(line)]
 
 
+class Taken(NamedTuple):
+    """A request that is to be answered; size: of its batch, None if it is a single event."""
+
+    connection: Connection
+    size: int | None
+    head: Head
+
+
 class Connection(Protocol):
     """What the fast lane uses of a connection."""
 
@@ -152,9 +161,8 @@ class FastLane:
         self._access = access
         # Most clients send the same head each time.
         self._read_head = lru_cache(HEAD_CACHE_SIZE)(read_head)
-        self._taken: list[tuple[Connection, int | None, Head]] = []
-        """Of each request to be answered, its connection, the size of its batch (None if it is a
-        single event), and its head."""
+        self._taken: list[Taken] = []
+        """The requests whose events aren't being queued yet."""
         self._decoded = Decoded([], [])
         """The events of these requests."""
         self.accepted = 0
@@ -228,15 +236,23 @@ class FastLane:
             self.commit()
 
     def commit(self) -> None:
-        """Queue the events taken so far and answer their requests."""
+        """Queue the events taken so far and answer their requests, later if the queue is on
+        another machine."""
         taken, self._taken = self._taken, []
         decoded, self._decoded = self._decoded, Decoded([], [])
-        refusals = self._intake.put_each(
+        self._intake.put_each(
             decoded,
             [1 if size is None else size for _, size, _ in taken],
             "http",
             lambda: [self._origin(connection, head) for connection, _, head in taken],
+            self._answering(taken),
         )
+
+    def _answering(self, taken: Sequence[Taken]) -> Callable[[Refusals], None]:
+        """What answers these requests."""
+        return partial(self._answer_each, taken)
+
+    def _answer_each(self, taken: Sequence[Taken], refusals: Refusals) -> None:
         if (now := int(time.time())) != self._second:
             self._second, self._received = now, {}
         refused = 0
@@ -288,7 +304,7 @@ class FastLane:
             return False
         connection.answer_pending = True
         connection.blank = 0
-        self._taken.append((connection, size, head))
+        self._taken.append(Taken(connection, size, head))
         return True
 
     def _received_answer(self, size: int | None) -> bytes:
@@ -298,7 +314,7 @@ class FastLane:
             answer = self._received[size] = _answer("200 OK", body)
         return answer
 
-    def _refused_answer(self, error: Unavailable | BatchTooLarge) -> bytes:
+    def _refused_answer(self, error: Refusal) -> bytes:
         body = envelope(str(error), False)
         if isinstance(error, Unavailable):
             self.answers["503"] += 1

@@ -50,6 +50,8 @@ class Sender(HTTPChannel):
     """If it is a list, data is collected there instead of being sent."""
     answer_pending = False
     """Whether the fast lane has taken an event and hasn't answered yet."""
+    parked = b""
+    """What was read after that event and isn't for the fast lane: it must be answered in order."""
     _in_flight = 0
     _reads_paused = False
     _closes_when_flushed = False
@@ -120,6 +122,9 @@ class Sender(HTTPChannel):
             left = self._send(data)
         if left or self._reads_paused:
             self.server.poller.recheck(self)
+        if self.parked:
+            rest, self.parked = self.parked, b""
+            self.received(rest)
 
     def send_continue(self) -> None:
         self.request.expect_continue = False

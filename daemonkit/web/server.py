@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import socket
 import sys
 import threading
@@ -13,6 +14,7 @@ from typing import Any
 from waitress import wasyncore
 from waitress.adjustments import Adjustments
 
+from ..events.entry import Watched
 from ..runtime.clock import monotonic
 from ..runtime.failures import FailureLog
 from ..runtime.part import ThreadedPart
@@ -100,6 +102,7 @@ class Server(ThreadedPart):
         self._poller = Poller()
         self._abandon = False
         self._is_empty = threading.Event()
+        self._duties: list[Callable[[float], float]] = []
 
     def start(self) -> None:
         self._pool.start(self._adjustments.threads)
@@ -127,14 +130,14 @@ class Server(ThreadedPart):
         """Accept connections on a passed socket; on any other they are accepted from the start."""
         assert self._listener is not None
         self._listener.is_open = True
-        self._wake()
+        self.wake()
 
     def drain(self) -> None:
         """Close each connection after its next answer, and leave a passed socket's new connections
         to the successor."""
         if self._listener is not None:
             self._listener.draining = True
-            self._wake()
+            self.wake()
 
     def wait_until_empty(self, timeout: float) -> None:
         """Wait at most `timeout` seconds after `drain` until no client is connected.
@@ -144,14 +147,14 @@ class Server(ThreadedPart):
         if self._listener is not None and self._listener.active_channels:
             grace = min(LAST_REQUEST_TIMEOUT, timeout)
             self._listener.clients.closes_idle_from = monotonic() + grace
-            self._wake()
+            self.wake()
             self._is_empty.wait(timeout)
 
     def request_stop(self) -> None:
         """Accept no more connections, and end once the requests in flight are answered."""
         self.drain()
         super().request_stop()
-        self._wake()
+        self.wake()
 
     def join(self, timeout: float) -> bool:
         until = monotonic() + timeout
@@ -163,7 +166,7 @@ class Server(ThreadedPart):
             stopped = super().join(timeout)
         if not stopped:
             self._abandon = True
-            self._wake()
+            self.wake()
             self._thread.join(2 * ABANDON_TIMEOUT)
             until = monotonic() + ABANDON_TIMEOUT
         # Pool threads may still run for a moment after they have left the pool.
@@ -173,6 +176,30 @@ class Server(ThreadedPart):
 
     def running_threads(self) -> list[threading.Thread]:
         return super().running_threads() + [t for t in self._pool.started if t.is_alive()]
+
+    # For what waits on this loop, see `events.entry.Loop`
+
+    def add_duty(self, run_due: Callable[[float], float]) -> None:
+        """Call `run_due` with the monotonic time before each wait; it returns when to call it
+        again."""
+        self._duties.append(run_due)
+
+    def watch(self, item: Watched) -> None:
+        """Wait for a descriptor, or check again what for; only on the loop's thread."""
+        if item._fileno is not None:
+            self._map[item._fileno] = item
+            self._poller.recheck(item)
+
+    def forget(self, item: Watched) -> None:
+        """Wait for a descriptor no more; call this before closing it, on the loop's thread."""
+        if item._fileno is not None:
+            self._poller.forget(item._fileno)
+            self._map.pop(item._fileno, None)
+
+    def wake(self) -> None:
+        """Run the loop once more; may be called from any thread."""
+        if self._listener is not None:
+            self._listener.wake()
 
     def counters(self) -> dict[str, Any]:
         """The keys under `http` in /status."""
@@ -188,10 +215,6 @@ class Server(ThreadedPart):
             "fast_events": 0 if lane is None else lane.accepted,
             "answers": self._answers.counts(lane),
         }
-
-    def _wake(self) -> None:
-        if self._listener is not None:
-            self._listener.wake()
 
     def _run(self) -> None:
         listener = self._listener
@@ -240,7 +263,7 @@ class Server(ThreadedPart):
     def _run_once(self, listener: Listener, at_most: float | None) -> None:
         try:
             try:
-                accepts = self._handle_ready(listener, listener.run_due(at_most))
+                accepts = self._handle_ready(listener, self._run_due(listener, at_most))
                 while self._lane is not None and self._lane.continue_gathering():
                     accepts = self._handle_ready(listener, 0)
             finally:
@@ -253,6 +276,16 @@ class Server(ThreadedPart):
         except Exception as error:
             self.failures.log(error, "The HTTP loop failed", then=" and continues")
             time.sleep(FAILURE_PAUSE)
+
+    def _run_due(self, listener: Listener, at_most: float | None) -> float | None:
+        """Do what is due; returns the seconds until something is due again, None for never."""
+        wait = listener.run_due(at_most)
+        if self._duties:
+            now = monotonic()
+            due = min(run_due(now) for run_due in self._duties)
+            if due < math.inf:
+                wait = min(max(0.0, due - now), math.inf if wait is None else wait)
+        return wait
 
     def _handle_ready(self, listener: Listener, timeout: float | None) -> int:
         """Wait for connections and handle those that are ready; return the listener's flags."""
@@ -274,8 +307,7 @@ class Server(ThreadedPart):
         """Whether a request is to be answered, or one may still arrive since `began`."""
         is_early = monotonic() < began + UNSENT_TIMEOUT
         return any(
-            channel.requests
-            or channel.total_outbufs_len
+            channel.is_answering
             or (is_early and (channel in listener.clients.receiving or channel.has_unread()))
             for channel in listener.active_channels.values()
             if channel not in listener.clients.lingering

@@ -29,6 +29,14 @@ def requests(*batches: list[Any]) -> tuple[Decoded, list[int]]:
     return decoded(*chain(*batches)), list(map(len, batches))
 
 
+def put_each(intake: Intake, *arguments: Any) -> Any:
+    """The refusals, which a queue in memory knows at once."""
+    found: list[Any] = []
+    intake.put_each(*arguments, found.append)
+    (refusals,) = found
+    return refusals
+
+
 @pytest.fixture
 def intake(queue: MemoryQueue) -> Intake:
     return Intake(queue, 2**20)
@@ -74,7 +82,8 @@ def test_of_several_events_those_that_find_room_are_accepted(
 
 def test_each_request_is_queued_whole_or_not_at_all(intake: Intake, queue: MemoryQueue) -> None:
     queue.with_meta = True
-    refusals = intake.put_each(
+    refusals = put_each(
+        intake,
         *requests([1], [2, 3], [4, 5, 6], [7]),
         "http",
         lambda: list(map(Origin, ["a:1", "b:2", "c:3", "d:4"])),
@@ -91,7 +100,7 @@ def test_each_request_is_queued_whole_or_not_at_all(intake: Intake, queue: Memor
 
 
 def test_batches_that_fit_are_queued_together(intake: Intake, queue: MemoryQueue) -> None:
-    assert intake.put_each(*requests([1], [2]), "http", lambda: pytest.fail("asked")) == [
+    assert put_each(intake, *requests([1], [2]), "http", lambda: pytest.fail("asked")) == [
         None,
         None,
     ]
@@ -109,7 +118,7 @@ def test_requests_refused_by_the_disk_are_not_retried_one_by_one(
         raise Unavailable("The disk is away")
 
     monkeypatch.setattr(queue, "put_many", refuse)
-    refusals = intake.put_each(*requests([1], [2]), "http", list)
+    refusals = put_each(intake, *requests([1], [2]), "http", list)
 
     assert [str(refusal) for refusal in refusals] == ["The disk is away"] * 2
     assert tried == [2]
@@ -126,7 +135,7 @@ def test_events_without_room_on_the_disk_are_refused_together(
         raise QueueFull("The disk is full")
 
     monkeypatch.setattr(queue, "put_many", refuse)
-    refusals = intake.put_each(*requests([1], [2, 3, 4], [5]), "http", list)
+    refusals = put_each(intake, *requests([1], [2, 3, 4], [5]), "http", list)
 
     assert [str(refusal)[:20] for refusal in refusals] == [
         "The disk is full",
@@ -137,10 +146,30 @@ def test_events_without_room_on_the_disk_are_refused_together(
     assert intake.counters() == {"received": 0, "refused": 5}
 
 
+def test_requests_are_refused_once_a_queue_on_another_machine_has_answered(
+    intake: Intake, queue: MemoryQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    found: list[Any] = []
+    monkeypatch.setattr(queue, "put_later", lambda *arguments: asked.append(arguments))
+    intake.put_each(*requests([1], [2, 3, 4]), "http", list, found.append)
+    (batch, answer) = asked.pop()
+    assert (batch.lines, found) == ([b"1", b"2", b"3", b"4"], [])
+
+    answer(QueueFull("full there"))
+    (batch, answer) = asked.pop()
+    assert (batch.lines, found) == ([b"1"], [])
+
+    answer(None)
+    assert [str(refusal)[:20] for refusal in found.pop()] == ["None", "3 events at once are"]
+    assert intake.details()["sources"] == {"http": 1}
+    assert intake.details()["refusals"] == {"too_large": 3}
+
+
 def test_a_closed_intake_accepts_no_batch(intake: Intake) -> None:
     intake.close()
-    refusals = intake.put_each(
-        *requests([1], [2, 3]), "http", lambda: list(map(Origin, ["a:1", "b:2"]))
+    refusals = put_each(
+        intake, *requests([1], [2, 3]), "http", lambda: list(map(Origin, ["a:1", "b:2"]))
     )
 
     assert [str(refusal) for refusal in refusals] == ["The daemon is stopping"] * 2
@@ -224,7 +253,7 @@ def test_each_request_is_refused_that_finds_no_memory(intake: Intake, queue: Mem
     (line,) = decoded(large).lines
     queue.size, queue.memory_limit = 100, 2.5 * footprint([line])
     events, counts = requests([large], [large, large], [large], [1])
-    refusals = intake.put_each(events, counts, "http", list)
+    refusals = put_each(intake, events, counts, "http", list)
 
     assert [type(refusal) for refusal in refusals] == [
         type(None),
@@ -240,7 +269,7 @@ def test_events_are_counted_by_source_and_refusals_by_reason(queue: MemoryQueue)
     queue.size = 4
     intake.put_value(1)
     intake.put_many(decoded(2), "http")
-    intake.put_each(*requests([3], [4, 5, 6]), "http", list)
+    put_each(intake, *requests([3], [4, 5, 6]), "http", list)
     intake.put_some(decoded(7, 8), "udp", list)
     for refused in (
         lambda: intake.put_value(object()),

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
+import math
 import os
 import signal
 import socket
 import ssl
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
-from daemonkit import Daemon
+from daemonkit import Daemon, Unavailable
 from daemonkit.web.channel import Channel
 from daemonkit.web.server import READ_SIZE
 
@@ -281,3 +284,98 @@ def test_a_connection_that_fails_is_closed_and_the_others_are_served(
         assert ask(good, EVENT).startswith(b"HTTP/1.1 200 OK")
         assert client.get("/ping").text == "OK\n"
     assert caplog.messages.count("A connection failed and is closed") == 1
+
+
+class Engine:
+    """A queue on another machine that answers when it is told to."""
+
+    def __init__(self, app: Daemon) -> None:
+        self.parts = app._assembly.parts
+        self.asked: list[tuple[Any, Any]] = []
+        self._answers: list[Callable[[], Any]] = []
+        app._on_demand.queue.put_later = lambda *put: self.asked.append(put)
+        self.parts.server.add_duty(self._run_due)
+
+    def _run_due(self, now: float) -> float:
+        answers, self._answers = self._answers, []
+        for answer in answers:
+            answer()
+        return math.inf
+
+    def wait(self) -> list[Any]:
+        """Wait for a put; returns its events."""
+        until = time.monotonic() + 10
+        while not self.asked:
+            assert time.monotonic() < until
+            time.sleep(0.001)
+        return self.asked[0][0].events
+
+    def answer(self, refusal: Exception | None = None) -> None:
+        """Answer the first put, on the loop's thread."""
+        _, done = self.asked.pop(0)
+        self._answers.append(lambda: done(refusal))
+        self.parts.server.wake()
+
+
+def test_an_event_is_answered_once_a_queue_elsewhere_has_it(app: Daemon) -> None:
+    with serving(app) as (client, _), connect(client) as sock, connect(client) as other:
+        engine = Engine(app)
+        sock.sendall(EVENT)
+        assert engine.wait() == [{}]
+        assert ask(other, PING).startswith(b"HTTP/1.1 200 OK"), "the loop doesn't wait"
+        sock.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            sock.recv(1)
+        sock.settimeout(10)
+        engine.answer()
+
+        assert read_until(sock, b"\n").startswith(b"HTTP/1.1 200 OK")
+        sock.sendall(EVENT)
+        engine.wait()
+        engine.answer(Unavailable("The engine is away"))
+        assert b"The engine is away" in read_until(sock, b"\n")
+
+
+@pytest.mark.parametrize("cut", [0, 1, 30, len(PING)])
+def test_what_follows_a_parked_event_is_answered_after_it(app: Daemon, cut: int) -> None:
+    with serving(app, request_timeout=0.2) as (client, server), connect(client) as sock:
+        engine = Engine(app)
+        sock.sendall(EVENT + EVENT + PING[:cut])
+        assert engine.wait() == [{}, {}]
+        time.sleep(0.5)
+        sock.sendall(PING[cut:] + EVENT)
+        engine.answer()
+        answers = b""
+        sock.settimeout(0.01)
+        while answers.count(b"HTTP/1.1") < 4:
+            if engine.asked:
+                engine.answer()
+            with suppress(TimeoutError):
+                answers += sock.recv(65536)
+
+        assert [b"received" in part for part in answers.split(b"HTTP/1.1 200 OK")[1:]] == [
+            *(True, True, False, True)
+        ]
+
+
+def test_a_stop_waits_for_parked_events(app: Daemon) -> None:
+    with serving(app) as (client, _), connect(client) as sock:
+        engine = Engine(app)
+        sock.sendall(EVENT)
+        engine.wait()
+        app.stop()
+        client.wait_until(lambda: engine.parts.server._stop_requested.is_set(), "a stop")
+        engine.answer()
+
+        assert read_all(sock).startswith(b"HTTP/1.1 200 OK")
+
+
+def test_a_client_that_leaves_a_parked_event_is_forgotten(app: Daemon) -> None:
+    with serving(app) as (client, server), connect(client) as other:
+        engine = Engine(app)
+        with connect(client) as sock:
+            sock.sendall(EVENT + PING)
+            engine.wait()
+        engine.answer()
+        ask(other, PING)
+        client.wait_until(lambda: len(server.active_channels) == 1, "the other one alone")
