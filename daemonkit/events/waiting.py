@@ -191,15 +191,23 @@ class Waiting:
             self.is_paused = False
             if not drain:
                 self._discards = True
-                self._retries.clear()
-                # From the end, one at a time: a consumer takes entries without the lock, and must
-                # not get one whose predecessors were discarded.
-                with suppress(IndexError):
-                    while True:
-                        self._items.pop()
-                        self.added -= 1
+                self._discard()
             self.closed = True
             self._changed.notify_all()
+
+    def discard(self) -> None:
+        """Hand out nothing of what waits now."""
+        with self._changed:
+            self._discard()
+
+    def _discard(self) -> None:
+        self._retries.clear()
+        # From the end, one at a time: a consumer takes entries without the lock, and must not get
+        # one whose predecessors were discarded.
+        with suppress(IndexError):
+            while True:
+                self._items.pop()
+                self.added -= 1
 
     def _wait(self, until: float | None, *, with_retries: bool = True) -> Any:
         pause()

@@ -338,7 +338,7 @@ def test_an_event_is_answered_once_a_queue_elsewhere_has_it(app: Daemon) -> None
 
 @pytest.mark.parametrize("cut", [0, 1, 30, len(PING)])
 def test_what_follows_a_parked_event_is_answered_after_it(app: Daemon, cut: int) -> None:
-    with serving(app, request_timeout=0.2) as (client, server), connect(client) as sock:
+    with serving(app, request_timeout=0.2) as (client, _), connect(client) as sock:
         engine = Engine(app)
         sock.sendall(EVENT + EVENT + PING[:cut])
         assert engine.wait() == [{}, {}]

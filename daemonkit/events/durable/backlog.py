@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
-from itertools import repeat
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from ...exceptions import InvalidEvent
-from ...types import NOBODY, Event, Origin
-from ..codec import decode, decode_each
-from ..entry import Batch, Entry, meta_of
+from ..entry import Batch, Entry
 from ..waiting import Waiting
 from .in_flight import Failed, InFlight
 from .rows import STRIDE, Due, StoredBatch, numbers_in
 from .store import Store
+from .unpacking import entries_of, retry_of, unpack
 
 READY_EVENTS = 10_000
 READY_MEMORY = 64 * 1024 * 1024
@@ -83,7 +81,8 @@ class Backlog:
         # First: a consumer may be done with it before we return.
         self._in_flight.add_batch(stored, stored.events, set())
         ids = range(stored.id, stored.id + stored.events)
-        if self._add(batch.events, stored, batch.origins, ids):
+        entries = entries_of(batch.events, stored, batch.origins, ids, with_meta=self._with_meta())
+        if self.waiting.add(entries, len(batch.events)):
             self._loaded = stored.id
             return True
         self._in_flight.remove_batch(stored.id)
@@ -130,51 +129,16 @@ class Backlog:
         self.is_loaded, self._on_disk = True, 0
 
     def _load_batch(self, stored: StoredBatch, handled: set[int]) -> int:
-        damaged: dict[int, InvalidEvent] = {}
-
-        def fallback(number: int, line: bytes) -> list[Event]:
-            try:
-                return [decode(line)]
-            except InvalidEvent as error:
-                damaged[number] = error
-                return [None]
-
-        events = decode_each(stored.texts(), fallback)
-        count = len(events) - len(handled)
+        size, entries, damaged = unpack(stored, handled, with_meta=self._with_meta())
         # Copied, because it grows.
-        self._in_flight.add_batch(stored, len(events), set(handled))
+        self._in_flight.add_batch(stored, size, set(handled))
         self._loaded = stored.id
         # Before they count as ready: a brief undercount is harmless.
-        self._on_disk = max(0, self._on_disk - count)
-        # Edited by hand, or damaged on the disk.
+        self._on_disk = max(0, self._on_disk - (size - len(handled)))
         for number, error in damaged.items():
             self._in_flight.note_damaged(stored.id + number, error)
-        numbers = [n for n in range(len(events)) if n not in handled and n not in damaged]
-        origins = stored.origins() if self._with_meta() else None
-        self._add(
-            [events[n] for n in numbers],
-            stored,
-            None if origins is None else [origins[n] for n in numbers],
-            [stored.id + n for n in numbers],
-        )
-        return count
-
-    def _add(
-        self,
-        events: Sequence[Event],
-        stored: StoredBatch,
-        origins: Sequence[Origin] | None,
-        ids: Sequence[int],
-    ) -> bool:
-        metas: Iterable[Any] = repeat(None)
-        if self._with_meta():
-            metas = (
-                meta_of(stored.source, origin, stored.received)
-                for origin in origins or [NOBODY] * len(events)
-            )
-        # The same as `Entry(event, meta, id)`, three times as fast.
-        fields = zip(events, metas, ids, repeat(1), repeat(None), repeat(None))
-        return self.waiting.add(map(tuple.__new__, repeat(Entry), fields), len(events))
+        self.waiting.add(entries, len(entries))
+        return size - len(handled)
 
     def read_again(self, entry: Entry) -> Entry | None:
         """The event of an entry that `_schedule` made; None if it isn't due any more."""
@@ -187,15 +151,10 @@ class Backlog:
             return None
         in_flight.begin_retry(id)
         try:
-            value = decode(event.line)
+            return retry_of(event, with_meta=self._with_meta())
         except InvalidEvent as error:
             in_flight.note_damaged(id, error)
             return None
-        attempt = event.attempts + 1
-        meta = meta_of(event.source, event.origin, event.received, attempt)
-        return Entry(
-            value, meta if self._with_meta() else None, id, attempt, None, event.first_failed
-        )
 
     def note_failed(self, events: Iterable[Failed]) -> None:
         """Note failed events that were written."""

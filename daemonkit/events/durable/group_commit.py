@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from ...exceptions import Unavailable
 from ..entry import Batch
@@ -158,7 +159,14 @@ class GroupCommit:
             self._writer.resume()
 
 
-def merged(puts: Sequence[Pending]) -> list[Batch]:
+class Mergeable(Protocol):
+    """Events to be stored, and how many there are."""
+
+    batch: Batch
+    count: int
+
+
+def merged(puts: Sequence[Mergeable]) -> list[Batch]:
     """The same events in the same order, in as few batches of up to STRIDE as possible."""
     batches: list[Batch] = []
     for put in puts:
