@@ -236,7 +236,7 @@ class Daemon(AlertCommands, SlaveCommands, Registrars):
         """
         self._freeze()
         if started is not None:
-            self._health.add_listener(lambda: started.set() if self._health.is_ready else None)
+            self._health.add_listener(lambda: started.set() if self._health.is_running else None)
         settings, recent = self._config.settings, self._assembly.recent
         with log.attached(self.name, settings, redact, recent, is_guest=True):
             return self._run(Host(), lambda _: None)

@@ -17,6 +17,7 @@ LAYERS = [
     ["config", "supervision", "events"],
     [
         "events.durable",
+        "events.shared",
         "hooks",
         "gauges",
         "monitoring",
@@ -47,6 +48,7 @@ LAZY = {
     "LoggedLane",
     "MetricsView",
     "PageFiles",
+    "SharedQueue",
     "Webhook",
     "asyncio",
     "check_path",

@@ -182,11 +182,26 @@ def _is_url(value: Any) -> bool:
         return False
 
 
+def is_address(queue: str) -> bool:
+    """Whether a queue is in an engine, and not in a file."""
+    return re.match(r"(?:rediss?|redis\+sentinel)://", queue) is not None
+
+
 def _queue(value: Any) -> str:
-    # SQLite's names for databases in memory, and URLs.
-    if re.match(r":memory:|file:|[\w+.-]+://", _text(value)):
+    # SQLite's names for databases in memory, and other URLs.
+    if re.match(r":memory:|file:|[\w+.-]+://", _text(value)) and not is_address(value):
+        if "@" in repr(value):
+            raise BadValue(
+                f"must be {QUEUE.text}; it isn't shown here, since it may have a password"
+            )
         raise ValueError
     return _text(value)
+
+
+def _confirm(value: Any) -> dict[str, int]:
+    if not isinstance(value, dict) or not set(value) <= {"replicas"}:
+        raise ValueError
+    return {name: _whole(number, 0, 100) for name, number in value.items()}
 
 
 LEVEL_TIME = duration(1, 7 * 86_400)
@@ -197,5 +212,9 @@ TEXTS = Check("a list of strings", _texts)
 BOOLEAN = Check("true or false", _boolean)
 FILE = Check("a file's path", _text, is_path=True)
 QUEUE = Check(
-    "a file's path", _queue, "events.db (or left out, to keep events in memory)", is_path=True
+    "a file's path or a redis:// address",
+    _queue,
+    "events.db (or left out, to keep events in memory)",
+    is_path=True,
 )
+CONFIRM = Check("a mapping with `replicas`, an int 0..100", _confirm, "{replicas: 1}")

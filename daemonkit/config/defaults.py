@@ -14,6 +14,7 @@ from .access import ADDRESS_OR_NONE, HOST, HOSTS, INTAKE, NETWORKS, PROXIES, TOK
 from .alerts import ALERTS
 from .checks import (
     BOOLEAN,
+    CONFIRM,
     FILE,
     LEVELS,
     QUEUE,
@@ -71,7 +72,9 @@ class Settings:
         [], TEXTS, "Options that `/status` hides: names, dotted paths or globs."
     )
     queue: str | None = _setting(
-        None, or_none(QUEUE), "File that keeps events until handled; without it, memory does."
+        None,
+        or_none(QUEUE),
+        "File or `redis://` address that keeps events until handled; else memory does.",
     )
     queue_size: int = _setting(100_000, whole(1), "How many events may wait in the queue.")
     queue_memory: int = _setting(
@@ -88,6 +91,15 @@ class Settings:
     ack_batch: int = _setting(
         100, whole(1, 10_000), "How many handled events are removed from `queue` together."
     )
+    node_timeout: float = _setting(
+        10,
+        duration(1, 3600),
+        "After how long without heartbeats a daemon that shares `queue` is dead.",
+    )
+    confirm: dict[str, int] = _setting(  # noqa: RUF009
+        {}, CONFIRM, "Who must have an event of a shared `queue`; see [scale](scale.md)."
+    )
+    dead_letters: int = _setting(10_000, whole(1), "How many dead letters a shared `queue` keeps.")
     max_request_size: int = _setting(
         10 * 2**20, size(1), "Largest body of an HTTP request; a larger one gets 413."
     )

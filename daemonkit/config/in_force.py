@@ -16,6 +16,7 @@ from ..callables import accepts, function_name, refuse_unrun
 from ..exceptions import ConfigError
 from ..text import error_text
 from ..types import ValidateHook
+from .checks import is_address
 from .children import handed_down
 from .defaults import Settings
 from .files import refuse_special
@@ -98,7 +99,7 @@ class ConfigInForce:
         settings = self.settings
         if settings.log_file is not None:
             refuse_special(settings.log_file, f"{SECTION}.log_file", stat.S_IFCHR)
-        if settings.queue is not None:
+        if settings.queue is not None and not is_address(settings.queue):
             refuse_special(settings.queue, f"{SECTION}.queue")
         return settings
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from ..exceptions import ConfigError
 from ..text import describe, is_encodable
 from .access import parse_tokens, unix_path
+from .checks import is_address
 from .defaults import SETTINGS, Settings
 from .files import Files
 from .places import KeyPath
@@ -271,7 +272,7 @@ def _checked(section: Mapping[Any, Any], tree: _Tree) -> dict[str, Any]:
             master[name] = check(value)
         except ValueError as error:
             raise origin.error(f"{SECTION}.{name} {error}") from None
-        if check.is_path and value is not None:
+        if check.is_path and value is not None and not is_address(value):
             path = str(origin.folder / value)
             master[name] = Secret(path) if isinstance(value, Secret) else path
     _check_together(master, tree)

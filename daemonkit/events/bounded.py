@@ -85,6 +85,15 @@ class Bounded:
             refusal = error
         done(refusal)
 
+    def put_early(self, batch: Batch) -> None:
+        """Add what was put before the start; raises Unavailable or BatchTooLarge."""
+        self.put_many(batch)
+
+    @property
+    def outage(self) -> str:
+        """Why nothing can be put now, "" unless another machine is away."""
+        return ""
+
     def use_loop(self, loop: Loop) -> None:
         """Nothing to do: there is no other machine to wait for."""
 

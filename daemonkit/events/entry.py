@@ -236,6 +236,10 @@ class EventQueue(Component, Protocol):
         later by the loop.
         """
 
+    def put_early(self, batch: Batch) -> None:
+        """Add what was put before the start, even before there is a loop; raises Unavailable or
+        BatchTooLarge."""
+
     def use_loop(self, loop: Loop) -> None:
         """Wait for other machines on this loop."""
 
@@ -273,6 +277,10 @@ class EventQueue(Component, Protocol):
 
     def flush(self) -> bool:
         """Store what `done` and `fail` reported; returns False if that is no longer possible."""
+
+    @property
+    def outage(self) -> str:
+        """Why nothing can be put now, "" unless another machine is away."""
 
     def counters(self, *, quick: bool = False) -> dict[str, Any]:
         """The queue's part of `/status`; among it `received` and `waiting`, of the same moment.

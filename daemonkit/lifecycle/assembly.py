@@ -172,6 +172,8 @@ class Assembly:
                 NotifySocket(host.environ), health, watchdog_seconds(host.environ), logger
             ),
         )
+        queue.use_loop(parts.server)
+        health.outage = lambda: queue.outage
         timer.watch(*parts.failure_logs())
         for part in parts.components():
             health.add_source(part.problems)

@@ -22,7 +22,7 @@ class Health:
     """The phase of the daemon, what it waits for, and what is wrong.
 
     waiting_for: returns what is waited for, the lifecycle sets it; paused: returns what is paused,
-    in one line, for the summary.
+    in one line, for the summary; outage: returns why no events can be accepted, "" if they can.
     """
 
     def __init__(self) -> None:
@@ -31,6 +31,7 @@ class Health:
         """Set once the daemon is no longer starting."""
         self.waiting_for: Callable[[], list[str]] = list
         self.paused: Callable[[], str] = str
+        self.outage: Callable[[], str] = str
         self._lock = threading.Lock()
         self._sources: list[ProblemSource] = []
         self._listeners: list[Callable[[], None]] = []
@@ -58,9 +59,14 @@ class Health:
             listener()
 
     @property
+    def is_running(self) -> bool:
+        """Whether the daemon has started, and isn't stopping."""
+        return self.phase == RUNNING
+
+    @property
     def is_ready(self) -> bool:
         """Whether the daemon is ready for new work."""
-        return self.phase == RUNNING
+        return self.is_running and not self.outage()
 
     def problems(self) -> list[Problem]:
         """What is wrong now; empty when the daemon is healthy."""

@@ -80,7 +80,7 @@ class SystemdNotifier(Timer):
 
     def reloaded(self) -> None:
         """Report that loading the configuration has ended."""
-        if self._health.is_ready:
+        if self._health.is_running:
             self._queue("READY")
             self.wake()
 

@@ -170,7 +170,8 @@ class _LibraryRoutes:
             paused = self._views.pause_line()
             text = f"Ready; paused: {paused}" if paused else "Ready"
             return answer(200, envelope(text, True, **shown))
-        text = f"The daemon is {health.progress()}"
+        outage = health.outage() if health.is_running else ""
+        text = f"The daemon is {health.progress()}{outage and f', but {outage}'}"
         response = answer(503, envelope(text, False, **shown))
         response.headers["Retry-After"] = "1"
         return response

@@ -1,0 +1,111 @@
+"""Reports what is wrong with the engine: in the log, to the health check, and as refusals."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from redis import exceptions
+
+from ...exceptions import QueueFull, Unavailable
+from ...runtime.clock import monotonic
+from ...types import Problem
+from ..fault import Fault
+from .engine import EngineAway, translated
+
+RETRY_AFTER = 1
+"""Seconds, for those whose events are refused."""
+
+
+class EngineFaults:
+    """The faults of one engine.
+
+    shown: its address, for people; changed: called when a fault begins or ends.
+    """
+
+    def __init__(self, shown: str, logger: logging.Logger, changed: Callable[[], None]) -> None:
+        self._shown = shown
+        self._lock = threading.Lock()
+        self._since: float | None = None
+        self._away = Fault(logger, f"The event queue's engine {shown} is there again", changed)
+        self._full = Fault(logger, "The event queue's engine has memory again", changed, QueueFull)
+        self._unconfirmed = Fault(logger, "The event queue's replicas confirm again", changed)
+
+    def problems(self) -> list[Problem]:
+        """For the health check."""
+        faults = (self._away, self._full, self._unconfirmed)
+        return [fault.problem for fault in faults if fault.problem is not None]
+
+    @property
+    def outage(self) -> str:
+        """Why nothing can be put now, "" if it can."""
+        faults = (self._away, self._full)
+        return next((fault.problem.text for fault in faults if fault.problem is not None), "")
+
+    def away_for(self) -> float:
+        """Seconds since the engine was there, 0 if it is."""
+        since = self._since
+        return 0.0 if since is None else monotonic() - since
+
+    def away(self, error: Exception) -> None:
+        """The engine can't be used."""
+        reason = error if isinstance(error, EngineAway) else _reason(error)
+        with self._lock:
+            if self._since is None:
+                self._since = monotonic()
+            self._away.report(
+                f"the event queue's engine {self._shown} is away: {reason}", tolerable=True
+            )
+
+    def works(self) -> None:
+        """The engine has answered."""
+        if self._since is not None:
+            with self._lock:
+                self._since = None
+                self._away.end()
+
+    def stored(self) -> None:
+        """The engine has stored events."""
+        self.works()
+        self._full.end()
+        self._unconfirmed.end()
+
+    def has_memory(self) -> None:
+        """The engine says that it has."""
+        self._full.end()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the engine had no memory for events."""
+        return self._full.problem is not None
+
+    def refusal(self) -> Unavailable:
+        """Refuses events while the engine is away."""
+        text = self._away.problem.text if self._away.problem else "the event queue is away"
+        return Unavailable(_sentence(text), RETRY_AFTER)
+
+    def full(self) -> Unavailable:
+        """The engine has no memory for events; returns their refusal."""
+        return self._full.report(
+            f"the memory of the event queue's engine {self._shown} is full (maxmemory)",
+            tolerable=True,
+        )
+
+    def too_few_replicas(self, confirmed: int, wanted: int) -> Unavailable:
+        """An event isn't on as many replicas as it should be; returns its refusal."""
+        return self._unconfirmed.report(
+            f"{confirmed} instead of {wanted} replicas of the event queue's engine {self._shown} "
+            "have confirmed an event (confirm.replicas)",
+            tolerable=True,
+        )
+
+
+def _reason(error: Exception) -> object:
+    if isinstance(error, exceptions.RedisError | OSError):
+        return translated(error)
+    return f"{type(error).__name__}: {error}"
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,334 @@
+"""Keeps this node a part of the shared queue: heartbeats, results, retries that are due, and what
+dead nodes held."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from ...exceptions import StartError
+from ...runtime.clock import monotonic
+from ...runtime.failures import FailureLog
+from ...runtime.part import ThreadedPart
+from ..waiting import Waiting
+from .census import BEATS, Census
+from .connector import BackOff
+from .engine import Engine, EngineAway, Link
+from .engine_facts import EngineFacts
+from .faults import EngineFaults
+from .fetcher import Fetcher
+from .in_flight import Failed, Held, InFlight
+from .node import Node, awake
+from .records import to_json
+from .scripts import BEAT, CLAIM, DUE, FAIL, LEAVE, RELEASED, SETTLE
+
+ACK_DELAY = 0.02
+"""Seconds until results are saved, together with those that arrive meanwhile."""
+AFTER_FAILURE = 1.0
+LOOK_INTERVAL = 10.0
+"""Seconds between two looks at the engine's settings."""
+
+
+class View(NamedTuple):
+    """The queue as of the last heartbeat: counts, the age of its oldest event in seconds and the
+    nodes."""
+
+    waiting: int = 0
+    retrying: int = 0
+    retried: int = 0
+    dead: int = 0
+    dead_now: int = 0
+    discarded: int = 0
+    oldest_age: float | None = None
+    nodes: tuple[dict[str, Any], ...] = ()
+
+
+class Keeper(ThreadedPart):
+    """The thread that does it.
+
+    timeout: seconds, `node_timeout`; dead_letters: the most that are kept; about: returns what the
+    others may know of this node; viewed: called with the queue after each heartbeat;
+    counted: called with how many events wait.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        node: Node,
+        in_flight: InFlight,
+        waiting: Waiting,
+        fetcher: Fetcher,
+        faults: EngineFaults,
+        facts: EngineFacts,
+        logger: logging.Logger,
+        *,
+        timeout: float,
+        ack_batch: int,
+        dead_letters: int,
+        about: Callable[[], dict[str, Any]],
+        viewed: Callable[[View], object],
+        counted: Callable[[int], object],
+    ) -> None:
+        super().__init__("event queue keeper", "the event queue's keeper")
+        self._engine = engine
+        self._link = Link(engine)
+        self._node = node
+        self._in_flight = in_flight
+        self._waiting = waiting
+        self._fetcher = fetcher
+        self._faults = faults
+        self._facts = facts
+        self._logger = logger
+        self._failures = FailureLog(logger)
+        self._interval = timeout / BEATS
+        self._census = Census(timeout)
+        self._ack_batch = ack_batch
+        self._dead_letters = dead_letters
+        self._about = about
+        self._viewed = viewed
+        self._counted = counted
+        self._wanted = threading.Event()
+        """Set to save results, or to stop."""
+        self.saved = threading.Condition()
+        """Notified when results are saved, or can't be."""
+        self._next_beat = self._next_look = 0.0
+        self._next_due: float | None = None
+
+    def save_soon(self) -> None:
+        """There are results."""
+        self._wanted.set()
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether results are going to be saved already."""
+        return self._wanted.is_set()
+
+    def request_stop(self) -> None:
+        super().request_stop()
+        self._wanted.set()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._link.close()
+
+    def leave_unstarted(self) -> None:
+        """Leave if the thread was never started, which otherwise does so at its end."""
+        if self._thread.ident is None:
+            self._leave()
+
+    def first_contact(self) -> None:
+        """Connect and join, once, before the thread starts; raises StartError, and EngineAway."""
+        self._facts.look(self._link, at_start=True)
+        self._join()
+        self._beat()
+
+    def _run(self) -> None:
+        back_off = BackOff()
+        while not self._stop_requested.is_set():
+            try:
+                self._tend()
+                self._faults.works()
+                back_off.reset()
+            except EngineAway as error:
+                self._failed(error)
+                self._stop_requested.wait(back_off.next())
+            # A newer daemonkit has changed the layout meanwhile.
+            except StartError as error:
+                self._failed(EngineAway(str(error)))
+                self._stop_requested.wait(AFTER_FAILURE)
+            # Nothing may end this thread.
+            except Exception as error:
+                self._failures.log(error, "The event queue failed", then=" and continues")
+                self._stop_requested.wait(AFTER_FAILURE)
+        self._leave()
+
+    def _failed(self, error: EngineAway) -> None:
+        # What wasn't saved must not wait for the next result.
+        self._wanted.set()
+        if error.code == "NOGROUP":
+            self._node.is_joined = False
+        else:
+            self._faults.away(error)
+        with self.saved:
+            self.saved.notify_all()
+
+    def _tend(self) -> None:
+        if not self._node.is_joined:
+            self._join()
+        now = monotonic()
+        dues = [self._next_beat, *([self._next_due] if self._next_due is not None else [])]
+        if self._wanted.wait(max(0.0, min(dues) - now)):
+            in_flight = self._in_flight
+            if in_flight.unsaved < self._ack_batch and not self._fetcher.has_suspects:
+                self._stop_requested.wait(ACK_DELAY)
+            self._save()
+        if monotonic() >= self._next_beat:
+            self._beat()
+        if self._next_due is not None and monotonic() >= self._next_due:
+            self._append_due()
+        if monotonic() >= self._next_look:
+            self._next_look = monotonic() + LOOK_INTERVAL
+            self._facts.look(self._link)
+
+    def _join(self) -> None:
+        self._link.join(self._node.name, json.dumps(self._about()))
+        self._node.is_joined = True
+        self._next_beat = 0.0
+        self._fetcher.wake()
+
+    # Results
+
+    def _save(self) -> None:
+        self._wanted.clear()
+        in_flight = self._in_flight
+        with in_flight.lock:
+            failures = in_flight.collect()
+            if arguments := in_flight.unsettled():
+                self._counted(self._link.run(SETTLE, *arguments))
+            in_flight.settled()
+            for failed in failures:
+                self._save_failed(failed)
+        with self.saved:
+            self.saved.notify_all()
+        self._fetcher.wake()
+
+    def _save_failed(self, failed: Failed) -> None:
+        held = self._in_flight.held_by(failed.id)
+        if held is not None:
+            self._link.run(FAIL, *self._failure(held, failed))
+            if failed.delay is not None:
+                due = monotonic() + failed.delay
+                self._next_due = due if self._next_due is None else min(due, self._next_due)
+        self._in_flight.failed(failed)
+
+    def _failure(self, held: Held, failed: Failed) -> list[Any]:
+        delay = "" if failed.delay is None else int(failed.delay * 1000)
+        return [
+            self._node.name,
+            held.entry,
+            held.number_of(failed.id),
+            len(held.bits),
+            failed.id,
+            failed.failure.attempts,
+            to_json(held.failed(failed.id, failed.failure)),
+            delay,
+            self._dead_letters,
+        ]
+
+    # Heartbeats
+
+    def _beat(self) -> None:
+        began, node = awake(), self._node.name
+        self._next_beat = monotonic() + self._interval
+        answer = self._link.run(BEAT, node, json.dumps(self._about()))
+        if answer is None:
+            self._begin_anew()
+            return
+        self._node.beat(began)
+        self._fetcher.wake()
+        now = monotonic()
+        counters, about, consumers = map(_pairs, answer[:3])
+        dead = self._census.note(counters, node.encode(), now)
+        self._viewed(self._view(answer, counters, about, now))
+        self._set_due(answer[3], now)
+        for name, pending in consumers.items():
+            if name not in counters and (pending or name != RELEASED.encode()):
+                dead.append(name)
+        for name in dead:
+            self._take_over(name, counters.get(name, b""))
+
+    def _set_due(self, milliseconds: int, now: float) -> None:
+        self._next_due = None if milliseconds < 0 else now + milliseconds / 1000
+
+    def _append_due(self) -> None:
+        self._set_due(self._link.run(DUE), monotonic())
+
+    def _view(
+        self,
+        answer: list[Any],
+        counters: dict[bytes, bytes],
+        about: dict[bytes, bytes],
+        now: float,
+    ) -> View:
+        waiting, retried, dead, discarded = (int(number or 0) for number in answer[5])
+        nodes = [
+            {
+                "name": name.decode(errors="replace"),
+                "age": round(self._census.age(name, now), 3),
+                **_facts(about.get(name, b"{}")),
+            }
+            for name in sorted(counters)
+        ]
+        return View(
+            waiting,
+            answer[6],
+            retried,
+            dead,
+            answer[7],
+            discarded,
+            None if answer[4] < 0 else answer[4] / 10_000,
+            tuple(nodes),
+        )
+
+    def _take_over(self, dead: bytes, counter: bytes) -> None:
+        node = self._node.name
+        room = max(0, self._fetcher.room)
+        claimed = self._link.run(CLAIM, dead, counter, node, room)
+        if claimed is None:
+            return
+        taken = self._fetcher.take_over(node, claimed, self._link)
+        if taken and dead != RELEASED.encode():
+            name = dead.decode(errors="replace")
+            self._logger.warning("Took over %d batches of the dead node %s", taken, name)
+        self._fetcher.wake()
+
+    def _begin_anew(self) -> None:
+        """This node was taken for dead: what it holds is others'."""
+        with self._in_flight.lock:
+            name, held = self._node.name, self._in_flight.open
+            self._node.rename()
+            self._waiting.discard()
+            self._in_flight.abandon()
+            self._fetcher.forget()
+        self._logger.error(
+            "This node %s was taken for dead, since its heartbeats had stopped; others handle the "
+            "%d events that it held; it goes on as %s",
+            name,
+            held,
+            self._node.name,
+        )
+        self._fetcher.wake()
+
+    def _leave(self) -> None:
+        """Save what there is, and give back the rest."""
+        try:
+            self._save()
+            while not self._link.run(LEAVE, self._node.name):
+                pass
+        except EngineAway as error:
+            if unsaved := self._in_flight.unsaved:
+                self._logger.error(
+                    "%d results of handled events could not be saved (%s): these events will be "
+                    "handled again",
+                    unsaved,
+                    error,
+                )
+        finally:
+            self._link.close()
+            with self.saved:
+                self.saved.notify_all()
+
+
+def _pairs(flat: list[Any]) -> dict[bytes, Any]:
+    return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+def _facts(text: bytes) -> dict[str, Any]:
+    try:
+        facts = json.loads(text)
+    except ValueError:
+        return {}
+    return facts if isinstance(facts, dict) else {}

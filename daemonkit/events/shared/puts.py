@@ -1,0 +1,353 @@
+"""Puts events on the shared queue: on the HTTP loop, one numbered put at a time.
+
+A put whose answer was lost is sent again under its number, and the engine knows whether it has it.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import hiredis
+from redis.connection import Connection
+
+from ...exceptions import BatchTooLarge, QueueFull, Unavailable
+from ...runtime.clock import monotonic
+from ..bounded import daemon_stopping
+from ..durable.group_commit import merged
+from ..durable.rows import to_row
+from ..entry import Batch, Loop, Refusal
+from .connector import Connector
+from .engine import Engine, EngineAway
+from .faults import EngineFaults
+from .scripts import PUT
+from .stream_socket import StreamSocket
+
+CONFIRM_TIMEOUT = 5.0
+"""Seconds until a put that the engine hasn't confirmed is refused."""
+REPLICAS_TIMEOUT = 4.0
+"""Seconds to wait for replicas."""
+REMEMBERED = 60.0
+"""Seconds for which the engine remembers a put's number."""
+MAX_UNSENT = 64 * 1024 * 1024
+"""Bytes of events that may wait to be put."""
+MAX_TOGETHER = 4000
+"""Events that are put together."""
+GRACE = 1.0
+"""Seconds for which puts wait for an engine that is away; then they are refused at once."""
+
+Done = Callable[[Refusal | None], object]
+
+
+class Put:
+    """Events to be put; deadline: monotonic seconds."""
+
+    __slots__ = ("batch", "count", "deadline", "done", "is_alone", "size")
+
+    def __init__(self, batch: Batch, done: Done) -> None:
+        self.batch = batch
+        self.count = len(batch.events)
+        self.size = sum(map(len, batch.lines))
+        self.done: Done | None = done
+        self.deadline = monotonic() + CONFIRM_TIMEOUT
+        self.is_alone = False
+        """Whether it is put apart from others, for which there was no room together."""
+
+    def settle(self, refusal: Refusal | None) -> None:
+        """Report the outcome, once."""
+        done, self.done = self.done, None
+        if done is not None:
+            done(refusal)
+
+
+class _Flight:
+    """A put that has no answer yet; units: puts that share an entry, or several."""
+
+    def __init__(self, arguments: list[bytes | str | int], units: list[list[Put]]) -> None:
+        self.arguments = arguments
+        self.units = units
+        self.outcome: bytes | None = None
+        """What the engine answered, while replicas are waited for."""
+
+    def puts(self) -> list[Put]:
+        return [put for unit in self.units for put in unit]
+
+
+class Puts:
+    """The puts of this process, of any thread.
+
+    size: returns the most events that may wait; counted: called with how many wait, as the engine
+    says; added: called with how many were added; replicas: how many must have a put.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        faults: EngineFaults,
+        replicas: int,
+        size: Callable[[], int],
+        counted: Callable[[int], object],
+        added: Callable[[int], object],
+    ) -> None:
+        self._faults = faults
+        self._keys = engine.keys
+        self._replicas = replicas
+        self._size = size
+        self._counted = counted
+        self._added = added
+        self._lock = threading.Lock()
+        """For what waits: it is added by any thread, and sent by the loop."""
+        self._waiting: deque[Put] = deque()
+        self._unsent = 0
+        self._flight: _Flight | None = None
+        self._number = 0
+        self._socket: StreamSocket | None = None
+        self._loop: Loop | None = None
+        self._closed = False
+        self._connector = Connector(engine, faults, self._wake)
+
+    def use_loop(self, loop: Loop) -> None:
+        """Put on this loop."""
+        self._loop = loop
+        loop.add_duty(self._run_due)
+        self._connector.start()
+
+    def close(self) -> None:
+        """Refuse what waits, and everything from now on."""
+        self._closed = True
+        self._connector.request_stop()
+        self._wake()
+
+    def threads(self) -> list[threading.Thread]:
+        """Those that run."""
+        return self._connector.running_threads()
+
+    def add(self, batch: Batch, done: Done, *, patient: bool = False) -> None:
+        """Put all events or none; patient: even if the engine takes long to come."""
+        put = Put(batch, done)
+        if patient:
+            put.deadline = math.inf
+        refusal = None if patient else self._refusal(put)
+        if refusal is not None:
+            done(refusal)
+            return
+        with self._lock:
+            self._waiting.append(put)
+            self._unsent += put.size
+        if self._loop is not None and self._loop.is_current_thread:
+            self._send()
+        else:
+            self._wake()
+
+    @property
+    def is_on_loop(self) -> bool:
+        """Whether the calling thread is the one that puts."""
+        return self._loop is not None and self._loop.is_current_thread
+
+    def _refusal(self, put: Put) -> Refusal | None:
+        if self._closed:
+            return daemon_stopping()
+        if put.count > (size := self._size()):
+            return BatchTooLarge(
+                f"{put.count} events at once are more than the queue holds (queue_size is {size})"
+            )
+        if self._faults.away_for() > GRACE:
+            return self._faults.refusal()
+        if self._unsent + put.size > MAX_UNSENT:
+            return Unavailable("The event queue's engine is too slow")
+        return None
+
+    def _wake(self) -> None:
+        if self._loop is not None:
+            self._loop.wake()
+
+    # On the loop
+
+    def _run_due(self, now: float) -> float:
+        """Do what is due; returns when something is due again, in monotonic seconds."""
+        if self._closed:
+            self._end()
+            return math.inf
+        if self._socket is None and (connection := self._connector.take()) is not None:
+            self._use(connection)
+        self._refuse_late(now)
+        self._send()
+        with self._lock:
+            waiting = list(self._waiting)
+        puts = waiting if self._flight is None else [*self._flight.puts(), *waiting]
+        return min((put.deadline for put in puts if put.done is not None), default=math.inf)
+
+    def _end(self) -> None:
+        self._disconnect()
+        with self._lock:
+            waiting, self._unsent = list(self._waiting), 0
+            self._waiting.clear()
+        flight, self._flight = self._flight, None
+        for put in [*(flight.puts() if flight else ()), *waiting]:
+            put.settle(daemon_stopping())
+
+    def _refuse_late(self, now: float) -> None:
+        if self._flight is not None:
+            late = [put for put in self._flight.puts() if put.deadline <= now]
+            if late:
+                self._settle(late, self._unconfirmed())
+                if all(put.done is None for put in self._flight.puts()):
+                    self._flight = None
+                # What comes on this connection later is no answer to the next put.
+                self._broken()
+        with self._lock:
+            late = [put for put in self._waiting if put.deadline <= now]
+            for put in late:
+                self._waiting.remove(put)
+                self._unsent -= put.size
+        self._settle(late, self._unconfirmed())
+
+    def _unconfirmed(self) -> Unavailable:
+        return Unavailable(
+            f"The event queue's engine hasn't confirmed it within {CONFIRM_TIMEOUT:g} s"
+        )
+
+    def _settle(self, puts: Sequence[Put], refusal: Refusal | None) -> None:
+        for put in puts:
+            put.settle(refusal)
+
+    def _use(self, connection: Connection) -> None:
+        assert self._loop is not None
+        self._socket = StreamSocket(connection, self._loop, self._received, self._broken)
+        if self._flight is not None:
+            # Under the same number: the engine says whether it has it.
+            self._fly(self._flight)
+
+    def _send(self) -> None:
+        if self._flight is not None or self._socket is None or not self._waiting:
+            return
+        with self._lock:
+            puts = self._next()
+        units = _units(puts)
+        self._number += 1
+        arguments: list[bytes | str | int] = [self._number, int(REMEMBERED * 1000), self._size()]
+        for unit in units:
+            rows = [to_row(batch, 0) for batch in merged(unit)]
+            arguments += [len(rows), sum(row.events for row in rows)]
+            for row in rows:
+                arguments += [row.events, row.source, row.peers or "", row.lines]
+        self._flight = _Flight(arguments, units)
+        self._fly(self._flight)
+
+    def _fly(self, flight: _Flight, *how: str) -> None:
+        assert self._socket is not None
+        flight.outcome = None
+        how = how or ("EVALSHA", PUT.sha)
+        command = _packed(*how, len(self._keys), *self._keys, *flight.arguments)
+        if self._replicas:
+            command += _packed("WAIT", self._replicas, int(REPLICAS_TIMEOUT * 1000))
+        self._socket.send(command)
+
+    def _next(self) -> list[Put]:
+        puts: list[Put] = []
+        count = 0
+        while self._waiting and (not puts or count + self._waiting[0].count <= MAX_TOGETHER):
+            put = self._waiting.popleft()
+            self._unsent -= put.size
+            count += put.count
+            puts.append(put)
+        return puts
+
+    def _received(self, answer: object) -> None:
+        flight = self._flight
+        if flight is None:
+            return
+        if isinstance(answer, hiredis.ReplyError):
+            self._refused(flight, str(answer))
+        elif flight.outcome is None and self._replicas:
+            assert isinstance(answer, bytes)
+            flight.outcome = answer
+        elif flight.outcome is None:
+            assert isinstance(answer, bytes)
+            self._confirmed(flight, answer)
+        else:
+            assert isinstance(answer, int)
+            if answer >= self._replicas:
+                self._confirmed(flight, flight.outcome)
+            else:
+                self._flight = None
+                self._settle(flight.puts(), self._faults.too_few_replicas(answer, self._replicas))
+
+    def _refused(self, flight: _Flight, text: str) -> None:
+        code = text.partition(" ")[0]
+        if code == "NOSCRIPT":
+            # It was restarted, or its scripts were flushed.
+            self._skip_wait()
+            self._fly(flight, "EVAL", PUT.text)
+            return
+        self._flight = None
+        if code == "OOM":
+            self._skip_wait()
+            self._settle(flight.puts(), self._faults.full())
+        else:
+            # Of a replica, for instance, that was the primary.
+            self._faults.away(EngineAway(text))
+            self._broken()
+            self._settle(flight.puts(), self._faults.refusal())
+
+    def _confirmed(self, flight: _Flight, outcome: bytes) -> None:
+        flags, _, waiting = outcome.partition(b" ")
+        self._flight = None
+        self._counted(int(waiting))
+        self._faults.stored()
+        refused: list[Put] = []
+        accepted: list[Put] = []
+        again: list[Put] = []
+        for unit, flag in zip(flight.units, flags, strict=True):
+            if flag == ord("1"):
+                accepted += unit
+            elif len(unit) == 1:
+                refused += unit
+            else:
+                again += unit
+        for put in again:
+            put.is_alone = True
+        with self._lock:
+            self._waiting.extendleft(reversed(again))
+            self._unsent += sum(put.size for put in again)
+        self._added(sum(put.count for put in accepted if put.done is not None))
+        # First, so that the engine works while the answers are sent.
+        self._send()
+        self._settle(accepted, None)
+        if refused:
+            self._settle(refused, QueueFull(f"The event queue is full ({self._size()} events)"))
+
+    def _skip_wait(self) -> None:
+        """The answer to a WAIT, which was sent with the put, says nothing."""
+        assert self._socket is not None
+        if self._replicas:
+            self._socket.skip(1)
+
+    def _broken(self) -> None:
+        self._disconnect()
+        if not self._closed:
+            self._connector.request()
+
+    def _disconnect(self) -> None:
+        sock, self._socket = self._socket, None
+        if sock is not None:
+            sock.close()
+
+
+def _units(puts: Sequence[Put]) -> list[list[Put]]:
+    """Puts that are put together, or not at all."""
+    units: list[list[Put]] = []
+    for put in puts:
+        last = units[-1][-1] if units else None
+        if last is None or put.is_alone or last.is_alone:
+            units.append([put])
+        else:
+            units[-1].append(put)
+    return units
+
+
+def _packed(*command: bytes | str | int) -> bytes:
+    packed: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]
+    return packed

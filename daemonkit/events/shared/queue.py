@@ -1,0 +1,344 @@
+"""The queue of many daemons: every accepted event is in the engine, and any of them handles it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ...exceptions import StartError, Unavailable
+from ...runtime.clock import monotonic
+from ...runtime.forks import ForkFlag
+from ...types import Problem
+from ..bounded import Bounded
+from ..entry import Batch, Entry, FailedAttempt, Loop, Refusal
+from ..waiting import Waiting
+from .address import parse
+from .engine import Engine, EngineAway, EngineRefuses
+from .engine_facts import EngineFacts
+from .failed import EngineFailures
+from .faults import EngineFaults
+from .fetcher import Fetcher
+from .in_flight import Failed, InFlight
+from .keeper import Keeper, View
+from .node import Node
+from .puts import CONFIRM_TIMEOUT, Puts
+
+LOOP_TIMEOUT = CONFIRM_TIMEOUT + 5.0
+"""Seconds that a thread waits for the loop, which is to tell it that the engine takes too long."""
+STALE_POLL = 0.1
+"""Seconds between two looks whether this node may hand out what it holds."""
+
+
+class SharedQueue(Bounded):
+    """A first-in-first-out queue in an engine, which many daemons share.
+
+    address: of the engine; name: of the daemons; size: the most events that may wait; ack_batch:
+    the most results of handlers that the engine need not have; timeout: seconds after which a node
+    without heartbeats is dead; replicas: how many must have an event before it is accepted;
+    dead_letters: the most that are kept; changed: called when there may be a new problem.
+    Raises StartError for an address, a login or a layout that can't be used.
+    """
+
+    is_durable = True
+
+    def __init__(
+        self,
+        address: str,
+        logger: logging.Logger,
+        *,
+        name: str,
+        size: int = 100_000,
+        ack_batch: int = 100,
+        timeout: float = 10.0,
+        replicas: int = 0,
+        dead_letters: int = 10_000,
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
+        super().__init__(size, Waiting(lambda entry: entry))
+        parsed = parse(address)
+        self._ack_batch = ack_batch
+        self._forked = ForkFlag()
+        self._closing = threading.Event()
+        self._view = View()
+        self._resolved = 0
+        """Events of which handlers have reported what became."""
+        self._unconfirmed = 0
+        """Events that were put before the start."""
+        self._node = node = Node(timeout)
+        self._in_flight = in_flight = InFlight()
+        engine = Engine(parsed, parsed.name or name, node.name)
+        self._faults = faults = EngineFaults(engine.shown, logger, changed)
+        self._facts = EngineFacts(engine, faults, logger)
+        self.failed_events = EngineFailures(engine)
+        self._puts = Puts(engine, faults, replicas, lambda: self.size, self._counted, self._added)
+        self._fetcher = Fetcher(
+            engine,
+            node,
+            in_flight,
+            self._waiting,
+            faults,
+            logger,
+            self._save_soon,
+            lambda: self.with_meta,
+        )
+        self._keeper = Keeper(
+            engine,
+            node,
+            in_flight,
+            self._waiting,
+            self._fetcher,
+            faults,
+            self._facts,
+            logger,
+            timeout=timeout,
+            ack_batch=ack_batch,
+            dead_letters=dead_letters,
+            about=self._about,
+            viewed=self._viewed,
+            counted=self._counted,
+        )
+        self._begin()
+
+    def _begin(self) -> None:
+        try:
+            self._keeper.first_contact()
+        except (EngineRefuses, StartError) as error:
+            self._keeper.close()
+            if isinstance(error, StartError):
+                raise
+            address = self._facts.shown["address"]
+            raise StartError(f"the event queue's engine {address} refuses: {error}") from None
+        # It may come later than this daemon.
+        except EngineAway as error:
+            self._faults.away(error)
+
+    def start(self) -> None:
+        self._fetcher.start()
+        self._keeper.start()
+
+    def use_loop(self, loop: Loop) -> None:
+        """Put events on this loop."""
+        self._puts.use_loop(loop)
+
+    def close(self) -> None:
+        """Hand out nothing more; waiting events stay in the engine."""
+        self._closing.set()
+        self._waiting.close(drain=False)
+        self._fetcher.request_stop()
+
+    def request_stop(self) -> None:
+        """Save the results, and give back what this node holds."""
+        self.close()
+        self._puts.close()
+
+    def join(self, timeout: float) -> bool:
+        until = monotonic() + timeout
+        # In this order: what it fetches last is given back, too.
+        self._fetcher.join(timeout)
+        self._keeper.request_stop()
+        self._keeper.join(max(0.0, until - monotonic()))
+        self._keeper.leave_unstarted()
+        for thread in self._puts.threads():
+            thread.join(max(0.0, until - monotonic()))
+        self.failed_events.close()
+        return not self.running_threads()
+
+    def running_threads(self) -> list[threading.Thread]:
+        parts = (self._fetcher, self._keeper)
+        return [*(t for p in parts for t in p.running_threads()), *self._puts.threads()]
+
+    # Putting
+
+    def __len__(self) -> int:
+        return max(0, self._view.waiting - self._in_hand())
+
+    def _in_hand(self) -> int:
+        """Events that handlers have taken and the engine still counts."""
+        return self.taken - self._resolved + self._in_flight.unsaved
+
+    def put_later(self, batch: Batch, done: Callable[[Refusal | None], object]) -> None:
+        if self._forked.is_child:
+            done(Unavailable("A forked child can't put events on a shared queue"))
+        else:
+            self._puts.add(batch, done)
+
+    def put_many(self, batch: Batch) -> None:
+        """Put all events or none, and return once the engine has confirmed them; raises
+        Unavailable, or BatchTooLarge if they never fit."""
+        if self._puts.is_on_loop:
+            # A log handler, for instance, that puts an event for each logged error.
+            raise Unavailable("This thread is the one that puts events on the queue")
+        settled = threading.Event()
+        refusals: list[Refusal | None] = []
+
+        def done(refusal: Refusal | None) -> None:
+            refusals.append(refusal)
+            settled.set()
+
+        self.put_later(batch, done)
+        if not settled.wait(LOOP_TIMEOUT):
+            raise Unavailable("The event queue doesn't answer")
+        if (refusal := refusals[0]) is not None:
+            raise refusal
+
+    def put_some(self, batch: Batch) -> tuple[int, Unavailable | None]:
+        """Put the first events, as many as there is room for; returns how many, and the refusal of
+        the others."""
+        count = len(batch.events)
+        fits, refusal = self._room_for_some(batch)
+        if not fits:
+            return 0, refusal
+        try:
+            self.put_many(batch if fits == count else batch.part(0, fits))
+        except Unavailable as error:
+            return 0, error
+        return fits, refusal
+
+    def put_early(self, batch: Batch) -> None:
+        """Put events once there is a loop, and the engine is there; returns at once."""
+        count = len(batch.events)
+        self._unconfirmed += count
+
+        def done(refusal: Refusal | None) -> None:
+            if refusal is None:
+                self._unconfirmed -= count
+
+        self._puts.add(batch, done, patient=True)
+
+    def _added(self, count: int) -> None:
+        self.accepted += count
+
+    def _counted(self, waiting: int) -> None:
+        self._view = self._view._replace(waiting=waiting)
+
+    # Taking
+
+    def get(self) -> Any:
+        while True:
+            entry = self._waiting.get()
+            if self._may_hand_out([entry]):
+                return entry
+
+    def get_batch(self, limit: int, linger: float) -> list[Any]:
+        while True:
+            entries = self._waiting.get_batch(limit, linger)
+            if self._may_hand_out(entries):
+                return entries
+
+    def _may_hand_out(self, entries: Sequence[Entry]) -> bool:
+        """Whether these are still this node's to handle; waits until it knows."""
+        # All of them were taken at once, so they were abandoned at once.
+        if self._node.is_fresh and self._in_flight.holds_event(entries[0].id):
+            return True
+        began = monotonic()
+        # Others may have taken over: this node may have been suspended, or cut off.
+        while not self._node.is_fresh and not self._closing.wait(STALE_POLL):
+            pass
+        self._waiting.idle.seconds += monotonic() - began
+        if self._node.is_fresh and self._in_flight.holds_event(entries[0].id):
+            return True
+        self._waiting.forget(len(entries))
+        return False
+
+    def resume(self) -> None:
+        """Hand out events again."""
+        super().resume()
+        self._fetcher.wake()
+
+    # Results
+
+    def done(self, entries: Sequence[Entry]) -> None:
+        """Have handled events removed from the engine soon; waits once `ack_batch` results are
+        unsaved, unless the engine is away."""
+        self._in_flight.handled += entries
+        self._resolved += len(entries)
+        self._save_soon()
+
+    def fail(self, entry: Entry, failure: FailedAttempt, delay: float | None) -> bool:
+        """Have an event retried in `delay` seconds, or kept as a dead letter; returns whether it is
+        a dead letter."""
+        self._in_flight.failures.append(Failed(entry.id, failure, delay))
+        self._resolved += 1
+        self._save_soon()
+        return delay is None
+
+    def _save_soon(self) -> None:
+        if not self._keeper.is_wanted:
+            self._keeper.save_soon()
+        if self._in_flight.unsaved >= 2 * self._ack_batch:
+            self._wait_until_saved(self._ack_batch)
+
+    def _wait_until_saved(self, most: int) -> None:
+        began = monotonic()
+        with self._keeper.saved:
+            while (
+                self._in_flight.unsaved >= most
+                and not self._closing.is_set()
+                and not self._faults.away_for()
+            ):
+                self._keeper.saved.wait(1.0)
+        self._waiting.idle.seconds += monotonic() - began
+
+    def flush(self) -> bool:
+        """Have all results saved; returns False if the queue is closed before."""
+        while self._in_flight.unsaved:
+            self._keeper.save_soon()
+            with self._keeper.saved:
+                self._keeper.saved.wait(STALE_POLL)
+            if self._closing.is_set():
+                return not self._in_flight.unsaved
+        return True
+
+    # Status
+
+    @property
+    def outage(self) -> str:
+        """Why nothing can be put now, "" if it can."""
+        return self._faults.outage
+
+    def problems(self) -> list[Problem]:
+        """For the health check."""
+        return [
+            *self._fetcher.problems(),
+            *self._keeper.problems(),
+            *self._faults.problems(),
+        ]
+
+    def lost_at_exit(self) -> int:
+        """Those that the engine doesn't have yet; all others are there."""
+        return self._unconfirmed
+
+    def counters(self, *, quick: bool = False) -> dict[str, Any]:
+        """Counts of this node's received events, and of all that wait, as of the last heartbeat;
+        with the engine and the nodes."""
+        view = self._view
+        counts: dict[str, Any] = {
+            "received": self.accepted,
+            "waiting": len(self),
+            "retrying": view.retrying,
+            "retried": view.retried,
+            "dead": view.dead,
+            "dead_now": view.dead_now,
+            "discarded": view.discarded,
+            "oldest_age": view.oldest_age,
+        }
+        if not quick:
+            counts["engine"] = self._facts.shown
+            counts["node"] = self._node.name
+            counts["nodes"] = list(view.nodes)
+        return counts
+
+    def _viewed(self, view: View) -> None:
+        self._view = view
+
+    def _about(self) -> dict[str, Any]:
+        return {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "held": self._in_flight.open,
+            "in_work": max(0, self.taken - self._resolved),
+        }
