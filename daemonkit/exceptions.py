@@ -51,6 +51,14 @@ class StartError(DaemonkitError):
     exit_status = 3
 
 
+def missing_extra(error: ImportError) -> StartError:
+    """The error for a queue in Redis without the packages that it needs."""
+    return StartError(
+        f"the event queue is in Redis, which needs a package that is missing ({error.name}): "
+        "pip install 'daemonkit[redis]'"
+    )
+
+
 class InvalidEvent(DaemonkitError, ValueError):
     """An event that is not JSON as defined by RFC 8259."""
 

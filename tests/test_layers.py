@@ -48,6 +48,7 @@ LAZY = {
     "LoggedLane",
     "MetricsView",
     "PageFiles",
+    "SharedEditor",
     "SharedQueue",
     "Webhook",
     "asyncio",

@@ -1,4 +1,4 @@
-"""`daemonkit events`: show and change the events in a durable queue, also while its daemon runs."""
+"""`daemonkit events`: show and change the events in a durable queue, also while daemons use it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import click
 
 from ..events.durable.database import Broken, check_path
-from ..events.durable.editor import Editor, Stored
+from ..events.durable.editor import Stored
 from ..events.durable.ndjson import read_lines
 from ..events.durable.salvage import salvage
 from ..events.durable.store import MAX_ID, STATES, State
@@ -24,6 +24,7 @@ from .formatting import details, table
 from .inputs import is_interactive, opened, progress, size_of
 from .output import confirm, fail, note, say
 from .queue_options import (
+    Queue,
     QueueSource,
     queue_command,
     queue_options,
@@ -70,14 +71,14 @@ def _many(count: int, what: str = "event") -> str:
     "--limit", type=click.IntRange(1), default=50, help="At most this many. [default: 50]"
 )
 @queue_command
-def list_(path: str, state: str, limit: int) -> None:
+def list_(queue: Queue, state: str, limit: int) -> None:
     """List events, oldest first."""
     states = _states(state)
-    with closing(Editor(path)) as editor:
+    with closing(queue.open()) as editor:
         found = list(islice(editor.events(states), limit))
         more = editor.count(states) - len(found) if len(found) == limit else 0
     if not found:
-        say([f"There are no {_many(0, KINDS.get(state, 'event'))[2:]} in {printable(path)}"])
+        say([f"There are no {_many(0, KINDS.get(state, 'event'))[2:]} in {printable(str(queue))}"])
         return
     say(table(found))
     if more > 0:
@@ -87,33 +88,33 @@ def list_(path: str, state: str, limit: int) -> None:
 @events.command()
 @click.argument("id", type=ID)
 @queue_command
-def show(path: str, id: int) -> None:
+def show(queue: Queue, id: int) -> None:
     """Show everything about an event."""
-    with closing(Editor(path)) as editor:
+    with closing(queue.open()) as editor:
         event = editor.find(id)
     if event is None:
-        fail(_missing(path, id))
+        fail(_missing(queue, id))
     say(details(event))
 
 
-def _missing(path: str, id: int) -> str:
-    return f"there is no event {id} in {path}"
+def _missing(queue: Queue, id: int) -> str:
+    return f"there is no event {id} in {queue}"
 
 
 @events.command()
 @click.argument("ids", type=ID, nargs=-1, metavar="[ID]...")
 @click.option("--all", "is_all", is_flag=True, help="All dead letters.")
 @queue_command
-def retry(path: str, ids: tuple[int, ...], is_all: bool) -> None:
+def retry(queue: Queue, ids: tuple[int, ...], is_all: bool) -> None:
     """Retry dead letters, or events scheduled for a retry, now."""
     _check_which(ids, is_all)
-    with closing(Editor(path)) as editor:
+    with closing(queue.open()) as editor:
         if is_all:
             say([f"{_many(editor.retry_all(), 'dead letter')} to be retried"])
             return
         done = editor.retry(ids)
         missing = {
-            id: _missing(path, id)
+            id: _missing(queue, id)
             if editor.find(id) is None
             else f"event {id} has not failed: it waits for its first attempt"
             for id in ids
@@ -129,22 +130,24 @@ def retry(path: str, ids: tuple[int, ...], is_all: bool) -> None:
 @state_option(None, "With --all: only events in this state. [default: dead]")
 @click.option("--yes", "-y", "is_sure", is_flag=True, help="Don't ask for confirmation.")
 @queue_command
-def drop(path: str, ids: tuple[int, ...], is_all: bool, state: str | None, is_sure: bool) -> None:
+def drop(
+    queue: Queue, ids: tuple[int, ...], is_all: bool, state: str | None, is_sure: bool
+) -> None:
     """Remove events; handlers finish those that they are working on."""
     _check_which(ids, is_all)
     if state is not None and not is_all:
         raise click.UsageError("--state requires --all")
-    with closing(Editor(path)) as editor:
+    with closing(queue.open()) as editor:
         if is_all:
             states, kind = _states(state or "dead"), KINDS.get(state or "dead", "event")
             if not is_sure and is_interactive():
                 count = _many(editor.count(states), kind)
-                confirm(f"Drop {count} of {path}?")
+                confirm(f"Drop {count} of {queue}?")
             say([f"{_many(editor.drop_all(states), kind)} dropped"])
             return
         done = editor.drop(ids)
     say([f"{_many(len(done))} dropped"])
-    _fail_for({id: _missing(path, id) for id in ids if id not in done})
+    _fail_for({id: _missing(queue, id) for id in ids if id not in done})
 
 
 def _check_which(ids: tuple[int, ...], is_all: bool) -> None:
@@ -163,20 +166,21 @@ def _fail_for(missing: dict[int, str]) -> None:
 @state_option("all", "Only events in this state.")
 @click.option("--output", "-o", metavar="FILE", help="Write to a file instead of stdout.")
 @queue_command
-def export(path: str, state: str, output: str | None) -> None:
+def export(queue: Queue, state: str, output: str | None) -> None:
     """Write events as NDJSON, oldest first.
 
     If the queue's file is damaged, write what can be read, and exit with status 3.
     """
     if output is None:
-        _export(path, state, sys.stdout.buffer)
+        _export(queue, state, sys.stdout.buffer)
         return
     # Opening it for writing would empty it.
-    if any(_is_same(output, path + suffix) for suffix in ("", "-wal", "-shm", "-lock")):
+    suffixes = ("", "-wal", "-shm", "-lock") if queue.is_file else ()
+    if any(_is_same(output, queue.place + suffix) for suffix in suffixes):
         raise click.UsageError(f"{output} is a file of the queue itself")
     try:
         with open(output, "wb") as file:
-            count = _export(path, state, file)
+            count = _export(queue, state, file)
     except OSError as error:
         fail(f"cannot write {output}: {error.strerror}")
     note(f"{_many(count)} written to {output}")
@@ -186,17 +190,17 @@ def _is_same(one: str, other: str) -> bool:
     return os.path.exists(one) and os.path.exists(other) and os.path.samefile(one, other)
 
 
-def _export(path: str, state: str, file: BinaryIO) -> int:
+def _export(queue: Queue, state: str, file: BinaryIO) -> int:
     states = _states(state)
     try:
-        editor = Editor(path)
+        editor = queue.open()
     except Broken as error:
         lost: list[None] = []
         count = _write(
-            file, (e for e in salvage(path, lambda: lost.append(None)) if e.state in states)
+            file, (e for e in salvage(queue.place, lambda: lost.append(None)) if e.state in states)
         )
         note(
-            f"daemonkit: the event queue {path} is damaged ({error}): {_many(count)} could be "
+            f"daemonkit: the event queue {queue} is damaged ({error}): {_many(count)} could be "
             f"read, {len(lost)} batches or failed events could not"
         )
         raise SystemExit(StartError.exit_status) from None
@@ -218,19 +222,20 @@ def _write(file: BinaryIO, events: Iterable[Stored]) -> int:
 @click.option("--create", is_flag=True, help="With --config: create the queue's file if missing.")
 @queue_command
 @click.pass_obj
-def import_(given: QueueSource, path: str, file: str, create: bool) -> None:
+def import_(given: QueueSource, queue: Queue, file: str, create: bool) -> None:
     """Append the events of an NDJSON FILE, or - for stdin, to the queue.
 
     A file is checked first, and nothing is imported if a line is invalid.
     """
     # A configuration that names a missing file may be the wrong one; its daemon would get nothing.
     create = create or given.queue is not None
-    if not create and not os.path.exists(path):
-        raise StartError(
-            f"there is no event queue {path}, which {given.config} names; "
-            "its daemon creates it, or use --create"
-        )
-    check_path(path, create=create)
+    if queue.is_file:
+        if not create and not os.path.exists(queue.place):
+            raise StartError(
+                f"there is no event queue {queue}, which {given.config} names; "
+                "its daemon creates it, or use --create"
+            )
+        check_path(queue.place, create=create)
     count = 0
     try:
         with opened(file) as source:
@@ -241,7 +246,7 @@ def import_(given: QueueSource, path: str, file: str, create: bool) -> None:
                         show(read)
                 source.seek(0)
             with (
-                closing(Editor(path, create=create)) as editor,
+                closing(queue.open(create=create)) as editor,
                 progress("Importing", size) as show,
             ):
                 for lines, read in read_lines(source):
@@ -254,7 +259,7 @@ def import_(given: QueueSource, path: str, file: str, create: bool) -> None:
     except OSError as error:
         fail(f"cannot read {file}: {error.strerror}{_so_far(count)}", click.UsageError.exit_code)
     except sqlite3.Error as error:
-        fail(f"the event queue {path}: {error}{_so_far(count)}")
+        fail(f"the event queue {queue}: {error}{_so_far(count)}")
     except KeyboardInterrupt:
         fail(f"interrupted{_so_far(count)}")
     say([f"{_many(count)} imported"])

@@ -9,10 +9,11 @@ from typing import NamedTuple
 
 from ..app import Daemon
 from ..callables import function_name
+from ..config.checks import is_address
 from ..config.defaults import Settings
 from ..config.lint import warnings_for
 from ..config.origins import ShownOption, shown_options
-from ..exceptions import RegistrationError, StartError
+from ..exceptions import RegistrationError, StartError, missing_extra
 from ..runtime.timer import Timer
 from ..supervision.restart import Intensity
 from ..supervision.slave import Slave
@@ -60,10 +61,7 @@ def inspect(daemon: Daemon) -> Inspection:
     _check_log_file(settings.log_file)
     config.validate(daemon._hooks.validate)
     if settings.queue is not None:
-        # Imports SQLite.
-        from ..events.durable.database import check_path  # noqa: PLC0415
-
-        check_path(settings.queue, create=True)
+        _check_queue(settings.queue)
     handler = daemon._event_handler().function
     specs = daemon._registry.slaves
     _check_slaves(specs, daemon, settings)
@@ -79,6 +77,21 @@ def inspect(daemon: Daemon) -> Inspection:
         [_facts(spec) for spec in in_starting_order(specs)],
         sorted(_routes(daemon)),
     )
+
+
+def _check_queue(queue: str) -> None:
+    if is_address(queue):
+        try:
+            from ..events.shared.address import parse  # noqa: PLC0415
+        except ImportError as error:
+            raise missing_extra(error) from None
+        # The engine may be away, now and at the start.
+        parse(queue)
+    else:
+        # Imports SQLite.
+        from ..events.durable.database import check_path  # noqa: PLC0415
+
+        check_path(queue, create=True)
 
 
 def _check_log_file(path: str | None) -> None:

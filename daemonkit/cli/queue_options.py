@@ -3,22 +3,75 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import click
 
+from ..config.checks import is_address
 from ..config.loading import Given, load
 from ..events.durable.database import Broken
-from ..exceptions import ConfigError, DaemonkitError, StartError
+from ..events.durable.editor import Editor, Stored
+from ..events.durable.store import State
+from ..exceptions import ConfigError, DaemonkitError, StartError, missing_extra
 from .completion import complete_files
 from .output import fail
 
 
+class Editable(Protocol):
+    """The queue, opened; see `durable.editor.Editor`."""
+
+    def close(self) -> None: ...
+
+    def count(self, states: Collection[State]) -> int: ...
+
+    def find(self, id: int) -> Stored | None: ...
+
+    def events(self, states: Collection[State]) -> Iterator[Stored]: ...
+
+    def add(self, lines: Sequence[bytes]) -> None: ...
+
+    def retry(self, ids: Sequence[int]) -> set[int]: ...
+
+    def retry_all(self) -> int: ...
+
+    def drop(self, ids: Sequence[int]) -> set[int]: ...
+
+    def drop_all(self, states: Collection[State]) -> int: ...
+
+
+class Queue(NamedTuple):
+    """The queue that is meant: the path of its file, or the address of its engine."""
+
+    place: str
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is in a file."""
+        return not is_address(self.place)
+
+    def __str__(self) -> str:
+        # Never with user and password, nor with what else may be secret.
+        if self.is_file:
+            return self.place
+        scheme, mark, rest = self.place.partition("://")
+        return scheme + mark + rest.rpartition("@")[2].partition("?")[0]
+
+    def open(self, *, create: bool = False) -> Editable:
+        """Open it; raises StartError or Broken. create: create it if it is missing."""
+        if self.is_file:
+            return Editor(self.place, create=create)
+        try:
+            from ..events.shared.editor import SharedEditor  # noqa: PLC0415
+        except ImportError as error:
+            raise missing_extra(error) from None
+        return SharedEditor(self.place, create=create)
+
+
 class QueueSource(NamedTuple):
-    """Where the path of the queue comes from: the path itself, or a configuration file."""
+    """Where the queue comes from: its place itself, or a configuration file."""
 
     queue: str | None
     config: str | None
@@ -37,7 +90,7 @@ def queue_options(command: Callable[..., Any]) -> Callable[..., Any]:
         "--queue",
         "-q",
         metavar="FILE",
-        help="The queue's file.",
+        help="The queue's file, or its redis:// address.",
         shell_complete=complete_files,
     )
     return queue(command)
@@ -51,25 +104,25 @@ def source_of(queue: str | None, config: str | None) -> QueueSource:
 
 
 def queue_command(function: Callable[..., None]) -> Callable[..., None]:
-    """Pass the queue's path to `function`, and report its errors in one line.
+    """Pass the queue to `function`, and report its errors in one line.
 
-    The context's object is the QueueSource of that path.
+    The context's object is the QueueSource of that queue.
     """
 
     @wraps(function)
     @click.pass_context
-    def with_path(
+    def with_queue(
         context: click.Context, /, queue: str | None, config: str | None, **arguments: Any
     ) -> None:
         own = source_of(queue, config)
         source: QueueSource = own if any(own) else context.obj
         context.obj = source
         with _errors_reported():
-            path = source.queue or _configured(source.config)
-        with _errors_reported(path):
-            function(path, **arguments)
+            found = Queue(source.queue or _configured(source.config))
+        with _errors_reported(found):
+            function(found, **arguments)
 
-    return queue_options(with_path)
+    return queue_options(with_queue)
 
 
 def _configured(config: str | None) -> str:
@@ -86,12 +139,12 @@ def _configured(config: str | None) -> str:
 
 
 @contextmanager
-def _errors_reported(path: str | None = None) -> Iterator[None]:
+def _errors_reported(queue: Queue | None = None) -> Iterator[None]:
     try:
         yield
     except DaemonkitError as error:
         fail(str(error), error.exit_status)
     except Broken as error:
-        fail(f"the event queue {path} can't be read: {error}", StartError.exit_status)
+        fail(f"the event queue {queue} can't be read: {error}", StartError.exit_status)
     except sqlite3.Error as error:
-        fail(f"the event queue {path}: {error}")
+        fail(f"the event queue {queue}: {error}")

@@ -14,6 +14,7 @@ import click
 
 from ..app import Daemon
 from ..config.access import split_address, unix_path
+from ..config.checks import is_address
 from ..config.defaults import Settings
 from ..config.files import behind_descriptor
 from ..config.redaction import HIDDEN
@@ -142,7 +143,8 @@ def unit(daemon: Daemon, arguments: list[str], user: str | None, folder: str) ->
     needed = [folder, sys.prefix, *(a for a in arguments if os.path.isabs(a))]
     needed += daemon._config.files
     sockets = [unix_path(address) for address in (settings.host, settings.admin) if address]
-    paths = (settings.log_file, settings.queue, *sockets)
+    queue = settings.queue
+    paths = (settings.log_file, None if queue and is_address(queue) else queue, *sockets)
     files = [Path(file).resolve() for file in paths if file]
     # A device such as /dev/null is in no folder of the daemon's.
     folders = sorted({str(file.parent) for file in files if not file.is_char_device()})

@@ -9,7 +9,7 @@ from ..config.checks import is_address
 from ..config.defaults import Settings
 from ..events.entry import Batch, EventQueue
 from ..events.memory import MemoryQueue
-from ..exceptions import BatchTooLarge, StartError, Unavailable
+from ..exceptions import BatchTooLarge, StartError, Unavailable, missing_extra
 
 
 def make_durable_queue(
@@ -46,10 +46,7 @@ def _make_shared_queue(
     try:
         from ..events.shared.queue import SharedQueue  # noqa: PLC0415
     except ImportError as error:
-        raise StartError(
-            f"the event queue is in Redis, which needs a package that is missing ({error.name}): "
-            "pip install 'daemonkit[redis]'"
-        ) from None
+        raise missing_extra(error) from None
     queue = SharedQueue(
         address,
         logger,

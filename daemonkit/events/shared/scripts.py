@@ -97,7 +97,7 @@ local function forget(event)
 end
 """
 
-# ARGV: the node, what is known of it. Returns the layout that is there.
+# ARGV: the node, or '' to create the queue only, and what is known of it. Returns the layout.
 JOIN = _script(
     f"""
 local layout = tonumber(redis.call('GET', K_layout) or '{LAYOUT}')
@@ -105,8 +105,10 @@ if layout > {LAYOUT} then return layout end
 redis.call('SET', K_layout, {LAYOUT})
 local found = redis.pcall('XGROUP', 'CREATE', K_stream, GROUP, '0', 'MKSTREAM')
 if found.err and not string.find(found.err, 'BUSYGROUP', 1, true) then return found end
-redis.call('HSETNX', K_nodes, ARGV[1], 1)
-redis.call('HSET', K_about, ARGV[1], ARGV[2])
+if ARGV[1] ~= '' then
+  redis.call('HSETNX', K_nodes, ARGV[1], 1)
+  redis.call('HSET', K_about, ARGV[1], ARGV[2])
+end
 return layout
 """
 )
