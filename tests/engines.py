@@ -66,7 +66,7 @@ class Engine:
         until = time.monotonic() + PATIENCE
         while True:
             try:
-                with self.client() as client:
+                with self.client(password=self.options.get("requirepass")) as client:
                     client.ping()
                     return
             except redis.RedisError:

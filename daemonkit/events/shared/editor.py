@@ -14,9 +14,10 @@ from ..entry import Batch
 from .address import Address, parse
 from .engine import Engine, EngineAway, Link
 from .failed import AT_ONCE, FailureStore
+from .layout import LAYOUT, prefix_of
 from .node import new_name
 from .records import batch_id, batch_in, fields_of
-from .scripts import LAYOUT, PUT, prefix_of
+from .scripts import PUT
 
 REQUEST_TIMEOUT = 30.0
 ENTRIES_AT_ONCE = 100

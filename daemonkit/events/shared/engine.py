@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from contextlib import suppress
 from typing import Any
@@ -14,7 +15,8 @@ from redis.sentinel import Sentinel
 
 from ...exceptions import StartError
 from .address import Address
-from .scripts import JOIN, LAYOUT, Script, keys_of, prefix_of
+from .layout import LAYOUT, Script, keys_of, prefix_of
+from .scripts import JOIN
 
 CONNECT_TIMEOUT = 1.0
 """Seconds. A longer one would outlast an engine that is there again."""
@@ -49,7 +51,9 @@ class EngineRefuses(EngineAway):
 
 def translated(error: Exception) -> EngineAway:
     """What an exception of redis-py, or of a socket, means."""
-    text = str(error) or type(error).__name__
+    # Without what redis-py says around the system's text.
+    text = re.sub(r"^Error \S+ connecting to \S+\. (.+?)\.?$", r"\1", str(error))
+    text = text or type(error).__name__
     if isinstance(error, _REFUSALS) or "DB index" in text:
         return EngineRefuses(text)
     if not isinstance(error, exceptions.ResponseError):

@@ -18,9 +18,10 @@ from .connector import BackOff
 from .engine import Engine, EngineAway, Link
 from .faults import EngineFaults
 from .in_flight import HANDLED, WAITING, Failed, Held, InFlight
+from .layout import GROUP
 from .node import Node
 from .records import batch_in, failure_in, fields_of
-from .scripts import BEGIN, GROUP, SETTLE
+from .scripts import BEGIN, SETTLE
 
 PREFETCH = 1000
 """Events that a node holds before it takes no more; one entry may exceed it."""
@@ -84,6 +85,10 @@ class Fetcher(ThreadedPart):
         with self.may_go_on:
             self.may_go_on.notify_all()
 
+    def reread(self) -> None:
+        """Take what is pending and not held."""
+        self._rereads = True
+
     def forget(self) -> None:
         """What is held is others' now."""
         self._suspects, self._rereads, self._alone = [], False, None
@@ -130,10 +135,17 @@ class Fetcher(ThreadedPart):
             return
         node = self._node.name
         if self._rereads:
-            self._reread(node)
-        self._rereads = True
-        entries = self._read(node, ">", self._most())
-        self._rereads = False
+            self._rereads = False
+            try:
+                self._reread(node)
+            except BaseException:
+                self._rereads = True
+                raise
+        try:
+            entries = self._read(node, ">", self._most())
+        except BaseException:
+            self._rereads = True
+            raise
         if entries:
             self._each = sum(int(dict_of(f).get(b"n", 1)) for _, f in entries) / len(entries)
             self.hold(node, entries)

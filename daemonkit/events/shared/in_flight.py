@@ -94,6 +94,11 @@ class InFlight:
         """How many results the engine doesn't have."""
         return self._unsettled + len(self.handled) + len(self.failures)
 
+    @property
+    def entries(self) -> int:
+        """How many entries of the stream are held."""
+        return len(self._entries)
+
     def holds(self, entry: bytes) -> bool:
         """Whether an entry of the stream is held."""
         return entry in self._entries

@@ -7,7 +7,7 @@ import json
 import logging
 import threading
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from ...exceptions import StartError
 from ...runtime.clock import monotonic
@@ -21,29 +21,19 @@ from .engine_facts import EngineFacts
 from .faults import EngineFaults
 from .fetcher import Fetcher
 from .in_flight import Failed, Held, InFlight
+from .layout import GROUP, RELEASED
 from .node import Node, awake
 from .records import to_json
-from .scripts import BEAT, CLAIM, DUE, FAIL, LEAVE, RELEASED, SETTLE
+from .scripts import BEAT, CLAIM, DUE, FAIL, LEAVE, SETTLE
+from .view import View, heard_in
 
 ACK_DELAY = 0.02
 """Seconds until results are saved, together with those that arrive meanwhile."""
 AFTER_FAILURE = 1.0
+MOST_PENDING = 1000
+"""Entries that are looked at for lost ones."""
 LOOK_INTERVAL = 10.0
 """Seconds between two looks at the engine's settings."""
-
-
-class View(NamedTuple):
-    """The queue as of the last heartbeat: counts, the age of its oldest event in seconds and the
-    nodes."""
-
-    waiting: int = 0
-    retrying: int = 0
-    retried: int = 0
-    dead: int = 0
-    dead_now: int = 0
-    discarded: int = 0
-    oldest_age: float | None = None
-    nodes: tuple[dict[str, Any], ...] = ()
 
 
 class Keeper(ThreadedPart):
@@ -96,6 +86,8 @@ class Keeper(ThreadedPart):
         """Notified when results are saved, or can't be."""
         self._next_beat = self._next_look = 0.0
         self._next_due: float | None = None
+        self._lost: set[bytes] = set()
+        """Entries that this node was given and didn't have at the last heartbeat."""
 
     def save_soon(self) -> None:
         """There are results."""
@@ -230,48 +222,40 @@ class Keeper(ThreadedPart):
         self._node.beat(began)
         self._fetcher.wake()
         now = monotonic()
-        counters, about, consumers = map(_pairs, answer[:3])
+        heard = heard_in(answer)
+        counters, consumers = heard.counters, heard.consumers
         dead = self._census.note(counters, node.encode(), now)
-        self._viewed(self._view(answer, counters, about, now))
-        self._set_due(answer[3], now)
+        ages = {name: self._census.age(name, now) for name in counters}
+        self._viewed(heard.view(ages))
+        self._set_due(heard.next_due, now)
+        self._look_for_lost(consumers.get(node.encode(), 0))
         for name, pending in consumers.items():
             if name not in counters and (pending or name != RELEASED.encode()):
                 dead.append(name)
         for name in dead:
             self._take_over(name, counters.get(name, b""))
 
+    def _look_for_lost(self, pending: int) -> None:
+        """Look for entries that this node was given and doesn't have: in the answer to a call of an
+        old connection, for instance, on which nobody waits any more."""
+        lost: set[bytes] = set()
+        in_flight, node = self._in_flight, self._node.name
+        if pending > in_flight.entries:
+            given = self._link.call(
+                *("XPENDING", self._engine.stream, GROUP, "-", "+", MOST_PENDING, node)
+            )
+            with in_flight.lock:
+                lost = {entry for entry, *_ in given if not in_flight.holds(entry)}
+        # Those that are only now on their way aren't missing at the next heartbeat.
+        if lost & self._lost:
+            self._fetcher.reread()
+        self._lost = lost
+
     def _set_due(self, milliseconds: int, now: float) -> None:
         self._next_due = None if milliseconds < 0 else now + milliseconds / 1000
 
     def _append_due(self) -> None:
         self._set_due(self._link.run(DUE), monotonic())
-
-    def _view(
-        self,
-        answer: list[Any],
-        counters: dict[bytes, bytes],
-        about: dict[bytes, bytes],
-        now: float,
-    ) -> View:
-        waiting, retried, dead, discarded = (int(number or 0) for number in answer[5])
-        nodes = [
-            {
-                "name": name.decode(errors="replace"),
-                "age": round(self._census.age(name, now), 3),
-                **_facts(about.get(name, b"{}")),
-            }
-            for name in sorted(counters)
-        ]
-        return View(
-            waiting,
-            answer[6],
-            retried,
-            dead,
-            answer[7],
-            discarded,
-            None if answer[4] < 0 else answer[4] / 10_000,
-            tuple(nodes),
-        )
 
     def _take_over(self, dead: bytes, counter: bytes) -> None:
         node = self._node.name
@@ -320,15 +304,3 @@ class Keeper(ThreadedPart):
             self._link.close()
             with self.saved:
                 self.saved.notify_all()
-
-
-def _pairs(flat: list[Any]) -> dict[bytes, Any]:
-    return dict(zip(flat[::2], flat[1::2], strict=True))
-
-
-def _facts(text: bytes) -> dict[str, Any]:
-    try:
-        facts = json.loads(text)
-    except ValueError:
-        return {}
-    return facts if isinstance(facts, dict) else {}

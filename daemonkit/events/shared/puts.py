@@ -14,7 +14,6 @@ import hiredis
 from redis.connection import Connection
 
 from ...exceptions import BatchTooLarge, QueueFull, Unavailable
-from ...runtime.clock import monotonic
 from ..bounded import daemon_stopping
 from ..durable.group_commit import merged
 from ..durable.rows import to_row
@@ -22,11 +21,10 @@ from ..entry import Batch, Loop, Refusal
 from .connector import Connector
 from .engine import Engine, EngineAway
 from .faults import EngineFaults
+from .put import CONFIRM_TIMEOUT, Argument, Done, Flight, Put, units_of
 from .scripts import PUT
 from .stream_socket import StreamSocket
 
-CONFIRM_TIMEOUT = 5.0
-"""Seconds until a put that the engine hasn't confirmed is refused."""
 REPLICAS_TIMEOUT = 4.0
 """Seconds to wait for replicas."""
 REMEMBERED = 60.0
@@ -37,42 +35,6 @@ MAX_TOGETHER = 4000
 """Events that are put together."""
 GRACE = 1.0
 """Seconds for which puts wait for an engine that is away; then they are refused at once."""
-
-Done = Callable[[Refusal | None], object]
-
-
-class Put:
-    """Events to be put; deadline: monotonic seconds."""
-
-    __slots__ = ("batch", "count", "deadline", "done", "is_alone", "size")
-
-    def __init__(self, batch: Batch, done: Done) -> None:
-        self.batch = batch
-        self.count = len(batch.events)
-        self.size = sum(map(len, batch.lines))
-        self.done: Done | None = done
-        self.deadline = monotonic() + CONFIRM_TIMEOUT
-        self.is_alone = False
-        """Whether it is put apart from others, for which there was no room together."""
-
-    def settle(self, refusal: Refusal | None) -> None:
-        """Report the outcome, once."""
-        done, self.done = self.done, None
-        if done is not None:
-            done(refusal)
-
-
-class _Flight:
-    """A put that has no answer yet; units: puts that share an entry, or several."""
-
-    def __init__(self, arguments: list[bytes | str | int], units: list[list[Put]]) -> None:
-        self.arguments = arguments
-        self.units = units
-        self.outcome: bytes | None = None
-        """What the engine answered, while replicas are waited for."""
-
-    def puts(self) -> list[Put]:
-        return [put for unit in self.units for put in unit]
 
 
 class Puts:
@@ -101,7 +63,7 @@ class Puts:
         """For what waits: it is added by any thread, and sent by the loop."""
         self._waiting: deque[Put] = deque()
         self._unsent = 0
-        self._flight: _Flight | None = None
+        self._flight: Flight | None = None
         self._number = 0
         self._socket: StreamSocket | None = None
         self._loop: Loop | None = None
@@ -225,18 +187,25 @@ class Puts:
             return
         with self._lock:
             puts = self._next()
-        units = _units(puts)
+        try:
+            self._flight = self._made_flight(puts)
+        except BaseException:
+            self._settle(puts, Unavailable("The event can't be stored"))
+            raise
+        self._fly(self._flight)
+
+    def _made_flight(self, puts: Sequence[Put]) -> Flight:
+        units = units_of(puts)
         self._number += 1
-        arguments: list[bytes | str | int] = [self._number, int(REMEMBERED * 1000), self._size()]
+        arguments: list[Argument] = [self._number, int(REMEMBERED * 1000), self._size()]
         for unit in units:
             rows = [to_row(batch, 0) for batch in merged(unit)]
             arguments += [len(rows), sum(row.events for row in rows)]
             for row in rows:
                 arguments += [row.events, row.source, row.peers or "", row.lines]
-        self._flight = _Flight(arguments, units)
-        self._fly(self._flight)
+        return Flight(arguments, units)
 
-    def _fly(self, flight: _Flight, *how: str) -> None:
+    def _fly(self, flight: Flight, *how: str) -> None:
         assert self._socket is not None
         flight.outcome = None
         how = how or ("EVALSHA", PUT.sha)
@@ -275,7 +244,7 @@ class Puts:
                 self._flight = None
                 self._settle(flight.puts(), self._faults.too_few_replicas(answer, self._replicas))
 
-    def _refused(self, flight: _Flight, text: str) -> None:
+    def _refused(self, flight: Flight, text: str) -> None:
         code = text.partition(" ")[0]
         if code == "NOSCRIPT":
             # It was restarted, or its scripts were flushed.
@@ -292,7 +261,7 @@ class Puts:
             self._broken()
             self._settle(flight.puts(), self._faults.refusal())
 
-    def _confirmed(self, flight: _Flight, outcome: bytes) -> None:
+    def _confirmed(self, flight: Flight, outcome: bytes) -> None:
         flags, _, waiting = outcome.partition(b" ")
         self._flight = None
         self._counted(int(waiting))
@@ -336,18 +305,6 @@ class Puts:
             sock.close()
 
 
-def _units(puts: Sequence[Put]) -> list[list[Put]]:
-    """Puts that are put together, or not at all."""
-    units: list[list[Put]] = []
-    for put in puts:
-        last = units[-1][-1] if units else None
-        if last is None or put.is_alone or last.is_alone:
-            units.append([put])
-        else:
-            units[-1].append(put)
-    return units
-
-
-def _packed(*command: bytes | str | int) -> bytes:
+def _packed(*command: Argument) -> bytes:
     packed: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]
     return packed

@@ -23,9 +23,11 @@ from .failed import EngineFailures
 from .faults import EngineFaults
 from .fetcher import Fetcher
 from .in_flight import Failed, InFlight
-from .keeper import Keeper, View
+from .keeper import Keeper
 from .node import Node
-from .puts import CONFIRM_TIMEOUT, Puts
+from .put import CONFIRM_TIMEOUT
+from .puts import Puts
+from .view import View
 
 LOOP_TIMEOUT = CONFIRM_TIMEOUT + 5.0
 """Seconds that a thread waits for the loop, which is to tell it that the engine takes too long."""

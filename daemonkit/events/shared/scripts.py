@@ -1,104 +1,14 @@
-"""The shared queue's layout in the engine, and the scripts that change it, each as a whole.
+"""The scripts that change a shared queue, each as a whole.
 
-All keys have one hash tag, so they are in one slot. Counts follow from what is stored, never from
-what a caller says: a call may arrive twice.
+Counts follow from what is stored, never from what a caller says: a call may arrive twice.
 """
 
 from __future__ import annotations
 
-import hashlib
-from typing import NamedTuple
-from urllib.parse import quote
-
-LAYOUT = 1
-"""Raised when an older daemonkit could not use the keys any more."""
-GROUP = "g"
-RELEASED = "released"
-"""The consumer that pends what nodes gave back when they stopped."""
-
-_KEYS = {
-    "stream": "entries: n events, s source, p who sent them, d NDJSON; or k id of a retry",
-    "counts": "waiting, retried, dead, discarded, last (number of the last batch)",
-    "handled": "entry -> 0 or 1 for each of its events, while some of them aren't handled",
-    "suspects": "entry -> number of the event handled alone, and how often; of dead nodes' entries",
-    "due": "event id -> when it is retried, in milliseconds",
-    "queued": "event id -> entry of its retry",
-    "failed": "event id -> JSON of a failed event",
-    "attempts": "event id -> how many failed, since it was last retried by hand",
-    "dead": "event id -> the same; dead letters in the order of their ids",
-    "deaths": "event id -> number; dead letters in the order in which they became some",
-    "nodes": "node -> heartbeats",
-    "about": "node -> JSON of what it is and holds",
-    "layout": "the version of all this",
-}
-"""What is in each key; the last part of its name is a node's: its last put, and the outcome."""
-
-
-def prefix_of(name: str) -> str:
-    """What the keys of a daemon's queue begin with."""
-    # A brace would end the hash tag.
-    return f"{{daemonkit:{quote(name, safe=' :@')}}}:"
-
-
-def keys_of(prefix: str, putter: str) -> list[str]:
-    """The keys of a daemon's queue; putter: the node whose puts are numbered."""
-    return [*(prefix + key for key in _KEYS), f"{prefix}put:{putter}"]
-
-
-class Script(NamedTuple):
-    """A Lua script; sha: what the engine knows it by."""
-
-    text: str
-    sha: str
-
-
-def _script(body: str, *, when_full: bool = True) -> Script:
-    """A script; when_full: whether it also runs when the engine has no memory left."""
-    names = [*_KEYS, "put"]
-    used = [(place, name) for place, name in enumerate(names, 1) if f"K_{name}" in body + _COMMON]
-    head = "#!lua flags=allow-oom\n" if when_full else "#!lua\n"
-    keys = "".join(f"local K_{name} = KEYS[{place}]\n" for place, name in used)
-    text = head + keys + f"local GROUP = '{GROUP}'\n" + _COMMON + body
-    return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
-
-
-_COMMON = """
-local function count(what, by) return redis.call('HINCRBY', K_counts, what, by) end
-local function ones(bits) return select(2, string.gsub(bits, '1', '')) end
-local function milliseconds()
-  local t = redis.call('TIME')
-  return t[1] * 1000 + math.floor(t[2] / 1000)
-end
--- Tenths of milliseconds since 2020: event ids, a thousand to each, stay exact in JavaScript.
-local function batches_now()
-  local t = redis.call('TIME')
-  return (t[1] - 1577836800) * 10000 + math.floor(t[2] / 100)
-end
-local function add(...)
-  local number = math.max(batches_now(), (tonumber(redis.call('HGET', K_counts, 'last')) or 0) + 1)
-  redis.call('HSET', K_counts, 'last', string.format('%.0f', number))
-  return redis.call('XADD', K_stream, string.format('%.0f-0', number), ...)
-end
-local function owner(id)
-  local pending = redis.call('XPENDING', K_stream, GROUP, id, id, 1)[1]
-  return pending and pending[2]
-end
--- Returns whether it was still there.
-local function remove(id)
-  redis.call('XACK', K_stream, GROUP, id)
-  redis.call('HDEL', K_handled, id)
-  redis.call('HDEL', K_suspects, id)
-  return redis.call('XDEL', K_stream, id) == 1
-end
-local function forget(event)
-  redis.call('HDEL', K_failed, event)
-  redis.call('HDEL', K_attempts, event)
-  redis.call('HDEL', K_queued, event)
-end
-"""
+from .layout import LAYOUT, RELEASED, script
 
 # ARGV: the node, or '' to create the queue only, and what is known of it. Returns the layout.
-JOIN = _script(
+JOIN = script(
     f"""
 local layout = tonumber(redis.call('GET', K_layout) or '{LAYOUT}')
 if layout > {LAYOUT} then return layout end
@@ -116,7 +26,7 @@ return layout
 # ARGV: the put's number, how long it is remembered in milliseconds, the bound, then for each put
 # how many entries and events it has, and for each entry: events, source, who sent them, NDJSON.
 # Returns a 0 or 1 for each put, and how many events wait.
-PUT = _script(
+PUT = script(
     """
 local last = redis.call('GET', K_put)
 if last then
@@ -158,7 +68,7 @@ return outcome
 # ARGV, for each entry: its id, how many events it has, 0 or 1 for each of them or '' for all, and
 # the event's id if it is a retry. What others have handled of it stays handled. Returns how many
 # events wait.
-SETTLE = _script(
+SETTLE = script(
     """
 for i = 1, #ARGV, 4 do
   local id, events, bits, retry = ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2], ARGV[i + 3]
@@ -188,7 +98,7 @@ return tonumber(redis.call('HGET', K_counts, 'waiting')) or 0
 # ARGV: the node, the entry, the event's number in it, how many there are, the event's id, its
 # attempts, its JSON, milliseconds until the retry or '' for a dead letter, the most dead letters.
 # Returns 0 if it isn't the node's to decide any more.
-FAIL = _script(
+FAIL = script(
     """
 local id, place, event = ARGV[2], tonumber(ARGV[3]) + 1, ARGV[5]
 if owner(id) ~= ARGV[1] then return 0 end
@@ -219,7 +129,7 @@ return 1
 )
 
 # Appends the retries that are due. Returns milliseconds until the next one, -1 if there is none.
-DUE = _script(
+DUE = script(
     """
 local now = milliseconds()
 local due = redis.call('ZRANGEBYSCORE', K_due, '-inf', now, 'LIMIT', 0, 100)
@@ -236,7 +146,7 @@ return next and math.max(0, tonumber(next) - now) or -1
 # the heartbeats and what is known of each node, the consumers with what they pend, milliseconds
 # until the next retry (-1: none), the age of the oldest entry in tenths of milliseconds (-1: none),
 # and counts.
-BEAT = _script(
+BEAT = script(
     """
 if redis.call('HEXISTS', K_nodes, ARGV[1]) == 0 then return false end
 redis.call('HINCRBY', K_nodes, ARGV[1], 1)
@@ -263,7 +173,7 @@ return {
 # ARGV: a node without heartbeats, its counter as seen last ('' for none), the node that takes over,
 # and how many events it has room for. Returns entries with their fields, what is handled of each,
 # and what is suspected; false if the other one lives.
-CLAIM = _script(
+CLAIM = script(
     f"""
 local dead, room, out = ARGV[1], tonumber(ARGV[4]), {{}}
 if (redis.call('HGET', K_nodes, dead) or '') ~= ARGV[2] then return false end
@@ -293,7 +203,7 @@ return out
 
 # ARGV: the node, an entry, the number of the event that it is going to handle alone. Returns how
 # often that has begun, 0 if the entry isn't the node's any more.
-BEGIN = _script(
+BEGIN = script(
     """
 if owner(ARGV[2]) ~= ARGV[1] then return 0 end
 local mark = redis.call('HGET', K_suspects, ARGV[2]) or ''
@@ -305,7 +215,7 @@ return begun
 )
 
 # ARGV: the node, which gives back what it holds and is gone. Returns whether that was all.
-LEAVE = _script(
+LEAVE = script(
     f"""
 local pending = redis.call('XPENDING', K_stream, GROUP, '-', '+', 1000, ARGV[1])
 for _, entry in ipairs(pending) do
@@ -320,7 +230,7 @@ return 1
 )
 
 # ARGV: ids of failed events. They are retried now. Returns those that there are.
-RETRY = _script(
+RETRY = script(
     """
 local found, now = {}, string.format('%.0f', milliseconds())
 for _, event in ipairs(ARGV) do
@@ -341,7 +251,7 @@ return found
 
 # ARGV: whether only failed events are meant, then ids of events. They are removed. Returns those
 # that there were.
-DROP = _script(
+DROP = script(
     """
 local found = {}
 local function drop_failed(event)
