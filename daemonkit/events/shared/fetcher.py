@@ -142,13 +142,12 @@ class Fetcher(ThreadedPart):
                 self._rereads = True
                 raise
         try:
-            entries = self._read(node, ">", self._most())
+            if entries := self._read(node, ">", self._most()):
+                self._each = sum(int(dict_of(f).get(b"n", 1)) for _, f in entries) / len(entries)
+                self.hold(node, entries)
         except BaseException:
             self._rereads = True
             raise
-        if entries:
-            self._each = sum(int(dict_of(f).get(b"n", 1)) for _, f in entries) / len(entries)
-            self.hold(node, entries)
 
     def _may_fetch(self) -> bool:
         if not self._node.is_joined or self._stop_requested.is_set():

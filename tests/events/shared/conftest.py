@@ -79,6 +79,10 @@ class Node:
     def put(self, *events: Any, source: Any = "app") -> None:
         self.queue.put_many(batch(*events)._replace(source=source))
 
+    def has_handled(self, count: int) -> bool:
+        """Whether so many events are handled."""
+        return len(self.handled) >= count
+
     def handle(self, handler: Callable[[Any], object] = lambda event: None) -> None:
         """Handle events on a thread; an exception is a failure, retried after 0.05 s, once."""
 
@@ -134,6 +138,9 @@ def wait_until(condition: Callable[[], Any], what: str = "the condition") -> Any
         assert time.monotonic() < until, what
         time.sleep(0.005)
     return result
+
+
+NodeMaker = Callable[..., Node]
 
 
 @pytest.fixture
