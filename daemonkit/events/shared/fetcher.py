@@ -66,6 +66,8 @@ class Fetcher(ThreadedPart):
         self._with_meta = with_meta
         self.may_go_on = threading.Condition()
         """Notified when there may be room, or the node has joined."""
+        self.claiming = threading.Lock()
+        """Held while entries become this node's that might be read again at the same time."""
         self._rereads = False
         """Whether an answer was lost: what was in it is pending."""
         self._suspects: list[tuple[Held, int, int]] = []
@@ -168,16 +170,17 @@ class Fetcher(ThreadedPart):
     def _reread(self, node: str) -> None:
         """Take what was in an answer that got lost."""
         after: bytes = b"0"
-        while True:
-            # Not what the keeper is removing just now.
-            with self._in_flight.lock:
-                entries = self._read(node, after, MOST_ENTRIES)
-                missing = [e for e in entries if e[1] and not self._in_flight.holds(e[0])]
-            if missing:
-                self.hold(node, missing)
-            if not entries:
-                return
-            after = entries[-1][0]
+        with self.claiming:
+            while True:
+                # Not what the keeper is removing just now.
+                with self._in_flight.lock:
+                    entries = self._read(node, after, MOST_ENTRIES)
+                    missing = [e for e in entries if e[1] and not self._in_flight.holds(e[0])]
+                if missing:
+                    self.hold(node, missing)
+                if not entries:
+                    return
+                after = entries[-1][0]
 
     def hold(self, node: str, entries: Sequence[Any]) -> None:
         """Hold entries that were given to this node under this name."""

@@ -190,7 +190,9 @@ class Keeper(ThreadedPart):
     def _save_failed(self, failed: Failed) -> None:
         held = self._in_flight.held_by(failed.id)
         if held is not None:
-            self._link.run(FAIL, *self._failure(held, failed))
+            waiting = self._link.run(FAIL, *self._failure(held, failed))
+            if waiting >= 0:
+                self._counted(waiting)
             if failed.delay is not None:
                 due = monotonic() + failed.delay
                 self._next_due = due if self._next_due is None else min(due, self._next_due)
@@ -260,10 +262,11 @@ class Keeper(ThreadedPart):
     def _take_over(self, dead: bytes, counter: bytes) -> None:
         node = self._node.name
         room = max(0, self._fetcher.room)
-        claimed = self._link.run(CLAIM, dead, counter, node, room)
-        if claimed is None:
-            return
-        taken = self._fetcher.take_over(node, claimed, self._link)
+        with self._fetcher.claiming:
+            claimed = self._link.run(CLAIM, dead, counter, node, room)
+            if claimed is None:
+                return
+            taken = self._fetcher.take_over(node, claimed, self._link)
         if taken and dead != RELEASED.encode():
             name = dead.decode(errors="replace")
             self._logger.warning("Took over %d batches of the dead node %s", taken, name)

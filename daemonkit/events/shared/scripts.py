@@ -97,13 +97,13 @@ return tonumber(redis.call('HGET', K_counts, 'waiting')) or 0
 
 # ARGV: the node, the entry, the event's number in it, how many there are, the event's id, its
 # attempts, its JSON, milliseconds until the retry or '' for a dead letter, the most dead letters.
-# Returns 0 if it isn't the node's to decide any more.
+# Returns how many events wait, -1 if it isn't the node's to decide any more.
 FAIL = script(
     """
 local id, place, event = ARGV[2], tonumber(ARGV[3]) + 1, ARGV[5]
-if owner(id) ~= ARGV[1] then return 0 end
+if owner(id) ~= ARGV[1] then return -1 end
 local bits = redis.call('HGET', K_handled, id) or string.rep('0', ARGV[4])
-if bits:byte(place) == 49 then return 0 end
+if bits:byte(place) == 49 then return -1 end
 bits = bits:sub(1, place - 1)..'1'..bits:sub(place + 1)
 if string.find(bits, '0', 1, true) then redis.call('HSET', K_handled, id, bits)
 else remove(id) end
@@ -113,9 +113,9 @@ redis.call('HSET', K_attempts, event, ARGV[6])
 if ARGV[8] ~= '' then
   redis.call('ZADD', K_due, string.format('%.0f', milliseconds() + ARGV[8]), event)
   count('retried', 1)
-  return 1
+  return tonumber(redis.call('HGET', K_counts, 'waiting')) or 0
 end
-count('waiting', -1)
+local waiting = count('waiting', -1)
 redis.call('ZADD', K_dead, event, event)
 redis.call('ZADD', K_deaths, count('dead', 1), event)
 while redis.call('ZCARD', K_deaths) > tonumber(ARGV[9]) do
@@ -124,7 +124,7 @@ while redis.call('ZCARD', K_deaths) > tonumber(ARGV[9]) do
   forget(oldest)
   count('discarded', 1)
 end
-return 1
+return waiting
 """
 )
 

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import time
+
+import pytest
+import redis
+
+from daemonkit.events.shared.engine import Link
+from daemonkit.events.shared.scripts import CLAIM
+
+from ...engines import Engine
+from .conftest import Node, NodeMaker, wait_until
+from .proxy import DOWN, UP, Proxy
+from .test_puts import proxy, quick, through
+
+__all__ = ["proxy", "quick"]
+
+
+@pytest.mark.parametrize("direction", [UP, DOWN])
+def test_a_result_that_is_cut_anywhere_is_saved_once(
+    engine: Engine, client: redis.Redis, proxy: Proxy, quick: None, direction: str
+) -> None:
+    """Handled, failed, retried and dead events; and heartbeats."""
+    node = Node(engine.address(), timeout=60.0)
+    node.queue._keeper._link.close()
+    node.queue._keeper._link = Link(through(proxy, node))
+    node.start()
+    node.handle(lambda event: 1 / (event % 2))
+    try:
+        count = 0
+        while count < (60 if direction == UP else 12):
+            proxy.cut_after(direction, (17 if direction == UP else 4) * count)
+            node.put(2 * count, 2 * count + 1)
+            count += 1
+            wait_until(lambda: not len(node.queue) and not node.queue._in_flight.unsaved)
+        proxy.forget_cut()
+        wait_until(lambda: client.zcard("{daemonkit:app}:dead") == count)
+        assert client.xlen("{daemonkit:app}:stream") == 0
+        counts = client.hgetall("{daemonkit:app}:counts")
+        assert (counts["waiting"], counts["dead"], counts["retried"]) == (
+            "0",
+            str(count),
+            str(count),
+        )
+        assert sorted(node.handled) == list(range(1, 2 * count, 2))
+    finally:
+        node.close()
+
+
+def test_an_entry_that_was_given_and_is_not_held_is_found(
+    make_node: NodeMaker, client: redis.Redis
+) -> None:
+    """It was in an answer to an old connection, for instance."""
+    node = make_node()
+    node.put("held")
+    wait_until(lambda: node.queue._in_flight.entries == 1)
+    node.queue.pause()
+    time.sleep(1.1)
+    name = node.queue.counters()["node"]
+    client.xadd("{daemonkit:app}:stream", {"n": 1, "s": "app", "d": '"lost"'})
+    client.hincrby("{daemonkit:app}:counts", "waiting", 1)
+    client.xreadgroup("g", name, {"{daemonkit:app}:stream": ">"})
+    node.queue.resume()
+    node.handle()
+
+    wait_until(lambda: node.handled == ["held", "lost"])
+
+
+def test_a_node_that_reads_under_a_buried_name_loses_nothing(
+    make_node: NodeMaker, client: redis.Redis
+) -> None:
+    node = make_node()
+    client.xadd("{daemonkit:app}:stream", {"n": 1, "s": "app", "d": "1"})
+    wait_until(lambda: node.queue._in_flight.entries == 1)
+    client.xadd("{daemonkit:app}:stream", {"n": 1, "s": "app", "d": "2"}, id="*")
+    wait_until(lambda: node.queue._in_flight.entries == 2)
+    # Another one holds something, and has no heartbeat any more.
+    node.queue.pause()
+    time.sleep(1.1)
+    client.xadd("{daemonkit:app}:stream", {"n": 1, "s": "app", "d": "3"})
+    client.xreadgroup("g", "buried:1:ffff", {"{daemonkit:app}:stream": ">"})
+    node.queue.resume()
+    node.handle()
+
+    wait_until(lambda: sorted(node.handled) == [1, 2, 3])
+    consumers = client.xinfo_consumers("{daemonkit:app}:stream", "g")
+    wait_until(
+        lambda: (
+            [c["name"] for c in client.xinfo_consumers("{daemonkit:app}:stream", "g")]
+            == [node.queue.counters()["node"]]
+        ),
+        str(consumers),
+    )
+
+
+def test_a_node_that_lives_is_not_claimed(node: Node, engine: Engine) -> None:
+    name = node.queue.counters()["node"].encode()
+    link = node.queue._keeper._link
+    node.queue.request_stop()
+    node.queue._fetcher.join(10)
+
+    assert link.run(CLAIM, name, b"0", "other", 100) is None
+
+
+def test_a_queue_that_was_emptied_is_joined_again(node: Node, client: redis.Redis) -> None:
+    node.put(1)
+    client.flushall()
+    node.handle()
+    wait_until(lambda: client.hlen("{daemonkit:app}:nodes") == 1)
+    node.put(2)
+    wait_until(lambda: 2 in node.handled)
