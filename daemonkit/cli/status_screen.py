@@ -162,7 +162,13 @@ class _Screen:
 
     def tables(self, lines: int | None) -> Iterator[str]:
         """The tables, in at most so many lines."""
-        tables = [self._slaves(), self._fields(), self._dead_letters(), self._actions()]
+        tables = [
+            self._nodes(),
+            self._slaves(),
+            self._fields(),
+            self._dead_letters(),
+            self._actions(),
+        ]
         tables = [table for table in tables if table.rows]
         for table, room in zip(tables, _rooms(tables, lines)):  # noqa: B905
             if room != 0:
@@ -186,6 +192,19 @@ class _Screen:
             yield self._style.bad(line) if n in table.bad else line
         if left and (room is None or room > 1):
             yield self._style.faint(f"... {left} more {table.what}")
+
+    def _nodes(self) -> _Table:
+        """The daemons that share the queue."""
+        rows = [
+            (
+                _text(node.get("name", "?")),
+                number(node.get("held")),
+                number(node.get("in_work")),
+                duration(node["age"]) if is_number(node.get("age")) else "-",
+            )
+            for node in _mappings(_mapping(self._status.get("events")).get("nodes"))
+        ]
+        return _Table(("NODE", "HOLDS", "IN WORK", "HEARTBEAT"), rows, "nodes", newest_last=False)
 
     def _slaves(self) -> _Table:
         rows: list[tuple[str, ...]] = []

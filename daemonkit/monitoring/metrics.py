@@ -178,9 +178,18 @@ def _events(facts: Facts) -> Iterator[Metric]:
         ("events_oldest_age_seconds", "oldest_age", "How long the oldest event has waited."),
     ):
         yield _gauge(name, text, events.get(key) or 0)
+    if "nodes" in events:
+        yield from _shared_queue(events)
     text = "Whether events are paused: taken in, but not handled."
     yield _gauge("events_paused", text, facts.events_paused)
     yield _histogram(facts.calls, facts.call_seconds)
+
+
+def _shared_queue(events: Mapping[str, Any]) -> Iterator[Metric]:
+    yield _gauge("queue_engine_up", "Whether the queue's engine answers.", events["engine"]["up"])
+    yield _gauge("queue_nodes", "Daemons that share the queue.", len(events["nodes"]))
+    text = "Dead letters that were dropped for newer ones."
+    yield _counter("dead_letters_discarded", text, events["discarded"])
 
 
 def _histogram(calls: Sequence[int], seconds: float) -> Metric:

@@ -89,6 +89,9 @@ class Connector(ThreadedPart):
             self._faults.away(error)
             return monotonic()
         self._wanted.clear()
+        if self._stop_requested.is_set():
+            # It was set before, and must not be missed.
+            self._wanted.set()
         with self._lock:
             self._ready = connection
         self._faults.works()

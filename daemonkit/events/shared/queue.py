@@ -314,11 +314,11 @@ class SharedQueue(Bounded):
         """Those that the engine doesn't have yet; all others are there."""
         return self._unconfirmed
 
-    def counters(self, *, quick: bool = False) -> dict[str, Any]:
+    def counters(self, *, quick: bool = False) -> dict[str, Any]:  # noqa: ARG002
         """Counts of this node's received events, and of all that wait, as of the last heartbeat;
         with the engine and the nodes."""
         view = self._view
-        counts: dict[str, Any] = {
+        return {
             "received": self.accepted,
             "waiting": len(self),
             "retrying": view.retrying,
@@ -327,12 +327,10 @@ class SharedQueue(Bounded):
             "dead_now": view.dead_now,
             "discarded": view.discarded,
             "oldest_age": view.oldest_age,
+            "engine": {"up": not self._faults.away_for(), **self._facts.shown},
+            "node": self._node.name,
+            "nodes": list(view.nodes),
         }
-        if not quick:
-            counts["engine"] = self._facts.shown
-            counts["node"] = self._node.name
-            counts["nodes"] = list(view.nodes)
-        return counts
 
     def _viewed(self, view: View) -> None:
         self._view = view

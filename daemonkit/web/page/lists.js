@@ -16,7 +16,14 @@ export function drawCounters(list, status) {
   const groups = ["events", "http", "udp", "alerts"].filter((key) => isMapping(status[key]));
   // Older daemons have these instead.
   if (!groups.includes("alerts") && isMapping(status.juggler)) groups.push("juggler");
-  pairs(list, groups.map((key) => [key, countersOf(status[key])]).filter(([, text]) => text));
+  const nodes = listOf(status.events?.nodes).filter(isMapping).slice(0, MOST);
+  const rows = groups.map((key) => [key, countersOf(status[key])]);
+  pairs(list, [...rows, ["nodes", nodes.map(nodeOf).join(" · ")]].filter(([, text]) => text));
+}
+
+// A daemon that shares the queue.
+function nodeOf({ name, held, in_work: inWork, age }) {
+  return `${visible(textOf(name), 200)}: holds ${line(held)}, ${line(inWork)} in work, heartbeat ${duration(age)} ago`;
 }
 
 function countersOf(counters, between = " · ") {

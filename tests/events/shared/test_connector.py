@@ -53,6 +53,24 @@ def test_a_connection_is_made_and_another_one_when_asked_for(engine: Engine) -> 
         assert connector.join(10)
 
 
+def test_a_stop_while_it_connects_is_not_missed(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connector, _, called = made(engine.address())
+    real = connector._engine.connect
+
+    def connect() -> Any:
+        connection = real()
+        connector.request_stop()
+        return connection
+
+    monkeypatch.setattr(connector._engine, "connect", connect)
+    connector.start()
+
+    assert called.wait(10)
+    assert connector.join(10)
+
+
 def test_an_engine_that_is_away_is_tried_again(own_engine: Engine) -> None:
     own_engine.kill()
     connector, faults, called = made(own_engine.address())
