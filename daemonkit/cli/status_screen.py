@@ -195,7 +195,7 @@ class _Screen:
 
     def _nodes(self) -> _Table:
         """The daemons that share the queue."""
-        rows = [
+        rows: list[tuple[str, ...]] = [
             (
                 _text(node.get("name", "?")),
                 number(node.get("held")),
