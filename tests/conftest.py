@@ -18,6 +18,9 @@ from hypothesis import HealthCheck, settings
 from daemonkit.config.secrets import SECRETS
 from daemonkit.text import plain
 
+from .engines import Engine, running_engine
+from .functional.tools import need
+
 SETTLE = 20.0
 
 # These start processes or read files.
@@ -134,3 +137,27 @@ def _nothing_outlives_the_test() -> Iterator[None]:
         # A cycle may hold them; a collection after every test would take a tenth of the time.
         gc.collect()
         time.sleep(0.01)
+
+
+@pytest.fixture(scope="session")
+def shared_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    need("redis-server")
+    with running_engine(tmp_path_factory.mktemp("engine")) as engine:
+        yield engine
+
+
+@pytest.fixture
+def engine(shared_engine: Engine) -> Engine:
+    """An engine that must be left running; it is empty."""
+    with shared_engine.client() as client:
+        client.flushall()
+        client.config_set("maxmemory", "0")
+    return shared_engine
+
+
+@pytest.fixture
+def own_engine(tmp_path: Path) -> Iterator[Engine]:
+    """An engine that the test may kill."""
+    need("redis-server")
+    with running_engine(tmp_path / "engine") as engine:
+        yield engine

@@ -57,6 +57,7 @@ LAZY = {
     "group",
     "parse",
     "requests",
+    "run_workers",
     "shown_options",
     "version",
 }

@@ -117,6 +117,13 @@ def stop(control: Control) -> str:
     return control.send("stop")
 
 
+@verb("replace")
+def replace(control: Control) -> str:
+    """Replace the workers of `daemonkit run --workers`, one after another, without refusing a
+    request."""
+    return control.send("replace")
+
+
 @verb("level")
 @click.argument("words", nargs=-1, metavar="[LOGGER] LEVEL", shell_complete=complete_set_levels)
 @click.option("--for", "period", metavar="TIME", help="Then it is reset: 30s, 10m, 1h, or seconds.")

@@ -81,6 +81,15 @@ def load_or_raise(
     return daemon
 
 
+def as_arguments(
+    app: str, config: str | None, assignments: tuple[str, ...], short: dict[str, str | None]
+) -> list[str]:
+    """The same as arguments of a command."""
+    settings = [f"{flag(name)}={text}" for name, text in short.items() if text is not None]
+    files = [] if config is None else [f"--config={config}"]
+    return [*files, *(f"--set={one}" for one in assignments), *settings, "--", app]
+
+
 def report_error(error: DaemonkitError) -> None:
     """Write an error to stderr, below the traceback if the user's module raised."""
     if isinstance(error, LoadError) and error.traceback:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,7 +14,7 @@ from ..lifecycle.descriptors import open_standard_descriptors
 from ..lifecycle.signal_actions import StopRequest
 from ..lifecycle.signals import STOP_SIGNALS, Ignoring, kernel_handler
 from ..system.log import write_stderr
-from .options import daemon_options, load_configured
+from .options import as_arguments, daemon_options, load_configured
 
 IGNORED_SIGNALS = (signal.SIGHUP, signal.SIGUSR1)
 BLOCKED_SIGNALS = (*STOP_SIGNALS, signal.SIGHUP)
@@ -22,7 +23,18 @@ BLOCKED_SIGNALS = (*STOP_SIGNALS, signal.SIGHUP)
 
 @click.command()
 @daemon_options
-def run(app: str, config: str | None, assignments: tuple[str, ...], **short: str | None) -> None:
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    help="Run this many processes on one port; their queue must be in Redis.",
+)
+def run(
+    app: str,
+    config: str | None,
+    assignments: tuple[str, ...],
+    workers: int | None,
+    **short: str | None,
+) -> None:
     """Run a daemon until it is asked to stop.
 
     MODULE is a module's name or a file's path. ATTR names a Daemon in it, a subclass of Daemon, or
@@ -49,8 +61,15 @@ def run(app: str, config: str | None, assignments: tuple[str, ...], **short: str
             # A KeyboardInterrupt that left an eval() in the import, of namedtuple for instance,
             # makes CPython end by SIGINT, handled or not, unless another eval() succeeds.
             eval("None")
-        else:
+        elif workers is None:
             daemon.start()
+        else:
+            # Few run several, and it imports ctypes.
+            from .workers import run_workers  # noqa: PLC0415
+
+            arguments = as_arguments(app, config, assignments, short)
+            command = [sys.executable, "-m", "daemonkit", "run", *arguments]
+            raise SystemExit(run_workers(daemon, workers, command))
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, BLOCKED_SIGNALS)
 

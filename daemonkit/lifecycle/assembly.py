@@ -147,13 +147,15 @@ class Assembly:
             raise RegistrationError(f"cannot register the routes: {error}") from error
         bound, admin = self._bind(host), None
         try:
-            admin = bind_admin(self._settings, logger)
+            admin = bind_admin(self._settings, logger, shared=host.worker is not None)
             udp = self._make_udp(bound)
         except (OSError, StartError):
             for opened in filter(None, (bound, admin)):
                 opened.close()
             raise
         source = ", on sockets passed by systemd" if host.sockets else ""
+        if host.worker is not None:
+            source = f", as {host.worker}"
         logger.info("Listening on %s%s", bound.address, source)
         self._watch_health(timer)
         self.alerting.open(queue, timer)

@@ -26,15 +26,21 @@ def bind_public(
     return bind(settings.host, settings.port, warn, with_udp=with_udp)
 
 
-def bind_admin(settings: Settings, logger: Logger) -> Sockets | None:
-    """The socket of the admin listener, None if there is none; raises StartError."""
+def bind_admin(settings: Settings, logger: Logger, *, shared: bool) -> Sockets | None:
+    """The socket of the admin listener, None if there is none; shared: with other workers. Raises
+    StartError."""
     if settings.admin is None:
         return None
     path = unix_path(settings.admin)
     if path is None:
         host, port = split_address(settings.admin)
         bound = bind(
-            host, port, logger.warning, with_udp=False, settings=("master.admin", "master.admin")
+            host,
+            port,
+            logger.warning,
+            with_udp=False,
+            shared=shared,
+            settings=("master.admin", "master.admin"),
         )
     else:
         bound = bind_unix(path)

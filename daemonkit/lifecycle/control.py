@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections import deque
 from collections.abc import Mapping
@@ -25,6 +26,7 @@ from .assembly import Assembly
 from .on_demand import OnDemand
 from .reloading import Reloader
 from .signal_actions import StopSignals
+from .worker_process import REPLACE, worker_place
 
 KEPT = 50
 """Actions that are listed."""
@@ -159,6 +161,14 @@ class Control:
     def _stop(self, _: Mapping[str, Any], by: str) -> Answer:
         self._stop_signals.ask(f"asked by {by} (control)")
         return Answer(200, "The daemon is stopping")
+
+    def _replace(self, _: Mapping[str, Any], __: str) -> Answer:
+        place = worker_place(os.environ)
+        if place is None:
+            text = "This daemon is one process: there are no workers (daemonkit run --workers)"
+            return Answer(409, text)
+        os.kill(place.parent, REPLACE)
+        return Answer(200, f"The {place.of} workers are being replaced, one after another")
 
     def _level(self, asked: Mapping[str, Any], by: str) -> Answer:
         name, level = asked.get("logger") or self._logger.name, asked["level"]

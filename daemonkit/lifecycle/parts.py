@@ -24,6 +24,7 @@ from ..web.flask_app import WebApp
 from ..web.server import Server
 from .alerting import Alerting
 from .descriptors import open_standard_descriptors
+from .worker_process import WorkerPlace, worker_place
 
 
 class Parts(NamedTuple):
@@ -88,13 +89,15 @@ class Program(NamedTuple):
 
 
 class Host(NamedTuple):
-    """What the process gives its daemon: the environment, and the sockets passed by systemd."""
+    """What the process gives its daemon: the environment, the sockets passed by systemd or by the
+    parent of workers, and which worker it is."""
 
     environ: Mapping[str, str] = MappingProxyType({})
     sockets: Sequence[socket.socket] = ()
+    worker: WorkerPlace | None = None
 
     @classmethod
     def of_process(cls) -> Host:
         """Take what this process was given, and make sure that it has standard descriptors."""
         open_standard_descriptors()
-        return cls(os.environ, take_sockets(os.environ))
+        return cls(os.environ, take_sockets(os.environ), worker_place(os.environ))

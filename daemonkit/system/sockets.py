@@ -95,23 +95,25 @@ def bind(
     warn: Callable[[str], None],
     *,
     with_udp: bool = True,
+    shared: bool = False,
     settings: tuple[str, str] = ("master.host", "--port or master.port"),
 ) -> Sockets:
     """Bind TCP, and UDP if it is wanted, to `host` and `port`; 0 picks a port that is free for
     both.
 
-    settings: which give the address and the port, for the error message.
+    shared: whether others of this user may bind the same port, and share what arrives there
+    (socket(7), SO_REUSEPORT); settings: which give the address and the port, for the error message.
     `::` includes IPv4, and falls back to 0.0.0.0 with a warning on a machine without IPv6.
     Raises StartError when an address can't be bound.
     """
     try:
-        return _bind_both(host, port, with_udp)
+        return _bind_both(host, port, with_udp, shared)
     except OSError as error:
         if host != ANY_ADDRESS or error.errno not in _NO_IPV6:
             raise _start_error(host, port, error, settings) from None
     warn(f"no IPv6 on this machine: listening on {ANY_ADDRESS_V4} instead of {ANY_ADDRESS}")
     try:
-        return _bind_both(ANY_ADDRESS_V4, port, with_udp)
+        return _bind_both(ANY_ADDRESS_V4, port, with_udp, shared)
     except OSError as error:
         raise _start_error(ANY_ADDRESS_V4, port, error, settings) from None
 
@@ -170,7 +172,7 @@ def peer_user(sock: socket.socket) -> int | None:
     return int(user)
 
 
-def _bind_both(host: str, port: int, with_udp: bool) -> Sockets:
+def _bind_both(host: str, port: int, with_udp: bool, shared: bool) -> Sockets:
     try:
         info = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except UnicodeError:
@@ -178,12 +180,12 @@ def _bind_both(host: str, port: int, with_udp: bool) -> Sockets:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known") from None
     family, address = info[0][0], info[0][4]
     for tries_left in reversed(range(PORT_TRIES)):
-        tcp = _bound(family, socket.SOCK_STREAM, address)
+        tcp = _bound(family, socket.SOCK_STREAM, address, shared)
         try:
             tcp.listen(BACKLOG)
             found: int = tcp.getsockname()[1]
             target = (address[0], found, *address[2:])
-            udp = _bound(family, socket.SOCK_DGRAM, target) if with_udp else None
+            udp = _bound(family, socket.SOCK_DGRAM, target, shared) if with_udp else None
         except OSError as error:
             tcp.close()
             # Only a port that the kernel picked can be replaced.
@@ -194,7 +196,7 @@ def _bind_both(host: str, port: int, with_udp: bool) -> Sockets:
     raise AssertionError("unreachable")
 
 
-def _bound(family: int, kind: socket.SocketKind, address: Any) -> socket.socket:
+def _bound(family: int, kind: socket.SocketKind, address: Any, shared: bool) -> socket.socket:
     sock = socket.socket(family, kind)
     try:
         if family == socket.AF_INET6:
@@ -202,6 +204,8 @@ def _bound(family: int, kind: socket.SocketKind, address: Any) -> socket.socket:
         if kind == socket.SOCK_STREAM:
             # For TIME_WAIT; on UDP it would let two daemons share the port unnoticed.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.bind(address)
     except OSError as error:
         sock.close()

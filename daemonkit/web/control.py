@@ -92,6 +92,7 @@ _SLAVE = {"slave": "NAME"}
 VERBS = {
     "reload": Verb(),
     "stop": Verb(),
+    "replace": Verb(),
     "level": Verb(({"level": "LEVEL"},), ("logger", "for")),
     "pause": Verb(({"events": "true"}, _SLAVE)),
     "resume": Verb(({"events": "true"}, _SLAVE)),

@@ -5,7 +5,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,35 +15,10 @@ from daemonkit.events.entry import Batch, Entry, FailedAttempt
 from daemonkit.events.shared.queue import SharedQueue
 from daemonkit.events.waiting import QueueClosed
 
-from ...engines import Engine, running_engine
-from ...functional.tools import need
+from ...engines import Engine
 from .loops import Loop
 
 TIMEOUT = 20.0
-
-
-@pytest.fixture(scope="session")
-def shared_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    need("redis-server")
-    with running_engine(tmp_path_factory.mktemp("engine")) as engine:
-        yield engine
-
-
-@pytest.fixture
-def engine(shared_engine: Engine) -> Engine:
-    """An engine that must be left running; it is empty."""
-    with shared_engine.client() as client:
-        client.flushall()
-        client.config_set("maxmemory", "0")
-    return shared_engine
-
-
-@pytest.fixture
-def own_engine(tmp_path: Path) -> Iterator[Engine]:
-    """An engine that the test may kill."""
-    need("redis-server")
-    with running_engine(tmp_path / "engine") as engine:
-        yield engine
 
 
 @pytest.fixture
