@@ -25,7 +25,7 @@ def completed(*words: str) -> list[str]:
 def test_commands_are_completed() -> None:
     assert completed("") == list(COMMANDS)
     assert completed("st") == ["status"]
-    assert completed("ctl", "re") == ["reload", "restart", "resume", "retry"]
+    assert completed("ctl", "re") == ["reload", "replace", "restart", "resume", "retry"]
 
 
 def test_log_levels_are_completed() -> None:

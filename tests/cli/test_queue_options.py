@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sqlite3
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from click.testing import CliRunner, Result
 
 from daemonkit.cli.output import fail, say
 from daemonkit.cli.queue_options import (
+    Queue,
     QueueSource,
     queue_command,
     queue_options,
@@ -19,7 +21,7 @@ from daemonkit.events.durable.database import Broken
 from daemonkit.exceptions import StartError
 
 
-def run(function: Callable[[str], None], *arguments: str) -> Result:
+def run(function: Callable[[Queue], None], *arguments: str) -> Result:
     """Run a command of a group; both have the queue options."""
 
     @click.group()
@@ -32,8 +34,8 @@ def run(function: Callable[[str], None], *arguments: str) -> Result:
     return CliRunner().invoke(group, arguments, catch_exceptions=False)
 
 
-def show(path: str) -> None:
-    say([path])
+def show(queue: Queue) -> None:
+    say([str(queue)])
 
 
 @pytest.mark.parametrize(
@@ -104,3 +106,18 @@ def test_a_message_cannot_control_the_terminal(capsys: pytest.CaptureFixture[str
 
 def test_a_source_is_named(tmp_path: Path) -> None:
     assert source_of("a", None) == QueueSource(queue="a", config=None)
+
+
+def test_the_address_of_an_engine_is_shown_without_what_is_secret() -> None:
+    queue = Queue("redis://user:pass@host:7/0?name=x&sentinel_password=y")
+
+    assert (str(queue), queue.is_file) == ("redis://host:7/0", False)
+    assert (str(Queue("/x/events.db")), Queue("/x/events.db").is_file) == ("/x/events.db", True)
+
+
+def test_an_engine_without_its_package_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "daemonkit.events.shared.editor", None)
+    result = run(lambda queue: queue.open().close(), "do", "--queue", "redis://host/0")
+
+    assert result.exit_code == 3
+    assert "pip install 'daemonkit[redis]'" in result.stderr

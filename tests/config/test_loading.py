@@ -230,7 +230,7 @@ def test_an_address_is_not_taken_for_a_mapping() -> None:
 )
 def test_a_queue_that_is_not_a_file_is_refused(queue: str) -> None:
     assert error_of({"master": {"queue": queue}}) == (
-        "master.queue must be a file's path or null, such as events.db (or left out, to keep "
+        "master.queue must be a file's path or a redis:// address or null, such as events.db (or left out, to keep "
         f"events in memory), not {queue!r} (str)"
     )
 

@@ -235,7 +235,6 @@ def test_systemd_is_told(run: Callable[..., Run], tmp_path: Path) -> None:
             messages.add(sock.recv(1000))
 
 
-
 def test_restarts_are_delayed_more_and_more() -> None:
     slot = _Slot(1)
     workers = _bare_workers()

@@ -45,6 +45,8 @@ BODIES = {
     "control/drop": (b'{"ids": [7000]}', 404),
     # The daemon is needed on.
     "control/reload": (b"[]", 400),
+    # It is one process.
+    "control/replace": (b"", 409),
     "control/stop": (b"[]", 400),
 }
 """What is sent, and the answer to those who may."""
