@@ -51,15 +51,20 @@ class Engine:
             f"{name.replace('_', '-')} {value or chr(34) * 2}"
             for name, value in self.options.items()
         ]
-        own = [f"port {self.port}", "bind 127.0.0.1", f"dir {self._folder}", "daemonize no"]
+        address = [] if "bind" in self.options else ["bind 127.0.0.1"]
+        own = [f"port {self.port}", *address, f"dir {self._folder}", "daemonize no"]
         config = self._folder / "engine.conf"
-        if not (self._sentinel and config.exists()):
+        # What Sentinel has written there is kept.
+        if not config.exists():
             config.write_text("\n".join([*own, *lines, ""]))
-        command = ["redis-server", str(config), *(["--sentinel"] if self._sentinel else [])]
         with (self._folder / "engine.log").open("ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+            self.process = subprocess.Popen(self.command(config), stdout=log, stderr=log)
         self.wait()
         return self
+
+    def command(self, config: Path) -> list[str]:
+        """What starts it."""
+        return ["redis-server", str(config), *(["--sentinel"] if self._sentinel else [])]
 
     def wait(self) -> None:
         """Wait until it answers."""

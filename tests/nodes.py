@@ -75,12 +75,14 @@ class Node:
     config: Path
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
+    prefix: tuple[str, ...] = ()
+    """What runs the command, in a network namespace for instance."""
 
     def start(self) -> None:
         with (self.folder / "nodes.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "daemonkit", "run", "program.py"),
+                    *(*self.prefix, sys.executable, "-m", "daemonkit", "run", "program.py"),
                     *("--config", str(self.config), "--port", str(self.port)),
                 ],
                 cwd=self.folder,
@@ -123,10 +125,12 @@ class Node:
 class Sender(threading.Thread):
     """Sends numbered events, on one connection to each daemon."""
 
-    def __init__(self, first: int, nodes: list[Node], over: threading.Event) -> None:
+    def __init__(
+        self, first: int, nodes: list[Node], over: threading.Event, clients: int = CLIENTS
+    ) -> None:
         super().__init__(daemon=True)
         self.answered: list[int] = []
-        self._numbers = iter(range(first, sys.maxsize, CLIENTS))
+        self._numbers = iter(range(first, sys.maxsize, clients))
         self._nodes = nodes
         self._over = over
         self._random = random.Random(first)
@@ -151,20 +155,27 @@ class Sender(threading.Thread):
                 connection.close()
 
 
-def run(seconds: float, folder: Path, fsync: str, seed: int) -> Result:
-    """Run the test."""
-    chance = random.Random(seed)
-    engine = Engine(folder / "engine", appendfsync=fsync).start()
+def write_program(folder: Path, queue: str, **master: object) -> Path:
+    """Write the program and its configuration; returns the latter's path."""
     (folder / "program.py").write_text(PROGRAM)
     config = folder / "config.yaml"
-    master = {
-        "queue": engine.address(),
+    settings = {
+        "queue": queue,
         "node_timeout": NODE_TIMEOUT,
         "ack_batch": ACK_BATCH,
         "queue_size": 1_000_000,
         "log_level": "INFO",
+        **master,
     }
-    config.write_text(json.dumps({"master": master}))
+    config.write_text(json.dumps({"master": settings}))
+    return config
+
+
+def run(seconds: float, folder: Path, fsync: str, seed: int) -> Result:
+    """Run the test."""
+    chance = random.Random(seed)
+    engine = Engine(folder / "engine", appendfsync=fsync).start()
+    config = write_program(folder, engine.address())
     nodes = [Node(folder, config) for _ in range(NODES)]
     over = threading.Event()
     senders = [Sender(number, nodes, over) for number in range(CLIENTS)]
@@ -184,7 +195,7 @@ def run(seconds: float, folder: Path, fsync: str, seed: int) -> Result:
         for sender in senders:
             sender.join(PATIENCE)
             assert not sender.is_alive(), "a sender hangs"
-        _wait_until_empty(engine)
+        wait_until_empty(engine)
     finally:
         over.set()
         statuses = [node.end(signal.SIGTERM) for node in nodes if node.process is not None]
@@ -212,7 +223,8 @@ def _harm(chance: random.Random, nodes: list[Node], engine: Engine, counts: Coun
             counts["suspensions"] += 1
 
 
-def _wait_until_empty(engine: Engine) -> None:
+def wait_until_empty(engine: Engine) -> None:
+    """Wait until no event waits any more."""
     until = time.monotonic() + PATIENCE
     with engine.client(decode_responses=True) as client:
         while True:
@@ -224,10 +236,16 @@ def _wait_until_empty(engine: Engine) -> None:
             time.sleep(0.05)
 
 
-def _result(folder: Path, senders: list[Sender], counts: Counter[str]) -> Result:
+def handled_in(folder: Path) -> Counter[int]:
+    """How often each event was handled."""
     handled: Counter[int] = Counter()
     for file in folder.glob("handled-*"):
         handled.update(map(int, file.read_text().split()))
+    return handled
+
+
+def _result(folder: Path, senders: list[Sender], counts: Counter[str]) -> Result:
+    handled = handled_in(folder)
     answered = [number for sender in senders for number in sender.answered]
     missing = [number for number in answered if number not in handled]
     twice = sum(1 for times in handled.values() if times > 1)
