@@ -26,7 +26,7 @@ def bind_public(
     return bind(settings.host, settings.port, warn, with_udp=with_udp)
 
 
-def bind_admin(settings: Settings, logger: Logger, *, shared: bool) -> Sockets | None:
+def bind_admin(settings: Settings, logger: Logger, *, shared: bool = False) -> Sockets | None:
     """The socket of the admin listener, None if there is none; shared: with other workers. Raises
     StartError."""
     if settings.admin is None:

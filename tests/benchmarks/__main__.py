@@ -19,7 +19,7 @@ from .rows import ROWS
 
 PEER_PACKAGES = (
     *("aiohttp", "fastapi", "gunicorn", "starlette", "uvicorn", "uvloop", "httptools"),
-    *("persist-queue", "litequeue", "huey", "matplotlib"),
+    *("persist-queue", "litequeue", "huey", "matplotlib", "redis", "dramatiq", "faststream"),
 )
 BOTH = "both"
 EPILOG = """\
@@ -38,6 +38,8 @@ def missing() -> str | None:
     wanted = []
     if shutil.which("wrk") is None:
         wanted.append("wrk is missing: apt-get install wrk")
+    if shutil.which("redis-server") is None:
+        wanted.append("redis-server is missing: apt-get install redis-server")
     if absent:
         wanted.append(f"{', '.join(absent)} missing: pip install -e '.[bench]'")
     return "; ".join(wanted) or None

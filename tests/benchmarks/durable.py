@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import signal
 import time
@@ -130,7 +129,7 @@ def _drain(bench: Bench, events: int, size: int) -> float:
                 DRAIN_SECONDS,
             )
             server.rest()
-            seconds: float = json.loads(server.get("/count")[1])["seconds"]
+            seconds = server.drained_in()
             handled = server.count()
             server.stop()
         if handled != events:

@@ -30,6 +30,7 @@ from .servers import (
     UDP_UVLOOP,
     WAITRESS,
 )
+from .shared import SHARED_ROWS
 from .slow import SLOW_ROW
 
 OURS = DAEMONKIT.name
@@ -217,4 +218,5 @@ ROWS = (
     SLOW_ROW,
     *COMPUTING_ROWS,
     *DURABLE_ROWS,
+    *SHARED_ROWS,
 )

@@ -256,6 +256,11 @@ class Server:
         number: int = json.loads(self.get("/hello")[1])["number"]
         return number
 
+    def drained_in(self) -> float:
+        """Seconds from the first to the latest event that DRAINING has handled."""
+        seconds: float = json.loads(self.get("/count")[1])["seconds"]
+        return seconds
+
     def settled_count(self) -> int:
         """The consumer's count, once it no longer changes."""
         self.rest()

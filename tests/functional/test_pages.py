@@ -42,7 +42,7 @@ def fetch(url): ...
 CONFIG = {"url": "http://x", "urls": ["http://x"], "token": "t"}
 RUNNERS = {"python", "yaml", "sh", "console", "ini", "text"}
 """Languages of blocks; `text` is output, and not run."""
-EXEMPT = 8
+EXEMPT = 10
 """Blocks with a comment that they aren't run."""
 
 

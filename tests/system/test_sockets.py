@@ -5,7 +5,7 @@ import os
 import socket
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -129,12 +129,14 @@ def test_a_picked_port_that_udp_cannot_have_is_picked_again(
 ) -> None:
     real, tried = sockets._bound, []
 
-    def sometimes(family: int, kind: socket.SocketKind, address: Any) -> socket.socket:
+    def sometimes(
+        family: int, kind: socket.SocketKind, address: Any, shared: bool
+    ) -> socket.socket:
         if kind == socket.SOCK_DGRAM:
             tried.append(address[1])
             if len(tried) < 3:
                 raise OSError(errno.EADDRINUSE, "Address already in use")
-        return real(family, kind, address)
+        return real(family, kind, address, shared)
 
     monkeypatch.setattr(sockets, "_bound", sometimes)
     bound = sockets.bind("127.0.0.1", 0, no_warning)
@@ -147,11 +149,11 @@ def test_a_picked_port_that_udp_cannot_have_is_picked_again(
 def test_a_search_for_a_free_port_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     real, tried = sockets._bound, []
 
-    def never(family: int, kind: socket.SocketKind, address: Any) -> socket.socket:
+    def never(family: int, kind: socket.SocketKind, address: Any, shared: bool) -> socket.socket:
         if kind == socket.SOCK_DGRAM:
             tried.append(address[1])
             raise OSError(errno.EADDRINUSE, "Address already in use")
-        return real(family, kind, address)
+        return real(family, kind, address, shared)
 
     monkeypatch.setattr(sockets, "_bound", never)
     with pytest.raises(StartError, match=r"127\.0\.0\.1:0: Address already in use"):
@@ -416,3 +418,13 @@ def test_the_peer_of_another_socket_has_no_user() -> None:
         socket.create_connection(server.getsockname()) as client,
     ):
         assert sockets.peer_user(client) in (None, -1)
+
+
+def test_a_port_may_be_shared_on_purpose() -> None:
+    with (
+        closing(sockets.bind("127.0.0.1", 0, no_warning, shared=True)) as one,
+        closing(sockets.bind("127.0.0.1", one.port, no_warning, shared=True)) as other,
+    ):
+        assert one.port == other.port
+        with pytest.raises(StartError, match="Address already in use"):
+            sockets.bind("127.0.0.1", one.port, no_warning)

@@ -233,16 +233,17 @@ class SharedQueue(Bounded):
 
     def _may_hand_out(self, entries: Sequence[Entry]) -> bool:
         """Whether these are still this node's to handle; waits until it knows."""
+        began = 0.0
         # All of them were taken at once, so they were abandoned at once.
-        if self._node.is_fresh and self._in_flight.holds_event(entries[0].id):
-            return True
-        began = monotonic()
-        # Others may have taken over: this node may have been suspended, or cut off.
-        while not self._node.is_fresh and not self._closing.wait(STALE_POLL):
-            pass
-        self._waiting.idle.seconds += monotonic() - began
-        if self._node.is_fresh and self._in_flight.holds_event(entries[0].id):
-            return True
+        while self._in_flight.holds_event(entries[0].id):
+            if self._node.is_fresh:
+                if began:
+                    self._waiting.idle.seconds += monotonic() - began
+                return True
+            began = began or monotonic()
+            # Others may have taken over: this node may have been suspended, or cut off.
+            if self._closing.wait(STALE_POLL):
+                break
         self._waiting.forget(len(entries))
         return False
 

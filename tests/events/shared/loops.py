@@ -64,8 +64,12 @@ class Loop:
         os.close(self._write)
 
     def _run(self) -> None:
-        while not self._over:
+        while True:
             due = min((duty(monotonic()) for duty in list(self._duties)), default=math.inf)
+            if self._over:
+                return
+            if self._over:
+                return
             poll = select.poll()
             poll.register(self._read, select.POLLIN)
             for fd, item in self._items.items():

@@ -255,6 +255,20 @@ def test_nothing_is_handed_out_while_heartbeats_are_overdue(
     assert handed[0].event == 1
 
 
+def test_an_event_is_not_forgotten_when_heartbeats_come_and_go(
+    make_node: NodeMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = make_node(timeout=60.0)
+    node.put("x")
+    wait_until(lambda: node.queue._in_flight.open == 1)
+    answers = iter([False, True, False, True, True])
+    monkeypatch.setattr(
+        type(node.queue._node), "is_fresh", property(lambda self: next(answers, True))
+    )
+
+    assert node.queue.get().event == "x"
+
+
 def test_a_pause_leaves_events_to_other_nodes(make_node: NodeMaker) -> None:
     paused, other = make_node(), make_node()
     paused.handle()
