@@ -9,7 +9,8 @@ from itertools import accumulate
 from typing import Any
 
 from ..exceptions import BatchTooLarge, QueueFull, Unavailable
-from .entry import Batch, Load, Loop, Refusal
+from ..types import Event
+from .entry import Batch, FailedAttempt, Load, Loop, Refusal
 from .waiting import Idle, Waiting
 
 
@@ -33,6 +34,7 @@ class Bounded:
         self.memory_limit = memory_limit
         self.accepted = 0
         """How many events were added so far."""
+        self.gave_up: Callable[[Event, FailedAttempt], object] = lambda *_: None
         self.with_meta = False
         self.keep_lines = False
         self._waiting = waiting

@@ -195,7 +195,9 @@ class EventQueue(Component, Protocol):
     is_durable: events survive the process, and `done` must be called for handled ones; with_meta,
     keep_lines: set by the event processor if it needs each event's circumstances, or its text for
     retries; size: the most events that may wait; memory_limit: the most bytes that they may use;
-    accepted: how many events were added so far; failed_events: those that operators may see.
+    accepted: how many events were added so far; failed_events: those that operators may see;
+    gave_up: called with an event that is a dead letter although its handler never returned, and
+    why; set by the event processor.
     """
 
     is_durable: bool
@@ -204,6 +206,7 @@ class EventQueue(Component, Protocol):
     size: int
     memory_limit: float
     accepted: int
+    gave_up: Callable[[Event, FailedAttempt], object]
 
     @property
     def idle(self) -> Any:

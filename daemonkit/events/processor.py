@@ -69,6 +69,7 @@ class Processor:
         queue.keep_lines = retry.retries > 0
         self._retry = retry
         self._dead_letter_hooks = dead_letter_hooks
+        queue.gave_up = self._call_hooks
         self._redact = redact
         self._timeout = timeout
         self._is_wanted = False
@@ -244,9 +245,12 @@ class Processor:
             log_safely(self._logger, logging.ERROR, text)
         if dead and self._dead_letter_hooks and self._queue.flush():
             for event in dead:
-                about = f" on the event {beginning(event)}"
-                for hook in self._dead_letter_hooks:
-                    call_hook(hook, "dead-letter", self._failures, event, failure, about=about)
+                self._call_hooks(event, failure)
+
+    def _call_hooks(self, event: Event, failure: FailedAttempt) -> None:
+        about = f" on the event {beginning(event)}"
+        for hook in self._dead_letter_hooks:
+            call_hook(hook, "dead-letter", self._failures, event, failure, about=about)
 
     def _described(self, events: Any) -> str:
         what = f"{len(events)} events, beginning" if self._batch else "the event"

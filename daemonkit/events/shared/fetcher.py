@@ -10,6 +10,8 @@ from typing import Any
 from ...exceptions import InvalidEvent
 from ...runtime.failures import FailureLog
 from ...runtime.part import ThreadedPart
+from ...types import Event
+from ..codec import decode
 from ..durable.rows import StoredBatch
 from ..durable.unpacking import retry_of, unpack
 from ..entry import Entry, FailedAttempt, failure_of
@@ -39,7 +41,7 @@ class Fetcher(ThreadedPart):
     """Holds entries of the stream and passes their events to `waiting`.
 
     changed: called when there are results to be saved; with_meta: returns whether the handler wants
-    each event's circumstances.
+    each event's circumstances; gave_up: see `EventQueue`.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Fetcher(ThreadedPart):
         logger: logging.Logger,
         changed: Callable[[], None],
         with_meta: Callable[[], bool],
+        gave_up: Callable[[Event, FailedAttempt], object],
     ) -> None:
         super().__init__("event queue fetcher", "the event queue's fetcher")
         self._engine = engine
@@ -64,6 +67,7 @@ class Fetcher(ThreadedPart):
         self._failures = FailureLog(logger)
         self._changed = changed
         self._with_meta = with_meta
+        self._gave_up = gave_up
         self.may_go_on = threading.Condition()
         """Notified when there may be room, or the node has joined."""
         self.claiming = threading.Lock()
@@ -269,7 +273,10 @@ class Fetcher(ThreadedPart):
             if not self._is_idle(node):
                 return
             if number == suspected and times >= DEADLY - 1:
-                self._give_up(held, number)
+                failure = self._give_up(held, number)
+                # Once it is stored.
+                if self._is_idle(node):
+                    self._gave_up(event_of(held, number), failure)
                 continue
             begun = self._link.run(BEGIN, node, held.entry, number)
             if not begun:
@@ -295,7 +302,7 @@ class Fetcher(ThreadedPart):
         suspected = sum(held.left for held, _, _ in self._suspects)
         return self._in_flight.unsaved + self._in_flight.open - suspected
 
-    def _give_up(self, held: Held, number: int) -> None:
+    def _give_up(self, held: Held, number: int) -> FailedAttempt:
         id = _event(held, number)
         text = f"the process ended {DEADLY} times while it handled this event"
         self._logger.error("The event %d is now a dead letter: %s", id, text)
@@ -303,11 +310,22 @@ class Fetcher(ThreadedPart):
         failure = FailedAttempt(f"ProcessKilled: {text}", "", DEADLY, now, now)
         self._in_flight.failures.append(Failed(id, failure, None))
         self._changed()
+        return failure
 
 
 def dict_of(flat: Sequence[bytes] | None) -> dict[bytes, bytes]:
     """The fields of an entry, none if it was removed."""
     return fields_of(flat or ())
+
+
+def event_of(held: Held, number: int) -> Event:
+    """The event with this number, None if it isn't JSON any more."""
+    content = held.content
+    line = content.texts()[number] if isinstance(content, StoredBatch) else content.line
+    try:
+        return decode(line)
+    except InvalidEvent:
+        return None
 
 
 def _event(held: Held, number: int) -> int:

@@ -14,6 +14,7 @@ import hiredis
 from redis.connection import Connection
 
 from ...exceptions import BatchTooLarge, QueueFull, Unavailable
+from ...types import Problem
 from ..bounded import daemon_stopping
 from ..durable.group_commit import merged
 from ..durable.rows import to_row
@@ -85,6 +86,10 @@ class Puts:
     def threads(self) -> list[threading.Thread]:
         """Those that run."""
         return self._connector.running_threads()
+
+    def problems(self) -> list[Problem]:
+        """For the health check."""
+        return self._connector.problems()
 
     def add(self, batch: Batch, done: Done, *, patient: bool = False) -> None:
         """Put all events or none; patient: even if the engine takes long to come."""

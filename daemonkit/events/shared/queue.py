@@ -86,6 +86,7 @@ class SharedQueue(Bounded):
             logger,
             self._save_soon,
             lambda: self.with_meta,
+            lambda event, failure: self.gave_up(event, failure),
         )
         self._keeper = Keeper(
             engine,
@@ -308,6 +309,7 @@ class SharedQueue(Bounded):
         return [
             *self._fetcher.problems(),
             *self._keeper.problems(),
+            *self._puts.problems(),
             *self._faults.problems(),
         ]
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import time
 from functools import partial
+from typing import Any
 
 import pytest
 import redis
@@ -106,10 +107,15 @@ def test_an_event_that_kills_its_process_is_a_dead_letter_after_the_third(
                 os._exit(2)
         _, status = os.waitpid(pid, 0)
         assert os.waitstatus_to_exitcode(status) == 1
+    given_up: list[Any] = []
     node = make_node()
+    node.queue.gave_up = lambda *given: given_up.append(given)
     node.handle()
     wait_until(lambda: node.queue.counters()["dead_now"] == 1)
     wait_until(lambda: not len(node.queue))
+    wait_until(lambda: given_up)
+    assert given_up[0][0] == "deadly"
+    assert given_up[0][1].attempts == 3
     (dead,) = node.queue.failed_events.page(Selection(), None, 10, whole=True).events
 
     assert dead.event == '"deadly"'
