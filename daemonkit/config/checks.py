@@ -198,10 +198,11 @@ def _queue(value: Any) -> str:
     return _text(value)
 
 
-def _confirm(value: Any) -> dict[str, int]:
-    if not isinstance(value, dict) or not set(value) <= {"replicas"}:
+def _confirm(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict) or not set(value) <= {"replicas", "aof"}:
         raise ValueError
-    return {name: _whole(number, 0, 100) for name, number in value.items()}
+    checks = {"replicas": lambda number: _whole(number, 0, 100), "aof": _boolean}
+    return {name: checks[name](given) for name, given in value.items()}
 
 
 LEVEL_TIME = duration(1, 7 * 86_400)
@@ -217,4 +218,4 @@ QUEUE = Check(
     "events.db (or left out, to keep events in memory)",
     is_path=True,
 )
-CONFIRM = Check("a mapping with `replicas`, an int 0..100", _confirm, "{replicas: 1}")
+CONFIRM = Check("a mapping with `replicas`, 0..100, and `aof`", _confirm, "{replicas: 1}")

@@ -96,7 +96,7 @@ class Settings:
         duration(1, 3600),
         "After how long without heartbeats a daemon that shares `queue` is dead.",
     )
-    confirm: dict[str, int] = _setting(  # noqa: RUF009
+    confirm: dict[str, Any] = _setting(  # noqa: RUF009
         {}, CONFIRM, "Who must have an event of a shared `queue`; see [scale](scale.md)."
     )
     dead_letters: int = _setting(10_000, whole(1), "How many dead letters a shared `queue` keeps.")

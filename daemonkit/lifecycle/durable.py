@@ -55,6 +55,7 @@ def _make_shared_queue(
         ack_batch=settings.ack_batch,
         timeout=settings.node_timeout,
         replicas=settings.confirm.get("replicas", 0),
+        on_disk=settings.confirm.get("aof", False),
         dead_letters=settings.dead_letters,
         changed=changed,
     )

@@ -9,6 +9,7 @@ from ...exceptions import StartError
 from .engine import MINIMUM, Engine, EngineAway, EngineRefuses, Link
 from .faults import EngineFaults
 
+WITH_WAITAOF = (7, 2)
 SECTIONS = ("server", "persistence", "memory", "replication")
 
 
@@ -20,6 +21,7 @@ class EngineFacts:
 
     def __init__(self, engine: Engine, faults: EngineFaults, logger: logging.Logger) -> None:
         self.shown: dict[str, Any] = {"address": engine.shown}
+        self.needs_waitaof = False
         self._faults = faults
         self._logger = logger
         self._warnings: list[str] = []
@@ -41,6 +43,11 @@ class EngineFacts:
             raise StartError(
                 f"the event queue's engine {self.shown['address']} is version {version}; it must "
                 f"be Redis or Valkey {least} or newer"
+            )
+        if at_start and self.needs_waitaof and _numbers(version) < WITH_WAITAOF:
+            raise StartError(
+                f"confirm.aof needs Redis 7.2, or Valkey, and the event queue's engine "
+                f"{self.shown['address']} is version {version}"
             )
         has_aof = info.get("aof_enabled") == "1"
         policy = info.get("maxmemory_policy", "?")

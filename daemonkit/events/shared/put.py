@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from ...runtime.clock import monotonic
 from ..entry import Batch, Refusal
@@ -10,8 +11,34 @@ from ..entry import Batch, Refusal
 CONFIRM_TIMEOUT = 5.0
 """Seconds until a put that the engine hasn't confirmed is refused."""
 
+REPLICAS_TIMEOUT = 4.0
+"""Seconds to wait for replicas."""
+
 Argument = bytes | str | int
 Done = Callable[[Refusal | None], object]
+
+
+class Replicas(NamedTuple):
+    """needed: how many replicas must have a put; on_disk: whether on their disks."""
+
+    needed: int = 0
+    on_disk: bool = False
+
+    def command(self) -> tuple[Argument, ...]:
+        """What waits for them; () without any."""
+        if not self.needed:
+            return ()
+        timeout = int(REPLICAS_TIMEOUT * 1000)
+        if self.on_disk:
+            # Not on the primary's: with `everysec`, that would be a second.
+            return ("WAITAOF", 0, self.needed, timeout)
+        return ("WAIT", self.needed, timeout)
+
+    def confirmed(self, answer: object) -> int:
+        """How many have it, as the answer to this command says."""
+        found = answer[1] if isinstance(answer, list) else answer
+        assert isinstance(found, int)
+        return found
 
 
 class Put:

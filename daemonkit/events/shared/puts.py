@@ -22,12 +22,10 @@ from ..entry import Batch, Loop, Refusal
 from .connector import Connector
 from .engine import Engine, EngineAway
 from .faults import EngineFaults
-from .put import CONFIRM_TIMEOUT, Argument, Done, Flight, Put, units_of
+from .put import CONFIRM_TIMEOUT, Argument, Done, Flight, Put, Replicas, units_of
 from .scripts import PUT
 from .stream_socket import StreamSocket
 
-REPLICAS_TIMEOUT = 4.0
-"""Seconds to wait for replicas."""
 REMEMBERED = 60.0
 """Seconds for which the engine remembers a put's number."""
 MAX_UNSENT = 64 * 1024 * 1024
@@ -42,14 +40,14 @@ class Puts:
     """The puts of this process, of any thread.
 
     size: returns the most events that may wait; counted: called with how many wait, as the engine
-    says; added: called with how many were added; replicas: how many must have a put.
+    says; added: called with how many were added; replicas: which must have a put.
     """
 
     def __init__(
         self,
         engine: Engine,
         faults: EngineFaults,
-        replicas: int,
+        replicas: Replicas,
         size: Callable[[], int],
         counted: Callable[[int], object],
         added: Callable[[int], object],
@@ -215,8 +213,8 @@ class Puts:
         flight.outcome = None
         how = how or ("EVALSHA", PUT.sha)
         command = _packed(*how, len(self._keys), *self._keys, *flight.arguments)
-        if self._replicas:
-            command += _packed("WAIT", self._replicas, int(REPLICAS_TIMEOUT * 1000))
+        if self._replicas.needed:
+            command += _packed(*self._replicas.command())
         self._socket.send(command)
 
     def _next(self) -> list[Put]:
@@ -235,19 +233,20 @@ class Puts:
             return
         if isinstance(answer, hiredis.ReplyError):
             self._refused(flight, str(answer))
-        elif flight.outcome is None and self._replicas:
+        elif flight.outcome is None and self._replicas.needed:
             assert isinstance(answer, bytes)
             flight.outcome = answer
         elif flight.outcome is None:
             assert isinstance(answer, bytes)
             self._confirmed(flight, answer)
         else:
-            assert isinstance(answer, int)
-            if answer >= self._replicas:
+            confirmed = self._replicas.confirmed(answer)
+            if confirmed >= self._replicas.needed:
                 self._confirmed(flight, flight.outcome)
             else:
                 self._flight = None
-                self._settle(flight.puts(), self._faults.too_few_replicas(answer, self._replicas))
+                refusal = self._faults.too_few_replicas(confirmed, self._replicas.needed)
+                self._settle(flight.puts(), refusal)
 
     def _refused(self, flight: Flight, text: str) -> None:
         code = text.partition(" ")[0]
@@ -296,7 +295,7 @@ class Puts:
     def _skip_wait(self) -> None:
         """The answer to a WAIT, which was sent with the put, says nothing."""
         assert self._socket is not None
-        if self._replicas:
+        if self._replicas.needed:
             self._socket.skip(1)
 
     def _broken(self) -> None:

@@ -25,7 +25,7 @@ from .fetcher import Fetcher
 from .in_flight import Failed, InFlight
 from .keeper import Keeper
 from .node import Node
-from .put import CONFIRM_TIMEOUT
+from .put import CONFIRM_TIMEOUT, Replicas
 from .puts import Puts
 from .view import View
 
@@ -40,8 +40,8 @@ class SharedQueue(Bounded):
 
     address: of the engine; name: of the daemons; size: the most events that may wait; ack_batch:
     the most results of handlers that the engine need not have; timeout: seconds after which a node
-    without heartbeats is dead; replicas: how many must have an event before it is accepted;
-    dead_letters: the most that are kept; changed: called when there may be a new problem.
+    without heartbeats is dead; replicas, on_disk: see `Replicas`; dead_letters: the most that are
+    kept; changed: called when there may be a new problem.
     Raises StartError for an address, a login or a layout that can't be used.
     """
 
@@ -57,6 +57,7 @@ class SharedQueue(Bounded):
         ack_batch: int = 100,
         timeout: float = 10.0,
         replicas: int = 0,
+        on_disk: bool = False,
         dead_letters: int = 10_000,
         changed: Callable[[], None] = lambda: None,
     ) -> None:
@@ -76,7 +77,9 @@ class SharedQueue(Bounded):
         self._faults = faults = EngineFaults(engine.shown, logger, changed)
         self._facts = EngineFacts(engine, faults, logger)
         self.failed_events = EngineFailures(engine)
-        self._puts = Puts(engine, faults, replicas, lambda: self.size, self._counted, self._added)
+        needed = Replicas(replicas, on_disk)
+        self._facts.needs_waitaof = on_disk and replicas > 0
+        self._puts = Puts(engine, faults, needed, lambda: self.size, self._counted, self._added)
         self._fetcher = Fetcher(
             engine,
             node,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import redis
 
-from daemonkit import Unavailable
+from daemonkit import StartError, Unavailable
 from daemonkit.events.shared import connector, put, puts
 from daemonkit.events.shared.address import parse
 from daemonkit.events.shared.engine import Engine as EngineLink
@@ -54,7 +54,7 @@ def test_a_put_that_is_cut_anywhere_is_stored_once(
 ) -> None:
     if replicas:
         # There is none, so all that waits for it is answered at once.
-        monkeypatch.setattr(puts, "REPLICAS_TIMEOUT", 0.001)
+        monkeypatch.setattr(put, "REPLICAS_TIMEOUT", 0.001)
     node = Node(engine.address(), replicas=replicas)
     node.queue._puts._connector._engine = through(proxy, node)
     node.queue.use_loop(node.loop)
@@ -165,9 +165,25 @@ def test_puts_of_many_threads_are_all_stored(node: Node) -> None:
 
 
 def test_replicas_that_are_too_few_refuse_an_event(make_node: NodeMaker, monkeypatch: Any) -> None:
-    monkeypatch.setattr(puts, "REPLICAS_TIMEOUT", 0.01)
+    monkeypatch.setattr(put, "REPLICAS_TIMEOUT", 0.01)
     node = make_node(replicas=1)
     with pytest.raises(Unavailable, match=r"^0 instead of 1 replicas of the event queue's engine"):
         node.put(1)
 
     assert "confirm.replicas" in node.queue.problems()[0].text
+
+
+def test_what_waits_for_replicas() -> None:
+    assert put.Replicas().command() == ()
+    assert put.Replicas(2).command() == ("WAIT", 2, 4000)
+    assert put.Replicas(2, on_disk=True).command() == ("WAITAOF", 0, 2, 4000)
+    assert (put.Replicas(2).confirmed(1), put.Replicas(2, on_disk=True).confirmed([0, 1])) == (1, 1)
+
+
+def test_replicas_disks_need_a_newer_engine(engine: Engine, client: redis.Redis) -> None:
+    if tuple(map(int, client.info()["redis_version"].split(".")))[:2] < (7, 2):
+        with pytest.raises(StartError, match=r"confirm\.aof needs Redis 7\.2, or Valkey"):
+            Node(engine.address(), replicas=1, on_disk=True)
+        return
+    node = Node(engine.address(), replicas=0, on_disk=True)
+    node.close()
