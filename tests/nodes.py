@@ -129,7 +129,8 @@ class Sender(threading.Thread):
         self, first: int, nodes: list[Node], over: threading.Event, clients: int = CLIENTS
     ) -> None:
         super().__init__(daemon=True)
-        self.answered: list[int] = []
+        self.answered: dict[int, float] = {}
+        """Events that were answered 200, and when."""
         self._numbers = iter(range(first, sys.maxsize, clients))
         self._nodes = nodes
         self._over = over
@@ -146,7 +147,7 @@ class Sender(threading.Thread):
                     response = connection.getresponse()
                     response.read()
                     if response.status == 200:
-                        self.answered.append(number)
+                        self.answered[number] = time.monotonic()
                     else:
                         self._over.wait(0.02)
             except (OSError, http.client.HTTPException):
@@ -180,6 +181,7 @@ def run(seconds: float, folder: Path, fsync: str, seed: int) -> Result:
     over = threading.Event()
     senders = [Sender(number, nodes, over) for number in range(CLIENTS)]
     counts: Counter[str] = Counter()
+    engine_kills: list[float] = []
     try:
         for node in nodes:
             node.start()
@@ -190,7 +192,7 @@ def run(seconds: float, folder: Path, fsync: str, seed: int) -> Result:
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             time.sleep(chance.uniform(0.3, 1.5))
-            _harm(chance, nodes, engine, counts)
+            _harm(chance, nodes, engine, counts, engine_kills)
         over.set()
         for sender in senders:
             sender.join(PATIENCE)
@@ -201,10 +203,16 @@ def run(seconds: float, folder: Path, fsync: str, seed: int) -> Result:
         statuses = [node.end(signal.SIGTERM) for node in nodes if node.process is not None]
         engine.close()
     assert statuses == [0] * NODES, f"exit statuses {statuses}"
-    return _result(folder, senders, counts)
+    return _result(folder, senders, counts, engine_kills)
 
 
-def _harm(chance: random.Random, nodes: list[Node], engine: Engine, counts: Counter[str]) -> None:
+def _harm(
+    chance: random.Random,
+    nodes: list[Node],
+    engine: Engine,
+    counts: Counter[str],
+    engine_kills: list[float],
+) -> None:
     node = chance.choice(nodes)
     match chance.choice(("node", "node", "engine", "suspension")):
         case "node":
@@ -212,6 +220,7 @@ def _harm(chance: random.Random, nodes: list[Node], engine: Engine, counts: Coun
             node.start()
             counts["node_kills"] += 1
         case "engine":
+            engine_kills.append(time.monotonic())
             engine.kill()
             time.sleep(chance.uniform(0.0, 1.0))
             engine.start()
@@ -244,10 +253,15 @@ def handled_in(folder: Path) -> Counter[int]:
     return handled
 
 
-def _result(folder: Path, senders: list[Sender], counts: Counter[str]) -> Result:
+def _result(
+    folder: Path, senders: list[Sender], counts: Counter[str], engine_kills: list[float]
+) -> Result:
     handled = handled_in(folder)
-    answered = [number for sender in senders for number in sender.answered]
-    missing = [number for number in answered if number not in handled]
+    answered = {n: at for sender in senders for n, at in sender.answered.items()}
+    missing = {n: at for n, at in answered.items() if n not in handled}
+    for number, at in missing.items():
+        before = min((kill - at for kill in engine_kills if kill >= at), default=None)
+        print(f"event {number} is missing; seconds until the engine was killed: {before}")
     twice = sum(1 for times in handled.values() if times > 1)
     return Result(
         len(answered),

@@ -16,12 +16,19 @@ SECTIONS = ("server", "persistence", "memory", "replication")
 class EngineFacts:
     """The settings of one engine, looked at now and then.
 
-    warn: called with each new warning.
+    needs_waitaof: whether replicas are to say what they have on their disks.
     """
 
-    def __init__(self, engine: Engine, faults: EngineFaults, logger: logging.Logger) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        faults: EngineFaults,
+        logger: logging.Logger,
+        *,
+        needs_waitaof: bool = False,
+    ) -> None:
         self.shown: dict[str, Any] = {"address": engine.shown}
-        self.needs_waitaof = False
+        self._needs_waitaof = needs_waitaof
         self._faults = faults
         self._logger = logger
         self._warnings: list[str] = []
@@ -44,7 +51,7 @@ class EngineFacts:
                 f"the event queue's engine {self.shown['address']} is version {version}; it must "
                 f"be Redis or Valkey {least} or newer"
             )
-        if at_start and self.needs_waitaof and _numbers(version) < WITH_WAITAOF:
+        if at_start and self._needs_waitaof and _numbers(version) < WITH_WAITAOF:
             raise StartError(
                 f"confirm.aof needs Redis 7.2, or Valkey, and the event queue's engine "
                 f"{self.shown['address']} is version {version}"

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import hiredis
+
 from ...runtime.clock import monotonic
 from ..entry import Batch, Refusal
+from .scripts import PUT
 
 CONFIRM_TIMEOUT = 5.0
 """Seconds until a put that the engine hasn't confirmed is refused."""
@@ -15,6 +18,7 @@ REPLICAS_TIMEOUT = 4.0
 """Seconds to wait for replicas."""
 
 Argument = bytes | str | int
+BY_SHA, BY_TEXT = ("EVALSHA", PUT.sha), ("EVAL", PUT.text)
 Done = Callable[[Refusal | None], object]
 
 
@@ -63,13 +67,24 @@ class Put:
 
 
 class Flight:
-    """A put that has no answer yet; units: puts that share an entry, or several."""
+    """A put that has no answer yet.
 
-    def __init__(self, arguments: list[Argument], units: list[list[Put]]) -> None:
-        self.arguments = arguments
+    head: the first arguments of the script PUT; units: puts that share an entry, or several; tails:
+    the arguments for each of them.
+    """
+
+    def __init__(
+        self, head: list[Argument], units: list[list[Put]], tails: list[list[Argument]]
+    ) -> None:
+        self.head = head
         self.units = units
+        self.tails = tails
         self.outcome: bytes | None = None
         """What the engine answered, while replicas are waited for."""
+
+    def arguments(self) -> list[Argument]:
+        """All arguments."""
+        return [*self.head, *(argument for tail in self.tails for argument in tail)]
 
     def puts(self) -> list[Put]:
         return [put for unit in self.units for put in unit]
@@ -85,3 +100,14 @@ def units_of(puts: Sequence[Put]) -> list[list[Put]]:
         else:
             units[-1].append(put)
     return units
+
+
+def put_command(how: tuple[str, str], keys: Sequence[str], arguments: Sequence[Argument]) -> bytes:
+    """The command that runs the script PUT; how: BY_SHA or BY_TEXT."""
+    return packed(*how, len(keys), *keys, *arguments)
+
+
+def packed(*command: Argument) -> bytes:
+    """A command as it is sent."""
+    data: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]
+    return data

@@ -5,6 +5,7 @@ A put whose answer was lost is sent again under its number, and the engine knows
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 from collections import deque
@@ -22,12 +23,22 @@ from ..entry import Batch, Loop, Refusal
 from .connector import Connector
 from .engine import Engine, EngineAway
 from .faults import EngineFaults
-from .put import CONFIRM_TIMEOUT, Argument, Done, Flight, Put, Replicas, units_of
-from .scripts import PUT
+from .put import (
+    BY_SHA,
+    BY_TEXT,
+    CONFIRM_TIMEOUT,
+    Argument,
+    Done,
+    Flight,
+    Put,
+    Replicas,
+    packed,
+    put_command,
+    units_of,
+)
+from .repairs import REMEMBERED, Repairs
 from .stream_socket import StreamSocket
 
-REMEMBERED = 60.0
-"""Seconds for which the engine remembers a put's number."""
 MAX_UNSENT = 64 * 1024 * 1024
 """Bytes of events that may wait to be put."""
 MAX_TOGETHER = 4000
@@ -48,6 +59,7 @@ class Puts:
         engine: Engine,
         faults: EngineFaults,
         replicas: Replicas,
+        logger: logging.Logger,
         size: Callable[[], int],
         counted: Callable[[int], object],
         added: Callable[[int], object],
@@ -64,6 +76,7 @@ class Puts:
         self._unsent = 0
         self._flight: Flight | None = None
         self._number = 0
+        self._repairs = Repairs(engine.keys, logger, self._go_on, self._repair_failed)
         self._socket: StreamSocket | None = None
         self._loop: Loop | None = None
         self._closed = False
@@ -181,12 +194,19 @@ class Puts:
     def _use(self, connection: Connection) -> None:
         assert self._loop is not None
         self._socket = StreamSocket(connection, self._loop, self._received, self._broken)
+        self._repairs.begin(self._socket)
+
+    def _go_on(self) -> None:
+        """The engine has all that it had confirmed: send what was under way, and what waits."""
         if self._flight is not None:
             # Under the same number: the engine says whether it has it.
             self._fly(self._flight)
+        else:
+            self._send()
 
     def _send(self) -> None:
-        if self._flight is not None or self._socket is None or not self._waiting:
+        is_busy = self._flight is not None or self._repairs.is_busy
+        if is_busy or self._socket is None or not self._waiting:
             return
         with self._lock:
             puts = self._next()
@@ -200,21 +220,22 @@ class Puts:
     def _made_flight(self, puts: Sequence[Put]) -> Flight:
         units = units_of(puts)
         self._number += 1
-        arguments: list[Argument] = [self._number, int(REMEMBERED * 1000), self._size()]
+        head: list[Argument] = [self._number, int(REMEMBERED * 1000), self._size()]
+        tails: list[list[Argument]] = []
         for unit in units:
             rows = [to_row(batch, 0) for batch in merged(unit)]
-            arguments += [len(rows), sum(row.events for row in rows)]
+            tail: list[Argument] = [len(rows), sum(row.events for row in rows)]
             for row in rows:
-                arguments += [row.events, row.source, row.peers or "", row.lines]
-        return Flight(arguments, units)
+                tail += [row.events, row.source, row.peers or "", row.lines]
+            tails.append(tail)
+        return Flight(head, units, tails)
 
-    def _fly(self, flight: Flight, *how: str) -> None:
+    def _fly(self, flight: Flight, how: tuple[str, str] = BY_SHA) -> None:
         assert self._socket is not None
         flight.outcome = None
-        how = how or ("EVALSHA", PUT.sha)
-        command = _packed(*how, len(self._keys), *self._keys, *flight.arguments)
+        command = put_command(how, self._keys, flight.arguments())
         if self._replicas.needed:
-            command += _packed(*self._replicas.command())
+            command += packed(*self._replicas.command())
         self._socket.send(command)
 
     def _next(self) -> list[Put]:
@@ -228,6 +249,9 @@ class Puts:
         return puts
 
     def _received(self, answer: object) -> None:
+        if self._repairs.is_busy:
+            self._repairs.received(answer)
+            return
         flight = self._flight
         if flight is None:
             return
@@ -253,7 +277,7 @@ class Puts:
         if code == "NOSCRIPT":
             # It was restarted, or its scripts were flushed.
             self._skip_wait()
-            self._fly(flight, "EVAL", PUT.text)
+            self._fly(flight, BY_TEXT)
             return
         self._flight = None
         if code == "OOM":
@@ -273,9 +297,11 @@ class Puts:
         refused: list[Put] = []
         accepted: list[Put] = []
         again: list[Put] = []
-        for unit, flag in zip(flight.units, flags, strict=True):
+        stored: list[list[Argument]] = []
+        for unit, tail, flag in zip(flight.units, flight.tails, flags, strict=True):
             if flag == ord("1"):
                 accepted += unit
+                stored.append(tail)
             elif len(unit) == 1:
                 refused += unit
             else:
@@ -285,12 +311,18 @@ class Puts:
         with self._lock:
             self._waiting.extendleft(reversed(again))
             self._unsent += sum(put.size for put in again)
+        if stored:
+            self._repairs.keep(flight.head, stored)
         self._added(sum(put.count for put in accepted if put.done is not None))
         # First, so that the engine works while the answers are sent.
         self._send()
         self._settle(accepted, None)
         if refused:
             self._settle(refused, QueueFull(f"The event queue is full ({self._size()} events)"))
+
+    def _repair_failed(self, text: str) -> None:
+        self._faults.away(EngineAway(text))
+        self._broken()
 
     def _skip_wait(self) -> None:
         """The answer to a WAIT, which was sent with the put, says nothing."""
@@ -307,8 +339,4 @@ class Puts:
         sock, self._socket = self._socket, None
         if sock is not None:
             sock.close()
-
-
-def _packed(*command: Argument) -> bytes:
-    packed: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]
-    return packed
+            self._repairs.note_break()

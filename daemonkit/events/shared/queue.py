@@ -30,7 +30,7 @@ from .puts import Puts
 from .view import View
 
 LOOP_TIMEOUT = CONFIRM_TIMEOUT + 5.0
-"""Seconds that a thread waits for the loop, which is to tell it that the engine takes too long."""
+"""Seconds that a thread waits for the loop to tell it what the engine says."""
 STALE_POLL = 0.1
 """Seconds between two looks whether this node may hand out what it holds."""
 
@@ -75,11 +75,11 @@ class SharedQueue(Bounded):
         self._in_flight = in_flight = InFlight()
         engine = Engine(parsed, parsed.name or name, node.name)
         self._faults = faults = EngineFaults(engine.shown, logger, changed)
-        self._facts = EngineFacts(engine, faults, logger)
+        self._facts = EngineFacts(engine, faults, logger, needs_waitaof=on_disk)
         self.failed_events = EngineFailures(engine)
         needed = Replicas(replicas, on_disk)
-        self._facts.needs_waitaof = on_disk and replicas > 0
-        self._puts = Puts(engine, faults, needed, lambda: self.size, self._counted, self._added)
+        told = (lambda: self.size, self._counted, self._added)
+        self._puts = Puts(engine, faults, needed, logger, *told)
         self._fetcher = Fetcher(
             engine,
             node,
