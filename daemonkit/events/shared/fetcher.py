@@ -215,7 +215,7 @@ class Fetcher(ThreadedPart):
             held = self._held(entry, fields, bits, failed)
             if held is None:
                 # Dropped by an operator, or nothing of ours.
-                link.run(SETTLE, entry, 1, b"", fields.get(b"k", b""))
+                link.run(SETTLE, entry, 0, b"", fields.get(b"k", b""))
                 continue
             with self._in_flight.lock:
                 if self._node.name != node:

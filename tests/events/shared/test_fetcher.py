@@ -69,6 +69,7 @@ def test_what_is_no_event_is_removed(node: Node, client: redis.Redis) -> None:
     node.put("real")
     wait_until(lambda: node.handled == ["real"])
     wait_until(lambda: client.xlen("{daemonkit:app}:stream") == 0)
+    assert client.hget("{daemonkit:app}:counts", "waiting") == "0"
 
 
 def test_a_damaged_event_is_a_dead_letter(node: Node, client: redis.Redis) -> None:
