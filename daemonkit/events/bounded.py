@@ -28,6 +28,7 @@ class Bounded:
     """
 
     name = "event queue"
+    gathers = False
 
     def __init__(self, size: int, waiting: Waiting, memory_limit: float = math.inf) -> None:
         self.size = size

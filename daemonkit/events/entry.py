@@ -175,6 +175,10 @@ class Loop(Protocol):
     def is_current_thread(self) -> bool:
         """Whether this is called by the loop."""
 
+    @property
+    def busy(self) -> float:
+        """Seconds that it has spent on other things than waiting, so far."""
+
     def add_duty(self, run_due: Callable[[float], float]) -> None:
         """Call `run_due` with the monotonic time before each wait; it returns when to call it
         again."""
@@ -192,7 +196,8 @@ class Loop(Protocol):
 class EventQueue(Component, Protocol):
     """Holds events until the event processor takes them, and failed ones until their retry.
 
-    is_durable: events survive the process, and `done` must be called for handled ones; with_meta,
+    is_durable: events survive the process, and `done` must be called for handled ones; gathers: a
+    put takes so long that those which come at once should be one; with_meta,
     keep_lines: set by the event processor if it needs each event's circumstances, or its text for
     retries; size: the most events that may wait; memory_limit: the most bytes that they may use;
     accepted: how many events were added so far; failed_events: those that operators may see;
@@ -201,6 +206,7 @@ class EventQueue(Component, Protocol):
     """
 
     is_durable: bool
+    gathers: bool
     with_meta: bool
     keep_lines: bool
     size: int

@@ -51,9 +51,9 @@ class Intake:
         return self._queue.with_meta
 
     @property
-    def is_durable(self) -> bool:
-        """Whether queued events are on the disk."""
-        return self._queue.is_durable
+    def gathers(self) -> bool:
+        """Whether puts that come at once should be one; see `EventQueue`."""
+        return self._queue.gathers
 
     def use(self, queue: EventQueue) -> None:
         """Put events on this queue from now on."""

@@ -223,11 +223,11 @@ class FastLane:
     def continue_gathering(self) -> bool:
         """Decide whether to read more requests before `end_iteration`.
 
-        A durable queue writes to the disk once per commit, so requests that arrive meanwhile
+        A queue in a file writes to the disk once per commit, so requests that arrive meanwhile
         should be part of this one.
         """
         before, self._counted = self._counted, len(self._taken)
-        return self._intake.is_durable and before < self._counted < MAX_GATHERED
+        return self._intake.gathers and before < self._counted < MAX_GATHERED
 
     def end_iteration(self) -> None:
         """Queue and answer the requests taken in this iteration of the loop."""

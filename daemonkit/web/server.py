@@ -179,6 +179,11 @@ class Server(ThreadedPart):
 
     # For what waits on this loop, see `events.entry.Loop`
 
+    @property
+    def busy(self) -> float:
+        """Seconds that the loop has spent on other things than waiting, so far."""
+        return 0.0 if self._listener is None else self._listener.clients.busy
+
     def add_duty(self, run_due: Callable[[float], float]) -> None:
         """Call `run_due` with the monotonic time before each wait; it returns when to call it
         again."""

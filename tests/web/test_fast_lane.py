@@ -541,7 +541,7 @@ def test_the_blocker_is_checked_once_per_iteration(lane: Lane) -> None:
 
 
 def test_requests_are_gathered_for_a_durable_queue_while_more_arrive(lane: Lane) -> None:
-    lane.queue.is_durable = True
+    lane.queue.gathers = True
     gathered = []
     for count in (0, 1, 2, 0, 1):
         lane.take(ONE * count)

@@ -49,7 +49,7 @@ class DurableQueue(Bounded, ThreadedPart):
     Concurrent puts share a commit.
     """
 
-    is_durable = True
+    is_durable = gathers = True
 
     def __init__(
         self,

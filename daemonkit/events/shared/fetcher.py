@@ -22,11 +22,14 @@ from .faults import EngineFaults
 from .in_flight import HANDLED, WAITING, Failed, Held, InFlight
 from .layout import GROUP
 from .node import Node
+from .pacing import Pacing
 from .records import batch_in, failure_in, fields_of
 from .scripts import BEGIN, SETTLE
 
 PREFETCH = 1000
 """Events that a node holds before it takes no more; one entry may exceed it."""
+LOW = 250
+"""New events that are ready for handlers, from which no more are read."""
 PREFETCH_SIZE = 64 * 1024 * 1024
 """Bytes, likewise."""
 MOST_ENTRIES = 64
@@ -79,6 +82,7 @@ class Fetcher(ThreadedPart):
         self._alone: tuple[Held, int] | None = None
         """The entry and the number of the event that is handled alone."""
         self._each = 1.0
+        self.pacing = Pacing()
         """How many events an entry has, of late."""
 
     def request_stop(self) -> None:
@@ -90,6 +94,11 @@ class Fetcher(ThreadedPart):
         """There may be room, or something else has changed."""
         with self.may_go_on:
             self.may_go_on.notify_all()
+
+    def ran_dry(self) -> bool:
+        """A handler waits for an event; returns False: there is none yet."""
+        self.wake()
+        return False
 
     def reread(self) -> None:
         """Take what is pending and not held."""
@@ -147,6 +156,7 @@ class Fetcher(ThreadedPart):
             except BaseException:
                 self._rereads = True
                 raise
+        self._stop_requested.wait(self.pacing.pause())
         try:
             if entries := self._read(node, ">", self._most()):
                 self._each = sum(int(dict_of(f).get(b"n", 1)) for _, f in entries) / len(entries)
@@ -158,10 +168,14 @@ class Fetcher(ThreadedPart):
     def _may_fetch(self) -> bool:
         if not self._node.is_joined or self._stop_requested.is_set():
             return False
-        return bool(self._suspects) or (self.room > 0 and not self._waiting.is_paused)
+        waiting = self._waiting
+        if self._suspects or self.room <= 0 or waiting.is_paused:
+            return bool(self._suspects)
+        # Few large reads cost less than many small ones.
+        return waiting.ready < LOW or waiting.consumers > 0
 
     def _most(self) -> int:
-        return max(1, min(MOST_ENTRIES, int(self.room / self._each)))
+        return max(1, min(MOST_ENTRIES, int(self.pacing.most(self.room) / self._each)))
 
     def _read(self, node: str, after: str | bytes, most: int) -> list[Any]:
         how: tuple[Any, ...] = ("BLOCK", int(BLOCK * 1000)) if after == ">" else ()

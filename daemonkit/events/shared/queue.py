@@ -61,14 +61,14 @@ class SharedQueue(Bounded):
         dead_letters: int = 10_000,
         changed: Callable[[], None] = lambda: None,
     ) -> None:
-        super().__init__(size, Waiting(lambda entry: entry))
+        super().__init__(size, Waiting(lambda entry: entry, lambda: self._fetcher.ran_dry()))
         parsed = parse(address)
         self._ack_batch = ack_batch
         self._forked = ForkFlag()
         self._closing = threading.Event()
         self._view = View()
         self._resolved = 0
-        """Events of which handlers have reported what became."""
+        """Events with a result, whether saved or not."""
         self._unconfirmed = 0
         """Events that were put before the start."""
         self._node = node = Node(timeout)
@@ -129,6 +129,8 @@ class SharedQueue(Bounded):
     def use_loop(self, loop: Loop) -> None:
         """Put events on this loop."""
         self._puts.use_loop(loop)
+        pacing = self._fetcher.pacing
+        pacing.yields_to = lambda: loop.busy if self._view.waiting < self.size / 2 else None
 
     def close(self) -> None:
         """Hand out nothing more; waiting events stay in the engine."""
@@ -154,8 +156,8 @@ class SharedQueue(Bounded):
         return not self.running_threads()
 
     def running_threads(self) -> list[threading.Thread]:
-        parts = (self._fetcher, self._keeper)
-        return [*(t for p in parts for t in p.running_threads()), *self._puts.threads()]
+        own = [*self._fetcher.running_threads(), *self._keeper.running_threads()]
+        return own + self._puts.threads()
 
     # Putting
 
@@ -309,12 +311,8 @@ class SharedQueue(Bounded):
 
     def problems(self) -> list[Problem]:
         """For the health check."""
-        return [
-            *self._fetcher.problems(),
-            *self._keeper.problems(),
-            *self._puts.problems(),
-            *self._faults.problems(),
-        ]
+        parts = (self._fetcher, self._keeper, self._puts, self._faults)
+        return [problem for part in parts for problem in part.problems()]
 
     def lost_at_exit(self) -> int:
         """Those that the engine doesn't have yet; all others are there."""

@@ -28,6 +28,8 @@ class Loop:
     def is_current_thread(self) -> bool:
         return threading.current_thread() is self._thread
 
+    busy = 0.0
+
     def add_duty(self, run_due: Callable[[float], float]) -> None:
         self._duties.append(run_due)
 
