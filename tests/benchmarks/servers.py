@@ -35,6 +35,8 @@ PEERS = Path(__file__).parent / "peers"
 WINDOW = 0.01
 """Seconds; a server that uses its core for less than a tenth of them is at rest."""
 QUIET_WINDOWS = 3
+LONG_DRAIN = 180.0
+"""Seconds until an engine's queue must be empty."""
 PROC_TABLES = ("/proc/net/udp", "/proc/net/udp6")
 
 
@@ -49,6 +51,8 @@ class Peer:
     """Whether it is daemonkit, which can be asked for its count even when it is tested over UDP."""
     is_durable: bool = False
     """Whether it keeps its events in a file."""
+    is_shared: bool = False
+    """Whether its events wait in an engine, where they may be long after the load has ended."""
     computes: bool = False
     """Whether one of its threads computes in pure Python all the time."""
     token: str = ""
@@ -263,6 +267,9 @@ class Server:
 
     def settled_count(self) -> int:
         """The consumer's count, once it no longer changes."""
+        if self.peer.is_shared:
+            waiting = f"the queue of {self.peer.name} being empty"
+            wait_until(lambda: self.status()["events_queue"] == 0, waiting, 0.1, LONG_DRAIN)
         self.rest()
         seen = [self.count()]
 
