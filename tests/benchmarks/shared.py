@@ -46,7 +46,12 @@ def _engine(bench: Bench) -> Iterator[Engine]:
 def _on(engine: Engine, peer: Peer = DAEMONKIT) -> Peer:
     settings = (f"queue={engine.address()}", f"queue_size={SIZE}")
     options = [option for setting in settings for option in ("--set", f"master.{setting}")]
-    return replace(peer, command=lambda port: (*peer.command(port), *options), is_shared=True)
+    return replace(
+        peer,
+        command=lambda port: (*peer.command(port), *options),
+        is_durable=False,
+        is_shared=True,
+    )
 
 
 def _http(bench: Bench) -> Iterator[Sample]:
