@@ -178,6 +178,8 @@ def test_the_docs_name_metrics_that_exist(source: str) -> None:
     app.add_slave(lambda: None, name="sweep", every=3600)
     with running(app) as client:
         client.wait_until(lambda: slave_status(client, "sweep")["last_success"])
+        # An answer is counted once it is sent.
+        client.wait_until(lambda: "_requests_total" in client.get("/metrics").text)
         text = client.get("/metrics").text
     existing = {sample.name for family in parse(text) for sample in family.samples}
     existing |= {f"daemonkit_{name}" for name in OF_SHARED_QUEUES}
