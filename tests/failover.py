@@ -44,6 +44,9 @@ class Pair:
     def __init__(self, folder: Path) -> None:
         self.engines = [Engine(folder / "a"), Engine(folder / "b")]
         first, second = self.engines
+        for engine in self.engines:
+            # By default they wait 5 s for more replicas.
+            engine.options["repl-diskless-sync-delay"] = "0"
         first.start()
         second.options["replicaof"] = f"127.0.0.1 {first.port}"
         second.start()
@@ -85,6 +88,9 @@ class Pair:
             assert time.monotonic() < until, "Sentinel promotes nobody"
             time.sleep(0.02)
         old.start()
+        # At once, as images for Kubernetes do; Sentinel itself takes some 10 s.
+        with old.client() as client:
+            client.replicaof("127.0.0.1", self.primary().port)
 
     def close(self) -> None:
         for engine in (*self.engines, self.sentinel):

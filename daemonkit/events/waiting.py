@@ -195,19 +195,21 @@ class Waiting:
             self.closed = True
             self._changed.notify_all()
 
-    def discard(self) -> None:
-        """Hand out nothing of what waits now."""
+    def discard(self) -> list[Any]:
+        """Hand out nothing of what waits now; returns the new entries among it."""
         with self._changed:
-            self._discard()
+            return self._discard()
 
-    def _discard(self) -> None:
+    def _discard(self) -> list[Any]:
         self._retries.clear()
+        discarded: list[Any] = []
         # From the end, one at a time: a consumer takes entries without the lock, and must not get
         # one whose predecessors were discarded.
         with suppress(IndexError):
             while True:
-                self._items.pop()
+                discarded.append(self._items.pop())
                 self.added -= 1
+        return discarded[::-1]
 
     def _wait(self, until: float | None, *, with_retries: bool = True) -> Any:
         pause()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -164,29 +165,26 @@ def test_without_draining_nothing_more_is_handed_out_or_accepted() -> None:
     assert (len(waiting), waiting.taken) == (0, 1)
 
 
-class Interrupting:
-    """Lets a consumer take an entry at the moment when it is discarded."""
+class Interrupted(deque[int]):
+    """Lets a consumer take an entry after each one that is discarded."""
 
-    def __init__(self, number: int, take: Callable[[], None]) -> None:
-        self.number, self._take = number, take
+    take: Callable[[], None]
 
-    def __del__(self) -> None:
-        self._take()
+    def pop(self) -> int:  # type: ignore[override]
+        discarded = super().pop()
+        self.take()
+        return discarded
 
 
 def test_an_entry_taken_while_the_rest_is_discarded_is_the_next_in_order() -> None:
-    taken: list[Interrupting] = []
-
-    def take() -> None:
-        if waiting.closed or not waiting.ready:
-            return
-        taken.append(waiting.get())
-
+    taken: list[int] = []
     waiting = make()
-    waiting.add((Interrupting(number, take) for number in range(10)), 10)
-    waiting.close(drain=False)
+    waiting._items = items = Interrupted()
+    items.take = lambda: taken.append(waiting.get()) if waiting.ready else None
+    waiting.add(range(10), 10)
 
-    assert [entry.number for entry in taken] == [0, 1, 2, 3, 4]
+    assert waiting.discard() == [5, 6, 7, 8, 9]
+    assert taken == [0, 1, 2, 3, 4]
     assert (waiting.ready, waiting.taken) == (0, 5)
 
 

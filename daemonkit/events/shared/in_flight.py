@@ -178,6 +178,25 @@ class InFlight:
             self._entries.discard(held.entry)
             self.size -= held.size
 
+    def release(self, waiting: Iterable[Entry]) -> tuple[list[bytes], list[Entry]]:
+        """Hold the entries no more of which all that has no result is in `waiting`; returns them,
+        and the events of the others."""
+        found: dict[bytes, list[Entry]] = {}
+        for entry in waiting:
+            if (held := self.held_by(entry.id)) is not None:
+                found.setdefault(held.entry, []).append(entry)
+        released: list[bytes] = []
+        kept: list[Entry] = []
+        for id, entries in found.items():
+            held = self.held_by(entries[0].id)
+            if held is None or held.left != len(entries) or id in self._changed:
+                kept += entries
+                continue
+            released.append(id)
+            self.open -= held.left
+            self._remove(held)
+        return released, kept
+
     def abandon(self) -> None:
         """All that is held is others' now; what handlers finish nevertheless is still reported."""
         self._orphans = self._batches

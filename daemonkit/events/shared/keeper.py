@@ -24,7 +24,7 @@ from .in_flight import Failed, Held, InFlight
 from .layout import GROUP, RELEASED
 from .node import Node, awake
 from .records import to_json
-from .scripts import BEAT, CLAIM, DUE, FAIL, LEAVE, SETTLE
+from .scripts import BEAT, CLAIM, DUE, FAIL, LEAVE, RELEASE, SETTLE
 from .view import View, heard_in
 
 ACK_DELAY = 0.02
@@ -234,8 +234,23 @@ class Keeper(ThreadedPart):
         for name, pending in consumers.items():
             if name not in counters and (pending or name != RELEASED.encode()):
                 dead.append(name)
+        if self._waiting.is_paused:
+            self._give_back()
+            return
         for name in dead:
             self._take_over(name, counters.get(name, b""))
+
+    def _give_back(self) -> None:
+        """Let others handle what waits here for the end of a pause."""
+        in_flight = self._in_flight
+        # Those of dead nodes are in the fetcher's hands.
+        if self._fetcher.has_suspects:
+            return
+        with in_flight.lock:
+            released, kept = in_flight.release(self._waiting.discard())
+            self._waiting.add(kept, len(kept))
+            if released:
+                self._link.run(RELEASE, self._node.name, *released)
 
     def _look_for_lost(self, pending: int) -> None:
         """Look for entries that this node was given and doesn't have: in the answer to a call of an

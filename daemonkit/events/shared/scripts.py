@@ -214,6 +214,17 @@ return begun
 """
 )
 
+# ARGV: the node, then entries that it gives back.
+RELEASE = script(
+    f"""
+for i = 2, #ARGV do
+  if owner(ARGV[i]) == ARGV[1] then
+    redis.call('XCLAIM', K_stream, GROUP, '{RELEASED}', 0, ARGV[i], 'JUSTID')
+  end
+end
+"""
+)
+
 # ARGV: the node, which gives back what it holds and is gone. Returns whether that was all.
 LEAVE = script(
     f"""

@@ -124,3 +124,20 @@ def test_many_results_are_collected_quickly() -> None:
 
     assert in_flight.open == 0
     assert time.perf_counter() - began < 10
+
+
+def test_only_entries_of_which_all_waits_are_released(in_flight: InFlight) -> None:
+    in_flight.add(Held(b"6-0", batch(6_000), b"0100"))
+    in_flight.add(Held(b"7-0", batch(7_000), b""))
+    in_flight.add(Held(b"9-0", retry(1_003), b""))
+    in_flight.handled += entries(7_000)
+    in_flight.collect()
+    waiting = entries(BASE + 2, BASE + 3, 6_000, 6_002, 6_003, 7_001, 7_002, 7_003, 1_003, 42)
+    released, kept = in_flight.release(waiting)
+
+    assert released == [b"6-0", b"9-0"]
+    # Of the first, two events are in a handler's hands; of the other one, a result isn't saved.
+    assert kept == entries(BASE + 2, BASE + 3, 7_001, 7_002, 7_003)
+    assert (in_flight.entries, in_flight.open, in_flight.size) == (2, 7, 14)
+    in_flight.settled()
+    assert in_flight.release(entries(7_001, 7_002, 7_003)) == ([b"7-0"], [])
