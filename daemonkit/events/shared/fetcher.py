@@ -228,7 +228,9 @@ class Fetcher(ThreadedPart):
         for entry, fields, bits, mark in parts:
             held = self._held(entry, fields, bits, failed)
             if held is None:
-                # Dropped by an operator, or nothing of ours.
+                # Unless it was dropped by an operator.
+                if fields and b"k" not in fields:
+                    self._logger.error("Removed the entry %s, which is no event", entry.decode())
                 link.run(SETTLE, entry, 0, b"", fields.get(b"k", b""))
                 continue
             with self._in_flight.lock:

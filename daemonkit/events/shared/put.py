@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import hiredis
@@ -86,8 +87,8 @@ class Flight:
         """All arguments."""
         return [*self.head, *(argument for tail in self.tails for argument in tail)]
 
-    def puts(self) -> list[Put]:
-        return [put for unit in self.units for put in unit]
+    def puts(self) -> Iterator[Put]:
+        return chain.from_iterable(self.units)
 
 
 def units_of(puts: Sequence[Put]) -> list[list[Put]]:

@@ -9,7 +9,8 @@ import logging
 import math
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 
 import hiredis
 from redis.connection import Connection
@@ -150,12 +151,19 @@ class Puts:
             return math.inf
         if self._socket is None and (connection := self._connector.take()) is not None:
             self._use(connection)
-        self._refuse_late(now)
+        if now >= self._next_deadline():
+            self._refuse_late(now)
         self._send()
+        return self._next_deadline()
+
+    def _next_deadline(self) -> float:
+        """When the oldest put is late; all have the same time, so it is the first one."""
+        flying = () if self._flight is None else self._flight.puts()
         with self._lock:
-            waiting = list(self._waiting)
-        puts = waiting if self._flight is None else [*self._flight.puts(), *waiting]
-        return min((put.deadline for put in puts if put.done is not None), default=math.inf)
+            for put in chain(flying, self._waiting):
+                if put.done is not None and put.deadline < math.inf:
+                    return put.deadline
+        return math.inf
 
     def _end(self) -> None:
         self._disconnect()
@@ -168,11 +176,9 @@ class Puts:
 
     def _refuse_late(self, now: float) -> None:
         if self._flight is not None:
-            late = [put for put in self._flight.puts() if put.deadline <= now]
-            if late:
-                self._settle(late, self._unconfirmed())
-                if all(put.done is None for put in self._flight.puts()):
-                    self._flight = None
+            self._settle((p for p in self._flight.puts() if p.deadline <= now), self._unconfirmed())
+            if all(put.done is None for put in self._flight.puts()):
+                self._flight = None
                 # What comes on this connection later is no answer to the next put.
                 self._broken()
         with self._lock:
@@ -187,7 +193,7 @@ class Puts:
             f"The event queue's engine hasn't confirmed it within {CONFIRM_TIMEOUT:g} s"
         )
 
-    def _settle(self, puts: Sequence[Put], refusal: Refusal | None) -> None:
+    def _settle(self, puts: Iterable[Put], refusal: Refusal | None) -> None:
         for put in puts:
             put.settle(refusal)
 

@@ -32,6 +32,9 @@ def fields_of(flat: Sequence[bytes]) -> dict[bytes, bytes]:
 
 def batch_in(entry: bytes, fields: Mapping[bytes, bytes]) -> StoredBatch:
     """The batch in an entry; raises KeyError or ValueError if there is none."""
+    # Its number is another entry's, too, unless a script has given it.
+    if not entry.endswith(b"-0"):
+        raise ValueError(entry)
     id = batch_id(entry)
     peers = fields.get(b"p")
     return StoredBatch(

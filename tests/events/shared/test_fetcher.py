@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from functools import partial
 from typing import Any
@@ -62,14 +63,19 @@ def test_no_more_is_taken_than_a_node_may_hold(make_node: NodeMaker, client: red
     wait_until(lambda: len(node.handled) + len(other.handled) == 4 * PREFETCH)
 
 
-def test_what_is_no_event_is_removed(node: Node, client: redis.Redis) -> None:
-    client.xadd("{daemonkit:app}:stream", {"x": "y"})
+def test_what_is_no_event_is_removed(
+    node: Node, client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    client.xadd("{daemonkit:app}:stream", {"x": "y"}, id="1-0")
+    # With the number of an event, perhaps.
+    client.xadd("{daemonkit:app}:stream", {"n": "1", "s": "app", "d": "1"}, id="1-1")
     client.xadd("{daemonkit:app}:stream", {"k": "17"})
     node.handle()
     node.put("real")
     wait_until(lambda: node.handled == ["real"])
     wait_until(lambda: client.xlen("{daemonkit:app}:stream") == 0)
     assert client.hget("{daemonkit:app}:counts", "waiting") == "0"
+    assert re.findall("Removed the entry (.*), which is no event", caplog.text) == ["1-0", "1-1"]
 
 
 def test_a_damaged_event_is_a_dead_letter(node: Node, client: redis.Redis) -> None:

@@ -18,6 +18,8 @@ from .test_puts import proxy, quick, through
 __all__ = ["proxy", "quick"]
 
 STREAM = "{daemonkit:app}:stream"
+LATER = "9000000000000-0"
+"""An id after those of puts; one of Redis's own could have the number of a put."""
 
 
 @pytest.mark.parametrize("direction", [UP, DOWN])
@@ -61,7 +63,7 @@ def test_an_entry_that_was_given_and_is_not_held_is_found(
     node.queue.pause()
     time.sleep(1.1)
     name = node.queue.counters()["node"]
-    client.xadd(STREAM, {"n": 1, "s": "app", "d": '"lost"'})
+    client.xadd(STREAM, {"n": 1, "s": "app", "d": '"lost"'}, id=LATER)
     client.hincrby("{daemonkit:app}:counts", "waiting", 1)
     client.xreadgroup("g", name, {STREAM: ">"})
     node.queue.resume()
@@ -74,14 +76,13 @@ def test_a_node_that_reads_under_a_buried_name_loses_nothing(
     make_node: NodeMaker, client: redis.Redis
 ) -> None:
     node = make_node()
-    client.xadd(STREAM, {"n": 1, "s": "app", "d": "1"})
-    wait_until(lambda: node.queue._in_flight.entries == 1)
-    client.xadd(STREAM, {"n": 1, "s": "app", "d": "2"}, id="*")
+    node.put(1)
+    node.put(2)
     wait_until(lambda: node.queue._in_flight.entries == 2)
     # Another one holds something, and has no heartbeat any more.
     node.queue.pause()
     time.sleep(1.1)
-    client.xadd(STREAM, {"n": 1, "s": "app", "d": "3"})
+    client.xadd(STREAM, {"n": 1, "s": "app", "d": "3"}, id=LATER)
     client.xreadgroup("g", "buried:1:ffff", {STREAM: ">"})
     node.queue.resume()
     node.handle()
@@ -147,7 +148,7 @@ def test_a_paused_node_takes_nothing_over(make_node: NodeMaker, client: redis.Re
     paused.queue.pause()
     # At once, for the node's last read may still be under way.
     with client.pipeline() as together:
-        together.xadd(STREAM, {"n": 1, "s": "app", "d": '"left"'})
+        together.xadd(STREAM, {"n": 1, "s": "app", "d": '"left"'}, id=LATER)
         together.hincrby("{daemonkit:app}:counts", "waiting", 1)
         together.xreadgroup("g", "buried:1:ffff", {STREAM: ">"})
         together.execute()

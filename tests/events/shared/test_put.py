@@ -25,5 +25,5 @@ def test_puts_share_an_entry_unless_one_is_to_be_alone() -> None:
     two.is_alone = True
     assert units_of([one, two, three, four]) == [[one], [two], [three, four]]
     flight = Flight([1], [[one], [two, three]], [[2], [3, 4]])
-    assert flight.puts() == [one, two, three]
+    assert list(flight.puts()) == [one, two, three]
     assert flight.arguments() == [1, 2, 3, 4]
