@@ -11,7 +11,7 @@ from redis.connection import Connection
 from ...runtime.clock import monotonic
 from ...runtime.part import ThreadedPart
 from .engine import Engine
-from .faults import EngineFaults
+from .faults import PUTS, EngineFaults
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.4
 """Seconds between two attempts; service is to resume within one second of the engine."""
@@ -86,7 +86,7 @@ class Connector(ThreadedPart):
         except Exception as error:
             if connection is not None:
                 connection.disconnect()
-            self._faults.away(error)
+            self._faults.away(error, PUTS)
             return monotonic()
         self._wanted.clear()
         if self._stop_requested.is_set():
@@ -94,6 +94,5 @@ class Connector(ThreadedPart):
             self._wanted.set()
         with self._lock:
             self._ready = connection
-        self._faults.works()
         self._made()
         return monotonic()

@@ -29,7 +29,10 @@ _CODES = {
     exceptions.NoScriptError: "NOSCRIPT",
     exceptions.OutOfMemoryError: "OOM",
     exceptions.ReadOnlyError: "READONLY",
+    exceptions.MovedError: "MOVED",
+    exceptions.AskError: "ASK",
 }
+"""Those that redis-py leaves out of the text."""
 _HARMLESS = {"NOSCRIPT", "NOGROUP", "OOM"}
 """Answers after which the connection can still be used."""
 
@@ -53,13 +56,15 @@ def translated(error: Exception) -> EngineAway:
     """What an exception of redis-py, or of a socket, means."""
     # Without what redis-py says around the system's text.
     text = re.sub(r"^Error \S+ connecting to \S+\. (.+?)\.?$", r"\1", str(error))
+    text = re.sub(r"^Error while .+ \S+ ?: \(\d+, '(.+)'\)$", r"\1", text)
     text = text or type(error).__name__
     if isinstance(error, _REFUSALS) or "DB index" in text:
         return EngineRefuses(text)
     if not isinstance(error, exceptions.ResponseError):
         return EngineAway(text)
     code = next((code for kind, code in _CODES.items() if isinstance(error, kind)), "")
-    return EngineAway(text, code or text.partition(" ")[0])
+    first = text.partition(" ")[0]
+    return EngineAway(text if code in ("", first) else f"{code} {text}", code or first)
 
 
 class Engine:

@@ -14,6 +14,8 @@ from ...types import Problem
 from ..fault import Fault
 from .engine import EngineAway, translated
 
+PUTS, KEEPER, FETCHER = "puts", "keeper", "fetcher"
+"""The connections."""
 RETRY_AFTER = 1
 """Seconds, for those whose events are refused."""
 
@@ -27,7 +29,8 @@ class EngineFaults:
     def __init__(self, shown: str, logger: logging.Logger, changed: Callable[[], None]) -> None:
         self._shown = shown
         self._lock = threading.Lock()
-        self._since: float | None = None
+        self._since: dict[str, float] = {}
+        """Since when the engine is away, for each of the connections for which it is."""
         self._away = Fault(logger, f"The event queue's engine {shown} is there again", changed)
         self._full = Fault(logger, "The event queue's engine has memory again", changed, QueueFull)
         self._unconfirmed = Fault(logger, "The event queue's replicas confirm again", changed)
@@ -43,31 +46,38 @@ class EngineFaults:
         faults = (self._away, self._full)
         return next((fault.problem.text for fault in faults if fault.problem is not None), "")
 
-    def away_for(self) -> float:
-        """Seconds since the engine was there, 0 if it is."""
-        since = self._since
+    @property
+    def is_away(self) -> bool:
+        """Whether any connection can't be used."""
+        return bool(self._since)
+
+    def away_for(self, connection: str) -> float:
+        """Seconds since one of the connections could be used, 0 if it can."""
+        since = self._since.get(connection)
         return 0.0 if since is None else monotonic() - since
 
-    def away(self, error: Exception) -> None:
-        """The engine can't be used."""
+    def away(self, error: Exception, connection: str) -> None:
+        """The engine can't be used on this connection: PUTS, KEEPER or FETCHER."""
         reason = error if isinstance(error, EngineAway) else _reason(error)
         with self._lock:
-            if self._since is None:
-                self._since = monotonic()
-            self._away.report(
-                f"the event queue's engine {self._shown} is away: {reason}", tolerable=True
-            )
+            self._since.setdefault(connection, monotonic())
+            # One of them speaks for all: each may have a reason of its own.
+            if connection == next(iter(self._since)):
+                self._away.report(
+                    f"the event queue's engine {self._shown} is away: {reason}", tolerable=True
+                )
 
-    def works(self) -> None:
-        """The engine has answered."""
-        if self._since is not None:
+    def works(self, connection: str) -> None:
+        """The engine has done what was asked on this connection."""
+        if connection in self._since:
             with self._lock:
-                self._since = None
-                self._away.end()
+                self._since.pop(connection, None)
+                if not self._since:
+                    self._away.end()
 
     def stored(self) -> None:
         """The engine has stored events."""
-        self.works()
+        self.works(PUTS)
         self._full.end()
         self._unconfirmed.end()
 

@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import zip_longest
 from typing import Any
 
 from ...exceptions import InvalidEvent
 from ...runtime.failures import FailureLog
 from ...runtime.part import ThreadedPart
+from ...text import shorten
 from ...types import Event
-from ..codec import decode
 from ..durable.rows import StoredBatch
 from ..durable.unpacking import retry_of, unpack
 from ..entry import Entry, FailedAttempt, failure_of
 from ..waiting import Waiting
 from .connector import BackOff
 from .engine import Engine, EngineAway, Link
-from .faults import EngineFaults
-from .in_flight import HANDLED, WAITING, Failed, Held, InFlight
+from .faults import FETCHER, EngineFaults
+from .in_flight import HANDLED, Held, InFlight
 from .layout import GROUP
 from .node import Node
-from .pacing import Pacing
+from .pacing import MOST_ENTRIES, Pacing, Portions
 from .records import batch_in, failure_in, fields_of
-from .scripts import BEGIN, SETTLE
+from .scripts import SETTLE
+from .suspects import Suspects
 
 PREFETCH = 1000
 """Events that a node holds before it takes no more; one entry may exceed it."""
@@ -32,12 +34,11 @@ LOW = 250
 """New events that are ready for handlers, from which no more are read."""
 PREFETCH_SIZE = 64 * 1024 * 1024
 """Bytes, likewise."""
-MOST_ENTRIES = 64
 BLOCK = 1.0
 """Seconds for which the engine waits for an event."""
 AFTER_FAILURE = 1.0
-DEADLY = 3
-"""How many processes an event may kill before it is a dead letter."""
+MOST_SHOWN = 1000
+"""Characters in the log of what is removed."""
 
 
 class Fetcher(ThreadedPart):
@@ -70,20 +71,18 @@ class Fetcher(ThreadedPart):
         self._failures = FailureLog(logger)
         self._changed = changed
         self._with_meta = with_meta
-        self._gave_up = gave_up
         self.may_go_on = threading.Condition()
         """Notified when there may be room, or the node has joined."""
         self.claiming = threading.Lock()
         """Held while entries become this node's that might be read again at the same time."""
         self._rereads = False
         """Whether an answer was lost: what was in it is pending."""
-        self._suspects: list[tuple[Held, int, int]] = []
-        """Entries of dead nodes; the number of the event that was handled alone, and how often."""
-        self._alone: tuple[Held, int] | None = None
-        """The entry and the number of the event that is handled alone."""
-        self._each = 1.0
+        self.suspects = Suspects(
+            *(node, in_flight, waiting, self.may_go_on, logger),
+            *(self._stop_requested.is_set, self._hand_over, changed, gave_up),
+        )
         self.pacing = Pacing()
-        """How many events an entry has, of late."""
+        self._portions = Portions()
 
     def request_stop(self) -> None:
         super().request_stop()
@@ -106,12 +105,8 @@ class Fetcher(ThreadedPart):
 
     def forget(self) -> None:
         """What is held is others' now."""
-        self._suspects, self._rereads, self._alone = [], False, None
-
-    @property
-    def has_suspects(self) -> bool:
-        """Whether events are handled alone."""
-        return bool(self._suspects)
+        self._rereads = False
+        self.suspects.forget()
 
     @property
     def room(self) -> int:
@@ -131,7 +126,7 @@ class Fetcher(ThreadedPart):
                 if error.code == "NOGROUP":
                     self._node.is_joined = False
                 else:
-                    self._faults.away(error)
+                    self._faults.away(error, FETCHER)
                 self._stop_requested.wait(back_off.next())
             # Nothing may end this thread.
             except Exception as error:
@@ -140,13 +135,17 @@ class Fetcher(ThreadedPart):
         self._link.close()
 
     def _fetch(self) -> None:
+        if self._faults.away_for(FETCHER) and not self._may_fetch():
+            # There may be nothing to fetch for long.
+            self._link.call("PING")
+            self._faults.works(FETCHER)
         with self.may_go_on:
             if not self._may_fetch():
                 self.may_go_on.wait(BLOCK)
                 if not self._may_fetch():
                     return
-        if self._suspects:
-            self._handle_alone()
+        if self.suspects:
+            self.suspects.handle(self._link)
             return
         node = self._node.name
         if self._rereads:
@@ -158,8 +157,10 @@ class Fetcher(ThreadedPart):
                 raise
         self._stop_requested.wait(self.pacing.pause())
         try:
-            if entries := self._read(node, ">", self._most()):
-                self._each = sum(int(dict_of(f).get(b"n", 1)) for _, f in entries) / len(entries)
+            entries = self._read(node, ">", self._most())
+            self._faults.works(FETCHER)
+            if entries:
+                self._portions.note(entries)
                 self.hold(node, entries)
         except BaseException:
             self._rereads = True
@@ -169,13 +170,14 @@ class Fetcher(ThreadedPart):
         if not self._node.is_joined or self._stop_requested.is_set():
             return False
         waiting = self._waiting
-        if self._suspects or self.room <= 0 or waiting.is_paused:
-            return bool(self._suspects)
+        if self.suspects or self.room <= 0 or waiting.is_paused:
+            return bool(self.suspects)
         # Few large reads cost less than many small ones.
         return waiting.ready < LOW or waiting.consumers > 0
 
     def _most(self) -> int:
-        return max(1, min(MOST_ENTRIES, int(self.pacing.most(self.room) / self._each)))
+        size = PREFETCH_SIZE - self._in_flight.size
+        return self._portions.most(self.pacing.most(self.room), size)
 
     def _read(self, node: str, after: str | bytes, most: int) -> list[Any]:
         how: tuple[Any, ...] = ("BLOCK", int(BLOCK * 1000)) if after == ">" else ()
@@ -195,19 +197,22 @@ class Fetcher(ThreadedPart):
                     entries = self._read(node, after, MOST_ENTRIES)
                     missing = [e for e in entries if e[1] and not self._in_flight.holds(e[0])]
                 if missing:
-                    self.hold(node, missing)
+                    # Perhaps in the answer to a claim.
+                    suspects = self._engine.prefix + "suspects"
+                    marks = self._link.call("HMGET", suspects, *[entry for entry, _ in missing])
+                    self.hold(node, missing, marks)
                 if not entries:
                     return
                 after = entries[-1][0]
 
-    def hold(self, node: str, entries: Sequence[Any]) -> None:
-        """Hold entries that were given to this node under this name."""
-        marks = self._link.call(
+    def hold(self, node: str, entries: Sequence[Any], marks: Sequence[Any] = ()) -> None:
+        """Hold entries that were given to this node under this name; marks: see `suspects`."""
+        handled = self._link.call(
             "HMGET", self._engine.prefix + "handled", *[entry for entry, _ in entries]
         )
         parts = [
-            (entry, dict_of(flat), bits or b"", None)
-            for (entry, flat), bits in zip(entries, marks, strict=True)
+            (entry, dict_of(flat), bits or b"", mark)
+            for (entry, flat), bits, mark in zip_longest(entries, handled, marks)
         ]
         self._hold(node, parts, self._link)
 
@@ -228,20 +233,31 @@ class Fetcher(ThreadedPart):
         for entry, fields, bits, mark in parts:
             held = self._held(entry, fields, bits, failed)
             if held is None:
-                # Unless it was dropped by an operator.
-                if fields and b"k" not in fields:
-                    self._logger.error("Removed the entry %s, which is no event", entry.decode())
-                link.run(SETTLE, entry, 0, b"", fields.get(b"k", b""))
+                self._remove(entry, fields, failed, link)
                 continue
             with self._in_flight.lock:
                 if self._node.name != node:
                     return
                 self._in_flight.add(held)
             if mark:
-                place, times = mark.split()
-                self._suspects.append((held, int(place), int(times)))
+                self.suspects.add(held, mark)
             else:
-                self._hand_over(held, None)
+                self._hand_over(held)
+
+    def _remove(
+        self,
+        entry: bytes,
+        fields: dict[bytes, bytes],
+        failed: dict[bytes, tuple[bytes, bytes]],
+        link: Link,
+    ) -> None:
+        """Remove what an operator has dropped, or what is no event."""
+        id = fields.get(b"k", b"")
+        record = failed[id][0] if id else fields
+        if record:
+            text = shorten(repr(record), MOST_SHOWN)
+            self._logger.error("Removed the entry %s, which is no event: %s", entry.decode(), text)
+        link.run(SETTLE, entry, 1 if id and record else 0, b"", id)
 
     def _held(
         self,
@@ -259,14 +275,14 @@ class Fetcher(ThreadedPart):
         except (KeyError, ValueError, TypeError):
             return None
 
-    def _hand_over(self, held: Held, only: int | None) -> None:
-        """Let a handler have the events of an entry, or only the one with this number."""
+    def _hand_over(self, held: Held, only: Iterable[int] | None = None) -> None:
+        """Let a handler have the events of an entry, or only those with these numbers."""
         content, with_meta = held.content, self._with_meta()
         damaged: dict[int, InvalidEvent] = {}
         if isinstance(content, StoredBatch):
             handled = {n for n, bit in enumerate(held.bits) if bit == HANDLED}
             if only is not None:
-                handled = set(range(content.events)) - {only}
+                handled = set(range(content.events)).difference(only)
             _, entries, damaged = unpack(content, handled, with_meta=with_meta)
         else:
             try:
@@ -274,75 +290,11 @@ class Fetcher(ThreadedPart):
             except InvalidEvent as error:
                 entries, damaged = [], {0: error}
         for number, invalid in damaged.items():
-            failure = failure_of(invalid, Entry(None), str)
-            self._in_flight.failures.append(Failed(_event(held, number), failure, None))
+            self._in_flight.give_up(held, number, failure_of(invalid, Entry(None), str))
             self._changed()
         self._waiting.add(entries, len(entries))
-
-    # Events of dead nodes, each alone
-
-    def _handle_alone(self) -> None:
-        """Handle the events of a dead node, each while no other one is in work here."""
-        held, suspected, times = self._suspects[0]
-        node = self._node.name
-        for number in [n for n, bit in enumerate(held.bits) if bit == WAITING]:
-            if not self._is_idle(node):
-                return
-            if number == suspected and times >= DEADLY - 1:
-                failure = self._give_up(held, number)
-                # Once it is stored.
-                if self._is_idle(node):
-                    self._gave_up(event_of(held, number), failure)
-                continue
-            begun = self._link.run(BEGIN, node, held.entry, number)
-            if not begun:
-                break
-            self._alone = held, number
-            self._hand_over(held, number)
-        if self._is_idle(node):
-            self._suspects.remove((held, suspected, times))
-
-    def _is_idle(self, node: str) -> bool:
-        """Wait until this node has nothing in work, and all results are saved; False if it was
-        taken for dead meanwhile, or is to stop."""
-        with self.may_go_on:
-            while not self._stop_requested.is_set() and self._node.name == node:
-                if not self._waiting.ready and not self._in_work():
-                    return True
-                self.may_go_on.wait(BLOCK)
-        return False
-
-    def _in_work(self) -> int:
-        if self._alone is not None and self._alone[0].bits[self._alone[1]] == WAITING:
-            return 1
-        suspected = sum(held.left for held, _, _ in self._suspects)
-        return self._in_flight.unsaved + self._in_flight.open - suspected
-
-    def _give_up(self, held: Held, number: int) -> FailedAttempt:
-        id = _event(held, number)
-        text = f"the process ended {DEADLY} times while it handled this event"
-        self._logger.error("The event %d is now a dead letter: %s", id, text)
-        now = held.content.received
-        failure = FailedAttempt(f"ProcessKilled: {text}", "", DEADLY, now, now)
-        self._in_flight.failures.append(Failed(id, failure, None))
-        self._changed()
-        return failure
 
 
 def dict_of(flat: Sequence[bytes] | None) -> dict[bytes, bytes]:
     """The fields of an entry, none if it was removed."""
     return fields_of(flat or ())
-
-
-def event_of(held: Held, number: int) -> Event:
-    """The event with this number, None if it isn't JSON any more."""
-    content = held.content
-    line = content.texts()[number] if isinstance(content, StoredBatch) else content.line
-    try:
-        return decode(line)
-    except InvalidEvent:
-        return None
-
-
-def _event(held: Held, number: int) -> int:
-    return held.content.id + number

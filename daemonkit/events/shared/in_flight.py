@@ -7,6 +7,9 @@ from bisect import bisect_left
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from ...exceptions import InvalidEvent
+from ...types import Event
+from ..codec import decode
 from ..durable.rows import STRIDE, StoredBatch, StoredFailure, batch_of, to_failure
 from ..entry import Entry, FailedAttempt
 
@@ -14,11 +17,13 @@ HANDLED, WAITING = ord("1"), ord("0")
 
 
 class Failed(NamedTuple):
-    """A failed event; delay: seconds until its retry, None for a dead letter."""
+    """A failed event; delay: seconds until its retry, None for a dead letter; was_taken: whether a
+    handler had it."""
 
     id: int
     failure: FailedAttempt
     delay: float | None
+    was_taken: bool = True
 
 
 class Held:
@@ -50,6 +55,20 @@ class Held:
     def number_of(self, id: int) -> int:
         """The number of an event in it, from 0."""
         return id - self.content.id if isinstance(self.content, StoredBatch) else 0
+
+    def id_of(self, number: int) -> int:
+        """The id of the event with this number."""
+        return self.content.id + number
+
+    def event(self, number: int) -> Event:
+        """The event with this number, None if it isn't JSON any more."""
+        content = self.content
+        try:
+            return decode(
+                content.texts()[number] if isinstance(content, StoredBatch) else content.line
+            )
+        except InvalidEvent:
+            return None
 
     def failed(self, id: int, failure: FailedAttempt) -> StoredFailure:
         """An event of it that failed, as it is stored."""
@@ -88,6 +107,8 @@ class InFlight:
         self._changed: dict[bytes, Held] = {}
         """Entries whose results the engine doesn't have."""
         self._unsettled = 0
+        self.saved = 0
+        """How many results of handlers the engine has."""
 
     @property
     def unsaved(self) -> int:
@@ -155,15 +176,21 @@ class InFlight:
         for held in self._changed.values():
             if not held.left:
                 self._remove(held)
+        self.saved += self._unsettled
         self._changed, self._unsettled = {}, 0
 
     def held_by(self, id: int) -> Held | None:
         """What holds an event."""
         return self._retries.get(id) or self._batches.get(batch_of(id))
 
+    def give_up(self, held: Held, number: int, failure: FailedAttempt) -> None:
+        """Note a dead letter that no handler had."""
+        self.failures.append(Failed(held.id_of(number), failure, None, was_taken=False))
+
     def failed(self, failed: Failed) -> None:
         """The engine has what became of a failed event, or others decide that."""
         self.failures.remove(failed)
+        self.saved += failed.was_taken
         held = self.held_by(failed.id)
         if held is not None and held.settle(held.number_of(failed.id)):
             self.open -= 1

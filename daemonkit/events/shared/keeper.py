@@ -18,7 +18,7 @@ from .census import BEATS, Census
 from .connector import BackOff
 from .engine import Engine, EngineAway, Link
 from .engine_facts import EngineFacts
-from .faults import EngineFaults
+from .faults import KEEPER, EngineFaults
 from .fetcher import Fetcher
 from .in_flight import Failed, Held, InFlight
 from .layout import GROUP, RELEASED
@@ -84,6 +84,10 @@ class Keeper(ThreadedPart):
         """Set to save results, or to stop."""
         self.saved = threading.Condition()
         """Notified when results are saved, or can't be."""
+        self.saves = self._begun = 0
+        """How often that was done, and begun."""
+        self.beats = 0
+        """How many heartbeats were answered."""
         self._next_beat = self._next_look = 0.0
         self._next_due: float | None = None
         self._lost: set[bytes] = set()
@@ -97,6 +101,11 @@ class Keeper(ThreadedPart):
     def is_wanted(self) -> bool:
         """Whether results are going to be saved already."""
         return self._wanted.is_set()
+
+    @property
+    def next_save(self) -> int:
+        """What `saves` is, at least, once all results are saved that there are now."""
+        return self._begun + 1
 
     def request_stop(self) -> None:
         super().request_stop()
@@ -122,8 +131,8 @@ class Keeper(ThreadedPart):
         while not self._stop_requested.is_set():
             try:
                 self._tend()
-                self._faults.works()
-                back_off.reset()
+                if not self._faults.away_for(KEEPER):
+                    back_off.reset()
             except EngineAway as error:
                 self._failed(error)
                 self._stop_requested.wait(back_off.next())
@@ -138,12 +147,13 @@ class Keeper(ThreadedPart):
         self._leave()
 
     def _failed(self, error: EngineAway) -> None:
-        # What wasn't saved must not wait for the next result.
+        # What wasn't saved must not wait for the next result, nor for the next heartbeat.
         self._wanted.set()
+        self._next_beat = 0.0
         if error.code == "NOGROUP":
             self._node.is_joined = False
         else:
-            self._faults.away(error)
+            self._faults.away(error, KEEPER)
         with self.saved:
             self.saved.notify_all()
 
@@ -154,7 +164,7 @@ class Keeper(ThreadedPart):
         dues = [self._next_beat, *([self._next_due] if self._next_due is not None else [])]
         if self._wanted.wait(max(0.0, min(dues) - now)):
             in_flight = self._in_flight
-            if in_flight.unsaved < self._ack_batch and not self._fetcher.has_suspects:
+            if in_flight.unsaved < self._ack_batch and not self._fetcher.suspects:
                 self._stop_requested.wait(ACK_DELAY)
             self._save()
         if monotonic() >= self._next_beat:
@@ -175,7 +185,8 @@ class Keeper(ThreadedPart):
 
     def _save(self) -> None:
         self._wanted.clear()
-        in_flight = self._in_flight
+        self._begun += 1
+        begun, in_flight = self._begun, self._in_flight
         with in_flight.lock:
             failures = in_flight.collect()
             if arguments := in_flight.unsettled():
@@ -183,6 +194,7 @@ class Keeper(ThreadedPart):
             in_flight.settled()
             for failed in failures:
                 self._save_failed(failed)
+        self.saves = begun
         with self.saved:
             self.saved.notify_all()
         self._fetcher.wake()
@@ -218,6 +230,8 @@ class Keeper(ThreadedPart):
         began, node = awake(), self._node.name
         self._next_beat = monotonic() + self._interval
         answer = self._link.run(BEAT, node, json.dumps(self._about()))
+        self.beats += 1
+        self._faults.works(KEEPER)
         if answer is None:
             self._begin_anew()
             return
@@ -237,6 +251,8 @@ class Keeper(ThreadedPart):
         if self._waiting.is_paused:
             self._give_back()
             return
+        if self._waiting.closed:
+            return
         for name in dead:
             self._take_over(name, counters.get(name, b""))
 
@@ -244,7 +260,7 @@ class Keeper(ThreadedPart):
         """Let others handle what waits here for the end of a pause."""
         in_flight = self._in_flight
         # Those of dead nodes are in the fetcher's hands.
-        if self._fetcher.has_suspects:
+        if self._fetcher.suspects:
             return
         with in_flight.lock:
             released, kept = in_flight.release(self._waiting.discard())

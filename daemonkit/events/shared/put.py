@@ -9,6 +9,8 @@ from typing import NamedTuple
 import hiredis
 
 from ...runtime.clock import monotonic
+from ..durable.group_commit import merged
+from ..durable.rows import to_row
 from ..entry import Batch, Refusal
 from .scripts import PUT
 
@@ -101,6 +103,20 @@ def units_of(puts: Sequence[Put]) -> list[list[Put]]:
         else:
             units[-1].append(put)
     return units
+
+
+def flight_of(puts: Sequence[Put], number: int, remembered: float, size: int) -> Flight:
+    """Puts on their way, under a number that the engine remembers for so many seconds; size: the
+    most events that may wait."""
+    units = units_of(puts)
+    tails: list[list[Argument]] = []
+    for unit in units:
+        rows = [to_row(batch, 0) for batch in merged(unit)]
+        tail: list[Argument] = [len(rows), sum(row.events for row in rows)]
+        for row in rows:
+            tail += [row.events, row.source, row.peers or "", row.lines]
+        tails.append(tail)
+    return Flight([number, int(remembered * 1000), size], units, tails)
 
 
 def put_command(how: tuple[str, str], keys: Sequence[str], arguments: Sequence[Argument]) -> bytes:

@@ -8,22 +8,20 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from itertools import chain
 
 import hiredis
 from redis.connection import Connection
 
 from ...exceptions import BatchTooLarge, QueueFull, Unavailable
+from ...runtime.clock import monotonic
 from ...types import Problem
 from ..bounded import daemon_stopping
-from ..durable.group_commit import merged
-from ..durable.rows import to_row
 from ..entry import Batch, Loop, Refusal
+from .backlog import Backlog
 from .connector import Connector
 from .engine import Engine, EngineAway
-from .faults import EngineFaults
+from .faults import PUTS, EngineFaults
 from .put import (
     BY_SHA,
     BY_TEXT,
@@ -33,19 +31,18 @@ from .put import (
     Flight,
     Put,
     Replicas,
+    flight_of,
     packed,
     put_command,
-    units_of,
 )
 from .repairs import REMEMBERED, Repairs
 from .stream_socket import StreamSocket
 
-MAX_UNSENT = 64 * 1024 * 1024
-"""Bytes of events that may wait to be put."""
-MAX_TOGETHER = 4000
-"""Events that are put together."""
 GRACE = 1.0
 """Seconds for which puts wait for an engine that is away; then they are refused at once."""
+IDLE, PROBE_TIMEOUT = 5.0, 2.0
+"""Seconds without an answer after which an idle connection is tried, and for which that may take.
+Nobody tells of a machine that has lost its power."""
 
 
 class Puts:
@@ -71,14 +68,13 @@ class Puts:
         self._size = size
         self._counted = counted
         self._added = added
-        self._lock = threading.Lock()
-        """For what waits: it is added by any thread, and sent by the loop."""
-        self._waiting: deque[Put] = deque()
-        self._unsent = 0
+        self._waiting = Backlog()
         self._flight: Flight | None = None
         self._number = 0
         self._repairs = Repairs(engine.keys, logger, self._go_on, self._repair_failed)
         self._socket: StreamSocket | None = None
+        self._heard_at = 0.0
+        """When the engine answered last on this connection, in monotonic seconds."""
         self._loop: Loop | None = None
         self._closed = False
         self._connector = Connector(engine, faults, self._wake)
@@ -108,14 +104,11 @@ class Puts:
         put = Put(batch, done)
         if patient:
             put.deadline = math.inf
-        refusal = None if patient else self._refusal(put)
-        if refusal is not None:
+        if not patient and (refusal := self._refusal(put)) is not None:
             done(refusal)
             return
-        with self._lock:
-            self._waiting.append(put)
-            self._unsent += put.size
-        if self._loop is not None and self._loop.is_current_thread:
+        self._waiting.add(put)
+        if self.is_on_loop:
             self._send()
         else:
             self._wake()
@@ -128,15 +121,21 @@ class Puts:
     def _refusal(self, put: Put) -> Refusal | None:
         if self._closed:
             return daemon_stopping()
-        if put.count > (size := self._size()):
-            return BatchTooLarge(
-                f"{put.count} events at once are more than the queue holds (queue_size is {size})"
-            )
-        if self._faults.away_for() > GRACE:
+        if (too_large := self.never_fits(put.count)) is not None:
+            return too_large
+        if self._faults.away_for(PUTS) > GRACE:
             return self._faults.refusal()
-        if self._unsent + put.size > MAX_UNSENT:
+        if self._waiting.is_full(put):
             return Unavailable("The event queue's engine is too slow")
         return None
+
+    def never_fits(self, count: int) -> BatchTooLarge | None:
+        """The refusal of more events at once than may wait."""
+        if count <= (size := self._size()):
+            return None
+        return BatchTooLarge(
+            f"{count} events at once are more than the queue holds (queue_size is {size})"
+        )
 
     def _wake(self) -> None:
         if self._loop is not None:
@@ -154,25 +153,32 @@ class Puts:
         if now >= self._next_deadline():
             self._refuse_late(now)
         self._send()
-        return self._next_deadline()
+        return min(self._next_deadline(), self._probe(now))
+
+    def _probe(self, now: float) -> float:
+        """Try a connection that is idle, and give up one that doesn't answer; returns when this is
+        due again. Puts have their own deadlines."""
+        flight = self._flight
+        is_tried = self._repairs.is_busy or (flight is not None and not flight.units)
+        if self._socket is None or (flight is not None and not is_tried):
+            return math.inf
+        if now >= self._heard_at + (PROBE_TIMEOUT if is_tried else IDLE):
+            if is_tried:
+                self._broken()
+                return math.inf
+            self._heard_at, is_tried = now, True
+            self._repairs.begin(self._socket)
+        return self._heard_at + (PROBE_TIMEOUT if is_tried else IDLE)
 
     def _next_deadline(self) -> float:
-        """When the oldest put is late; all have the same time, so it is the first one."""
-        flying = () if self._flight is None else self._flight.puts()
-        with self._lock:
-            for put in chain(flying, self._waiting):
-                if put.done is not None and put.deadline < math.inf:
-                    return put.deadline
-        return math.inf
+        return self._waiting.next_deadline(self._flight.puts() if self._flight else iter(()))
 
     def _end(self) -> None:
         self._disconnect()
-        with self._lock:
-            waiting, self._unsent = list(self._waiting), 0
-            self._waiting.clear()
         flight, self._flight = self._flight, None
-        for put in [*(flight.puts() if flight else ()), *waiting]:
-            put.settle(daemon_stopping())
+        if flight is not None:
+            self._settle(flight.puts(), daemon_stopping())
+        self._settle(self._waiting.take_all(), daemon_stopping())
 
     def _refuse_late(self, now: float) -> None:
         if self._flight is not None:
@@ -181,12 +187,7 @@ class Puts:
                 self._flight = None
                 # What comes on this connection later is no answer to the next put.
                 self._broken()
-        with self._lock:
-            late = [put for put in self._waiting if put.deadline <= now]
-            for put in late:
-                self._waiting.remove(put)
-                self._unsent -= put.size
-        self._settle(late, self._unconfirmed())
+        self._settle(self._waiting.take_late(now), self._unconfirmed())
 
     def _unconfirmed(self) -> Unavailable:
         return Unavailable(
@@ -200,6 +201,7 @@ class Puts:
     def _use(self, connection: Connection) -> None:
         assert self._loop is not None
         self._socket = StreamSocket(connection, self._loop, self._received, self._broken)
+        self._heard_at = monotonic()
         self._repairs.begin(self._socket)
 
     def _go_on(self) -> None:
@@ -207,6 +209,9 @@ class Puts:
         if self._flight is not None:
             # Under the same number: the engine says whether it has it.
             self._fly(self._flight)
+        elif self._faults.away_for(PUTS):
+            # Whether it can store anything: a replica can't, that was the primary.
+            self._take_off(())
         else:
             self._send()
 
@@ -214,47 +219,32 @@ class Puts:
         is_busy = self._flight is not None or self._repairs.is_busy
         if is_busy or self._socket is None or not self._waiting:
             return
-        with self._lock:
-            puts = self._next()
+        puts = self._waiting.take()
         try:
-            self._flight = self._made_flight(puts)
+            self._take_off(puts)
         except BaseException:
             self._settle(puts, Unavailable("The event can't be stored"))
             raise
-        self._fly(self._flight)
 
-    def _made_flight(self, puts: Sequence[Put]) -> Flight:
-        units = units_of(puts)
+    def _take_off(self, puts: Sequence[Put]) -> None:
         self._number += 1
-        head: list[Argument] = [self._number, int(REMEMBERED * 1000), self._size()]
-        tails: list[list[Argument]] = []
-        for unit in units:
-            rows = [to_row(batch, 0) for batch in merged(unit)]
-            tail: list[Argument] = [len(rows), sum(row.events for row in rows)]
-            for row in rows:
-                tail += [row.events, row.source, row.peers or "", row.lines]
-            tails.append(tail)
-        return Flight(head, units, tails)
+        self._flight = flight_of(puts, self._number, REMEMBERED, self._size())
+        self._fly(self._flight)
 
     def _fly(self, flight: Flight, how: tuple[str, str] = BY_SHA) -> None:
         assert self._socket is not None
         flight.outcome = None
         command = put_command(how, self._keys, flight.arguments())
-        if self._replicas.needed:
+        if self._needed(flight):
             command += packed(*self._replicas.command())
         self._socket.send(command)
 
-    def _next(self) -> list[Put]:
-        puts: list[Put] = []
-        count = 0
-        while self._waiting and (not puts or count + self._waiting[0].count <= MAX_TOGETHER):
-            put = self._waiting.popleft()
-            self._unsent -= put.size
-            count += put.count
-            puts.append(put)
-        return puts
+    def _needed(self, flight: Flight) -> int:
+        """How many replicas must have it."""
+        return self._replicas.needed if flight.units else 0
 
     def _received(self, answer: object) -> None:
+        self._heard_at = monotonic()
         if self._repairs.is_busy:
             self._repairs.received(answer)
             return
@@ -263,7 +253,7 @@ class Puts:
             return
         if isinstance(answer, hiredis.ReplyError):
             self._refused(flight, str(answer))
-        elif flight.outcome is None and self._replicas.needed:
+        elif flight.outcome is None and self._needed(flight):
             assert isinstance(answer, bytes)
             flight.outcome = answer
         elif flight.outcome is None:
@@ -282,16 +272,17 @@ class Puts:
         code = text.partition(" ")[0]
         if code == "NOSCRIPT":
             # It was restarted, or its scripts were flushed.
-            self._skip_wait()
+            self._skip_wait(flight)
             self._fly(flight, BY_TEXT)
             return
         self._flight = None
         if code == "OOM":
-            self._skip_wait()
+            self._skip_wait(flight)
+            self._faults.works(PUTS)
             self._settle(flight.puts(), self._faults.full())
         else:
             # Of a replica, for instance, that was the primary.
-            self._faults.away(EngineAway(text))
+            self._faults.away(EngineAway(text), PUTS)
             self._broken()
             self._settle(flight.puts(), self._faults.refusal())
 
@@ -314,9 +305,7 @@ class Puts:
                 again += unit
         for put in again:
             put.is_alone = True
-        with self._lock:
-            self._waiting.extendleft(reversed(again))
-            self._unsent += sum(put.size for put in again)
+        self._waiting.put_back(again)
         if stored:
             self._repairs.keep(flight.head, stored)
         self._added(sum(put.count for put in accepted if put.done is not None))
@@ -327,13 +316,13 @@ class Puts:
             self._settle(refused, QueueFull(f"The event queue is full ({self._size()} events)"))
 
     def _repair_failed(self, text: str) -> None:
-        self._faults.away(EngineAway(text))
+        self._faults.away(EngineAway(text), PUTS)
         self._broken()
 
-    def _skip_wait(self) -> None:
+    def _skip_wait(self, flight: Flight) -> None:
         """The answer to a WAIT, which was sent with the put, says nothing."""
         assert self._socket is not None
-        if self._replicas.needed:
+        if self._needed(flight):
             self._socket.skip(1)
 
     def _broken(self) -> None:

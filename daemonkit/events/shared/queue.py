@@ -17,10 +17,11 @@ from ..bounded import Bounded
 from ..entry import Batch, Entry, FailedAttempt, Loop, Refusal
 from ..waiting import Waiting
 from .address import parse
+from .early import EarlyPuts
 from .engine import Engine, EngineAway, EngineRefuses
 from .engine_facts import EngineFacts
 from .failed import EngineFailures
-from .faults import EngineFaults
+from .faults import KEEPER, EngineFaults
 from .fetcher import Fetcher
 from .in_flight import Failed, InFlight
 from .keeper import Keeper
@@ -67,10 +68,6 @@ class SharedQueue(Bounded):
         self._forked = ForkFlag()
         self._closing = threading.Event()
         self._view = View()
-        self._resolved = 0
-        """Events with a result, whether saved or not."""
-        self._unconfirmed = 0
-        """Events that were put before the start."""
         self._node = node = Node(timeout)
         self._in_flight = in_flight = InFlight()
         engine = Engine(parsed, parsed.name or name, node.name)
@@ -80,6 +77,7 @@ class SharedQueue(Bounded):
         needed = Replicas(replicas, on_disk)
         told = (lambda: self.size, self._counted, self._added)
         self._puts = Puts(engine, faults, needed, logger, *told)
+        self._early = EarlyPuts(self._puts)
         self._fetcher = Fetcher(
             engine,
             node,
@@ -120,7 +118,7 @@ class SharedQueue(Bounded):
             raise StartError(f"the event queue's engine {address} refuses: {error}") from None
         # It may come later than this daemon.
         except EngineAway as error:
-            self._faults.away(error)
+            self._faults.away(error, KEEPER)
 
     def start(self) -> None:
         self._fetcher.start()
@@ -166,7 +164,7 @@ class SharedQueue(Bounded):
 
     def _in_hand(self) -> int:
         """Events that handlers have taken and the engine still counts."""
-        return self.taken - self._resolved + self._in_flight.unsaved
+        return self.taken - self._in_flight.saved
 
     def put_later(self, batch: Batch, done: Callable[[Refusal | None], object]) -> None:
         if self._forked.is_child:
@@ -207,15 +205,9 @@ class SharedQueue(Bounded):
         return fits, refusal
 
     def put_early(self, batch: Batch) -> None:
-        """Put events once there is a loop, and the engine is there; returns at once."""
-        count = len(batch.events)
-        self._unconfirmed += count
-
-        def done(refusal: Refusal | None) -> None:
-            if refusal is None:
-                self._unconfirmed -= count
-
-        self._puts.add(batch, done, patient=True)
+        """Put events once there is a loop, and the engine is there and has room; returns at
+        once."""
+        self._early.add(batch)
 
     def _added(self, count: int) -> None:
         self.accepted += count
@@ -228,30 +220,31 @@ class SharedQueue(Bounded):
     def get(self) -> Any:
         while True:
             entry = self._waiting.get()
-            if self._may_hand_out([entry]):
+            if self._mine([entry]):
                 return entry
 
     def get_batch(self, limit: int, linger: float) -> list[Any]:
         while True:
-            entries = self._waiting.get_batch(limit, linger)
-            if self._may_hand_out(entries):
-                return entries
+            if mine := self._mine(self._waiting.get_batch(limit, linger)):
+                return mine
 
-    def _may_hand_out(self, entries: Sequence[Entry]) -> bool:
-        """Whether these are still this node's to handle; waits until it knows."""
-        began = 0.0
-        # All of them were taken at once, so they were abandoned at once.
-        while self._in_flight.holds_event(entries[0].id):
-            if self._node.is_fresh:
-                if began:
-                    self._waiting.idle.seconds += monotonic() - began
-                return True
+    def _mine(self, entries: list[Any]) -> list[Any]:
+        """Those that are still this node's to handle, once it knows."""
+        began, holds = 0.0, self._in_flight.holds_event
+        while True:
+            mine = [entry for entry in entries if holds(entry.id)]
+            if not mine or self._node.is_fresh:
+                break
             began = began or monotonic()
             # Others may have taken over: this node may have been suspended, or cut off.
             if self._closing.wait(STALE_POLL):
+                mine = []
                 break
-        self._waiting.forget(len(entries))
-        return False
+        if began:
+            self._waiting.idle.seconds += monotonic() - began
+        if len(mine) < len(entries):
+            self._waiting.forget(len(entries) - len(mine))
+        return mine
 
     def resume(self) -> None:
         """Hand out events again."""
@@ -264,14 +257,12 @@ class SharedQueue(Bounded):
         """Have handled events removed from the engine soon; waits once `ack_batch` results are
         unsaved, unless the engine is away."""
         self._in_flight.handled += entries
-        self._resolved += len(entries)
         self._save_soon()
 
     def fail(self, entry: Entry, failure: FailedAttempt, delay: float | None) -> bool:
         """Have an event retried in `delay` seconds, or kept as a dead letter; returns whether it is
         a dead letter."""
         self._in_flight.failures.append(Failed(entry.id, failure, delay))
-        self._resolved += 1
         self._save_soon()
         return delay is None
 
@@ -287,17 +278,19 @@ class SharedQueue(Bounded):
             while (
                 self._in_flight.unsaved >= most
                 and not self._closing.is_set()
-                and not self._faults.away_for()
+                and not self._faults.away_for(KEEPER)
             ):
                 self._keeper.saved.wait(1.0)
         self._waiting.idle.seconds += monotonic() - began
 
     def flush(self) -> bool:
-        """Have all results saved; returns False if the queue is closed before."""
-        while self._in_flight.unsaved:
-            self._keeper.save_soon()
-            with self._keeper.saved:
-                self._keeper.saved.wait(STALE_POLL)
+        """Have all results saved that there are now; returns False if the queue is closed
+        before."""
+        keeper, wanted = self._keeper, self._keeper.next_save
+        while self._in_flight.unsaved and keeper.saves < wanted:
+            keeper.save_soon()
+            with keeper.saved:
+                keeper.saved.wait(STALE_POLL)
             if self._closing.is_set():
                 return not self._in_flight.unsaved
         return True
@@ -316,7 +309,7 @@ class SharedQueue(Bounded):
 
     def lost_at_exit(self) -> int:
         """Those that the engine doesn't have yet; all others are there."""
-        return self._unconfirmed
+        return self._early.unconfirmed
 
     def counters(self, *, quick: bool = False) -> dict[str, Any]:  # noqa: ARG002
         """Counts of this node's received events, and of all that wait, as of the last heartbeat;
@@ -331,18 +324,19 @@ class SharedQueue(Bounded):
             "dead_now": view.dead_now,
             "discarded": view.discarded,
             "oldest_age": view.oldest_age,
-            "engine": {"up": not self._faults.away_for(), **self._facts.shown},
+            "engine": {"up": not self._faults.is_away, **self._facts.shown},
             "node": self._node.name,
             "nodes": list(view.nodes),
         }
 
     def _viewed(self, view: View) -> None:
         self._view = view
+        self._early.put_again()
 
     def _about(self) -> dict[str, Any]:
         return {
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "held": self._in_flight.open,
-            "in_work": max(0, self.taken - self._resolved),
+            "in_work": max(0, self._in_hand() - self._in_flight.unsaved),
         }

@@ -55,7 +55,9 @@ def to_json(row: StoredFailure) -> str:
 
 def failure_in(id: int, text: bytes, attempts: int, due: float | None) -> StoredFailure:
     """A failed event; raises ValueError or KeyError if it isn't one."""
-    facts = json.loads(text)
-    line = facts.pop("event").encode(errors="surrogateescape")
+    found = json.loads(text)
+    # A newer daemonkit may have stored more.
+    facts = {name: found[name] for name in _STORED}
+    line = found["event"].encode(errors="surrogateescape")
     facts["error"], facts["traceback"] = plain(facts["error"]), plain(facts["traceback"])
     return StoredFailure(id=id, due=due, attempts=attempts, line=line, **facts)

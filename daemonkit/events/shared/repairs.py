@@ -18,7 +18,8 @@ from .put import BY_SHA, BY_TEXT, Argument, packed, put_command
 from .stream_socket import StreamSocket
 
 RETAIN = 10.0
-"""Seconds. Redis delays a write by up to two."""
+"""Seconds before the engine's last answer; what was confirmed earlier is safe. Redis delays a write
+by up to two."""
 MAX_SIZE = 32 * 1024 * 1024
 """Bytes of events that are kept."""
 REMEMBERED = 3600.0
@@ -56,12 +57,16 @@ class Repairs:
         self._over = over
         self._failed = failed
         self._kept: deque[Kept] = deque()
+        self._lost: deque[Kept] = deque()
+        """Those that the engine has lost."""
         self._size = 0
-        self._broke_at = monotonic()
+        """Bytes of all of them."""
         self._socket: StreamSocket | None = None
         """Where the engine is asked, and told."""
-        self._lost: deque[Kept] | None = None
-        """The puts that are to be put again; None until the engine has said which."""
+        self._is_asked = False
+        """Whether the next answer says which put is the last that the engine knows."""
+        self._events = 0
+        """How many events have been put again."""
 
     @property
     def is_busy(self) -> bool:
@@ -85,17 +90,18 @@ class Repairs:
             self._size -= self._kept.popleft().size
 
     def note_break(self) -> None:
-        """The connection has ended; what was confirmed long before that is safe."""
-        self._socket = self._lost = None
-        self._broke_at = monotonic()
-        self._forget(self._broke_at)
+        """The connection has ended."""
+        self._socket = None
+        self._kept += self._lost
+        self._lost.clear()
 
     def begin(self, sock: StreamSocket) -> None:
-        """Ask the engine, on a new connection, which put is the last that it knows."""
-        if monotonic() - self._broke_at > REMEMBERED / 2:
+        """Ask the engine which put is the last that it knows."""
+        if self._kept and monotonic() - self._kept[-1].at > REMEMBERED / 2:
+            # It may have forgotten the number itself.
             self._kept.clear()
             self._size = 0
-        self._socket = sock
+        self._socket, self._is_asked = sock, True
         sock.send(packed("GET", self._keys[-1]))
 
     def received(self, answer: object) -> None:
@@ -105,32 +111,32 @@ class Repairs:
                 self._send(BY_TEXT)
             else:
                 self._failed(str(answer))
-        elif self._lost is None:
-            self._lost = self._missing(answer)
-            self._go_on()
+            return
+        if self._is_asked:
+            self._is_asked = False
+            last = int(answer.partition(b" ")[0]) if isinstance(answer, bytes) else 0
+            while self._kept and self._kept[-1].number > last:
+                self._lost.appendleft(self._kept.pop())
         else:
-            self._lost.popleft()
-            self._go_on()
-
-    def _missing(self, answer: object) -> deque[Kept]:
-        last = int(answer.partition(b" ")[0]) if isinstance(answer, bytes) else 0
-        lost = deque(kept for kept in self._kept if kept.number > last)
-        if lost:
-            self._logger.warning(
-                "The event queue's engine has lost %d events that it had confirmed; they are put "
-                "again, and some of them may be handled twice",
-                sum(kept.events for kept in lost),
-            )
-        return lost
-
-    def _go_on(self) -> None:
+            again = self._lost.popleft()
+            self._kept.append(again._replace(at=monotonic()))
+            self._events += again.events
         if self._lost:
             self._send(BY_SHA)
         else:
-            self._socket = self._lost = None
-            self._over()
+            self._end()
+
+    def _end(self) -> None:
+        if self._events:
+            self._logger.warning(
+                "The event queue's engine had lost %d events that it had confirmed; they were put "
+                "again, and some of them may be handled twice",
+                self._events,
+            )
+        self._events, self._socket = 0, None
+        self._forget(monotonic())
+        self._over()
 
     def _send(self, how: tuple[str, str]) -> None:
         assert self._socket is not None
-        assert self._lost is not None
         self._socket.send(put_command(how, self._keys, self._lost[0].arguments))

@@ -33,7 +33,7 @@ if last then
   local number, outcome = string.match(last, '^(%d+) (.*)$')
   if tonumber(number) == tonumber(ARGV[1]) then
     -- A write, which WAIT waits for.
-    redis.call('PEXPIRE', K_put, ARGV[2])
+    redis.call('SET', K_put, last, 'PX', ARGV[2])
     return outcome
   end
   if tonumber(number) > tonumber(ARGV[1]) then return redis.error_reply('STALE put') end

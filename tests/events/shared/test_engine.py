@@ -40,11 +40,18 @@ def link(engine: Engine) -> Iterator[Link]:
             "Connection refused",
             "",
         ),
+        (
+            exceptions.ConnectionError(
+                "Error while reading from 127.0.0.1:1 : (104, 'Connection reset by peer')"
+            ),
+            "Connection reset by peer",
+            "",
+        ),
         (exceptions.BusyLoadingError("loading"), "loading", ""),
         (exceptions.ResponseError("NOGROUP no such"), "NOGROUP no such", "NOGROUP"),
-        (exceptions.ReadOnlyError("of a replica"), "of a replica", "READONLY"),
-        (exceptions.NoScriptError("none"), "none", "NOSCRIPT"),
-        (exceptions.OutOfMemoryError("full"), "full", "OOM"),
+        (exceptions.ReadOnlyError("of a replica"), "READONLY of a replica", "READONLY"),
+        (exceptions.NoScriptError("none"), "NOSCRIPT none", "NOSCRIPT"),
+        (exceptions.OutOfMemoryError("full"), "OOM full", "OOM"),
     ],
 )
 def test_what_an_error_means(error: Exception, text: str, code: str) -> None:

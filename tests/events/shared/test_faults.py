@@ -6,7 +6,7 @@ import pytest
 
 from daemonkit import QueueFull, Unavailable
 from daemonkit.events.shared.engine import EngineAway
-from daemonkit.events.shared.faults import EngineFaults
+from daemonkit.events.shared.faults import KEEPER, PUTS, EngineFaults
 
 
 @pytest.fixture
@@ -24,27 +24,27 @@ def test_an_engine_that_is_away_is_a_problem_until_it_works(
     faults: EngineFaults, changes: list[None], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    assert (faults.problems(), faults.outage, faults.away_for()) == ([], "", 0)
+    assert (faults.problems(), faults.outage, faults.away_for(PUTS)) == ([], "", 0)
     for _ in range(3):
-        faults.away(EngineAway("Connection refused"))
+        faults.away(EngineAway("Connection refused"), PUTS)
     text = "the event queue's engine redis://host/0 is away: Connection refused"
 
     assert [tuple(problem) for problem in faults.problems()] == [(text, True)]
     assert faults.outage == text
-    assert 0 < faults.away_for() < 60
+    assert 0 < faults.away_for(PUTS) < 60
     refusal = faults.refusal()
     assert (type(refusal), str(refusal), refusal.retry_after) == (Unavailable, f"T{text[1:]}", 1)
     assert len(changes) == 1
-    faults.works()
-    faults.works()
-    assert (faults.problems(), faults.outage, faults.away_for(), len(changes)) == ([], "", 0, 2)
+    faults.works(PUTS)
+    faults.works(PUTS)
+    assert (faults.problems(), faults.outage, faults.away_for(PUTS), len(changes)) == ([], "", 0, 2)
     assert [record.levelname for record in caplog.records] == ["ERROR", "INFO"]
 
 
 def test_other_errors_are_reasons_too(faults: EngineFaults) -> None:
-    faults.away(OSError(113, "No route to host"))
+    faults.away(OSError(113, "No route to host"), PUTS)
     assert "No route to host" in faults.outage
-    faults.away(ValueError("odd"))
+    faults.away(ValueError("odd"), PUTS)
     assert faults.outage.endswith("is away: ValueError: odd")
 
 
@@ -54,7 +54,7 @@ def test_a_full_engine_refuses_until_events_are_stored(faults: EngineFaults) -> 
     assert isinstance(refusal, QueueFull)
     assert faults.is_full
     assert "is full (maxmemory)" in faults.outage
-    faults.works()
+    faults.works(PUTS)
     assert faults.is_full
     faults.stored()
     assert not faults.is_full
@@ -68,3 +68,22 @@ def test_too_few_replicas_are_a_problem_until_there_are_enough(faults: EngineFau
     assert len(faults.problems()) == 1
     faults.stored()
     assert faults.problems() == []
+
+
+def test_it_is_away_while_one_connection_can_not_be_used(
+    faults: EngineFaults, changes: list[None], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    for _ in range(3):
+        faults.away(EngineAway("READONLY You can't write"), PUTS)
+        faults.away(EngineAway("Connection refused"), KEEPER)
+        faults.works(KEEPER)
+    assert faults.outage.endswith("is away: READONLY You can't write")
+    assert (faults.is_away, faults.away_for(KEEPER)) == (True, 0)
+    faults.away(EngineAway("Connection refused"), KEEPER)
+    faults.stored()
+    assert (faults.is_away, faults.away_for(PUTS)) == (True, 0)
+    faults.works(KEEPER)
+
+    assert (faults.is_away, faults.outage, len(changes)) == (False, "", 2)
+    assert [record.levelname for record in caplog.records] == ["ERROR", "INFO"]

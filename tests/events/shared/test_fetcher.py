@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import json
 import os
 import re
 import time
+from contextlib import closing
 from functools import partial
 from typing import Any
 
@@ -15,7 +17,7 @@ from daemonkit.events.shared.engine import Link
 from daemonkit.events.shared.fetcher import BLOCK, PREFETCH
 
 from ...engines import Engine
-from .conftest import Node, NodeMaker, wait_until
+from .conftest import Node, NodeMaker, failed, wait_until
 from .proxy import DOWN, UP, Proxy
 from .test_puts import proxy, quick, through
 
@@ -75,7 +77,47 @@ def test_what_is_no_event_is_removed(
     wait_until(lambda: node.handled == ["real"])
     wait_until(lambda: client.xlen("{daemonkit:app}:stream") == 0)
     assert client.hget("{daemonkit:app}:counts", "waiting") == "0"
-    assert re.findall("Removed the entry (.*), which is no event", caplog.text) == ["1-0", "1-1"]
+    assert re.findall("Removed the entry (.*), which is no event: ", caplog.text) == ["1-0", "1-1"]
+
+
+def test_no_more_large_entries_are_taken_than_a_node_may_hold(
+    make_node: NodeMaker, engine: Engine
+) -> None:
+    with closing(SharedEditor(f"{engine.address()}?name=app", create=True)) as editor:
+        for _ in range(20):
+            editor.add([b"1"] * 1000)
+    node, other = make_node(), make_node()
+    wait_until(lambda: other.queue._in_flight.open >= PREFETCH)
+    wait_until(lambda: node.queue._in_flight.open >= PREFETCH)
+
+    for each in (node, other):
+        assert each.queue._in_flight.open <= 2 * PREFETCH
+        each.handle()
+    wait_until(lambda: len(node.handled) + len(other.handled) == 20_000)
+
+
+def test_a_failed_event_that_a_newer_daemonkit_has_stored_is_retried(
+    make_node: NodeMaker, client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    node = make_node()
+    for number in range(2):
+        node.put(number)
+        entry = node.queue.get()
+        assert node.queue.fail(entry, failed(entry, ValueError()), 60.0) is False
+    node.queue.flush()
+    newer, damaged = map(int, client.zrange("{daemonkit:app}:due", 0, -1))
+    record = json.loads(client.hget("{daemonkit:app}:failed", newer))
+    client.hset("{daemonkit:app}:failed", newer, json.dumps({**record, "added": 1}))
+    client.hset("{daemonkit:app}:failed", damaged, '{"event": "the text"}')
+    node.handle()
+    node.queue.failed_events.retry(Selection(state="retrying"))
+    wait_until(lambda: node.handled == [0])
+    wait_until(lambda: client.hget("{daemonkit:app}:counts", "waiting") == "0")
+
+    # In the log, at least.
+    (text,) = re.findall("Removed the entry .*, which is no event: (.*)", caplog.text)
+    assert text == """b'{"event": "the text"}'"""
+    assert client.hlen("{daemonkit:app}:failed") == 0
 
 
 def test_a_damaged_event_is_a_dead_letter(node: Node, client: redis.Redis) -> None:

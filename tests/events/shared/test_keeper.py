@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import threading
 import time
 
@@ -142,10 +143,16 @@ def test_others_handle_what_a_paused_node_holds(make_node: NodeMaker) -> None:
     wait_until(lambda: "last" in paused.handled + other.handled)
 
 
-def test_a_paused_node_takes_nothing_over(make_node: NodeMaker, client: redis.Redis) -> None:
-    paused = make_node()
-    paused.handle()
-    paused.queue.pause()
+@pytest.mark.parametrize("is_stopping", [False, True])
+def test_a_node_that_hands_nothing_out_takes_nothing_over(
+    make_node: NodeMaker, client: redis.Redis, is_stopping: bool
+) -> None:
+    node = make_node()
+    node.handle()
+    if is_stopping:
+        node.queue.close()
+    else:
+        node.queue.pause()
     # At once, for the node's last read may still be under way.
     with client.pipeline() as together:
         together.xadd(STREAM, {"n": 1, "s": "app", "d": '"left"'}, id=LATER)
@@ -157,5 +164,28 @@ def test_a_paused_node_takes_nothing_over(make_node: NodeMaker, client: redis.Re
 
     consumers = {c["name"]: c["pending"] for c in client.xinfo_consumers(STREAM, "g")}
     assert consumers["buried:1:ffff"] == 1
-    paused.queue.resume()
-    wait_until(lambda: paused.handled == ["left"])
+    if not is_stopping:
+        node.queue.resume()
+        wait_until(lambda: node.handled == ["left"])
+
+
+def test_an_engine_that_is_away_is_away_until_it_answers(
+    own_engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    node = Node(own_engine.address()).start()
+    try:
+        node.put(1)
+        own_engine.kill()
+        wait_until(lambda: node.queue.outage)
+        until = time.monotonic() + 1.5
+        while time.monotonic() < until:
+            assert node.queue.outage
+            time.sleep(0.001)
+        # The connection that breaks has a text of its own.
+        assert 1 <= caplog.text.count(" is away: ") <= 2
+        own_engine.start()
+        wait_until(lambda: not node.queue.outage)
+        assert caplog.text.count(" is there again") == 1
+    finally:
+        node.close()

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from daemonkit.events.shared import pacing as module
-from daemonkit.events.shared.pacing import MOST, PAUSE, Pacing
+from daemonkit.events.shared.pacing import MOST, MOST_ENTRIES, PAUSE, Pacing, Portions
 
 
 @pytest.fixture
@@ -33,3 +33,25 @@ def test_events_that_can_not_wait_are_taken(now: list[float]) -> None:
     assert pacing.pause() == PAUSE
     pacing.yields_to = lambda: None
     assert pacing.pause() == 0.0
+
+
+def entries(count: int, events: int, size: int) -> list[tuple[bytes, list[bytes]]]:
+    fields = [b"n", b"%d" % events, b"d"]
+    return [(b"1-0", [*fields, b"x" * (size - len(b"".join(fields)))]) for _ in range(count)]
+
+
+def test_how_much_is_read_follows_from_what_was_read() -> None:
+    portions = Portions()
+    assert portions.most(1000, 2**26) == 1, "as long as nothing is known"
+    for _ in range(100):
+        portions.note(entries(1, 1, 100))
+    assert portions.most(1000, 2**26) == MOST_ENTRIES
+    portions.note(entries(2, 500, 100))
+    assert portions.most(1000, 2**26) == 2
+    assert portions.most(100, 2**26) == 1
+    for _ in range(3):
+        portions.note(entries(1, 1, 100))
+    assert 2 < portions.most(1000, 2**26) < 6
+    portions.note(entries(1, 1, 2**25))
+    assert portions.most(1000, 2**26) == 2, "by their size, if that is less"
+    portions.note([(b"1-0", None)])

@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from daemonkit import StartError, Unavailable
-from daemonkit.events.shared import connector, put, puts
+from daemonkit.events.shared import backlog, connector, put, puts
 from daemonkit.events.shared.address import parse
 from daemonkit.events.shared.engine import Engine as EngineLink
 
@@ -115,7 +115,7 @@ def test_a_stalled_connection_is_given_up_and_events_refused(
 def test_events_that_wait_for_the_engine_are_bounded(
     own_engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(puts, "MAX_UNSENT", 20)
+    monkeypatch.setattr(backlog, "MAX_UNSENT", 20)
     monkeypatch.setattr(puts, "GRACE", 60)
     node = Node(own_engine.address()).start()
     try:

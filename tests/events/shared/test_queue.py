@@ -14,6 +14,7 @@ from redis.crc import key_slot
 from daemonkit import BatchTooLarge, QueueFull, StartError, Unavailable
 from daemonkit.events.shared import node as node_module
 from daemonkit.events.shared import puts
+from daemonkit.events.shared.faults import PUTS
 from daemonkit.types import Origin
 
 from ...engines import Engine, running_engine
@@ -237,6 +238,65 @@ def test_a_node_that_was_taken_for_dead_begins_anew(
     wait_until(lambda: not len(one.queue))
 
 
+def test_of_a_batch_that_lingers_only_what_others_have_is_left_out(
+    make_node: NodeMaker, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = make_node()
+    monkeypatch.setattr(node.queue._keeper, "_take_over", lambda *_: None)
+    node.put("abandoned")
+    batches: list[list[Any]] = []
+    lingering = threading.Thread(target=lambda: batches.append(node.queue.get_batch(3, 60.0)))
+    lingering.start()
+    wait_until(lambda: node.queue.taken == 1)
+    # It was taken for dead.
+    client.delete("{daemonkit:app}:nodes")
+    wait_until(lambda: not node.queue._in_flight.entries)
+    for number in range(3):
+        node.put(number)
+    lingering.join(20)
+
+    # The first one may have come under the node's old name.
+    assert [entry.event for entry in batches[0]] in ([0, 1], [1, 2])
+    assert node.queue.taken == 2
+
+
+def test_a_flush_waits_for_the_results_that_there_are(node: Node) -> None:
+    node.put(*range(1000))
+    entries = [node.queue.get() for _ in range(1000)]
+
+    def report() -> None:
+        for entry in entries:
+            node.queue.done([entry])
+            time.sleep(0.003)
+
+    reporting = threading.Thread(target=report)
+    reporting.start()
+    wait_until(lambda: node.queue._in_flight.unsaved)
+
+    assert node.queue.flush()
+    assert reporting.is_alive(), "not for those that come later"
+    reporting.join()
+
+
+def test_what_was_put_early_waits_for_room(make_node: NodeMaker, engine: Engine) -> None:
+    other = make_node(size=2)
+    other.put("a", "b")
+    node = Node(engine.address(), size=2)
+    with pytest.raises(BatchTooLarge):
+        node.queue.put_early(batch(1, 2, 3))
+    node.queue.put_early(batch("early"))
+    node.start()
+    try:
+        beats = node.queue._keeper.beats
+        wait_until(lambda: node.queue._keeper.beats > beats + 2)
+        assert node.queue.lost_at_exit() == 1
+        other.handle()
+        wait_until(lambda: "early" in other.handled)
+        assert node.queue.lost_at_exit() == 0
+    finally:
+        node.close()
+
+
 def test_nothing_is_handed_out_while_heartbeats_are_overdue(
     make_node: NodeMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -298,7 +358,7 @@ def test_a_daemon_starts_without_its_engine_and_serves_once_it_is_there(own_engi
         node.queue.put_early(batch("early"))
         assert node.queue.lost_at_exit() == 1
         node.start()
-        time.sleep(puts.GRACE)
+        wait_until(lambda: node.queue._faults.away_for(PUTS) > puts.GRACE)
         with pytest.raises(Unavailable, match="is away: Connection refused"):
             node.put(1)
         assert "is away" in node.queue.outage

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
 import redis
 
-from daemonkit.events.shared import repairs
+from daemonkit.events.shared import puts, repairs
 
 from ...engines import Engine
 from .conftest import Node, wait_until
+from .proxy import Proxy
+from .test_puts import proxy, through
+
+__all__ = ["proxy"]
 
 PUT = "{daemonkit:app}:put:"
 
@@ -57,7 +62,9 @@ def test_what_the_engine_has_lost_is_put_again(
     client.script_flush()
     wait_until(lambda: stored(client) == ["0", "1", "2", "3", "4"])
 
-    assert f"has lost {count} events that it had confirmed; they are put again" in caplog.text
+    wait_until(
+        lambda: f"had lost {count} events that it had confirmed; they were put" in caplog.text
+    )
     putter.put(5)
     assert stored(client) == ["0", "1", "2", "3", "4", "5"]
     assert client.hget("{daemonkit:app}:counts", "waiting") == "6"
@@ -92,7 +99,8 @@ def test_what_was_confirmed_long_before_is_not_kept(
     lose(client, 2)
     putter.put(3)
 
-    assert stored(client) == ["3"]
+    # Only what came with the engine's last answer.
+    assert stored(client) == ["2", "3"]
 
 
 def test_what_is_kept_is_bounded(putter: Node, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,6 +119,53 @@ def test_a_repair_without_memory_is_tried_again(putter: Node, client: redis.Redi
     client.config_set("maxmemory", "0")
 
     wait_until(lambda: stored(client) == ["1"])
+
+
+def test_a_repair_is_not_given_up_while_the_engine_refuses_it(
+    putter: Node,
+    client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(repairs, "RETAIN", 0.1)
+    putter.put(1)
+    lose(client, 1, **{"min-replicas-to-write": "1"})
+    wait_until(lambda: "NOREPLICAS" in putter.queue.outage)
+    began = time.monotonic()
+    # Longer than what is kept without a fault.
+    wait_until(lambda: time.monotonic() > began + 0.5)
+    assert "NOREPLICAS" in putter.queue.outage, "all the time"
+    client.config_set("min-replicas-to-write", "0")
+    wait_until(lambda: stored(client) == ["1"])
+    wait_until(lambda: not putter.queue.outage)
+
+    assert caplog.text.count("it had confirmed; they were put again") == 1
+    assert caplog.text.count("is away") == 1
+
+
+def test_an_idle_connection_is_tried_and_what_was_lost_behind_it_put_again(
+    engine: Engine, client: redis.Redis, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a machine loses its power: nobody closes the connection."""
+    monkeypatch.setattr(puts, "IDLE", 0.1)
+    monkeypatch.setattr(puts, "PROBE_TIMEOUT", 0.3)
+    monkeypatch.setattr(repairs, "RETAIN", 0.2)
+    node = Node(engine.address(), timeout=60.0)
+    node.queue._puts._connector._engine = through(proxy, node)
+    node.queue.use_loop(node.loop)
+    try:
+        node.put(1)
+        connection = wait_until(lambda: node.queue._puts._socket)
+        proxy.stalls = True
+        client.flushall()
+        wait_until(lambda: node.queue._puts._socket is not connection)
+        proxy.stalls = False
+        wait_until(lambda: stored(client) == ["1"])
+        wait_until(lambda: not node.queue.outage)
+        # Once it is sure that the engine has it, nothing is kept.
+        wait_until(lambda: not node.queue._puts._repairs._kept)
+    finally:
+        node.close()
 
 
 def test_after_a_long_time_nothing_is_known(
