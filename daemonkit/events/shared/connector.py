@@ -79,9 +79,6 @@ class Connector(ThreadedPart):
         connection = None
         try:
             connection = self._engine.connect()
-            # It may be loading its file.
-            connection.send_command("PING")
-            connection.read_response()
         # Whatever it is: nothing may end this thread.
         except Exception as error:
             if connection is not None:

@@ -21,6 +21,8 @@ from .scripts import JOIN
 CONNECT_TIMEOUT = 1.0
 """Seconds. A longer one would outlast an engine that is there again."""
 CALL_TIMEOUT = 2.0
+MOST_HOPS = 3
+"""How often nodes of a cluster may name another one."""
 MINIMUM = (7, 0)
 """The oldest version with what the scripts use."""
 
@@ -70,11 +72,12 @@ def translated(error: Exception) -> EngineAway:
 class Engine:
     """Where the queue is.
 
-    name: of the daemon; putter: the node whose puts are numbered.
+    name: of the daemon, "" to see which there are; putter: the node whose puts are numbered.
     """
 
     def __init__(self, address: Address, name: str, putter: str) -> None:
         self.shown = address.shown
+        self._name = name
         self.prefix = prefix_of(name)
         self.keys = keys_of(self.prefix, putter)
         self.stream = self.keys[0]
@@ -83,21 +86,41 @@ class Engine:
     def connect(self, timeout: float = CALL_TIMEOUT) -> Connection:
         """A new connection; timeout: seconds to wait for each answer. Raises EngineAway."""
         options = {**self._address.options}
-        kind = options.pop("connection_class", Connection)
         try:
             if self._address.sentinels:
                 options["host"], options["port"] = self._primary()
-            connection: Connection = kind(
-                **{"protocol": 2, **options},
-                socket_timeout=timeout,
-                socket_connect_timeout=CONNECT_TIMEOUT,
-                # A put that it sends again would be a second one.
-                retry=Retry(NoBackoff(), 0),
-            )
-            connection.connect()
+            for _ in range(MOST_HOPS):
+                connection = self._connected(options, timeout)
+                try:
+                    self._look_in(connection)
+                    return connection
+                except exceptions.MovedError as moved:
+                    options |= {"host": moved.host or options["host"], "port": moved.port}
         except (exceptions.RedisError, OSError) as error:
             raise translated(error) from None
+        raise EngineAway("the nodes of the cluster disagree about where the queue is")
+
+    def _connected(self, options: dict[str, Any], timeout: float) -> Connection:
+        kind = options.get("connection_class", Connection)
+        connection: Connection = kind(
+            **{"protocol": 2, **{k: v for k, v in options.items() if k != "connection_class"}},
+            socket_timeout=timeout,
+            socket_connect_timeout=CONNECT_TIMEOUT,
+            # A put that it sends again would be a second one.
+            retry=Retry(NoBackoff(), 0),
+        )
+        connection.connect()
         return connection
+
+    def _look_in(self, connection: Connection) -> None:
+        """Ask whether the queue is there: it may be on another node of a cluster, or not loaded
+        yet."""
+        try:
+            connection.send_command(*(("GET", self.prefix + "layout") if self._name else ("PING",)))
+            connection.read_response()
+        except BaseException:
+            connection.disconnect()
+            raise
 
     def _primary(self) -> tuple[str, int]:
         address = self._address

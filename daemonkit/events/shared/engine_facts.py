@@ -8,6 +8,7 @@ from typing import Any
 from ...exceptions import StartError
 from .engine import MINIMUM, Engine, EngineAway, EngineRefuses, Link
 from .faults import EngineFaults
+from .put import Replicas
 
 WITH_WAITAOF = (7, 2)
 SECTIONS = ("server", "persistence", "memory", "replication")
@@ -16,7 +17,7 @@ SECTIONS = ("server", "persistence", "memory", "replication")
 class EngineFacts:
     """The settings of one engine, looked at now and then.
 
-    needs_waitaof: whether replicas are to say what they have on their disks.
+    replicas: which must confirm.
     """
 
     def __init__(
@@ -24,11 +25,10 @@ class EngineFacts:
         engine: Engine,
         faults: EngineFaults,
         logger: logging.Logger,
-        *,
-        needs_waitaof: bool = False,
+        replicas: Replicas,
     ) -> None:
         self.shown: dict[str, Any] = {"address": engine.shown}
-        self._needs_waitaof = needs_waitaof
+        self._replicas = replicas
         self._faults = faults
         self._logger = logger
         self._warnings: list[str] = []
@@ -51,7 +51,7 @@ class EngineFacts:
                 f"the event queue's engine {self.shown['address']} is version {version}; it must "
                 f"be Redis or Valkey {least} or newer"
             )
-        if at_start and self._needs_waitaof and _numbers(version) < WITH_WAITAOF:
+        if at_start and self._replicas.on_disk and _numbers(version) < WITH_WAITAOF:
             raise StartError(
                 f"confirm.aof needs Redis 7.2, or Valkey, and the event queue's engine "
                 f"{self.shown['address']} is version {version}"
@@ -68,6 +68,8 @@ class EngineFacts:
             "replicas": int(info.get("connected_slaves", 0)),
         }
         self._warn(has_aof, policy)
+        online = sum("state=online" in text for key, text in info.items() if key[:5] == "slave")
+        self._faults.replicas(online, self._replicas.needed)
         maximum = int(info.get("maxmemory", 0))
         if self._faults.is_full and (not maximum or int(info.get("used_memory", 0)) < maximum):
             self._faults.has_memory()

@@ -82,11 +82,6 @@ class EngineFailures:
         self._link = Link(engine)
         self._failures = FailureStore(engine, self._link)
 
-    def close(self) -> None:
-        """Close the connection."""
-        with self._lock:
-            self._link.close()
-
     def find(self, id: int) -> FailedEvent | None:
         """See FailedEvents."""
         with self._store() as store:
@@ -128,6 +123,8 @@ class EngineFailures:
         except EngineAway as error:
             raise Unavailable(f"The event queue can't be used now: {error}") from None
         finally:
+            # The next one may be much later, when the engine has closed it.
+            self._link.close()
             self._lock.release()
 
 

@@ -33,6 +33,8 @@ class EngineFaults:
         """Since when the engine is away, for each of the connections for which it is."""
         self._away = Fault(logger, f"The event queue's engine {shown} is there again", changed)
         self._full = Fault(logger, "The event queue's engine has memory again", changed, QueueFull)
+        self.lacks_replicas = False
+        """Whether fewer replicas are connected than must confirm."""
         self._unconfirmed = Fault(logger, "The event queue's replicas confirm again", changed)
 
     def problems(self) -> list[Problem]:
@@ -43,7 +45,7 @@ class EngineFaults:
     @property
     def outage(self) -> str:
         """Why nothing can be put now, "" if it can."""
-        faults = (self._away, self._full)
+        faults = (self._away, self._full, *([self._unconfirmed] if self.lacks_replicas else []))
         return next((fault.problem.text for fault in faults if fault.problem is not None), "")
 
     @property
@@ -91,8 +93,8 @@ class EngineFaults:
         return self._full.problem is not None
 
     def refusal(self) -> Unavailable:
-        """Refuses events while the engine is away."""
-        text = self._away.problem.text if self._away.problem else "the event queue is away"
+        """Refuses events while the engine is away, or lacks replicas."""
+        text = self.outage or "the event queue is away"
         return Unavailable(_sentence(text), RETRY_AFTER)
 
     def full(self) -> Unavailable:
@@ -101,6 +103,18 @@ class EngineFaults:
             f"the memory of the event queue's engine {self._shown} is full (maxmemory)",
             tolerable=True,
         )
+
+    def replicas(self, connected: int, wanted: int) -> None:
+        """How many replicas the engine has, and how many must confirm."""
+        self.lacks_replicas = connected < wanted
+        if self.lacks_replicas:
+            self._unconfirmed.report(
+                f"{connected} instead of {wanted} replicas are connected to the event queue's "
+                f"engine {self._shown} (confirm.replicas)",
+                tolerable=True,
+            )
+        else:
+            self._unconfirmed.end()
 
     def too_few_replicas(self, confirmed: int, wanted: int) -> Unavailable:
         """An event isn't on as many replicas as it should be; returns its refusal."""

@@ -1,5 +1,4 @@
-"""Keeps this node a part of the shared queue: heartbeats, results, retries that are due, and what
-dead nodes held."""
+"""Keeps this node a part of the shared queue: its results, retries that are due, heartbeats."""
 
 from __future__ import annotations
 
@@ -14,34 +13,31 @@ from ...runtime.clock import monotonic
 from ...runtime.failures import FailureLog
 from ...runtime.part import ThreadedPart
 from ..waiting import Waiting
-from .census import BEATS, Census
+from .census import BEATS
 from .connector import BackOff
 from .engine import Engine, EngineAway, Link
 from .engine_facts import EngineFacts
 from .faults import KEEPER, EngineFaults
 from .fetcher import Fetcher
+from .heartbeats import Heartbeats
 from .in_flight import Failed, Held, InFlight
-from .layout import GROUP, RELEASED
-from .node import Node, awake
+from .node import Node
 from .records import to_json
-from .scripts import BEAT, CLAIM, DUE, FAIL, LEAVE, RELEASE, SETTLE
-from .view import View, heard_in
+from .scripts import DUE, FAIL, LEAVE, SETTLE
+from .view import View
 
 ACK_DELAY = 0.02
 """Seconds until results are saved, together with those that arrive meanwhile."""
 AFTER_FAILURE = 1.0
-MOST_PENDING = 1000
-"""Entries that are looked at for lost ones."""
-LOOK_INTERVAL = 10.0
-"""Seconds between two looks at the engine's settings."""
+LOOK_INTERVAL, SOON = 10.0, 1.0
+"""Seconds between two looks at the engine's settings, the second while it lacks replicas."""
 
 
 class Keeper(ThreadedPart):
     """The thread that does it.
 
-    timeout: seconds, `node_timeout`; dead_letters: the most that are kept; about: returns what the
-    others may know of this node; viewed: called with the queue after each heartbeat;
-    counted: called with how many events wait.
+    timeout: seconds, `node_timeout`; dead_letters: the most that are kept; about, viewed: see
+    `Heartbeats`; counted: called with how many events wait.
     """
 
     def __init__(
@@ -67,18 +63,15 @@ class Keeper(ThreadedPart):
         self._link = Link(engine)
         self._node = node
         self._in_flight = in_flight
-        self._waiting = waiting
         self._fetcher = fetcher
         self._faults = faults
         self._facts = facts
         self._logger = logger
         self._failures = FailureLog(logger)
         self._interval = timeout / BEATS
-        self._census = Census(timeout)
         self._ack_batch = ack_batch
         self._dead_letters = dead_letters
         self._about = about
-        self._viewed = viewed
         self._counted = counted
         self._wanted = threading.Event()
         """Set to save results, or to stop."""
@@ -86,12 +79,11 @@ class Keeper(ThreadedPart):
         """Notified when results are saved, or can't be."""
         self.saves = self._begun = 0
         """How often that was done, and begun."""
-        self.beats = 0
-        """How many heartbeats were answered."""
         self._next_beat = self._next_look = 0.0
         self._next_due: float | None = None
-        self._lost: set[bytes] = set()
-        """Entries that this node was given and didn't have at the last heartbeat."""
+        self._heartbeats = Heartbeats(
+            *(engine, node, in_flight, waiting, fetcher, faults, logger, timeout, about, viewed)
+        )
 
     def save_soon(self) -> None:
         """There are results."""
@@ -172,8 +164,9 @@ class Keeper(ThreadedPart):
         if self._next_due is not None and monotonic() >= self._next_due:
             self._append_due()
         if monotonic() >= self._next_look:
-            self._next_look = monotonic() + LOOK_INTERVAL
             self._facts.look(self._link)
+            interval = SOON if self._faults.lacks_replicas else LOOK_INTERVAL
+            self._next_look = monotonic() + interval
 
     def _join(self) -> None:
         self._link.join(self._node.name, json.dumps(self._about()))
@@ -224,101 +217,19 @@ class Keeper(ThreadedPart):
             self._dead_letters,
         ]
 
-    # Heartbeats
+    # Heartbeats, and retries that are due
 
     def _beat(self) -> None:
-        began, node = awake(), self._node.name
         self._next_beat = monotonic() + self._interval
-        answer = self._link.run(BEAT, node, json.dumps(self._about()))
-        self.beats += 1
-        self._faults.works(KEEPER)
-        if answer is None:
-            self._begin_anew()
-            return
-        self._node.beat(began)
-        self._fetcher.wake()
-        now = monotonic()
-        heard = heard_in(answer)
-        counters, consumers = heard.counters, heard.consumers
-        dead = self._census.note(counters, node.encode(), now)
-        ages = {name: self._census.age(name, now) for name in counters}
-        self._viewed(heard.view(ages))
-        self._set_due(heard.next_due, now)
-        self._look_for_lost(consumers.get(node.encode(), 0))
-        for name, pending in consumers.items():
-            if name not in counters and (pending or name != RELEASED.encode()):
-                dead.append(name)
-        if self._waiting.is_paused:
-            self._give_back()
-            return
-        if self._waiting.closed:
-            return
-        for name in dead:
-            self._take_over(name, counters.get(name, b""))
+        next_due = self._heartbeats.beat(self._link)
+        if next_due is not None:
+            self._set_due(next_due)
 
-    def _give_back(self) -> None:
-        """Let others handle what waits here for the end of a pause."""
-        in_flight = self._in_flight
-        # Those of dead nodes are in the fetcher's hands.
-        if self._fetcher.suspects:
-            return
-        with in_flight.lock:
-            released, kept = in_flight.release(self._waiting.discard())
-            self._waiting.add(kept, len(kept))
-            if released:
-                self._link.run(RELEASE, self._node.name, *released)
-
-    def _look_for_lost(self, pending: int) -> None:
-        """Look for entries that this node was given and doesn't have: in the answer to a call of an
-        old connection, for instance, on which nobody waits any more."""
-        lost: set[bytes] = set()
-        in_flight, node = self._in_flight, self._node.name
-        if pending > in_flight.entries:
-            given = self._link.call(
-                *("XPENDING", self._engine.stream, GROUP, "-", "+", MOST_PENDING, node)
-            )
-            with in_flight.lock:
-                lost = {entry for entry, *_ in given if not in_flight.holds(entry)}
-        # Those that are only now on their way aren't missing at the next heartbeat.
-        if lost & self._lost:
-            self._fetcher.reread()
-        self._lost = lost
-
-    def _set_due(self, milliseconds: int, now: float) -> None:
-        self._next_due = None if milliseconds < 0 else now + milliseconds / 1000
+    def _set_due(self, milliseconds: int) -> None:
+        self._next_due = None if milliseconds < 0 else monotonic() + milliseconds / 1000
 
     def _append_due(self) -> None:
-        self._set_due(self._link.run(DUE), monotonic())
-
-    def _take_over(self, dead: bytes, counter: bytes) -> None:
-        node = self._node.name
-        room = max(0, self._fetcher.room)
-        with self._fetcher.claiming:
-            claimed = self._link.run(CLAIM, dead, counter, node, room)
-            if claimed is None:
-                return
-            taken = self._fetcher.take_over(node, claimed, self._link)
-        if taken and dead != RELEASED.encode():
-            name = dead.decode(errors="replace")
-            self._logger.warning("Took over %d batches of the dead node %s", taken, name)
-        self._fetcher.wake()
-
-    def _begin_anew(self) -> None:
-        """This node was taken for dead: what it holds is others'."""
-        with self._in_flight.lock:
-            name, held = self._node.name, self._in_flight.open
-            self._node.rename()
-            self._waiting.discard()
-            self._in_flight.abandon()
-            self._fetcher.forget()
-        self._logger.error(
-            "This node %s was taken for dead, since its heartbeats had stopped; others handle the "
-            "%d events that it held; it goes on as %s",
-            name,
-            held,
-            self._node.name,
-        )
-        self._fetcher.wake()
+        self._set_due(self._link.run(DUE))
 
     def _leave(self) -> None:
         """Save what there is, and give back the rest."""

@@ -123,7 +123,7 @@ class Puts:
             return daemon_stopping()
         if (too_large := self.never_fits(put.count)) is not None:
             return too_large
-        if self._faults.away_for(PUTS) > GRACE:
+        if self._faults.away_for(PUTS) > GRACE or self._faults.lacks_replicas:
             return self._faults.refusal()
         if self._waiting.is_full(put):
             return Unavailable("The event queue's engine is too slow")

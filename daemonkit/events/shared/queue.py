@@ -72,9 +72,9 @@ class SharedQueue(Bounded):
         self._in_flight = in_flight = InFlight()
         engine = Engine(parsed, parsed.name or name, node.name)
         self._faults = faults = EngineFaults(engine.shown, logger, changed)
-        self._facts = EngineFacts(engine, faults, logger, needs_waitaof=on_disk)
-        self.failed_events = EngineFailures(engine)
         needed = Replicas(replicas, on_disk)
+        self._facts = EngineFacts(engine, faults, logger, needed)
+        self.failed_events = EngineFailures(engine)
         told = (lambda: self.size, self._counted, self._added)
         self._puts = Puts(engine, faults, needed, logger, *told)
         self._early = EarlyPuts(self._puts)
@@ -150,7 +150,6 @@ class SharedQueue(Bounded):
         self._keeper.leave_unstarted()
         for thread in self._puts.threads():
             thread.join(max(0.0, until - monotonic()))
-        self.failed_events.close()
         return not self.running_threads()
 
     def running_threads(self) -> list[threading.Thread]:

@@ -142,26 +142,35 @@ return next and math.max(0, tonumber(next) - now) or -1
 """
 )
 
-# ARGV: the node, what is known of it. Returns nothing if the node was taken for dead; otherwise
-# the heartbeats and what is known of each node, the consumers with what they pend, milliseconds
-# until the next retry (-1: none), the age of the oldest entry in tenths of milliseconds (-1: none),
-# and counts.
+# ARGV: the node, what is known of it, and 1 to be told all. Returns nothing if the node was taken
+# for dead; otherwise the heartbeats of each node and what is known of it, the consumers with what
+# they pend, milliseconds until the next retry (-1: none), the age of the oldest entry in tenths of
+# milliseconds (-1: none), and counts. What is known and consumers that pend nothing are left out
+# unless all is told: for a thousand nodes, that takes the engine two milliseconds.
 BEAT = script(
     """
 if redis.call('HEXISTS', K_nodes, ARGV[1]) == 0 then return false end
 redis.call('HINCRBY', K_nodes, ARGV[1], 1)
 redis.call('HSET', K_about, ARGV[1], ARGV[2])
-local consumers = {}
-for _, consumer in ipairs(redis.call('XINFO', 'CONSUMERS', K_stream, GROUP)) do
-  local facts = {}
-  for i = 1, #consumer, 2 do facts[consumer[i]] = consumer[i + 1] end
-  consumers[#consumers + 1] = facts['name']
-  consumers[#consumers + 1] = facts['pending']
+local about, consumers = {}, {}
+if ARGV[3] == '1' then
+  about = redis.call('HGETALL', K_about)
+  for _, consumer in ipairs(redis.call('XINFO', 'CONSUMERS', K_stream, GROUP)) do
+    local facts = {}
+    for i = 1, #consumer, 2 do facts[consumer[i]] = consumer[i + 1] end
+    consumers[#consumers + 1] = facts['name']
+    consumers[#consumers + 1] = facts['pending']
+  end
+else
+  for _, consumer in ipairs(redis.call('XPENDING', K_stream, GROUP)[4] or {}) do
+    consumers[#consumers + 1] = consumer[1]
+    consumers[#consumers + 1] = tonumber(consumer[2])
+  end
 end
 local next = redis.call('ZRANGE', K_due, 0, 0, 'WITHSCORES')[2]
 local oldest = redis.call('XRANGE', K_stream, '-', '+', 'COUNT', 1)[1]
 return {
-  redis.call('HGETALL', K_nodes), redis.call('HGETALL', K_about), consumers,
+  redis.call('HGETALL', K_nodes), about, consumers,
   next and math.max(0, tonumber(next) - milliseconds()) or -1,
   oldest and math.max(0, batches_now() - tonumber(string.match(oldest[1], '^%d+'))) or -1,
   redis.call('HMGET', K_counts, 'waiting', 'retried', 'dead', 'discarded'),

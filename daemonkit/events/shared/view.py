@@ -24,8 +24,8 @@ class View(NamedTuple):
 class Heard(NamedTuple):
     """The answer to a heartbeat, see the script BEAT.
 
-    counters, about: of each node; consumers: what each of them pends; next_due: milliseconds until
-    the next retry, -1 if there is none; counts: the rest.
+    counters, about: of each node, the latter only now and then; consumers: what each of them pends;
+    next_due: milliseconds until the next retry, -1 if there is none; counts: the rest.
     """
 
     counters: dict[bytes, bytes]
@@ -34,13 +34,14 @@ class Heard(NamedTuple):
     next_due: int
     counts: View
 
-    def view(self, ages: Mapping[bytes, float]) -> View:
-        """The queue, with its nodes; ages: seconds since their last heartbeats."""
+    def view(self, ages: Mapping[bytes, float], about: Mapping[bytes, bytes]) -> View:
+        """The queue, with its nodes; ages: seconds since their last heartbeats; about: what is
+        known of them."""
         nodes = [
             {
                 "name": name.decode(errors="replace"),
                 "age": round(ages[name], 3),
-                **_facts(self.about.get(name, b"{}")),
+                **_facts(about.get(name, b"{}")),
             }
             for name in sorted(self.counters)
         ]

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
 
 import pytest
 import redis
 from redis import exceptions
+from redis.crc import key_slot
 
 from daemonkit import StartError
 from daemonkit.events.shared.address import parse
@@ -20,7 +23,8 @@ from daemonkit.events.shared.engine import (
 )
 from daemonkit.events.shared.scripts import DUE, JOIN
 
-from ...engines import Engine
+from ...engines import Engine, free_port, running_engine
+from .conftest import Node, wait_until
 
 
 @pytest.fixture
@@ -136,3 +140,35 @@ def test_the_socket_of_a_connection(engine: Engine) -> None:
     connection.disconnect()
     assert socket_of(connection) is None
     assert JOIN.text.startswith("#!lua flags=allow-oom\n")
+
+
+def test_a_cluster_s_node_that_has_the_queue_is_found(tmp_path: Path) -> None:
+    key = "{daemonkit:app}:stream"
+    with ExitStack() as stack:
+        nodes = [
+            stack.enter_context(
+                running_engine(
+                    tmp_path / name,
+                    cluster_enabled="yes",
+                    cluster_port=str(free_port()),
+                    cluster_config_file="nodes.conf",
+                )
+            )
+            for name in "ab"
+        ]
+        clients = [stack.enter_context(node.client()) for node in nodes]
+        for client, slots in zip(clients, ((0, 8191), (8192, 16383)), strict=True):
+            client.execute_command("CLUSTER", "ADDSLOTSRANGE", *slots)
+        port, bus = nodes[1].port, nodes[1].options["cluster_port"]
+        clients[0].execute_command("CLUSTER", "MEET", "127.0.0.1", port, bus)
+        for client in clients:
+            wait_until(lambda c=client: c.cluster("INFO")["cluster_state"] == "ok")
+        has_it = key_slot(key.encode()) > 8191
+        for entry in nodes:
+            node = stack.enter_context(closing(Node(entry.address()).start()))
+            node.put("x")
+            node.handle()
+            wait_until(lambda n=node: n.handled == ["x"])
+            node.close()
+
+        assert clients[has_it].exists(key)

@@ -14,6 +14,7 @@ from daemonkit.events.shared.engine import Engine as EngineLink
 from daemonkit.events.shared.engine import Link
 from daemonkit.events.shared.engine_facts import EngineFacts
 from daemonkit.events.shared.faults import EngineFaults
+from daemonkit.events.shared.put import Replicas
 
 from ...engines import Engine, running_engine
 
@@ -25,7 +26,7 @@ class Looker:
         logger = logging.getLogger("engine")
         self.engine = EngineLink(parse(address), "app", "")
         self.faults = EngineFaults(self.engine.shown, logger, lambda: None)
-        self.facts = EngineFacts(self.engine, self.faults, logger)
+        self.facts = EngineFacts(self.engine, self.faults, logger, Replicas())
         self.link = Link(self.engine)
 
     def look(self, **options: Any) -> dict[str, Any]:

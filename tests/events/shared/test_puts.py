@@ -3,6 +3,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +13,9 @@ from daemonkit import StartError, Unavailable
 from daemonkit.events.shared import backlog, connector, put, puts
 from daemonkit.events.shared.address import parse
 from daemonkit.events.shared.engine import Engine as EngineLink
+from daemonkit.events.shared.faults import EngineFaults
 
-from ...engines import Engine
+from ...engines import Engine, running_engine
 from .conftest import Node, NodeMaker, batch, wait_until
 from .proxy import DOWN, UP, Proxy
 
@@ -32,10 +34,10 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connector, "LONGEST_PAUSE", 0.001)
 
 
-def through(proxy: Proxy, node: Node) -> EngineLink:
+def through(proxy: Proxy, node: Node, login: str = "") -> EngineLink:
     """The engine, behind the proxy."""
     engine = node.queue._puts._connector._engine
-    address = parse(f"redis://127.0.0.1:{proxy.port}/0")
+    address = parse(f"redis://{login}127.0.0.1:{proxy.port}/0")
     behind = EngineLink(address, "app", "")
     behind.keys = engine.keys
     return behind
@@ -55,6 +57,7 @@ def test_a_put_that_is_cut_anywhere_is_stored_once(
     if replicas:
         # There is none, so all that waits for it is answered at once.
         monkeypatch.setattr(put, "REPLICAS_TIMEOUT", 0.001)
+        monkeypatch.setattr(EngineFaults, "replicas", lambda *_: None)
     node = Node(engine.address(), replicas=replicas)
     node.queue._puts._connector._engine = through(proxy, node)
     node.queue.use_loop(node.loop)
@@ -166,6 +169,8 @@ def test_puts_of_many_threads_are_all_stored(node: Node) -> None:
 
 def test_replicas_that_are_too_few_refuse_an_event(make_node: NodeMaker, monkeypatch: Any) -> None:
     monkeypatch.setattr(put, "REPLICAS_TIMEOUT", 0.01)
+    # One that is connected, but slow.
+    monkeypatch.setattr(EngineFaults, "replicas", lambda *_: None)
     node = make_node(replicas=1)
     with pytest.raises(Unavailable, match=r"^0 instead of 1 replicas of the event queue's engine"):
         node.put(1)
@@ -187,3 +192,24 @@ def test_replicas_disks_need_a_newer_engine(engine: Engine, client: redis.Redis)
         return
     node = Node(engine.address(), replicas=0, on_disk=True)
     node.close()
+
+
+def test_without_the_replicas_that_must_confirm_nothing_is_stored(
+    own_engine: Engine, tmp_path: Path
+) -> None:
+    node = Node(own_engine.address(), replicas=1).start()
+    options = {"replicaof": f"127.0.0.1 {own_engine.port}"}
+    try:
+        text = "0 instead of 1 replicas are connected to the event queue's engine"
+        assert text in node.queue.outage
+        with pytest.raises(Unavailable, match=text):
+            node.put(1)
+        with own_engine.client() as client:
+            client.config_set("repl-diskless-sync-delay", 0)
+            assert client.xlen("{daemonkit:app}:stream") == 0
+        with running_engine(tmp_path / "replica", **options):
+            wait_until(lambda: not node.queue.problems())
+            node.put(2)
+        wait_until(lambda: node.queue.outage)
+    finally:
+        node.close()

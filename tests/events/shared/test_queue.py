@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,21 @@ import redis
 from redis.crc import key_slot
 
 from daemonkit import BatchTooLarge, QueueFull, StartError, Unavailable
+from daemonkit.events.failed import Selection
 from daemonkit.events.shared import node as node_module
 from daemonkit.events.shared import puts
+from daemonkit.events.shared.editor import SharedEditor
 from daemonkit.events.shared.faults import PUTS
 from daemonkit.types import Origin
 
 from ...engines import Engine, running_engine
 from .conftest import Node, NodeMaker, batch, wait_until
+from .proxy import DOWN, Proxy
+from .test_puts import proxy, quick, through
+
+__all__ = ["proxy", "quick"]
+
+SCALE = Path(__file__).parents[3] / "docs/scale.md"
 
 
 def counts(client: redis.Redis) -> dict[str, int]:
@@ -242,7 +252,7 @@ def test_of_a_batch_that_lingers_only_what_others_have_is_left_out(
     make_node: NodeMaker, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     node = make_node()
-    monkeypatch.setattr(node.queue._keeper, "_take_over", lambda *_: None)
+    monkeypatch.setattr(node.queue._keeper._heartbeats, "_take_over", lambda *_: None)
     node.put("abandoned")
     batches: list[list[Any]] = []
     lingering = threading.Thread(target=lambda: batches.append(node.queue.get_batch(3, 60.0)))
@@ -287,8 +297,8 @@ def test_what_was_put_early_waits_for_room(make_node: NodeMaker, engine: Engine)
     node.queue.put_early(batch("early"))
     node.start()
     try:
-        beats = node.queue._keeper.beats
-        wait_until(lambda: node.queue._keeper.beats > beats + 2)
+        beats = node.queue._keeper._heartbeats.beats
+        wait_until(lambda: node.queue._keeper._heartbeats.beats > beats + 2)
         assert node.queue.lost_at_exit() == 1
         other.handle()
         wait_until(lambda: "early" in other.handled)
@@ -538,3 +548,41 @@ def test_a_put_that_could_not_end_is_refused(node: Node, thread: str) -> None:
     os.close(read)
     os.close(write)
     assert text == "A forked child can't put events on a shared queue"
+
+
+def test_the_documented_rights_are_enough(
+    engine: Engine, client: redis.Redis, proxy: Proxy, quick: None
+) -> None:
+    (line,) = re.findall("^ACL (SETUSER .*)$", SCALE.read_text(), re.MULTILINE)
+    client.execute_command("ACL", *line.replace("PASSWORD", "pw").replace("NAME", "app").split())
+    client.acl_log_reset()
+    address = f"redis://daemonkit:pw@127.0.0.1:{engine.port}/0"
+    node = Node(address, dead_letters=2).start()
+    node.queue._puts._connector._engine = through(proxy, node, "daemonkit:pw@")
+    node.handle(lambda event: 1 / (event % 3))
+    try:
+        # With an answer that is lost, and asked for again.
+        node.put(1)
+        node.queue._puts._socket._end()
+        wait_until(lambda: node.queue._puts._socket)
+        proxy.cut_after(DOWN, 3)
+        node.put(*range(2, 30))
+        assert proxy.was_cut
+        wait_until(lambda: node.queue.counters()["discarded"] == 7)
+        node.put(*range(30, 33))
+        failures = node.queue.failed_events
+        wait_until(lambda: failures.page(Selection(), None, 10, whole=True).total == 2)
+        assert failures.retry(Selection()).number == 2
+        wait_until(lambda: failures.page(Selection(), None, 10, whole=True).total == 2)
+        node.queue.pause()
+        node.put(*range(40, 50))
+        with closing(SharedEditor(address)) as editor:
+            editor.add([b"4"])
+            assert editor.count(["waiting"]) == 11
+            assert failures.drop(Selection()).number == 2
+            assert editor.drop_all(["waiting"]) == 11
+        assert client.acl_log() == []
+    finally:
+        node.close()
+    assert client.acl_log() == []
+    client.acl_deluser("daemonkit")

@@ -178,11 +178,18 @@ def test_what_a_node_gives_back_is_not_suspected(link: Link, client: redis.Redis
 def test_a_heartbeat_tells_how_the_queue_is(link: Link, client: redis.Redis) -> None:
     put(link, 1, ONE)
     counters, about, consumers, due, oldest, counts, retrying, dead = link.run(
-        scripts.BEAT, "me", '{"a": 1}'
+        scripts.BEAT, "me", '{"a": 1}', 1
     )
 
     assert (counters, about, consumers) == ([b"me", b"2"], [b"me", b'{"a": 1}'], [])
     assert (due, counts, retrying, dead) == (-1, [b"1", None, None, None], 0, 0)
     assert 0 <= oldest < 600_000
-    assert link.run(scripts.BEAT, "buried", "{}") is None
+    assert link.run(scripts.BEAT, "buried", "{}", 0) is None
     assert client.hkeys("{daemonkit:app}:nodes") == ["me"]
+    client.xgroup_createconsumer("{daemonkit:app}:stream", "g", "idle")
+    client.xreadgroup("g", "me", {"{daemonkit:app}:stream": ">"})
+    told = [link.run(scripts.BEAT, "me", "{}", is_whole)[:3] for is_whole in (0, 1)]
+    assert told == [
+        [[b"me", b"3"], [], [b"me", 1]],
+        [[b"me", b"4"], [b"me", b"{}"], [b"idle", 0, b"me", 1]],
+    ]

@@ -20,7 +20,7 @@ def test_a_heartbeats_answer_is_read() -> None:
     assert heard.counters == {b"a": b"3", b"b": b"9"}
     assert heard.consumers == {b"a": 2}
     assert heard.counts == View(waiting=5, retrying=2, dead=1, dead_now=1, oldest_age=1.5)
-    assert heard.view({b"a": 0.5, b"b": 1.2345}).nodes == (
+    assert heard.view({b"a": 0.5, b"b": 1.2345}, heard.about).nodes == (
         {"name": "a", "age": 0.5, "host": "h", "held": 2},
         {"name": "b", "age": 1.234},
     )
