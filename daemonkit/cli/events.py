@@ -40,13 +40,15 @@ ID.name = "event ID"
 @click.group()
 @queue_options
 @click.pass_context
-def events(context: click.Context, /, queue: str | None, config: str | None) -> None:
+def events(
+    context: click.Context, /, queue: str | None, config: str | None, name: str | None
+) -> None:
     """Show and change the events in a durable queue.
 
-    A running daemon notices changes within half a second. --queue and --config may be given before
-    or after the name of a command.
+    A running daemon notices changes within half a second. --queue, --config and --name may be given
+    before or after the name of a command.
     """
-    context.obj = source_of(queue, config)
+    context.obj = source_of(queue, config, name)
 
 
 def state_option(default: str | None, text: str) -> Callable[..., Any]:
@@ -260,6 +262,8 @@ def import_(given: QueueSource, queue: Queue, file: str, create: bool) -> None:
         fail(f"cannot read {file}: {error.strerror}{_so_far(count)}", click.UsageError.exit_code)
     except sqlite3.Error as error:
         fail(f"the event queue {queue}: {error}{_so_far(count)}")
+    except StartError as error:
+        fail(f"{error}{_so_far(count)}", error.exit_status)
     except KeyboardInterrupt:
         fail(f"interrupted{_so_far(count)}")
     say([f"{_many(count)} imported"])

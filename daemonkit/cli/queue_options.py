@@ -16,6 +16,7 @@ from ..events.durable.database import Broken
 from ..events.durable.editor import Editor, Stored
 from ..events.durable.store import State
 from ..exceptions import ConfigError, DaemonkitError, StartError, missing_extra
+from ..text import plain
 from .completion import complete_files
 from .output import fail
 
@@ -43,9 +44,11 @@ class Editable(Protocol):
 
 
 class Queue(NamedTuple):
-    """The queue that is meant: the path of its file, or the address of its engine."""
+    """The queue that is meant: the path of its file, or the address of its engine; name: of the
+    daemon whose queue it is, if the engine has several."""
 
     place: str
+    name: str | None = None
 
     @property
     def is_file(self) -> bool:
@@ -62,23 +65,33 @@ class Queue(NamedTuple):
     def open(self, *, create: bool = False) -> Editable:
         """Open it; raises StartError or Broken. create: create it if it is missing."""
         if self.is_file:
+            if self.name is not None:
+                raise click.UsageError(f"--name is for queues in Redis, and {self} is a file")
             return Editor(self.place, create=create)
         try:
             from ..events.shared.editor import SharedEditor  # noqa: PLC0415
         except ImportError as error:
             raise missing_extra(error) from None
-        return SharedEditor(self.place, create=create)
+        editor = SharedEditor(self.place, self.name, create=create)
+        if editor.is_only_one:
+            # Whose events are changed must not be a guess.
+            click.echo(f"daemonkit: the queue of {plain(editor.name)}", err=True)
+        return editor
 
 
 class QueueSource(NamedTuple):
-    """Where the queue comes from: its place itself, or a configuration file."""
+    """Where the queue comes from: its place itself, or a configuration file; name: see `Queue`."""
 
     queue: str | None
     config: str | None
+    name: str | None = None
 
 
 def queue_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --queue and --config."""
+    """Add --queue, --config and --name."""
+    command = click.option(
+        "--name", metavar="NAME", help="The daemon whose queue it is, if Redis has several."
+    )(command)
     command = click.option(
         "--config",
         "-c",
@@ -96,11 +109,11 @@ def queue_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return queue(command)
 
 
-def source_of(queue: str | None, config: str | None) -> QueueSource:
-    """The values of the two options; raises UsageError if both are given."""
+def source_of(queue: str | None, config: str | None, name: str | None = None) -> QueueSource:
+    """The values of the options; raises UsageError if both of the first two are given."""
     if queue is not None and config is not None:
         raise click.UsageError("give --queue or --config, not both")
-    return QueueSource(queue, config)
+    return QueueSource(queue, config, name)
 
 
 def queue_command(function: Callable[..., None]) -> Callable[..., None]:
@@ -112,13 +125,19 @@ def queue_command(function: Callable[..., None]) -> Callable[..., None]:
     @wraps(function)
     @click.pass_context
     def with_queue(
-        context: click.Context, /, queue: str | None, config: str | None, **arguments: Any
+        context: click.Context,
+        /,
+        queue: str | None,
+        config: str | None,
+        name: str | None,
+        **arguments: Any,
     ) -> None:
-        own = source_of(queue, config)
-        source: QueueSource = own if any(own) else context.obj
+        given: QueueSource = context.obj
+        own = source_of(queue, config, name or given.name)
+        source = own if queue or config else given._replace(name=own.name)
         context.obj = source
         with _errors_reported():
-            found = Queue(source.queue or _configured(source.config))
+            found = Queue(source.queue or _configured(source.config), source.name)
         with _errors_reported(found):
             function(found, **arguments)
 

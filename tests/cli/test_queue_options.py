@@ -3,6 +3,7 @@ from __future__ import annotations
 import sqlite3
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import click
@@ -20,6 +21,8 @@ from daemonkit.cli.queue_options import (
 from daemonkit.events.durable.database import Broken
 from daemonkit.exceptions import StartError
 
+from ..engines import Engine
+
 
 def run(function: Callable[[Queue], None], *arguments: str) -> Result:
     """Run a command of a group; both have the queue options."""
@@ -27,8 +30,10 @@ def run(function: Callable[[Queue], None], *arguments: str) -> Result:
     @click.group()
     @queue_options
     @click.pass_context
-    def group(context: click.Context, /, queue: str | None, config: str | None) -> None:
-        context.obj = source_of(queue, config)
+    def group(
+        context: click.Context, /, queue: str | None, config: str | None, name: str | None
+    ) -> None:
+        context.obj = source_of(queue, config, name)
 
     group.command("do")(queue_command(function))
     return CliRunner().invoke(group, arguments, catch_exceptions=False)
@@ -105,7 +110,36 @@ def test_a_message_cannot_control_the_terminal(capsys: pytest.CaptureFixture[str
 
 
 def test_a_source_is_named(tmp_path: Path) -> None:
-    assert source_of("a", None) == QueueSource(queue="a", config=None)
+    assert source_of("a", None, "b") == QueueSource(queue="a", config=None, name="b")
+
+
+def test_a_queue_of_several_is_named_and_the_only_one_shown(engine: Engine, tmp_path: Path) -> None:
+    config = tmp_path / "cfg.yaml"
+    config.write_text(f"master: {{queue: {engine.address()}}}\n")
+
+    def add(queue: Queue) -> None:
+        with closing(queue.open(create=True)) as opened:
+            opened.add([b"1"])
+            say([f"{opened.count(['waiting'])} wait"])
+
+    result = run(add, "--config", str(config), "--name", "one", "do")
+    assert (result.stdout, result.stderr) == ("1 wait\n", "")
+    result = run(add, "--queue", engine.address(), "do")
+    assert (result.stdout, result.stderr) == ("2 wait\n", "daemonkit: the queue of one\n")
+    result = run(add, "do", "--queue", engine.address(), "--name", "other")
+    assert (result.stdout, result.stderr) == ("1 wait\n", "")
+    result = run(add, "do", "--config", str(config))
+    assert (result.exit_code, result.stderr) == (
+        3,
+        f"daemonkit: there are several event queues in {engine.address()} (one, other); "
+        "name one: --name NAME\n",
+    )
+
+
+def test_a_file_has_no_name() -> None:
+    result = run(lambda queue: queue.open().close(), "--name", "x", "do", "--queue", "a.db")
+
+    assert (result.exit_code, "and a.db is a file" in result.stderr) == (2, True)
 
 
 def test_the_address_of_an_engine_is_shown_without_what_is_secret() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import closing
 from typing import Any
 from urllib.parse import unquote
 
@@ -41,24 +42,28 @@ class _Link(Link):
         except EngineAway as error:
             if error.code == "NOSCRIPT":
                 raise
-            raise StartError(f"the event queue {self._shown} can't be used: {error}") from None
+            text = "its memory is full (maxmemory)" if error.code == "OOM" else error
+            raise StartError(f"the event queue {self._shown} can't be used: {text}") from None
 
 
 class SharedEditor:
     """A queue in an engine. Every method may raise StartError.
 
-    address: of the engine, with `?name=` of the daemon unless there is only one queue; create:
-    create the queue if there is none.
+    address: of the engine, with `?name=` of the daemon; name: the same, given apart; both may be
+    left out if there is only one queue; create: create the queue if there is none.
     """
 
-    def __init__(self, address: str, *, create: bool = False) -> None:
+    def __init__(self, address: str, name: str | None = None, *, create: bool = False) -> None:
         parsed = parse(address)
         putter = new_name()
         probe = _Link(Engine(parsed, "", putter))
         try:
-            name = parsed.name or _only_name(probe, parsed)
-            self._engine = Engine(parsed, name, putter)
-            _check_layout(probe, self._engine, name, create=create)
+            given = name or parsed.name
+            self.is_only_one = not given
+            """Whether it was not named, but is the only one."""
+            self.name = given or _only_name(probe, parsed)
+            self._engine = Engine(parsed, self.name, putter)
+            _check_layout(self._engine, self.name, create=create)
         finally:
             probe.close()
         self._link = _Link(self._engine)
@@ -176,26 +181,24 @@ def _only_name(link: Link, address: Address) -> str:
             break
     if len(names) == 1:
         return names.pop()
-    example = f"{address.shown}?name={min(names, default='NAME')}"
-    raise StartError(
-        f"there is no event queue in {address.shown}; its daemon creates it, or name it: {example}"
-        if not names
-        else f"there are several event queues in {address.shown} ({', '.join(sorted(names))}); "
-        f"name one: {example}"
-    )
+    if not names:
+        text = f"there is no event queue in {address.shown}; its daemon creates it, or name it"
+    else:
+        several = ", ".join(sorted(names))
+        text = f"there are several event queues in {address.shown} ({several}); name one"
+    raise StartError(f"{text}: --name NAME")
 
 
-def _check_layout(link: Link, engine: Engine, name: str, *, create: bool) -> None:
-    layout = link.call("GET", f"{engine.prefix}layout")
-    if layout is None and not create:
-        raise StartError(f"there is no event queue {name} in {engine.shown}")
+def _check_layout(engine: Engine, name: str, *, create: bool) -> None:
+    # Not on the connection that looks for names: in a cluster, the queue may be on another node.
+    with closing(_Link(engine)) as link:
+        layout = link.call("GET", f"{engine.prefix}layout")
+        if layout is None and create:
+            link.join("", "")
+            return
     if layout is None:
-        creating = _Link(engine)
-        try:
-            creating.join("", "")
-        finally:
-            creating.close()
-    elif int(layout) > LAYOUT:
+        raise StartError(f"there is no event queue {name} in {engine.shown}")
+    if int(layout) > LAYOUT:
         raise StartError(
             f"the event queue {name} in {engine.shown} has layout {int(layout)}, made by a newer "
             f"daemonkit; this one knows layouts up to {LAYOUT}"
