@@ -211,7 +211,8 @@ class Daemon(AlertCommands, SlaveCommands, Registrars):
             host = Host.of_process()
             signals.start()
             settings = self._config.start_settings()
-            with log.attached(self.name, settings, redact, self._assembly.recent):
+            process = f"worker {host.worker.number}" if host.worker else ""
+            with log.attached(self.name, settings, redact, self._assembly.recent, process=process):
                 set_switch_interval(settings.switch_interval)
                 status = self._run(host, exit_now)
         except DaemonkitError as error:

@@ -147,7 +147,7 @@ class Assembly:
             raise RegistrationError(f"cannot register the routes: {error}") from error
         bound, admin = self._bind(host), None
         try:
-            admin = bind_admin(self._settings, logger, shared=host.worker is not None)
+            admin = bind_admin(self._settings, logger, host.worker)
             udp = self._make_udp(bound)
         except (OSError, StartError):
             for opened in filter(None, (bound, admin)):

@@ -9,6 +9,7 @@ from socket import socket
 from ..config.access import split_address, unix_path
 from ..config.defaults import Settings
 from ..system.sockets import Sockets, adopt, bind, bind_unix
+from .worker_process import WorkerPlace
 
 
 def bind_public(
@@ -26,20 +27,24 @@ def bind_public(
     return bind(settings.host, settings.port, warn, with_udp=with_udp)
 
 
-def bind_admin(settings: Settings, logger: Logger, *, shared: bool = False) -> Sockets | None:
-    """The socket of the admin listener, None if there is none; shared: with other workers. Raises
-    StartError."""
+def bind_admin(
+    settings: Settings, logger: Logger, worker: WorkerPlace | None = None
+) -> Sockets | None:
+    """The socket of the admin listener, None if there is none; worker: of several, each of which
+    has a port of its own, that it shares with its successor. Raises StartError."""
     if settings.admin is None:
         return None
     path = unix_path(settings.admin)
     if path is None:
         host, port = split_address(settings.admin)
+        if port and worker is not None:
+            port += worker.port_offset
         bound = bind(
             host,
             port,
             logger.warning,
             with_udp=False,
-            shared=shared,
+            shared=worker is not None,
             settings=("master.admin", "master.admin"),
         )
     else:

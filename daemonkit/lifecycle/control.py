@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import threading
 from collections import deque
 from collections.abc import Mapping
@@ -26,7 +27,7 @@ from .assembly import Assembly
 from .on_demand import OnDemand
 from .reloading import Reloader
 from .signal_actions import StopSignals
-from .worker_process import REPLACE, worker_place
+from .worker_process import REPLACE, WorkerPlace, worker_place
 
 KEPT = 50
 """Actions that are listed."""
@@ -35,6 +36,8 @@ LONGEST_ACTION = 300
 RESTART_WAIT = 3.0
 RELOAD_WAIT = 10.0
 """Seconds that an answer waits for the outcome; an HTTP thread waits with it."""
+OF_ONE = ("level", "pause", "resume", "restart", "run-now", "stacks")
+"""Verbs that concern only the worker that is asked, if there are several."""
 ANY_TIME = ("stop", "level", "stacks", "show")
 """Verbs that help with a daemon that hangs while it starts or stops."""
 
@@ -75,6 +78,8 @@ class Control:
             if verb not in ANY_TIME and self._health.phase != RUNNING:
                 raise Unavailable(f"The daemon is {self._health.phase}")
             answer: Answer = getattr(self, "_" + verb.replace("-", "_"))(asked, by)
+            if verb in OF_ONE and self._worker is not None:
+                answer = answer._replace(message=f"{answer.message} ({self._worker})")
         except Unavailable as error:
             self._note(verb, asked, by, Answer(503, str(error)))
             raise
@@ -154,21 +159,32 @@ class Control:
 
     def _reload(self, _: Mapping[str, Any], __: str) -> Answer:
         outcome = self._reloader.reload_and_wait(RELOAD_WAIT)
-        if outcome is None:
-            return Answer(200, "The configuration is being reloaded")
-        return Answer(200 if outcome.is_ok else 409, outcome.text)
+        if outcome is not None and not outcome.is_ok:
+            return Answer(409, outcome.text)
+        text = "The configuration is being reloaded" if outcome is None else outcome.text
+        if self._worker is not None:
+            # What one has accepted, all are to have.
+            os.kill(self._worker.parent, signal.SIGHUP)
+            text += f" (all {self._worker.of} workers)"
+        return Answer(200, text)
 
     def _stop(self, _: Mapping[str, Any], by: str) -> Answer:
-        self._stop_signals.ask(f"asked by {by} (control)")
+        if self._worker is None:
+            self._stop_signals.ask(f"asked by {by} (control)")
+        else:
+            os.kill(self._worker.parent, signal.SIGTERM)
         return Answer(200, "The daemon is stopping")
 
     def _replace(self, _: Mapping[str, Any], __: str) -> Answer:
-        place = worker_place(os.environ)
-        if place is None:
+        if self._worker is None:
             text = "This daemon is one process: there are no workers (daemonkit run --workers)"
             return Answer(409, text)
-        os.kill(place.parent, REPLACE)
-        return Answer(200, f"The {place.of} workers are being replaced, one after another")
+        os.kill(self._worker.parent, REPLACE)
+        return Answer(200, f"The {self._worker.of} workers are being replaced, one after another")
+
+    @property
+    def _worker(self) -> WorkerPlace | None:
+        return worker_place(os.environ)
 
     def _level(self, asked: Mapping[str, Any], by: str) -> Answer:
         name, level = asked.get("logger") or self._logger.name, asked["level"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import math
 import os
 import signal
 from collections.abc import Mapping, Sequence
@@ -21,7 +22,7 @@ _FREE_DESCRIPTORS = 100
 """Descriptors from here on aren't those that are passed."""
 _PR_SET_PDEATHSIG = 1
 """prctl(2)"""
-_NOT_INHERITED = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")
+_NOT_INHERITED = ("NOTIFY_SOCKET", "WATCHDOG_PID")
 
 
 class WorkerPlace(NamedTuple):
@@ -33,6 +34,11 @@ class WorkerPlace(NamedTuple):
 
     def __str__(self) -> str:
         return f"worker {self.number} of {self.of}"
+
+    @property
+    def port_offset(self) -> int:
+        """What is added to a port that each worker has for itself."""
+        return self.number - 1
 
 
 def worker_place(environ: Mapping[str, str]) -> WorkerPlace | None:
@@ -53,6 +59,10 @@ class WorkerProcess:
         self.began = monotonic()
         self.is_ready = False
         self.is_stopping = False
+        self.fed_at = self.began
+        """When it was ready, or said last that it is healthy; see sd_watchdog_enabled(3)."""
+        self.aborted_at = math.inf
+        """When it was sent SIGABRT because it wasn't."""
 
     def send(self, number: int) -> None:
         """Send it a signal."""
@@ -84,14 +94,24 @@ def start_worker(
     prctl = getattr(ctypes.CDLL(None), "prctl", None)
     kept = {name: value for name, value in environ.items() if name not in _NOT_INHERITED}
     kept |= {VARIABLE: "/".join(map(str, place)), "NOTIFY_SOCKET": notify}
-    pid = os.fork()
+    # A signal in between would be taken by the parent's handlers in the child, and be lost.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        pid = os.fork()
+    except BaseException:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        raise
     if pid:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return WorkerProcess(pid)
     try:
         if prctl is not None:
             # A parent that is killed must not leave workers that nobody looks after.
             prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         signal.set_wakeup_fd(-1)
+        for handled in signal.valid_signals():
+            if callable(signal.getsignal(handled)):
+                signal.signal(handled, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
         moved = [
             fcntl.fcntl(sock.fileno(), fcntl.F_DUPFD_CLOEXEC, _FREE_DESCRIPTORS) for sock in sockets

@@ -9,7 +9,7 @@ import selectors
 import signal
 import socket
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 
 from ..config.defaults import Settings
@@ -20,36 +20,18 @@ from ..system.systemd import NotifySocket, watchdog_seconds
 from .signal_actions import StopRequest
 from .signals import STOP_SIGNALS
 from .worker_process import REPLACE, WorkerPlace, WorkerProcess, start_worker
+from .worker_slot import STABLE, WorkerSlot, how_ended
 
-FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0
-"""Seconds until a worker is started again that has died for the second time, doubled each time."""
-STABLE = 60.0
-"""Seconds after which a worker that dies is started again at once."""
 CLOSE_FROM = 1.0
 """Seconds of such a wait from which its sockets are closed, so that no client waits for it."""
 READY_TIMEOUT = 120.0
 """Seconds until a replacement must be ready."""
 KILL_AFTER = 5.0
-"""Seconds past `shutdown_timeout` until a worker is killed that hasn't stopped."""
+"""Seconds past `shutdown_timeout`, or after SIGABRT, until a worker is killed that hasn't ended."""
 START_FAILURES = (2, 3)
 """Exit statuses of a start that would fail again; see the exceptions."""
 FORWARDED = (signal.SIGHUP, signal.SIGUSR1)
 _CREDENTIALS = struct.Struct("3i")
-
-
-class _Slot:
-    """The place of one worker; failures: how often it died in a row."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.sockets: Sockets | None = None
-        self.worker: WorkerProcess | None = None
-        self.successor: WorkerProcess | None = None
-        self.failures = 0
-        self.start_at = 0.0
-
-    def processes(self) -> list[WorkerProcess]:
-        return [process for process in (self.worker, self.successor) if process is not None]
 
 
 class Workers:
@@ -71,8 +53,8 @@ class Workers:
         self._settings = settings
         self._logger = logger
         self._environ = environ
-        self._slots = [_Slot(number) for number in range(1, count + 1)]
-        self._to_replace: list[_Slot] = []
+        self._slots = [WorkerSlot(number) for number in range(1, count + 1)]
+        self._to_replace: list[WorkerSlot] = []
         self._replaces_until = math.inf
         self._stop_request = StopRequest()
         self._is_stopping = False
@@ -83,7 +65,7 @@ class Workers:
         self._port = settings.port
         self._systemd = NotifySocket(environ)
         watchdog = watchdog_seconds(environ)
-        self._feed_interval = math.inf if watchdog is None else watchdog / 2
+        self._watchdog = math.inf if watchdog is None else watchdog
         self._feed_at = math.inf if watchdog is None else 0.0
         self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._selector = selectors.DefaultSelector()
@@ -145,8 +127,7 @@ class Workers:
         self._notify.close()
         self._systemd.close()
         for slot in self._slots:
-            if slot.sockets is not None:
-                slot.sockets.close()
+            slot.close()
         for descriptor in descriptors:
             os.close(descriptor)
 
@@ -163,7 +144,8 @@ class Workers:
         for key, _ in self._selector.select(timeout):
             if key.fd == read:
                 with suppress(BlockingIOError):
-                    for number in os.read(read, 512):
+                    # Ctrl-C reaches the workers, too: first it must be known that all stop.
+                    for number in sorted(os.read(read, 512), key=signal.SIGCHLD.__eq__):
                         self._handle(number)
             else:
                 self._hear()
@@ -172,7 +154,8 @@ class Workers:
         if number == signal.SIGCHLD:
             self._reap()
         elif number in FORWARDED:
-            self._send(number)
+            # One that starts reads the configuration itself, and would die of the signal.
+            self._send(number, [p for p in self._processes() if p.is_ready])
         elif number == REPLACE:
             self._begin_replacing()
         elif number in STOP_SIGNALS:
@@ -188,13 +171,18 @@ class Workers:
                 space = socket.CMSG_SPACE(_CREDENTIALS.size)
                 data, ancillary, _, _ = self._notify.recvmsg(4096, space)
                 pid = _CREDENTIALS.unpack(ancillary[0][2])[0] if ancillary else 0
-                if b"READY=1" in data.splitlines():
-                    for slot in self._slots:
-                        for process in slot.processes():
-                            if process.pid == pid:
-                                self._became_ready(slot, process)
+                for slot in self._slots:
+                    for process in slot.processes():
+                        if process.pid == pid:
+                            self._told(slot, process, data.splitlines())
 
-    def _became_ready(self, slot: _Slot, process: WorkerProcess) -> None:
+    def _told(self, slot: WorkerSlot, process: WorkerProcess, lines: Sequence[bytes]) -> None:
+        if b"WATCHDOG=1" in lines or b"READY=1" in lines:
+            process.fed_at = monotonic()
+        if b"READY=1" in lines:
+            self._became_ready(slot, process)
+
+    def _became_ready(self, slot: WorkerSlot, process: WorkerProcess) -> None:
         if process.is_ready:
             # After a reload, too.
             return
@@ -212,8 +200,9 @@ class Workers:
         """Do what is due; returns when something is due again, in monotonic seconds."""
         dues = [self._feed_at]
         if now >= self._feed_at:
-            self._feed_at = now + self._feed_interval
+            self._feed_at = now + self._watchdog / 2
             self._systemd.send("WATCHDOG=1")
+            self._abort_hanging(now)
         if self._is_stopping:
             if now >= self._kill_at:
                 self._kill_at = math.inf
@@ -224,11 +213,25 @@ class Workers:
             if slot.worker is None:
                 if now >= slot.start_at:
                     slot.worker = self._start(slot)
-                else:
+                if slot.worker is None:
                     dues.append(slot.start_at)
         return min(*dues, self._replace_next(now))
 
-    def _start(self, slot: _Slot) -> WorkerProcess | None:
+    def _abort_hanging(self, now: float) -> None:
+        """Do for workers what systemd's watchdog does for a service."""
+        for slot in self._slots:
+            for process in slot.processes():
+                if now - process.aborted_at > KILL_AFTER:
+                    process.send(signal.SIGKILL)
+                elif process.is_ready and now - process.fed_at > self._watchdog:
+                    self._logger.error(
+                        "Worker %d, pid %d, has not been healthy for %g s: it is aborted",
+                        *(slot.number, process.pid, self._watchdog),
+                    )
+                    process.fed_at, process.aborted_at = math.inf, now
+                    process.send(signal.SIGABRT)
+
+    def _start(self, slot: WorkerSlot) -> WorkerProcess | None:
         try:
             if slot.sockets is None:
                 slot.sockets = self._bind(shared=True)
@@ -241,16 +244,9 @@ class Workers:
             self._delay(slot)
             return None
 
-    def _delay(self, slot: _Slot) -> None:
-        """Set when the next worker is started in a slot."""
-        delay = 0.0
-        if slot.failures:
-            delay = min(FIRST_DELAY * 2.0 ** min(slot.failures - 1, 60), LONGEST_DELAY)
-        slot.failures += 1
-        slot.start_at = monotonic() + delay
-        if delay >= CLOSE_FROM and slot.sockets is not None:
-            slot.sockets.close()
-            slot.sockets = None
+    def _delay(self, slot: WorkerSlot) -> None:
+        if slot.delay() >= CLOSE_FROM:
+            slot.close()
 
     # The end of workers
 
@@ -261,22 +257,30 @@ class Workers:
                 if status is not None:
                     self._ended(slot, process, status)
 
-    def _ended(self, slot: _Slot, process: WorkerProcess, status: int) -> None:
+    def _ended(self, slot: WorkerSlot, process: WorkerProcess, status: int) -> None:
+        who = "Worker"
         if process is slot.successor:
+            who = "The new worker"
             slot.successor = None
             if not self._is_stopping:
-                self._replacing_failed(slot, f"the new one has {_how(status)}")
+                self._replacing_failed(slot, f"the new one has {how_ended(status)}")
         else:
             slot.worker, slot.successor = slot.successor, None
             if slot.worker is not None and self._to_replace:
                 self._to_replace.pop(0)
                 self._replaces_until = math.inf
+        is_stopping = process.is_stopping or self._is_stopping
+        if is_stopping and not process.is_ready and -status in STOP_SIGNALS:
+            # Before it could handle signals.
+            status = 0
         if self._is_stopping:
             self._statuses.append(status if status >= 0 else 128 - status)
-        if process.is_stopping and status == 0:
+        if is_stopping and status == 0:
             self._logger.info("Worker %d, pid %d, has stopped", slot.number, process.pid)
             return
-        self._logger.error("Worker %d, pid %d, has %s", slot.number, process.pid, _how(status))
+        self._logger.error(
+            "%s %d, pid %d, has %s", who, slot.number, process.pid, how_ended(status)
+        )
         if self._is_stopping or slot.worker is not None:
             return
         if not self._has_started and status in START_FAILURES:
@@ -288,8 +292,8 @@ class Workers:
             slot.failures = 0
         self._delay(slot)
 
-    def _send(self, number: int) -> None:
-        for process in self._processes():
+    def _send(self, number: int, to: Iterable[WorkerProcess] | None = None) -> None:
+        for process in self._processes() if to is None else to:
             process.send(number)
 
     def _stop(self, why: str) -> None:
@@ -326,16 +330,9 @@ class Workers:
             self._replaces_until = math.inf
         return self._replaces_until
 
-    def _replacing_failed(self, slot: _Slot, why: str) -> None:
+    def _replacing_failed(self, slot: WorkerSlot, why: str) -> None:
         self._to_replace.clear()
         self._replaces_until = math.inf
         self._logger.error(
             "Worker %d is not replaced, nor are those after it: %s", slot.number, why
         )
-
-
-def _how(status: int) -> str:
-    """How a process has ended."""
-    if status < 0:
-        return f"been killed by {signal.Signals(-status).name}"
-    return f"ended with exit status {status}"

@@ -20,6 +20,7 @@ from .reports import redact_reports
 LIBRARY_LEVELS = {
     "asyncio": "INFO",
     "charset_normalizer": "INFO",
+    "redis": "INFO",
     "urllib3": "INFO",
     # It warns about every request that waits for a thread.
     "waitress.queue": "ERROR",
@@ -91,14 +92,16 @@ def attached(
     recent: Recent | None = None,
     *,
     is_guest: bool = False,
+    process: str = "",
 ) -> Iterator[None]:
     """Give a daemon its log, and the process one if it has none yet.
 
     name: the daemon's logger; redact: applied to everything that is logged; recent: gets the
     daemon's lines, too; is_guest: the surrounding program has its own log, so only the file and
-    `recent` get the daemon's lines. Handlers of others are left alone. The process's log remains
-    after the block, until another daemon starts. With the format `json`, what the process prints in
-    the block is JSON, too, unless is_guest. Raises StartError when the file can't be opened.
+    `recent` get the daemon's lines; process: which of several it is, for each line. Handlers of
+    others are left alone. The process's log remains after the block, until another daemon starts.
+    With the format `json`, what the process prints in the block is JSON, too, unless is_guest.
+    Raises StartError when the file can't be opened.
     """
     if is_guest and settings.log_file is None:
         # On the daemon's logger, as the root's handlers are the surrounding program's affair.
@@ -106,7 +109,7 @@ def attached(
             yield
         return
     handler = _opened(settings.log_file, redact)
-    handler.setFormatter(FORMATTERS[settings.log_format](redact))
+    handler.setFormatter(FORMATTERS[settings.log_format](redact, process))
     route = _Route(name, redact, own_only=is_guest)
     handler.addFilter(route)
     root = logging.getLogger()

@@ -81,9 +81,11 @@ def _safe(value: Any) -> Any:
 class _Formatter(logging.Formatter):
     """What both formats have in common."""
 
-    def __init__(self, redact: Redact = str) -> None:
+    def __init__(self, redact: Redact = str, process: str = "") -> None:
         super().__init__()
         self._redact = redact
+        self._process = process
+        """Which of several it is, if there are several."""
 
     def _message(self, record: logging.LogRecord) -> str:
         where = f" of {record.filename}:{record.lineno}"
@@ -114,7 +116,8 @@ class ColumnFormatter(_Formatter):
             line, *more = text.split("\n", 1)
             text = "\n".join([line + self._redact(handled.suffix()), *more])
         text = text.replace("\n", "\n  ")
-        thread, name, level = map(self._column, (record.threadName, record.name, record.levelname))
+        thread = f"{self._process} {shown(record.threadName)}".lstrip()
+        thread, name, level = map(self._column, (thread, record.name, record.levelname))
         return f"{self.formatTime(record)} {thread:<23} {name:<31} {level:<11} {text}"
 
     def _column(self, text: object) -> str:
@@ -123,7 +126,7 @@ class ColumnFormatter(_Formatter):
 
 class JsonFormatter(_Formatter):
     """One JSON object a line: time, level, logger, thread, message, exception, the event that is
-    being handled, and any `extra`."""
+    being handled, which of several processes it is, and any `extra`."""
 
     _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -146,6 +149,8 @@ class JsonFormatter(_Formatter):
             "thread": self._text(record.threadName),
             "message": self._message(record),
         }
+        if self._process:
+            fields["process"] = self._process
         if exception := self._traceback(record):
             fields["exception"] = exception
         if stack := self._stack(record):

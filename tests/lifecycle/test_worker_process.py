@@ -63,7 +63,7 @@ def test_a_worker_is_given_its_sockets_and_what_it_is(tmp_path: Path) -> None:
         ports = [sock.getsockname()[1] for sock in (one, two)]
 
     seen = (tmp_path / "seen").read_text()
-    assert seen == repr((ports, "2", True, f"2/3/{os.getpid()}", "@here", False, "yes", 5))
+    assert seen == repr((ports, "2", True, f"2/3/{os.getpid()}", "@here", True, "yes", 5))
 
 
 def test_how_a_worker_ended_is_known() -> None:

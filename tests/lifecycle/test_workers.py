@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import signal
@@ -10,15 +11,18 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 
-from daemonkit.lifecycle.workers import LONGEST_DELAY, _how, _Slot
+from daemonkit.config.defaults import Settings
+from daemonkit.lifecycle.workers import Workers
+from daemonkit.system.sockets import Sockets
 
-from ..engines import Engine
+from ..engines import Engine, free_port
 from ..functional.process import Process
 
 PROGRAM = """
@@ -222,6 +226,86 @@ def test_a_port_that_is_in_use_is_an_error(tmp_path: Path, engine: Engine) -> No
             daemon.close()
 
 
+def test_what_is_asked_of_all_is_done_by_all(run: Callable[..., Run]) -> None:
+    daemon = run(2).wait_started()
+    assert re.search(r" worker 2 MainThread +app +INFO +Started\n", daemon.out)
+    url = f"http://127.0.0.1:{daemon.port}/control"
+    answer = requests.post(f"{url}/reload", timeout=20).json()
+    assert answer["message"].endswith(" (all 2 workers)")
+    for number in (1, 2):
+        daemon.wait_for(rf"worker {number} .*[Rr]eload")
+    requests.post(f"{url}/stop", timeout=20).raise_for_status()
+
+    assert daemon.wait() == 0
+    assert "ERROR" not in daemon.out
+
+
+def test_each_worker_has_an_admin_port(run: Callable[..., Run]) -> None:
+    first = next(port for port in iter(free_port, None) if is_free(port + 1))
+    daemon = run(2, "--set", f"master.admin=127.0.0.1:{first}").wait_started()
+    for number, port in enumerate((first, first + 1), 1):
+        url = f"http://127.0.0.1:{port}"
+        answer = requests.post(f"{url}/control/pause", json={"events": True}, timeout=20)
+        assert answer.json()["message"] == f"Events are paused (worker {number} of 2)"
+        assert requests.get(f"{url}/status", timeout=20).json()["message"]["paused"]
+    # The successor has it, too, beside its predecessor.
+    requests.post(f"http://127.0.0.1:{first}/control/replace", timeout=20).raise_for_status()
+    daemon.wait_until(lambda: daemon.count(r"pid \d+, has stopped") == 2, "two that stopped")
+    assert not requests.get(f"http://127.0.0.1:{first}/status", timeout=20).json()["message"][
+        "paused"
+    ]
+    assert daemon.stop() == 0
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as sock, suppress(OSError):
+        sock.bind(("127.0.0.1", port))
+        return True
+    return False
+
+
+def test_a_worker_that_hangs_is_aborted(run: Callable[..., Run]) -> None:
+    daemon = run(2, WATCHDOG_USEC="1000000").wait_started()
+    pid = daemon.pids().pop()
+    os.kill(pid, signal.SIGSTOP)
+    daemon.wait_for(rf"Worker \d, pid {pid}, has not been healthy for 1 s: it is aborted")
+    # It can't even take that.
+    daemon.wait_for(rf"Worker \d, pid {pid}, has been killed by SIGKILL")
+    daemon.wait_until(lambda: daemon.count(r"Started\n") == 3, "another start")
+    assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_during_the_start_is_orderly(run: Callable[..., Run], number: int) -> None:
+    daemon = run(2)
+    daemon.wait_for("Listening on")
+    assert daemon.stop(number) == 0
+    assert "ERROR" not in daemon.out
+
+
+def test_a_worker_that_can_not_be_forked_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    workers = Workers(1, ["x"], Settings(), logging.getLogger("app"), {})
+    attempts: list[float] = []
+
+    def fail(*_: object) -> None:
+        attempts.append(time.monotonic())
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr("daemonkit.lifecycle.workers.start_worker", fail)
+    slot = workers._slots[0]
+    with socket.socket() as sock:
+        monkeypatch.setattr(workers, "_bind", lambda **_: Sockets(sock, None, "", 1))
+        for _ in range(3):
+            due = workers._run_due(slot.start_at)
+            assert due == slot.start_at
+        workers._close()
+
+    assert len(attempts) == 3
+    assert caplog.text.count("Worker 1 can't be started: ") == 3
+
+
 def test_systemd_is_told(run: Callable[..., Run], tmp_path: Path) -> None:
     path = str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
@@ -234,30 +318,3 @@ def test_systemd_is_told(run: Callable[..., Run], tmp_path: Path) -> None:
         daemon.stop()
         while b"STOPPING=1" not in messages:
             messages.add(sock.recv(1000))
-
-
-def test_restarts_are_delayed_more_and_more() -> None:
-    slot = _Slot(1)
-    workers = _bare_workers()
-    delays = []
-    for _ in range(12):
-        began = time.monotonic()
-        workers._delay(slot)
-        delays.append(round(slot.start_at - began, 1))
-
-    assert delays[:5] == [0.0, 0.5, 1.0, 2.0, 4.0]
-    assert delays[-1] == LONGEST_DELAY
-
-
-def _bare_workers() -> Any:
-    from daemonkit.lifecycle.workers import Workers  # noqa: PLC0415
-
-    return Workers.__new__(Workers)
-
-
-@pytest.mark.parametrize(
-    ("status", "text"), [(-9, "been killed by SIGKILL"), (3, "ended with exit status 3")]
-)
-def test_how_a_worker_ended_is_told(status: int, text: str) -> None:
-    assert _how(status) == text
-    assert os.getpid()
