@@ -99,11 +99,13 @@ WantedBy=multi-user.target
 @click.command()
 @daemon_options
 @click.option("--user", metavar="NAME", help="User to run as. [default: one made for the service]")
+@click.option("--workers", type=click.IntRange(1), help="Run this many processes on one port.")
 def systemd(
     app: str,
     config: str | None,
     assignments: tuple[str, ...],
     user: str | None,
+    workers: int | None,
     **short: str | None,
 ) -> None:
     """Print a unit file for a daemon.
@@ -123,6 +125,8 @@ def systemd(
             arguments += [flag(name), text]
     for assignment in assignments:
         arguments += ["--set", assignment]
+    if workers is not None:
+        arguments += ["--workers", str(workers)]
     daemon = load_configured(app, config, assignments, short)
     for path in daemon._config.read_once:
         fail(f"{path} can be read only once: copy its content to a file that the unit can name", 2)

@@ -9,6 +9,7 @@ import selectors
 import signal
 import socket
 import struct
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 
@@ -26,7 +27,7 @@ CLOSE_FROM = 1.0
 """Seconds of such a wait from which its sockets are closed, so that no client waits for it."""
 READY_TIMEOUT = 120.0
 """Seconds until a replacement must be ready."""
-KILL_AFTER = 5.0
+KILL_AFTER = 3.0
 """Seconds past `shutdown_timeout`, or after SIGABRT, until a worker is killed that hasn't ended."""
 START_FAILURES = (2, 3)
 """Exit statuses of a start that would fail again; see the exceptions."""
@@ -156,6 +157,11 @@ class Workers:
         elif number in FORWARDED:
             # One that starts reads the configuration itself, and would die of the signal.
             self._send(number, [p for p in self._processes() if p.is_ready])
+            if number == signal.SIGHUP:
+                # As Type=notify-reload expects, on systemd's own clock.
+                now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+                self._systemd.send(f"RELOADING=1\nMONOTONIC_USEC={now}")
+                self._systemd.send("READY=1")
         elif number == REPLACE:
             self._begin_replacing()
         elif number in STOP_SIGNALS:

@@ -276,3 +276,14 @@ def test_a_user_s_name_adds_no_line_to_the_unit(user: str) -> None:
 
     assert (result.exit_code, result.stdout) == (2, "")
     assert f"Invalid value for --user: {user!r} can't be a user's name" in result.stderr
+
+
+def test_the_unit_may_run_several_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("several.py").write_text("from daemonkit import Daemon\napp = Daemon()\n")
+    text = CliRunner().invoke(group, ["systemd", "several.py", "--workers", "3"]).stdout
+
+    (command,) = lines(text, "ExecStart=")
+    assert command.endswith(" --workers 3")

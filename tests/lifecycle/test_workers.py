@@ -315,6 +315,10 @@ def test_systemd_is_told(run: Callable[..., Run], tmp_path: Path) -> None:
         messages = set()
         while not {b"READY=1", b"WATCHDOG=1"} <= messages:
             messages.add(sock.recv(1000))
+        daemon.send_signal(signal.SIGHUP)
+        while not sock.recv(1000).startswith(b"RELOADING=1\nMONOTONIC_USEC="):
+            pass
+        assert sock.recv(1000) in (b"READY=1", b"WATCHDOG=1")
         daemon.stop()
         while b"STOPPING=1" not in messages:
             messages.add(sock.recv(1000))

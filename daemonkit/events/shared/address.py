@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
@@ -64,6 +65,9 @@ def _parse(text: str) -> Address:
         raise ValueError("it has no host")
     parts = parts._replace(query=urlencode(given))
     options: dict[str, Any] = dict(parse_url(urlunsplit(parts)))
+    for name, value in options.items():
+        if name in _FILES and not os.path.exists(value):
+            raise ValueError(f"{name} names {value}, which doesn't exist")
     unknown = set(given) & set(options) - _KNOWN
     if unknown:
         raise ValueError(f"unknown parameter {min(unknown)!r}")
@@ -86,6 +90,9 @@ _KNOWN = {"db", "client_name", "protocol"} | {
     f"ssl_{name}"
     for name in ("ca_certs", "ca_path", "certfile", "keyfile", "cert_reqs", "check_hostname")
 }
+
+
+_FILES = {"ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile"}
 
 
 def _sentinel(text: str) -> tuple[str, int]:

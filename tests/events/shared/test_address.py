@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from daemonkit import StartError
@@ -27,11 +29,16 @@ def test_an_address_is_read(text: str, options: dict[str, object], shown: str) -
     assert (address.name, address.sentinels) == (None, ())
 
 
-def test_tls_is_asked_for_by_the_scheme() -> None:
-    address = parse("rediss://host/0?ssl_ca_certs=/ca.pem&ssl_check_hostname=false")
+def test_tls_is_asked_for_by_the_scheme(tmp_path: Path) -> None:
+    authority = tmp_path / "ca.pem"
+    text = f"rediss://host/0?ssl_ca_certs={authority}&ssl_check_hostname=false"
+    with pytest.raises(StartError, match=f"ssl_ca_certs names {authority}, which doesn't exist"):
+        parse(text)
+    authority.touch()
+    address = parse(text)
 
     assert address.options["connection_class"].__name__ == "SSLConnection"
-    assert address.options["ssl_ca_certs"] == "/ca.pem"
+    assert address.options["ssl_ca_certs"] == str(authority)
     assert address.shown == "rediss://host/0"
 
 
