@@ -144,6 +144,14 @@ def test_a_bar_for_a_latency_applies_to_the_fastest_peer(tmp_path: Path) -> None
     ]
 
 
+def test_a_figure_without_a_bar_and_peers_is_shown(tmp_path: Path) -> None:
+    bench = Bench({PINNED: CHOICES[PINNED]}, 1, 1, tmp_path)
+    bench.figures["rate"].update(daemonkit=[10.0])
+    (line,) = lines(bench, [Row("row", lambda bench: iter(()), (Bar("rate", "events/s"),))])
+
+    assert (line.ours, line.bar, line.met) == (10.0, "", None)
+
+
 def test_a_row_that_is_measured_pinned_and_unpinned_has_a_line_for_each(tmp_path: Path) -> None:
     bench = Bench(CHOICES, 1, 1, tmp_path)
     bench.figures["rate"]["daemonkit"] = [2.0]

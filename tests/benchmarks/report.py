@@ -118,9 +118,10 @@ def _compare(bench: Bench, bar: Bar) -> list[Line]:
     figures = bench.figures[bar.figure]
     ours = median(figures[OURS])
     if not bar.peers:
-        assert bar.bar is not None
-        margin = _margin(bar, ours)
         line = Line(bar.figure, bar.unit, ours)
+        if bar.bar is None:
+            return [line]
+        margin = _margin(bar, ours)
         return [replace(line, bar=_bar_text(bar), met=margin >= 1, margin=margin)]
     medians = {peer: median(figures[peer]) for peer in bar.peers}
     best = (min if bar.at_most else max)(medians, key=medians.__getitem__)

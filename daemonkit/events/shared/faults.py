@@ -104,6 +104,11 @@ class EngineFaults:
             tolerable=True,
         )
 
+    @property
+    def doubts_replicas(self) -> bool:
+        """Whether replicas may be missing."""
+        return self._unconfirmed.problem is not None
+
     def replicas(self, connected: int, wanted: int) -> None:
         """How many replicas the engine has, and how many must confirm."""
         self.lacks_replicas = connected < wanted

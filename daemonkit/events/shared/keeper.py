@@ -30,7 +30,7 @@ ACK_DELAY = 0.02
 """Seconds until results are saved, together with those that arrive meanwhile."""
 AFTER_FAILURE = 1.0
 LOOK_INTERVAL, SOON = 10.0, 1.0
-"""Seconds between two looks at the engine's settings, the second while it lacks replicas."""
+"""Seconds between two looks at the engine's settings, the second while replicas may be missing."""
 
 
 class Keeper(ThreadedPart):
@@ -79,7 +79,8 @@ class Keeper(ThreadedPart):
         """Notified when results are saved, or can't be."""
         self.saves = self._begun = 0
         """How often that was done, and begun."""
-        self._next_beat = self._next_look = 0.0
+        self._next_beat = 0.0
+        self._looked_at = -LOOK_INTERVAL
         self._next_due: float | None = None
         self._heartbeats = Heartbeats(
             *(engine, node, in_flight, waiting, fetcher, faults, logger, timeout, about, viewed)
@@ -163,10 +164,10 @@ class Keeper(ThreadedPart):
             self._beat()
         if self._next_due is not None and monotonic() >= self._next_due:
             self._append_due()
-        if monotonic() >= self._next_look:
+        interval = SOON if self._faults.doubts_replicas else LOOK_INTERVAL
+        if monotonic() >= self._looked_at + interval:
             self._facts.look(self._link)
-            interval = SOON if self._faults.lacks_replicas else LOOK_INTERVAL
-            self._next_look = monotonic() + interval
+            self._looked_at = monotonic()
 
     def _join(self) -> None:
         self._link.join(self._node.name, json.dumps(self._about()))
