@@ -210,6 +210,5 @@ def test_without_the_replicas_that_must_confirm_nothing_is_stored(
         with running_engine(tmp_path / "replica", **options):
             wait_until(lambda: not node.queue.problems())
             node.put(2)
-        wait_until(lambda: node.queue.outage)
     finally:
         node.close()
