@@ -8,8 +8,11 @@ from socket import socket
 
 from ..config.access import split_address, unix_path
 from ..config.defaults import Settings
+from ..exceptions import StartError
 from ..system.sockets import Sockets, adopt, bind, bind_unix
 from .worker_process import WorkerPlace
+
+MAX_PORT = 65535
 
 
 def bind_public(
@@ -28,7 +31,9 @@ def bind_public(
 
 
 def bind_admin(
-    settings: Settings, logger: Logger, worker: WorkerPlace | None = None
+    settings: Settings,
+    logger: Logger,
+    worker: WorkerPlace | None = None,
 ) -> Sockets | None:
     """The socket of the admin listener, None if there is none; worker: of several, each of which
     has a port of its own, that it shares with its successor. Raises StartError."""
@@ -51,3 +56,15 @@ def bind_admin(
         bound = bind_unix(path)
     logger.info("Administration on %s", bound.address)
     return bound
+
+
+def check_admin_ports(settings: Settings, workers: int) -> None:
+    """Check that so many workers can have an admin port each. Raises StartError."""
+    if settings.admin is None:
+        return
+    host, first = split_address(settings.admin)
+    for port in range(first, first + workers if first else 1):
+        if port > MAX_PORT:
+            raise StartError(f"master.admin: {workers} workers need the ports up to {port}")
+        warn, where = (lambda _: None), ("master.admin", "master.admin")
+        bind(host, port, warn, with_udp=False, settings=where).close()

@@ -20,6 +20,7 @@ from ..supervision.by_name import ByName
 from ..supervision.dependencies import nearest
 from ..supervision.states import UnknownSlave
 from ..system.log import log_always
+from ..system.systemd import NotifySocket
 from ..text import shorten, timestamp
 from ..types import Pause
 from ..web.control import VERBS, Answer
@@ -27,7 +28,7 @@ from .assembly import Assembly
 from .on_demand import OnDemand
 from .reloading import Reloader
 from .signal_actions import StopSignals
-from .worker_process import REPLACE, WorkerPlace, worker_place
+from .worker_process import RELOADED, REPLACE, WorkerPlace, worker_place
 
 KEPT = 50
 """Actions that are listed."""
@@ -164,8 +165,10 @@ class Control:
         text = "The configuration is being reloaded" if outcome is None else outcome.text
         if self._worker is not None:
             # What one has accepted, all are to have.
-            os.kill(self._worker.parent, signal.SIGHUP)
-            text += f" (all {self._worker.of} workers)"
+            parent = NotifySocket(os.environ)
+            parent.send(RELOADED)
+            parent.close()
+            text += f" ({self._worker}; the others are asked to reload, too)"
         return Answer(200, text)
 
     def _stop(self, _: Mapping[str, Any], by: str) -> Answer:

@@ -18,6 +18,10 @@ from ..system.systemd import FIRST_DESCRIPTOR
 VARIABLE = "DAEMONKIT_WORKER"
 REPLACE = signal.SIGUSR2
 """Asks the parent to replace the workers."""
+RELOADED = "X_RELOADED=1"
+"""Tells the parent that the others are to reload, too."""
+KILL_AFTER_ABORT = 3.0
+"""Seconds."""
 _FREE_DESCRIPTORS = 100
 """Descriptors from here on aren't those that are passed."""
 _PR_SET_PDEATHSIG = 1
@@ -61,6 +65,8 @@ class WorkerProcess:
         self.is_stopping = False
         self.fed_at = self.began
         """When it was ready, or said last that it is healthy; see sd_watchdog_enabled(3)."""
+        self.is_to_reload = False
+        """Whether it missed a SIGHUP while it started."""
         self.aborted_at = math.inf
         """When it was sent SIGABRT because it wasn't."""
 
@@ -70,6 +76,24 @@ class WorkerProcess:
             self.is_stopping = True
         with suppress(ProcessLookupError):
             os.kill(self.pid, number)
+
+    def forward(self, number: int) -> None:
+        """Send it a signal of which it would die while it starts: a reload comes after that."""
+        if self.is_ready:
+            self.send(number)
+        elif number == signal.SIGHUP:
+            self.is_to_reload = True
+
+    def aborts(self, now: float, limit: float) -> bool:
+        """Abort it if it hasn't been healthy for so many seconds, and kill it later; returns
+        whether it was aborted now."""
+        if now - self.aborted_at > KILL_AFTER_ABORT:
+            self.send(signal.SIGKILL)
+        if not self.is_ready or now - self.fed_at <= limit:
+            return False
+        self.fed_at, self.aborted_at = math.inf, now
+        self.send(signal.SIGABRT)
+        return True
 
     def status(self) -> int | None:
         """Its exit status, negative for a signal that killed it; None while it runs."""

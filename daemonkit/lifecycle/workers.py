@@ -9,18 +9,18 @@ import selectors
 import signal
 import socket
 import struct
-import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from ..config.defaults import Settings
 from ..exceptions import StartError
 from ..runtime.clock import monotonic
 from ..system.sockets import Sockets, bind
-from ..system.systemd import NotifySocket, watchdog_seconds
+from ..system.systemd import NotifySocket, reloading, watchdog_seconds
+from .binding import check_admin_ports
 from .signal_actions import StopRequest
 from .signals import STOP_SIGNALS
-from .worker_process import REPLACE, WorkerPlace, WorkerProcess, start_worker
+from .worker_process import RELOADED, REPLACE, WorkerPlace, WorkerProcess, start_worker
 from .worker_slot import STABLE, WorkerSlot, how_ended
 
 CLOSE_FROM = 1.0
@@ -28,7 +28,7 @@ CLOSE_FROM = 1.0
 READY_TIMEOUT = 120.0
 """Seconds until a replacement must be ready."""
 KILL_AFTER = 3.0
-"""Seconds past `shutdown_timeout`, or after SIGABRT, until a worker is killed that hasn't ended."""
+"""Seconds past `shutdown_timeout` until a worker is killed that hasn't stopped."""
 START_FAILURES = (2, 3)
 """Exit statuses of a start that would fail again; see the exceptions."""
 FORWARDED = (signal.SIGHUP, signal.SIGUSR1)
@@ -106,6 +106,7 @@ class Workers:
         # With SO_REUSEPORT, a port would be shared with another daemon unnoticed.
         probe = self._bind(shared=False)
         self._port = probe.port
+        check_admin_ports(self._settings, self._count)
         probe.close()
         for slot in self._slots:
             slot.sockets = self._bind(shared=True)
@@ -155,12 +156,10 @@ class Workers:
         if number == signal.SIGCHLD:
             self._reap()
         elif number in FORWARDED:
-            # One that starts reads the configuration itself, and would die of the signal.
-            self._send(number, [p for p in self._processes() if p.is_ready])
-            if number == signal.SIGHUP:
-                # As Type=notify-reload expects, on systemd's own clock.
-                now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
-                self._systemd.send(f"RELOADING=1\nMONOTONIC_USEC={now}")
+            self._forward(number)
+            if number == signal.SIGHUP and self._has_started and not self._is_stopping:
+                # As Type=notify-reload expects.
+                self._systemd.send(reloading())
                 self._systemd.send("READY=1")
         elif number == REPLACE:
             self._begin_replacing()
@@ -185,6 +184,8 @@ class Workers:
     def _told(self, slot: WorkerSlot, process: WorkerProcess, lines: Sequence[bytes]) -> None:
         if b"WATCHDOG=1" in lines or b"READY=1" in lines:
             process.fed_at = monotonic()
+        if RELOADED.encode() in lines:
+            self._forward(signal.SIGHUP, but=process)
         if b"READY=1" in lines:
             self._became_ready(slot, process)
 
@@ -193,6 +194,8 @@ class Workers:
             # After a reload, too.
             return
         process.is_ready = True
+        if process.is_to_reload:
+            process.send(signal.SIGHUP)
         if process is slot.successor and slot.worker is not None:
             slot.worker.send(signal.SIGTERM)
         if not self._has_started and all(s.worker and s.worker.is_ready for s in self._slots):
@@ -227,15 +230,11 @@ class Workers:
         """Do for workers what systemd's watchdog does for a service."""
         for slot in self._slots:
             for process in slot.processes():
-                if now - process.aborted_at > KILL_AFTER:
-                    process.send(signal.SIGKILL)
-                elif process.is_ready and now - process.fed_at > self._watchdog:
+                if process.aborts(now, self._watchdog):
                     self._logger.error(
                         "Worker %d, pid %d, has not been healthy for %g s: it is aborted",
                         *(slot.number, process.pid, self._watchdog),
                     )
-                    process.fed_at, process.aborted_at = math.inf, now
-                    process.send(signal.SIGABRT)
 
     def _start(self, slot: WorkerSlot) -> WorkerProcess | None:
         try:
@@ -298,9 +297,14 @@ class Workers:
             slot.failures = 0
         self._delay(slot)
 
-    def _send(self, number: int, to: Iterable[WorkerProcess] | None = None) -> None:
-        for process in self._processes() if to is None else to:
+    def _send(self, number: int) -> None:
+        for process in self._processes():
             process.send(number)
+
+    def _forward(self, number: int, but: WorkerProcess | None = None) -> None:
+        for process in self._processes():
+            if process is not but:
+                process.forward(number)
 
     def _stop(self, why: str) -> None:
         self._logger.info("Stopping: %s", why)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 import math
 import threading
-import time
 
 from ..config.secrets import redact
 from ..runtime.timer import Timer
-from ..system.systemd import NotifySocket
+from ..system.systemd import NotifySocket, reloading
 from .health import DRAINING, RUNNING, STOPPING, Health
 
 RETRY_DELAY = 0.1
@@ -73,9 +72,7 @@ class SystemdNotifier(Timer):
 
     def reloading(self) -> None:
         """Report that the configuration is being loaded; `reloaded` must follow."""
-        # systemd compares it with its own CLOCK_MONOTONIC.
-        microseconds = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
-        self._queue("RELOADING", f"1\nMONOTONIC_USEC={microseconds}")
+        self._queue("RELOADING", reloading().partition("=")[2])
         self.wake()
 
     def reloaded(self) -> None:

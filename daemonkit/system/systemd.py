@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Mapping, MutableMapping
 
 from ..exceptions import StartError
@@ -58,6 +59,13 @@ class NotifySocket:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+
+
+def reloading() -> str:
+    """The message that the configuration is being loaded; READY=1 must follow."""
+    # systemd compares it with its own CLOCK_MONOTONIC.
+    microseconds = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+    return f"RELOADING=1\nMONOTONIC_USEC={microseconds}"
 
 
 def watchdog_seconds(environ: Mapping[str, str]) -> float | None:

@@ -231,9 +231,9 @@ def test_what_is_asked_of_all_is_done_by_all(run: Callable[..., Run]) -> None:
     assert re.search(r" worker 2 MainThread +app +INFO +Started\n", daemon.out)
     url = f"http://127.0.0.1:{daemon.port}/control"
     answer = requests.post(f"{url}/reload", timeout=20).json()
-    assert answer["message"].endswith(" (all 2 workers)")
+    assert answer["message"].endswith(" of 2; the others are asked to reload, too)")
     for number in (1, 2):
-        daemon.wait_for(rf"worker {number} .*[Rr]eload")
+        daemon.wait_until(lambda n=number: daemon.count(rf"worker {n} .* Reloaded\n") == 1)
     requests.post(f"{url}/stop", timeout=20).raise_for_status()
 
     assert daemon.wait() == 0
@@ -254,6 +254,28 @@ def test_each_worker_has_an_admin_port(run: Callable[..., Run]) -> None:
     assert not requests.get(f"http://127.0.0.1:{first}/status", timeout=20).json()["message"][
         "paused"
     ]
+    assert daemon.stop() == 0
+
+
+def test_an_admin_port_that_is_in_use_is_an_error(tmp_path: Path, engine: Engine) -> None:
+    first = next(port for port in iter(free_port, None) if is_free(port + 1))
+    admin = ("--set", f"master.admin=127.0.0.1:{first}")
+    for options in (("--port", str(first + 1)), ("--set", "master.admin=127.0.0.1:65535")):
+        daemon = Run(tmp_path, engine.address(), 2, *admin, *options)
+        try:
+            assert daemon.wait() == 3
+            assert "master.admin" in daemon.err
+        finally:
+            daemon.close()
+
+
+def test_a_reload_during_the_start_is_made_up_for(run: Callable[..., Run]) -> None:
+    daemon = run(2)
+    daemon.wait_for("Listening on")
+    daemon.send_signal(signal.SIGHUP)
+    daemon.wait_started()
+    for number in (1, 2):
+        daemon.wait_until(lambda n=number: daemon.count(rf"worker {n} .* Reloaded\n") == 1)
     assert daemon.stop() == 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from functools import partial
 
 from ..entry import Batch, Refusal
@@ -13,7 +14,7 @@ class EarlyPuts:
 
     def __init__(self, puts: Puts) -> None:
         self._puts = puts
-        self._refused: list[Batch] = []
+        self._refused: deque[Batch] = deque()
         self.unconfirmed = 0
 
     def add(self, batch: Batch) -> None:
@@ -26,9 +27,9 @@ class EarlyPuts:
 
     def put_again(self) -> None:
         """Put again what was refused: the queue may have been full."""
-        refused, self._refused = self._refused, []
-        for batch in refused:
-            self._put(batch)
+        # The loop adds to it meanwhile.
+        for _ in range(len(self._refused)):
+            self._put(self._refused.popleft())
 
     def _put(self, batch: Batch) -> None:
         self._puts.add(batch, partial(self._settled, batch), patient=True)

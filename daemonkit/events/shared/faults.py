@@ -77,11 +77,12 @@ class EngineFaults:
                 if not self._since:
                     self._away.end()
 
-    def stored(self) -> None:
-        """The engine has stored events."""
+    def stored(self, *, confirmed: bool) -> None:
+        """The engine has stored something; confirmed: so have the replicas that must."""
         self.works(PUTS)
         self._full.end()
-        self._unconfirmed.end()
+        if confirmed and not self.lacks_replicas:
+            self._unconfirmed.end()
 
     def has_memory(self) -> None:
         """The engine says that it has."""
@@ -111,14 +112,14 @@ class EngineFaults:
 
     def replicas(self, connected: int, wanted: int) -> None:
         """How many replicas the engine has, and how many must confirm."""
-        self.lacks_replicas = connected < wanted
+        lacked, self.lacks_replicas = self.lacks_replicas, connected < wanted
         if self.lacks_replicas:
             self._unconfirmed.report(
                 f"{connected} instead of {wanted} replicas are connected to the event queue's "
                 f"engine {self._shown} (confirm.replicas)",
                 tolerable=True,
             )
-        else:
+        elif lacked:
             self._unconfirmed.end()
 
     def too_few_replicas(self, confirmed: int, wanted: int) -> Unavailable:

@@ -135,7 +135,7 @@ class Fetcher(ThreadedPart):
         self._link.close()
 
     def _fetch(self) -> None:
-        if self._faults.away_for(FETCHER) and not self._may_fetch():
+        if self._faults.away_for(FETCHER) and (self.suspects or not self._may_fetch()):
             # There may be nothing to fetch for long.
             self._link.call("PING")
             self._faults.works(FETCHER)

@@ -21,6 +21,8 @@ from .node import Node, awake
 from .scripts import BEAT, CLAIM, RELEASE
 from .view import View, heard_in
 
+MOST_CLAIMED = 100
+"""Entries that the script CLAIM returns at once."""
 MOST_PENDING = 1000
 """Entries that are looked at for lost ones."""
 WHOLE = 10
@@ -97,20 +99,24 @@ class Heartbeats:
             if name not in counters and (pending or name != RELEASED.encode()):
                 dead.append(name)
         if self._waiting.is_paused:
-            self._give_back(link)
+            if any(name != node.encode() and name not in dead for name in counters):
+                self._give_back(link)
         elif not self._waiting.closed:
             for name in dead:
                 self._take_over(name, counters.get(name, b""), link)
         return heard.next_due
 
     def _take_over(self, dead: bytes, counter: bytes, link: Link) -> None:
-        node = self._node.name
-        room = max(0, self._fetcher.room)
-        with self._fetcher.claiming:
-            claimed = link.run(CLAIM, dead, counter, node, room)
-            if claimed is None:
-                return
-            taken = self._fetcher.take_over(node, claimed, link)
+        node, taken = self._node.name, 0
+        while True:
+            room = max(0, self._fetcher.room)
+            with self._fetcher.claiming:
+                claimed = link.run(CLAIM, dead, counter, node, room)
+                taken += 0 if not claimed else self._fetcher.take_over(node, claimed, link)
+            if not claimed or len(claimed) < MOST_CLAIMED:
+                break
+            # It is no node any more.
+            counter = b""
         if taken and dead != RELEASED.encode():
             name = dead.decode(errors="replace")
             self._logger.warning("Took over %d batches of the dead node %s", taken, name)
@@ -119,12 +125,14 @@ class Heartbeats:
     def _give_back(self, link: Link) -> None:
         """Let others handle what waits here for the end of a pause."""
         in_flight = self._in_flight
-        # Those of dead nodes are in the fetcher's hands.
-        if self._fetcher.suspects:
-            return
         with in_flight.lock:
-            released, kept = in_flight.release(self._waiting.discard())
+            suspects, alone = self._fetcher.suspects.release()
+            released, kept = in_flight.release(self._waiting.discard(), alone)
             self._waiting.add(kept, len(kept))
+            for held in suspects:
+                in_flight.drop(held)
+                released.append(held.entry)
+            # If it fails, they are found as lost ones.
             if released:
                 link.run(RELEASE, self._node.name, *released)
 
@@ -140,8 +148,11 @@ class Heartbeats:
             with in_flight.lock:
                 lost = {entry for entry, *_ in given if not in_flight.holds(entry)}
         # Those that are only now on their way aren't missing at the next heartbeat.
-        if lost & self._lost:
-            self._fetcher.reread()
+        if missing := lost & self._lost:
+            if self._waiting.is_paused:
+                link.run(RELEASE, node, *missing)
+            else:
+                self._fetcher.reread()
         self._lost = lost
 
     def _note_discarded(self, discarded: int) -> None:

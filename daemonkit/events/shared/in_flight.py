@@ -205,9 +205,11 @@ class InFlight:
             self._entries.discard(held.entry)
             self.size -= held.size
 
-    def release(self, waiting: Iterable[Entry]) -> tuple[list[bytes], list[Entry]]:
-        """Hold the entries no more of which all that has no result is in `waiting`; returns them,
-        and the events of the others."""
+    def release(
+        self, waiting: Iterable[Entry], kept_one: Held | None = None
+    ) -> tuple[list[bytes], list[Entry]]:
+        """Hold the entries no more of which all that has no result is in `waiting`, except
+        `kept_one`; returns them, and the events of the others."""
         found: dict[bytes, list[Entry]] = {}
         for entry in waiting:
             if (held := self.held_by(entry.id)) is not None:
@@ -216,13 +218,18 @@ class InFlight:
         kept: list[Entry] = []
         for id, entries in found.items():
             held = self.held_by(entries[0].id)
-            if held is None or held.left != len(entries) or id in self._changed:
+            is_partly = held is None or held.left != len(entries) or id in self._changed
+            if held is None or is_partly or held is kept_one:
                 kept += entries
                 continue
             released.append(id)
-            self.open -= held.left
-            self._remove(held)
+            self.drop(held)
         return released, kept
+
+    def drop(self, held: Held) -> None:
+        """Hold an entry no more."""
+        self.open -= held.left
+        self._remove(held)
 
     def abandon(self) -> None:
         """All that is held is others' now; what handlers finish nevertheless is still reported."""

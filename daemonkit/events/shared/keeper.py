@@ -166,8 +166,8 @@ class Keeper(ThreadedPart):
             self._append_due()
         interval = SOON if self._faults.doubts_replicas else LOOK_INTERVAL
         if monotonic() >= self._looked_at + interval:
-            self._facts.look(self._link)
             self._looked_at = monotonic()
+            self._facts.look(self._link)
 
     def _join(self) -> None:
         self._link.join(self._node.name, json.dumps(self._about()))

@@ -148,10 +148,10 @@ class Puts:
         if self._closed:
             self._end()
             return math.inf
-        if self._socket is None and (connection := self._connector.take()) is not None:
-            self._use(connection)
         if now >= self._next_deadline():
             self._refuse_late(now)
+        if self._socket is None and (connection := self._connector.take()) is not None:
+            self._use(connection)
         self._send()
         return min(self._next_deadline(), self._probe(now))
 
@@ -183,10 +183,11 @@ class Puts:
     def _refuse_late(self, now: float) -> None:
         if self._flight is not None:
             self._settle((p for p in self._flight.puts() if p.deadline <= now), self._unconfirmed())
-            if all(put.done is None for put in self._flight.puts()):
+            if self._flight.units and all(put.done is None for put in self._flight.puts()):
                 self._flight = None
                 # What comes on this connection later is no answer to the next put.
-                self._broken()
+                if self._socket is not None:
+                    self._broken()
         self._settle(self._waiting.take_late(now), self._unconfirmed())
 
     def _unconfirmed(self) -> Unavailable:
@@ -264,9 +265,15 @@ class Puts:
             if confirmed >= self._replicas.needed:
                 self._confirmed(flight, flight.outcome)
             else:
-                self._flight = None
                 refusal = self._faults.too_few_replicas(confirmed, self._replicas.needed)
-                self._settle(flight.puts(), refusal)
+                self._only_stored(flight, refusal)
+
+    def _only_stored(self, flight: Flight, refusal: Refusal) -> None:
+        """The engine has it, but too few replicas do."""
+        self._flight = None
+        for put in flight.puts():
+            # What nobody waits for would be put again.
+            put.settle(None if put.deadline == math.inf else refusal)
 
     def _refused(self, flight: Flight, text: str) -> None:
         code = text.partition(" ")[0]
@@ -276,7 +283,12 @@ class Puts:
             self._fly(flight, BY_TEXT)
             return
         self._flight = None
-        if code == "OOM":
+        if flight.outcome is not None:
+            # No right to WAIT, for instance.
+            self._faults.away(EngineAway(text), PUTS)
+            self._broken()
+            self._only_stored(flight, self._faults.refusal())
+        elif code == "OOM":
             self._skip_wait(flight)
             self._faults.works(PUTS)
             self._settle(flight.puts(), self._faults.full())
@@ -290,7 +302,7 @@ class Puts:
         flags, _, waiting = outcome.partition(b" ")
         self._flight = None
         self._counted(int(waiting))
-        self._faults.stored()
+        self._faults.stored(confirmed=bool(flight.units))
         refused: list[Put] = []
         accepted: list[Put] = []
         again: list[Put] = []

@@ -67,12 +67,23 @@ class Suspects:
         """They are others' now; the caller holds the lock of `in_flight`."""
         self._entries, self._alone = [], None
 
+    def release(self) -> tuple[list[Held], Held | None]:
+        """Forget all but the entry of which an event is in work; returns the others, and that one.
+        The caller holds the lock of `in_flight`."""
+        alone = self._alone[0] if self._alone is not None and self._is_alone_in_work() else None
+        released = [held for held, _, _ in self._entries if held is not alone]
+        self._entries = [entry for entry in self._entries if entry[0] is alone]
+        return released, alone
+
+    def _is_alone_in_work(self) -> bool:
+        return self._alone is not None and self._alone[0].bits[self._alone[1]] == WAITING
+
     def handle(self, link: Link) -> None:
         """Have the events of an entry handled, one at a time; raises EngineAway."""
         held, suspected, times = self._entries[0]
         node = self._node.name
         for number in [n for n, bit in enumerate(held.bits) if bit == WAITING]:
-            if not self._is_idle(node):
+            if not self._is_idle(node) or not self._in_flight.holds(held.entry):
                 return
             if number == suspected and times >= DEADLY - 1:
                 failure = self._give_up(held, number)
@@ -83,14 +94,13 @@ class Suspects:
             if not link.run(BEGIN, node, held.entry, number):
                 break
             with self._in_flight.lock:
-                if self._node.name != node:
+                if self._node.name != node or not self._in_flight.holds(held.entry):
                     return
                 self._alone = held, number
             self._hand_over(held, [number])
         if self._is_idle(node):
             with self._in_flight.lock:
-                if self._node.name == node:
-                    del self._entries[0]
+                self._entries = [entry for entry in self._entries if entry[0] is not held]
 
     def _is_idle(self, node: str) -> bool:
         """Wait until this node has nothing in work, and all results are saved; False if it was
@@ -103,7 +113,7 @@ class Suspects:
         return False
 
     def _in_work(self) -> int:
-        if self._alone is not None and self._alone[0].bits[self._alone[1]] == WAITING:
+        if self._is_alone_in_work():
             return 1
         suspected = sum(held.left for held, _, _ in self._entries)
         return self._in_flight.unsaved + self._in_flight.open - suspected

@@ -56,7 +56,7 @@ def test_a_full_engine_refuses_until_events_are_stored(faults: EngineFaults) -> 
     assert "is full (maxmemory)" in faults.outage
     faults.works(PUTS)
     assert faults.is_full
-    faults.stored()
+    faults.stored(confirmed=True)
     assert not faults.is_full
 
 
@@ -66,7 +66,7 @@ def test_too_few_replicas_are_a_problem_until_there_are_enough(faults: EngineFau
     assert str(refusal).startswith("1 instead of 2 replicas")
     assert faults.outage == "", "it may be accepted the next time"
     assert len(faults.problems()) == 1
-    faults.stored()
+    faults.stored(confirmed=True)
     assert faults.problems() == []
 
 
@@ -81,9 +81,29 @@ def test_it_is_away_while_one_connection_can_not_be_used(
     assert faults.outage.endswith("is away: READONLY You can't write")
     assert (faults.is_away, faults.away_for(KEEPER)) == (True, 0)
     faults.away(EngineAway("Connection refused"), KEEPER)
-    faults.stored()
+    faults.stored(confirmed=True)
     assert (faults.is_away, faults.away_for(PUTS)) == (True, 0)
     faults.works(KEEPER)
 
     assert (faults.is_away, faults.outage, len(changes)) == (False, "", 2)
     assert [record.levelname for record in caplog.records] == ["ERROR", "INFO"]
+
+
+def test_replicas_that_are_missing_are_a_problem_until_they_are_there(
+    faults: EngineFaults,
+) -> None:
+    faults.replicas(0, 1)
+    assert faults.lacks_replicas
+    text = "0 instead of 1 replicas are connected to the event queue's engine redis://host/0"
+    assert (text in faults.outage, text in str(faults.refusal())) == (True, True)
+    faults.stored(confirmed=True)
+    assert faults.doubts_replicas
+    faults.replicas(1, 1)
+    assert (faults.lacks_replicas, faults.doubts_replicas, faults.outage) == (False, False, "")
+    # One that is connected and doesn't confirm is another matter.
+    faults.too_few_replicas(0, 1)
+    faults.replicas(1, 1)
+    faults.stored(confirmed=False)
+    assert faults.doubts_replicas
+    faults.stored(confirmed=True)
+    assert not faults.doubts_replicas

@@ -6,8 +6,9 @@ import time
 import pytest
 import redis
 
-from daemonkit.events.shared.layout import RELEASED
-from daemonkit.events.shared.scripts import CLAIM
+from daemonkit.events.shared.engine import EngineAway, Link
+from daemonkit.events.shared.layout import RELEASED, Script
+from daemonkit.events.shared.scripts import CLAIM, RELEASE
 
 from ...engines import Engine
 from .conftest import TIMEOUT, Node, NodeMaker, wait_until
@@ -169,3 +170,118 @@ def test_what_is_known_of_many_nodes_is_asked_for_now_and_then(
 
     assert own["name"] == node.queue.counters()["node"]
     assert any("host" in each for each in node.queue.counters()["nodes"])
+
+
+def test_what_a_dead_node_held_is_given_back_by_a_paused_one(
+    make_node: NodeMaker, client: redis.Redis
+) -> None:
+    paused, calling, go_on = make_node(), threading.Event(), threading.Event()
+    paused.queue.pause()
+    wait_until(lambda: not paused.queue._waiting.consumers)
+    with client.pipeline() as together:
+        for number in range(20):
+            entry = {"n": 1, "s": "app", "d": str(number)}
+            together.xadd(STREAM, entry, id=f"{1 + number}-0")
+        together.hincrby("{daemonkit:app}:counts", "waiting", 20)
+        together.xreadgroup("g", "buried:1:ffff", {STREAM: ">"})
+        together.execute()
+
+    def handle(event: int) -> None:
+        calling.set()
+        go_on.wait(TIMEOUT)
+
+    paused.handle(handle)
+    paused.queue.resume()
+    assert calling.wait(TIMEOUT)
+    paused.queue.pause()
+    other = make_node()
+    other.handle()
+    try:
+        wait_until(lambda: len(other.handled) == 19)
+    finally:
+        go_on.set()
+    wait_until(lambda: not client.xlen(STREAM))
+
+    assert (paused.handled, sorted(other.handled)) == ([0], list(range(1, 20)))
+    assert (paused.queue._in_flight.open, bool(paused.queue._fetcher.suspects)) == (0, False)
+    paused.queue.resume()
+    paused.put("new")
+    wait_until(lambda: "new" in paused.handled + other.handled)
+
+
+def test_what_could_not_be_given_back_is_given_back_later(
+    make_node: NodeMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paused, other = make_node(), make_node()
+    other.queue.pause()
+    paused.put(*range(50))
+    wait_until(lambda: paused.queue._in_flight.open == 50)
+    heartbeats, failures = paused.queue._keeper._heartbeats, []
+
+    class Failing(Link):
+        def run(self, script: Script, *arguments: object) -> object:
+            if script is RELEASE and not failures:
+                failures.append(arguments)
+                raise EngineAway("as asked")
+            return super().run(script, *arguments)
+
+    monkeypatch.setattr(paused.queue._keeper._link, "__class__", Failing)
+    paused.queue.pause()
+    wait_until(lambda: failures)
+    other.queue.resume()
+    other.handle()
+    wait_until(lambda: len(other.handled) == 50)
+
+    assert heartbeats.beats
+
+
+def test_a_paused_node_without_others_keeps_what_it_holds(node: Node, client: redis.Redis) -> None:
+    node.put(*range(50))
+    wait_until(lambda: node.queue._in_flight.open == 50)
+    node.queue.pause()
+    beats = node.queue._keeper._heartbeats.beats
+    wait_until(lambda: node.queue._keeper._heartbeats.beats > beats + 2)
+
+    assert node.queue._in_flight.open == 50
+
+
+def test_all_that_a_node_gave_back_is_taken_over_at_once(make_node: NodeMaker) -> None:
+    leaving = make_node()
+    for number in range(250):
+        leaving.put(number)
+    wait_until(lambda: leaving.queue._in_flight.entries == 250)
+    other = make_node(timeout=60.0)
+    other.queue.pause()
+    leaving.close()
+    other.queue.resume()
+    other.handle()
+    # With one heartbeat, which comes every six seconds.
+    wait_until(lambda: len(other.handled) == 250)
+    assert other.handled == list(range(250))
+
+
+def test_the_engine_is_not_away_while_an_event_is_handled_alone(
+    own_engine: Engine,
+) -> None:
+    with own_engine.client(decode_responses=True) as client:
+        node = Node(own_engine.address(), timeout=2.0).start()
+        calling, go_on = threading.Event(), threading.Event()
+
+        def handle(event: int) -> None:
+            calling.set()
+            go_on.wait(TIMEOUT)
+
+        try:
+            with client.pipeline() as together:
+                together.xadd(STREAM, {"n": 1, "s": "app", "d": "1"}, id=LATER)
+                together.xreadgroup("g", "buried:1:ffff", {STREAM: ">"})
+                together.execute()
+            node.handle(handle)
+            assert calling.wait(TIMEOUT)
+            own_engine.restart()
+            wait_until(lambda: node.queue.outage)
+            wait_until(lambda: not node.queue.outage)
+            assert not node.handled
+        finally:
+            go_on.set()
+            node.close()

@@ -16,9 +16,9 @@ from redis.crc import key_slot
 from daemonkit import BatchTooLarge, QueueFull, StartError, Unavailable
 from daemonkit.events.failed import Selection
 from daemonkit.events.shared import node as node_module
-from daemonkit.events.shared import puts
+from daemonkit.events.shared import put, puts
 from daemonkit.events.shared.editor import SharedEditor
-from daemonkit.events.shared.faults import PUTS
+from daemonkit.events.shared.faults import PUTS, EngineFaults
 from daemonkit.types import Origin
 
 from ...engines import Engine, running_engine
@@ -303,6 +303,24 @@ def test_what_was_put_early_waits_for_room(make_node: NodeMaker, engine: Engine)
         other.handle()
         wait_until(lambda: "early" in other.handled)
         assert node.queue.lost_at_exit() == 0
+    finally:
+        node.close()
+
+
+def test_what_was_put_early_is_stored_once_without_replicas(
+    engine: Engine, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(put, "REPLICAS_TIMEOUT", 0.01)
+    monkeypatch.setattr(EngineFaults, "replicas", lambda *_: None)
+    node = Node(engine.address(), replicas=1)
+    node.queue.put_early(batch("early"))
+    node.queue.use_loop(node.loop)
+    node.queue._keeper.start()
+    try:
+        wait_until(lambda: node.queue.lost_at_exit() == 0)
+        beats = node.queue._keeper._heartbeats.beats
+        wait_until(lambda: node.queue._keeper._heartbeats.beats > beats + 2)
+        assert client.xlen("{daemonkit:app}:stream") == 1
     finally:
         node.close()
 
