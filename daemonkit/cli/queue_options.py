@@ -16,9 +16,8 @@ from ..events.durable.database import Broken
 from ..events.durable.editor import Editor, Stored
 from ..events.durable.store import State
 from ..exceptions import ConfigError, DaemonkitError, StartError, missing_extra
-from ..text import plain
 from .completion import complete_files
-from .output import fail
+from .output import fail, note
 
 
 class Editable(Protocol):
@@ -75,7 +74,7 @@ class Queue(NamedTuple):
         editor = SharedEditor(self.place, self.name, create=create)
         if editor.is_only_one:
             # Whose events are changed must not be a guess.
-            click.echo(f"daemonkit: the queue of {plain(editor.name)}", err=True)
+            note(f"daemonkit: the queue of {editor.name}")
         return editor
 
 

@@ -44,14 +44,7 @@ def bind_admin(
         host, port = split_address(settings.admin)
         if port and worker is not None:
             port += worker.port_offset
-        bound = bind(
-            host,
-            port,
-            logger.warning,
-            with_udp=False,
-            shared=worker is not None,
-            settings=("master.admin", "master.admin"),
-        )
+        bound = _bind_admin_port(host, port, logger.warning, shared=worker is not None)
     else:
         bound = bind_unix(path)
     logger.info("Administration on %s", bound.address)
@@ -66,5 +59,9 @@ def check_admin_ports(settings: Settings, workers: int) -> None:
     for port in range(first, first + workers if first else 1):
         if port > MAX_PORT:
             raise StartError(f"master.admin: {workers} workers need the ports up to {port}")
-        warn, where = (lambda _: None), ("master.admin", "master.admin")
-        bind(host, port, warn, with_udp=False, settings=where).close()
+        _bind_admin_port(host, port, lambda _: None, shared=False).close()
+
+
+def _bind_admin_port(host: str, port: int, warn: Callable[[str], None], *, shared: bool) -> Sockets:
+    where = ("master.admin", "master.admin")
+    return bind(host, port, warn, with_udp=False, shared=shared, settings=where)

@@ -16,7 +16,7 @@ from ..config.defaults import Settings
 from ..exceptions import StartError
 from ..runtime.clock import monotonic
 from ..system.sockets import Sockets, bind
-from ..system.systemd import NotifySocket, reloading, watchdog_seconds
+from ..system.systemd import NotifySocket, reload_time, watchdog_seconds
 from .binding import check_admin_ports
 from .signal_actions import StopRequest
 from .signals import STOP_SIGNALS
@@ -159,7 +159,7 @@ class Workers:
             self._forward(number)
             if number == signal.SIGHUP and self._has_started and not self._is_stopping:
                 # As Type=notify-reload expects.
-                self._systemd.send(reloading())
+                self._systemd.send(f"RELOADING=1\n{reload_time()}")
                 self._systemd.send("READY=1")
         elif number == REPLACE:
             self._begin_replacing()

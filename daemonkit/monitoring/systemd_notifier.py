@@ -8,7 +8,7 @@ import threading
 
 from ..config.secrets import redact
 from ..runtime.timer import Timer
-from ..system.systemd import NotifySocket, reloading
+from ..system.systemd import NotifySocket, reload_time
 from .health import DRAINING, RUNNING, STOPPING, Health
 
 RETRY_DELAY = 0.1
@@ -72,7 +72,7 @@ class SystemdNotifier(Timer):
 
     def reloading(self) -> None:
         """Report that the configuration is being loaded; `reloaded` must follow."""
-        self._queue("RELOADING", reloading().partition("=")[2])
+        self._queue("RELOADING", f"1\n{reload_time()}")
         self.wake()
 
     def reloaded(self) -> None:

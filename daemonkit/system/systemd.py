@@ -61,11 +61,9 @@ class NotifySocket:
             self._socket = None
 
 
-def reloading() -> str:
-    """The message that the configuration is being loaded; READY=1 must follow."""
-    # systemd compares it with its own CLOCK_MONOTONIC.
-    microseconds = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
-    return f"RELOADING=1\nMONOTONIC_USEC={microseconds}"
+def reload_time() -> str:
+    """What belongs to RELOADING=1: when it is sent, on the clock that systemd compares it with."""
+    return f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}"
 
 
 def watchdog_seconds(environ: Mapping[str, str]) -> float | None:

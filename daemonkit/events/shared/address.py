@@ -86,13 +86,8 @@ def _parse(text: str) -> Address:
     )
 
 
-_KNOWN = {"db", "client_name", "protocol"} | {
-    f"ssl_{name}"
-    for name in ("ca_certs", "ca_path", "certfile", "keyfile", "cert_reqs", "check_hostname")
-}
-
-
 _FILES = {"ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile"}
+_KNOWN = {"db", "client_name", "protocol", "ssl_cert_reqs", "ssl_check_hostname"} | _FILES
 
 
 def _sentinel(text: str) -> tuple[str, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
 
 from .put import Put
@@ -38,10 +38,10 @@ class Backlog:
             self._puts.append(put)
             self._size += put.size
 
-    def put_back(self, puts: Iterable[Put]) -> None:
+    def put_back(self, puts: Sequence[Put]) -> None:
         """Add puts at the beginning, in this order."""
         with self._lock:
-            for put in reversed(list(puts)):
+            for put in reversed(puts):
                 self._puts.appendleft(put)
                 self._size += put.size
 

@@ -76,13 +76,10 @@ class Connector(ThreadedPart):
             made_at = self._connect()
 
     def _connect(self) -> float:
-        connection = None
         try:
             connection = self._engine.connect()
         # Whatever it is: nothing may end this thread.
         except Exception as error:
-            if connection is not None:
-                connection.disconnect()
             self._faults.away(error, PUTS)
             return monotonic()
         self._wanted.clear()

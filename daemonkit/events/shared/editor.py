@@ -55,18 +55,17 @@ class SharedEditor:
 
     def __init__(self, address: str, name: str | None = None, *, create: bool = False) -> None:
         parsed = parse(address)
-        putter = new_name()
-        probe = _Link(Engine(parsed, "", putter))
-        try:
-            given = name or parsed.name
-            self.is_only_one = not given
-            """Whether it was not named, but is the only one."""
-            self.name = given or _only_name(probe, parsed)
-            self._engine = Engine(parsed, self.name, putter)
-            _check_layout(self._engine, self.name, create=create)
-        finally:
-            probe.close()
+        given = name or parsed.name
+        self.is_only_one = not given
+        """Whether it was not named, but is the only one."""
+        self.name = given or _only_name(parsed)
+        self._engine = Engine(parsed, self.name, new_name())
         self._link = _Link(self._engine)
+        try:
+            _check_layout(self._link, self._engine, self.name, create=create)
+        except BaseException:
+            self._link.close()
+            raise
         self._failures = FailureStore(self._engine, self._link)
         self._puts = 0
 
@@ -170,15 +169,16 @@ class SharedEditor:
         return dropped
 
 
-def _only_name(link: Link, address: Address) -> str:
+def _only_name(address: Address) -> str:
     """The name of the only queue in the engine."""
     head, tail = f"{prefix_of('@')}layout".split("@")
     names, cursor = set(), b"0"
-    while True:
-        cursor, found = link.call("SCAN", cursor, "MATCH", f"{head}*{tail}", "COUNT", 1000)
-        names |= {unquote(key.decode()[len(head) : -len(tail)]) for key in found}
-        if cursor == b"0":
-            break
+    with closing(_Link(Engine(address, "", ""))) as link:
+        while True:
+            cursor, found = link.call("SCAN", cursor, "MATCH", f"{head}*{tail}", "COUNT", 1000)
+            names |= {unquote(key.decode()[len(head) : -len(tail)]) for key in found}
+            if cursor == b"0":
+                break
     if len(names) == 1:
         return names.pop()
     if not names:
@@ -189,16 +189,13 @@ def _only_name(link: Link, address: Address) -> str:
     raise StartError(f"{text}: --name NAME")
 
 
-def _check_layout(engine: Engine, name: str, *, create: bool) -> None:
-    # Not on the connection that looks for names: in a cluster, the queue may be on another node.
-    with closing(_Link(engine)) as link:
-        layout = link.call("GET", f"{engine.prefix}layout")
-        if layout is None and create:
-            link.join("", "")
-            return
-    if layout is None:
+def _check_layout(link: Link, engine: Engine, name: str, *, create: bool) -> None:
+    layout = link.call("GET", f"{engine.prefix}layout")
+    if layout is None and not create:
         raise StartError(f"there is no event queue {name} in {engine.shown}")
-    if int(layout) > LAYOUT:
+    if layout is None:
+        link.join("", "")
+    elif int(layout) > LAYOUT:
         raise StartError(
             f"the event queue {name} in {engine.shown} has layout {int(layout)}, made by a newer "
             f"daemonkit; this one knows layouts up to {LAYOUT}"

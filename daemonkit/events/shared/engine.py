@@ -86,11 +86,12 @@ class Engine:
     def connect(self, timeout: float = CALL_TIMEOUT) -> Connection:
         """A new connection; timeout: seconds to wait for each answer. Raises EngineAway."""
         options = {**self._address.options}
+        kind = options.pop("connection_class", Connection)
         try:
             if self._address.sentinels:
                 options["host"], options["port"] = self._primary()
             for _ in range(MOST_HOPS):
-                connection = self._connected(options, timeout)
+                connection = self._connected(kind, options, timeout)
                 try:
                     self._look_in(connection)
                     return connection
@@ -100,10 +101,11 @@ class Engine:
             raise translated(error) from None
         raise EngineAway("the nodes of the cluster disagree about where the queue is")
 
-    def _connected(self, options: dict[str, Any], timeout: float) -> Connection:
-        kind = options.get("connection_class", Connection)
-        connection: Connection = kind(
-            **{"protocol": 2, **{k: v for k, v in options.items() if k != "connection_class"}},
+    def _connected(
+        self, kind: type[Connection], options: dict[str, Any], timeout: float
+    ) -> Connection:
+        connection = kind(
+            **{"protocol": 2, **options},
             socket_timeout=timeout,
             socket_connect_timeout=CONNECT_TIMEOUT,
             # A put that it sends again would be a second one.

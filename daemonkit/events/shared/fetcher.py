@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from itertools import zip_longest
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ...exceptions import InvalidEvent
@@ -82,7 +81,7 @@ class Fetcher(ThreadedPart):
             *(self._stop_requested.is_set, self._hand_over, changed, gave_up),
         )
         self.pacing = Pacing()
-        self._portions = Portions()
+        self._portions = Portions(PREFETCH_SIZE)
 
     def request_stop(self) -> None:
         super().request_stop()
@@ -211,14 +210,16 @@ class Fetcher(ThreadedPart):
             "HMGET", self._engine.prefix + "handled", *[entry for entry, _ in entries]
         )
         parts = [
-            (entry, dict_of(flat), bits or b"", mark)
-            for (entry, flat), bits, mark in zip_longest(entries, handled, marks)
+            (entry, fields_of(flat), bits or b"", mark)
+            for (entry, flat), bits, mark in zip(
+                entries, handled, marks or [None] * len(entries), strict=True
+            )
         ]
         self._hold(node, parts, self._link)
 
     def take_over(self, node: str, claimed: Sequence[Any], link: Link) -> int:
         """Hold entries that were claimed; returns how many. Called by the keeper."""
-        parts = [(entry, dict_of(flat), bits, mark) for entry, flat, bits, mark in claimed]
+        parts = [(entry, fields_of(flat), bits, mark) for entry, flat, bits, mark in claimed]
         self._hold(node, parts, link)
         return len(parts)
 
@@ -275,14 +276,14 @@ class Fetcher(ThreadedPart):
         except (KeyError, ValueError, TypeError):
             return None
 
-    def _hand_over(self, held: Held, only: Iterable[int] | None = None) -> None:
-        """Let a handler have the events of an entry, or only those with these numbers."""
+    def _hand_over(self, held: Held, only: int | None = None) -> None:
+        """Let a handler have the events of an entry, or only the one with this number."""
         content, with_meta = held.content, self._with_meta()
         damaged: dict[int, InvalidEvent] = {}
         if isinstance(content, StoredBatch):
             handled = {n for n, bit in enumerate(held.bits) if bit == HANDLED}
             if only is not None:
-                handled = set(range(content.events)).difference(only)
+                handled = set(range(content.events)) - {only}
             _, entries, damaged = unpack(content, handled, with_meta=with_meta)
         else:
             try:
@@ -293,8 +294,3 @@ class Fetcher(ThreadedPart):
             self._in_flight.give_up(held, number, failure_of(invalid, Entry(None), str))
             self._changed()
         self._waiting.add(entries, len(entries))
-
-
-def dict_of(flat: Sequence[bytes] | None) -> dict[bytes, bytes]:
-    """The fields of an entry, none if it was removed."""
-    return fields_of(flat or ())

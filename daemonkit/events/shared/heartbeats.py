@@ -11,22 +11,20 @@ from typing import Any
 from ...runtime.clock import monotonic
 from ...runtime.failures import FailureLog
 from ..waiting import Waiting
-from .census import Census
+from .census import BEATS, Census
 from .engine import Engine, Link
 from .faults import KEEPER, EngineFaults
 from .fetcher import Fetcher
 from .in_flight import InFlight
 from .layout import GROUP, RELEASED
 from .node import Node, awake
-from .scripts import BEAT, CLAIM, RELEASE
+from .scripts import BEAT, CLAIM, MOST_CLAIMED, RELEASE
 from .view import View, heard_in
 
-MOST_CLAIMED = 100
-"""Entries that the script CLAIM returns at once."""
 MOST_PENDING = 1000
 """Entries that are looked at for lost ones."""
-WHOLE = 10
-"""How many of all nodes are told all at once: see the script BEAT."""
+FULL = 10
+"""How many of all nodes get a full answer at each interval: see the script BEAT."""
 
 
 class Heartbeats:
@@ -58,6 +56,8 @@ class Heartbeats:
         self._logger = logger
         self._failures = FailureLog(logger)
         self._census = Census(timeout)
+        self.interval = timeout / BEATS
+        """Seconds from one to the next."""
         self._about = about
         self._viewed = viewed
         self.beats = 0
@@ -66,17 +66,24 @@ class Heartbeats:
         """How many dead letters were dropped so far, in all."""
         self._known: dict[bytes, bytes] = {}
         """What is known of each node."""
-        self._whole_every = 1
-        """Heartbeats from one that is told all to the next."""
+        self._full_every = 1
+        """How many heartbeats there are from one full answer to the next."""
         self._lost: set[bytes] = set()
         """Entries that this node was given and didn't have at the last heartbeat."""
+
+    def join(self, link: Link) -> None:
+        """Make this node a part of the queue; raises StartError for a newer layout, and
+        EngineAway."""
+        link.join(self._node.name, json.dumps(self._about()))
+        self._node.is_joined = True
+        self._fetcher.wake()
 
     def beat(self, link: Link) -> int | None:
         """Send a heartbeat; returns milliseconds until the next retry is due, -1 if there is none,
         and None if nothing is known. Raises EngineAway."""
         began, node = awake(), self._node.name
-        is_whole = self.beats % self._whole_every == 0
-        answer = link.run(BEAT, node, json.dumps(self._about()), int(is_whole))
+        is_full = self.beats % self._full_every == 0
+        answer = link.run(BEAT, node, json.dumps(self._about()), int(is_full))
         self.beats += 1
         self._faults.works(KEEPER)
         if answer is None:
@@ -89,9 +96,9 @@ class Heartbeats:
         counters, consumers = heard.counters, heard.consumers
         dead = self._census.note(counters, node.encode(), now)
         ages = {name: self._census.age(name, now) for name in counters}
-        if is_whole:
+        if is_full:
             self._known = heard.about
-            self._whole_every = max(1, len(counters) // WHOLE)
+            self._full_every = max(1, len(counters) // FULL)
         self._viewed(heard.view(ages, self._known))
         self._note_discarded(heard.counts.discarded)
         self._look_for_lost(consumers.get(node.encode(), 0), link)

@@ -210,20 +210,19 @@ class InFlight:
     ) -> tuple[list[bytes], list[Entry]]:
         """Hold the entries no more of which all that has no result is in `waiting`, except
         `kept_one`; returns them, and the events of the others."""
-        found: dict[bytes, list[Entry]] = {}
+        found: dict[Held, list[Entry]] = {}
         for entry in waiting:
             if (held := self.held_by(entry.id)) is not None:
-                found.setdefault(held.entry, []).append(entry)
+                found.setdefault(held, []).append(entry)
         released: list[bytes] = []
         kept: list[Entry] = []
-        for id, entries in found.items():
-            held = self.held_by(entries[0].id)
-            is_partly = held is None or held.left != len(entries) or id in self._changed
-            if held is None or is_partly or held is kept_one:
+        for held, entries in found.items():
+            is_whole = held.left == len(entries) and held.entry not in self._changed
+            if is_whole and held is not kept_one:
+                released.append(held.entry)
+                self.drop(held)
+            else:
                 kept += entries
-                continue
-            released.append(id)
-            self.drop(held)
         return released, kept
 
     def drop(self, held: Held) -> None:

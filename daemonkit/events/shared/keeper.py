@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 from collections.abc import Callable
@@ -12,8 +11,6 @@ from ...exceptions import StartError
 from ...runtime.clock import monotonic
 from ...runtime.failures import FailureLog
 from ...runtime.part import ThreadedPart
-from ..waiting import Waiting
-from .census import BEATS
 from .connector import BackOff
 from .engine import Engine, EngineAway, Link
 from .engine_facts import EngineFacts
@@ -24,7 +21,6 @@ from .in_flight import Failed, Held, InFlight
 from .node import Node
 from .records import to_json
 from .scripts import DUE, FAIL, LEAVE, SETTLE
-from .view import View
 
 ACK_DELAY = 0.02
 """Seconds until results are saved, together with those that arrive meanwhile."""
@@ -36,8 +32,7 @@ LOOK_INTERVAL, SOON = 10.0, 1.0
 class Keeper(ThreadedPart):
     """The thread that does it.
 
-    timeout: seconds, `node_timeout`; dead_letters: the most that are kept; about, viewed: see
-    `Heartbeats`; counted: called with how many events wait.
+    dead_letters: the most that are kept; counted: called with how many events wait.
     """
 
     def __init__(
@@ -45,17 +40,14 @@ class Keeper(ThreadedPart):
         engine: Engine,
         node: Node,
         in_flight: InFlight,
-        waiting: Waiting,
         fetcher: Fetcher,
+        heartbeats: Heartbeats,
         faults: EngineFaults,
         facts: EngineFacts,
         logger: logging.Logger,
         *,
-        timeout: float,
         ack_batch: int,
         dead_letters: int,
-        about: Callable[[], dict[str, Any]],
-        viewed: Callable[[View], object],
         counted: Callable[[int], object],
     ) -> None:
         super().__init__("event queue keeper", "the event queue's keeper")
@@ -64,14 +56,13 @@ class Keeper(ThreadedPart):
         self._node = node
         self._in_flight = in_flight
         self._fetcher = fetcher
+        self._heartbeats = heartbeats
         self._faults = faults
         self._facts = facts
         self._logger = logger
         self._failures = FailureLog(logger)
-        self._interval = timeout / BEATS
         self._ack_batch = ack_batch
         self._dead_letters = dead_letters
-        self._about = about
         self._counted = counted
         self._wanted = threading.Event()
         """Set to save results, or to stop."""
@@ -82,9 +73,6 @@ class Keeper(ThreadedPart):
         self._next_beat = 0.0
         self._looked_at = -LOOK_INTERVAL
         self._next_due: float | None = None
-        self._heartbeats = Heartbeats(
-            *(engine, node, in_flight, waiting, fetcher, faults, logger, timeout, about, viewed)
-        )
 
     def save_soon(self) -> None:
         """There are results."""
@@ -170,10 +158,8 @@ class Keeper(ThreadedPart):
             self._facts.look(self._link)
 
     def _join(self) -> None:
-        self._link.join(self._node.name, json.dumps(self._about()))
-        self._node.is_joined = True
+        self._heartbeats.join(self._link)
         self._next_beat = 0.0
-        self._fetcher.wake()
 
     # Results
 
@@ -221,7 +207,7 @@ class Keeper(ThreadedPart):
     # Heartbeats, and retries that are due
 
     def _beat(self) -> None:
-        self._next_beat = monotonic() + self._interval
+        self._next_beat = monotonic() + self._heartbeats.interval
         next_due = self._heartbeats.beat(self._link)
         if next_due is not None:
             self._set_due(next_due)

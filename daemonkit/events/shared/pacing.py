@@ -16,17 +16,18 @@ PAUSE, MOST = 0.02, 250
 """Seconds between two reads then, and how many events are read."""
 MOST_ENTRIES = 64
 """Entries that are read at once."""
-LARGEST = 64 * 1024 * 1024
-"""Bytes of an entry, as long as none was read."""
 FADING = 0.8
 """What is left of a large entry's weight with each read."""
 
 
 class Portions:
-    """How many entries to read at once: how large they are, nobody knows before."""
+    """How many entries to read at once: how large they are, nobody knows before.
 
-    def __init__(self) -> None:
-        self._events, self._size = float(STRIDE), float(LARGEST)
+    largest: the bytes that are expected of an entry as long as none was read.
+    """
+
+    def __init__(self, largest: int) -> None:
+        self._events, self._size = float(STRIDE), float(largest)
         """What is expected of each."""
 
     def note(self, entries: Sequence[Any]) -> None:

@@ -89,6 +89,11 @@ class Flight:
         """All arguments."""
         return [*self.head, *(argument for tail in self.tails for argument in tail)]
 
+    @property
+    def is_trial(self) -> bool:
+        """Whether it stores nothing, but shows whether the engine can."""
+        return not self.units
+
     def puts(self) -> Iterator[Put]:
         return chain.from_iterable(self.units)
 

@@ -159,7 +159,7 @@ class Puts:
         """Try a connection that is idle, and give up one that doesn't answer; returns when this is
         due again. Puts have their own deadlines."""
         flight = self._flight
-        is_tried = self._repairs.is_busy or (flight is not None and not flight.units)
+        is_tried = self._repairs.is_busy or (flight is not None and flight.is_trial)
         if self._socket is None or (flight is not None and not is_tried):
             return math.inf
         if now >= self._heard_at + (PROBE_TIMEOUT if is_tried else IDLE):
@@ -183,7 +183,7 @@ class Puts:
     def _refuse_late(self, now: float) -> None:
         if self._flight is not None:
             self._settle((p for p in self._flight.puts() if p.deadline <= now), self._unconfirmed())
-            if self._flight.units and all(put.done is None for put in self._flight.puts()):
+            if not self._flight.is_trial and all(put.done is None for put in self._flight.puts()):
                 self._flight = None
                 # What comes on this connection later is no answer to the next put.
                 if self._socket is not None:
@@ -242,7 +242,7 @@ class Puts:
 
     def _needed(self, flight: Flight) -> int:
         """How many replicas must have it."""
-        return self._replicas.needed if flight.units else 0
+        return 0 if flight.is_trial else self._replicas.needed
 
     def _received(self, answer: object) -> None:
         self._heard_at = monotonic()
@@ -302,7 +302,7 @@ class Puts:
         flags, _, waiting = outcome.partition(b" ")
         self._flight = None
         self._counted(int(waiting))
-        self._faults.stored(confirmed=bool(flight.units))
+        self._faults.stored(confirmed=not flight.is_trial)
         refused: list[Put] = []
         accepted: list[Put] = []
         again: list[Put] = []

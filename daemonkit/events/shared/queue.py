@@ -23,6 +23,7 @@ from .engine_facts import EngineFacts
 from .failed import EngineFailures
 from .faults import KEEPER, EngineFaults
 from .fetcher import Fetcher
+from .heartbeats import Heartbeats
 from .in_flight import Failed, InFlight
 from .keeper import Keeper
 from .node import Node
@@ -89,20 +90,21 @@ class SharedQueue(Bounded):
             lambda: self.with_meta,
             lambda event, failure: self.gave_up(event, failure),
         )
+        heartbeats = Heartbeats(
+            *(engine, node, in_flight, self._waiting, self._fetcher, faults, logger),
+            *(timeout, self._about, self._viewed),
+        )
         self._keeper = Keeper(
             engine,
             node,
             in_flight,
-            self._waiting,
             self._fetcher,
+            heartbeats,
             faults,
             self._facts,
             logger,
-            timeout=timeout,
             ack_batch=ack_batch,
             dead_letters=dead_letters,
-            about=self._about,
-            viewed=self._viewed,
             counted=self._counted,
         )
         self._begin()

@@ -25,8 +25,9 @@ def received(id: int) -> float:
     return id // STRIDE / PER_SECOND + EPOCH
 
 
-def fields_of(flat: Sequence[bytes]) -> dict[bytes, bytes]:
-    """The fields of an entry."""
+def fields_of(flat: Sequence[bytes] | None) -> dict[bytes, bytes]:
+    """The fields of an entry, none if it was removed."""
+    flat = flat or ()
     return dict(zip(flat[::2], flat[1::2], strict=True))
 
 

@@ -142,11 +142,11 @@ return next and math.max(0, tonumber(next) - now) or -1
 """
 )
 
-# ARGV: the node, what is known of it, and 1 to be told all. Returns nothing if the node was taken
-# for dead; otherwise the heartbeats of each node and what is known of it, the consumers with what
-# they pend, milliseconds until the next retry (-1: none), the age of the oldest entry in tenths of
-# milliseconds (-1: none), and counts. What is known and consumers that pend nothing are left out
-# unless all is told: for a thousand nodes, that takes the engine two milliseconds.
+# ARGV: the node, what is known of it, and 1 for a full answer. Returns nothing if the node was
+# taken for dead; otherwise the heartbeats of each node and what is known of it, the consumers with
+# what they pend, milliseconds until the next retry (-1: none), the age of the oldest entry in
+# tenths of milliseconds (-1: none), and counts. Only the full answer has what is known, and the
+# consumers that pend nothing: with a thousand nodes, it takes the engine two milliseconds.
 BEAT = script(
     """
 if redis.call('HEXISTS', K_nodes, ARGV[1]) == 0 then return false end
@@ -179,6 +179,9 @@ return {
 """
 )
 
+MOST_CLAIMED = 100
+"""Entries that the script CLAIM returns at once."""
+
 # ARGV: a node without heartbeats, its counter as seen last ('' for none), the node that takes over,
 # and how many events it has room for. Returns entries with their fields, what is handled of each,
 # and what is suspected; false if the other one lives.
@@ -188,7 +191,7 @@ local dead, room, out = ARGV[1], tonumber(ARGV[4]), {{}}
 if (redis.call('HGET', K_nodes, dead) or '') ~= ARGV[2] then return false end
 redis.call('HDEL', K_nodes, dead)
 redis.call('HDEL', K_about, dead)
-local pending = redis.call('XPENDING', K_stream, GROUP, '-', '+', 100, dead)
+local pending = redis.call('XPENDING', K_stream, GROUP, '-', '+', {MOST_CLAIMED}, dead)
 if #pending == 0 then redis.call('XGROUP', 'DELCONSUMER', K_stream, GROUP, dead) end
 for _, entry in ipairs(pending) do
   if room <= 0 then break end

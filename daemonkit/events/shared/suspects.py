@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from ...types import Event
 from ..entry import FailedAttempt
@@ -25,7 +25,7 @@ class Suspects:
     """The entries of dead nodes that this node has taken over.
 
     may_go_on: notified when results are saved, and at a stop; is_over: returns whether to stop;
-    hand_over: lets a handler have the events of an entry with these numbers; changed: called when
+    hand_over: lets a handler have the event of an entry with this number; changed: called when
     there is a result to be saved; gave_up: see `EventQueue`.
     """
 
@@ -37,7 +37,7 @@ class Suspects:
         may_go_on: threading.Condition,
         logger: logging.Logger,
         is_over: Callable[[], bool],
-        hand_over: Callable[[Held, Iterable[int]], object],
+        hand_over: Callable[[Held, int], object],
         changed: Callable[[], None],
         gave_up: Callable[[Event, FailedAttempt], object],
     ) -> None:
@@ -70,13 +70,17 @@ class Suspects:
     def release(self) -> tuple[list[Held], Held | None]:
         """Forget all but the entry of which an event is in work; returns the others, and that one.
         The caller holds the lock of `in_flight`."""
-        alone = self._alone[0] if self._alone is not None and self._is_alone_in_work() else None
+        alone = self._in_hand()
         released = [held for held, _, _ in self._entries if held is not alone]
         self._entries = [entry for entry in self._entries if entry[0] is alone]
         return released, alone
 
-    def _is_alone_in_work(self) -> bool:
-        return self._alone is not None and self._alone[0].bits[self._alone[1]] == WAITING
+    def _in_hand(self) -> Held | None:
+        """The entry of which an event is handled alone now."""
+        if self._alone is None:
+            return None
+        held, number = self._alone
+        return held if held.bits[number] == WAITING else None
 
     def handle(self, link: Link) -> None:
         """Have the events of an entry handled, one at a time; raises EngineAway."""
@@ -97,7 +101,7 @@ class Suspects:
                 if self._node.name != node or not self._in_flight.holds(held.entry):
                     return
                 self._alone = held, number
-            self._hand_over(held, [number])
+            self._hand_over(held, number)
         if self._is_idle(node):
             with self._in_flight.lock:
                 self._entries = [entry for entry in self._entries if entry[0] is not held]
@@ -113,7 +117,7 @@ class Suspects:
         return False
 
     def _in_work(self) -> int:
-        if self._is_alone_in_work():
+        if self._in_hand() is not None:
             return 1
         suspected = sum(held.left for held, _, _ in self._entries)
         return self._in_flight.unsaved + self._in_flight.open - suspected

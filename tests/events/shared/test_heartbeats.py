@@ -162,7 +162,7 @@ def test_what_is_known_of_many_nodes_is_asked_for_now_and_then(
 ) -> None:
     heartbeats = node.queue._keeper._heartbeats
     client.hset("{daemonkit:app}:nodes", mapping={f"other-{n}": 1 for n in range(49)})
-    wait_until(lambda: heartbeats._whole_every == 5)
+    wait_until(lambda: heartbeats._full_every == 5)
     assert len(node.queue.counters()["nodes"]) == 50
     (own,) = [each for each in node.queue.counters()["nodes"] if "host" in each]
     beats = heartbeats.beats

@@ -41,7 +41,7 @@ def entries(count: int, events: int, size: int) -> list[tuple[bytes, list[bytes]
 
 
 def test_how_much_is_read_follows_from_what_was_read() -> None:
-    portions = Portions()
+    portions = Portions(2**26)
     assert portions.most(1000, 2**26) == 1, "as long as nothing is known"
     for _ in range(100):
         portions.note(entries(1, 1, 100))
